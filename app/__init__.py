@@ -1,0 +1,1 @@
+"""The service: loads checkpoints and answers over HTTP. Knows capabilities, never families."""

@@ -1,0 +1,71 @@
+"""`python -m training ...`: arguments to config, no logic."""
+
+import argparse
+import logging
+import sys
+from typing import get_args
+
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
+
+from training.config import CONFIGS, TrainConfig
+from training.data import DataUnavailable
+from training.export import ExportMismatch
+from training.trainer import CannotResume, export_run, train
+
+
+def parser() -> argparse.ArgumentParser:
+    """One subcommand an action, one flag a field of the family's config."""
+    root = argparse.ArgumentParser(prog="python -m training", description="Train and export checkpoints.")
+    actions = root.add_subparsers(dest="action", required=True)
+    for action, text in {
+        "train": "train a family and export its checkpoint",
+        "export": "export the last saved state of a run",
+    }.items():
+        families = actions.add_parser(action, help=text).add_subparsers(dest="family", required=True)
+        for family, config in CONFIGS.items():
+            add_flags(families.add_parser(family, help=config.__doc__), config, resume=action == "train")
+    return root
+
+
+def add_flags(command: argparse.ArgumentParser, config: type[TrainConfig], *, resume: bool) -> None:
+    """The config's fields as flags; what is not given keeps the config's default."""
+    for name, field in config.model_fields.items():
+        if name == "family":
+            continue
+        default = None if field.default is PydanticUndefined else field.default
+        text = "; ".join(part for part in (field.description, f"default {default}") if part)
+        flag = f"--{name.replace('_', '-')}"
+        if field.annotation is bool:
+            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+            continue
+        choices = [str(value) for value in get_args(field.annotation) if isinstance(value, str)] or None
+        command.add_argument(flag, default=argparse.SUPPRESS, choices=choices, help=text)
+    if resume:
+        command.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+
+
+def main() -> int:
+    """Run one command; the exit status. Failures a person can mend are one line on standard error."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    arguments = vars(parser().parse_args())
+    action, family = arguments.pop("action"), arguments.pop("family")
+    resume = arguments.pop("resume", False)
+    try:
+        config = CONFIGS[family](**arguments)
+        if action == "train":
+            train(config, resume=resume)
+        else:
+            export_run(config)
+    except ValidationError as error:
+        for item in error.errors():
+            print(f"--{str(item['loc'][0]).replace('_', '-')}: {item['msg']}", file=sys.stderr)
+        return 2
+    except (DataUnavailable, CannotResume, ExportMismatch, OSError, RuntimeError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Every choice of a training run, typed. Knows no networks."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainConfig(BaseModel):
+    """What every family's run has. The defaults of the subclasses are what the shipped checkpoints used."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    family: str
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(128, ge=2)
+    seed: int = Field(0, ge=0, lt=2**53)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the weights that ship, a step")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    train_images: int | None = Field(None, ge=1, description="use only the first so many")
+    data_dir: Path = Path("data")
+    runs_dir: Path = Path("runs")
+    models_dir: Path = Path("models")
+
+    @property
+    def run_dir(self) -> Path:
+        """Where this run keeps its state, curves and samples."""
+        return self.runs_dir / self.name
+
+
+class VaeConfig(TrainConfig):
+    """A variational autoencoder."""
+
+    family: Literal["vae"] = "vae"
+    name: str = Field("vae", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    epochs: int = Field(60, ge=1)
+    # The networks are too small for bfloat16 to pay on a CPU.
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    learning_rate: float = Field(1e-3, gt=0, description="at the start; it falls to 0 along a cosine")
+    beta: float = Field(1.0, ge=0, description="weight of the KL divergence")
+
+
+class GanConfig(TrainConfig):
+    """A generative adversarial network."""
+
+    family: Literal["gan"] = "gan"
+    name: str = Field("gan", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    epochs: int = Field(20, ge=1, description="one generator step for each batch of the data")
+    generator_learning_rate: float = Field(2e-4, gt=0)
+    discriminator_learning_rate: float = Field(1e-3, gt=0)
+    discriminator_steps: int = Field(3, ge=1, description="for each generator step")
+    batch_norm: bool = Field(True, description="in the generator; folded away at export")
+
+
+CONFIGS: dict[str, type[TrainConfig]] = {"vae": VaeConfig, "gan": GanConfig}

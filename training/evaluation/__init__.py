@@ -1,0 +1,1 @@
+"""How good a checkpoint is, under named protocols."""

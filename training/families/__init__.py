@@ -1,0 +1,19 @@
+"""The families by name. A new family is one file here and one line below."""
+
+from training.config import GanConfig, TrainConfig, VaeConfig
+from training.families.family import Learner
+from training.families.gan import GanLearner
+from training.families.vae import VaeLearner
+
+
+def build_learner(config: TrainConfig, total_steps: int) -> Learner:
+    """The family's networks, freshly initialised from the global random state, on the CPU.
+
+    Raises ValueError for a config of no known family.
+    """
+    match config:
+        case VaeConfig():
+            return VaeLearner(config, total_steps)
+        case GanConfig():
+            return GanLearner(config, total_steps)
+    raise ValueError(f"no family for {type(config).__name__}")

@@ -1,0 +1,54 @@
+"""What every family gives the trainer: one step, one state, one archive. Knows no family."""
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Learner(nn.Module, ABC):
+    """The networks of a family together with their optimisers.
+
+    The trainer drives it and knows nothing else of a family. A subclass registers its networks as
+    submodules, its optimisers and schedules as attributes.
+    """
+
+    batches_per_step: int
+    latent_dim: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.compute_dtype = torch.float32
+
+    @abstractmethod
+    def step(self, images: Tensor) -> dict[str, Tensor]:
+        """Learn from images `(batches_per_step, B, 1, 28, 28)` in [0, 1]; losses by name, scalars."""
+
+    @abstractmethod
+    def archive(self) -> nn.Module:
+        """The module to export: self-contained, in eval mode, its methods the capabilities."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of forward passes: lower precision where the run asks for it."""
+        if self.compute_dtype == torch.float32:
+            return nullcontext()
+        device = next(self.parameters()).device
+        return torch.autocast(device.type, dtype=self.compute_dtype)
+
+    def training_state(self) -> dict[str, Any]:
+        """Everything a resumed run needs: weights, averages, optimisers and schedules."""
+        return {"modules": self.state_dict()} | {
+            name: value.state_dict() for name, value in self._optimisation().items()
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Restore what `training_state` gave. Raises KeyError or RuntimeError where it does not fit."""
+        self.load_state_dict(state["modules"])
+        for name, value in self._optimisation().items():
+            value.load_state_dict(state[name])
+
+    def _optimisation(self) -> dict[str, Any]:
+        kinds = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
+        return {name: value for name, value in vars(self).items() if isinstance(value, kinds)}
