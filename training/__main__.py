@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from training.config import CONFIGS, TrainConfig
-from training.data import DataUnavailable
+from training.data import DataUnavailable, TooFewImages
 from training.export import ExportMismatch
 from training.trainer import CannotResume, export_run, train
 
@@ -53,15 +53,16 @@ def main() -> int:
     resume = arguments.pop("resume", False)
     try:
         config = CONFIGS[family](**arguments)
-        if action == "train":
-            train(config, resume=resume)
-        else:
-            export_run(config)
     except ValidationError as error:
         for item in error.errors():
             print(f"--{str(item['loc'][0]).replace('_', '-')}: {item['msg']}", file=sys.stderr)
         return 2
-    except (DataUnavailable, CannotResume, ExportMismatch, OSError, RuntimeError) as error:
+    try:
+        if action == "train":
+            train(config, resume=resume)
+        else:
+            export_run(config)
+    except (DataUnavailable, TooFewImages, CannotResume, ExportMismatch, OSError, RuntimeError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

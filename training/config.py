@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class TrainConfig(BaseModel):
     """What every family's run has. The defaults of the subclasses are what the shipped checkpoints used."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
     family: str
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")

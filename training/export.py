@@ -52,7 +52,8 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
 
     The archive is scripted, reloaded and compared with the eager network first; its quality is
     measured on the reloaded form, which is the one that ships. Replacing the manifest is the switch.
-    Raises ExportMismatch, and OSError on a full disk, with the previous checkpoint untouched.
+    Raises ExportMismatch, and OSError on a full disk: until the switch the previous checkpoint is
+    untouched, from then on the new one is whole and only its card or its samples may be old.
     """
     eager = learner.archive().cpu().to(memory_format=torch.contiguous_format).eval()
     content, archive = script(eager)
@@ -136,7 +137,8 @@ def golden_cases(
         outputs = as_tuple(getattr(archive, capability)(rows))
         expected = as_tuple(getattr(eager, capability)(rows))
         tolerance = GOLDEN_TOLERANCE[capability]
-        difference = max(float((a - b).abs().max()) for a, b in zip(outputs, expected, strict=True))
+        differences = [(a - b).abs().max() for a, b in zip(outputs, expected, strict=True)]
+        difference = float(torch.stack(differences).max())  # Python's max would let a NaN pass
         if not difference <= tolerance:
             raise ExportMismatch(f"{capability} differs by {difference} after reloading, bound {tolerance}")
         cases[capability] = Golden(

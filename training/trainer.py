@@ -2,6 +2,7 @@
 
 import io
 import logging
+import pickle
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from training import report
 from training.config import TrainConfig
-from training.data import Dataset, epoch_batches, load_mnist, to_unit_range
+from training.data import Dataset, TooFewImages, epoch_batches, load_mnist, to_unit_range
 from training.device import choose_device, choose_precision
 from training.export import export
 from training.families import build_learner
@@ -28,7 +29,7 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
     """Train, keep curves and samples under `config.run_dir`, export into `config.models_dir`.
 
     With `resume` the run goes on after its last finished epoch. `dataset` stands in for MNIST.
-    Raises DataUnavailable, CannotResume, and RuntimeError for an absent device.
+    Raises DataUnavailable, TooFewImages, CannotResume, and RuntimeError for an absent device.
     """
     device = choose_device(config.device)
     dtype = choose_precision(config.precision, device)
@@ -37,8 +38,12 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
         dataset = load_mnist(config.data_dir)
     images = dataset.train_images[: config.train_images]
 
+    steps = len(images) // config.batch_size
+    if steps == 0:
+        raise TooFewImages(f"{len(images)} images do not fill one batch of {config.batch_size}")
+
     torch.manual_seed(config.seed)
-    learner = build_learner(config, config.epochs * (len(images) // config.batch_size))
+    learner = build_learner(config, config.epochs * steps)
     learner.compute_dtype = dtype
     learner.to(device)
     history = load_state(config, learner) if resume else []
@@ -54,7 +59,12 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
 
 
 def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
-    """Export the last saved state of a run, finished or not. Raises CannotResume where there is none."""
+    """Export the last saved state of a run, finished or not. Raises CannotResume where there is none.
+
+    What a run chose for itself, or may change as it goes on, is taken as it was trained.
+    """
+    trained = _read_state(config)["config"]
+    config = config.model_copy(update={key: trained[key] for key in ("epochs", "device", "precision")})
     learner = build_learner(config, config.epochs)
     history = load_state(config, learner)
     checkpoint = export(config, learner, dataset or load_mnist(config.data_dir), history)
@@ -77,24 +87,32 @@ def save_state(config: TrainConfig, learner: Learner, history: list[dict[str, fl
 def load_state(config: TrainConfig, learner: Learner) -> list[dict[str, float]]:
     """Restore what `save_state` wrote, and give the history of the epochs done.
 
-    Raises CannotResume when there is no state or it was made with another config. Where a run writes
-    and how long it goes on may change.
+    Raises CannotResume when there is no state, or none that can be read, or one of another config.
+    Where a run writes and how long it goes on may change.
     """
-    path = config.run_dir / "state.pt"
-    if not path.is_file():
-        raise CannotResume(f"{path} does not exist: nothing to resume")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state = _read_state(config)
     free = {"epochs", "device", "data_dir", "runs_dir", "models_dir"}
     now, then = config.model_dump(mode="json", exclude=free), state["config"]
     changed = sorted(key for key, value in now.items() if then.get(key) != value)
     if changed:
-        raise CannotResume(f"{path} was made with another {', '.join(changed)}")
+        raise CannotResume(f"the state in {config.run_dir} was made with another {', '.join(changed)}")
     learner.load_training_state(state["learner"])
     torch.set_rng_state(state["random"]["cpu"])
     if state["random"]["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["random"]["cuda"])
     history: list[dict[str, float]] = state["history"]
     return history
+
+
+def _read_state(config: TrainConfig) -> dict[str, Any]:
+    path = config.run_dir / "state.pt"
+    if not path.is_file():
+        raise CannotResume(f"{path} does not exist: nothing to resume")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise CannotResume(f"{path} is damaged") from error
+    return state
 
 
 def _train_epoch(config: TrainConfig, learner: Learner, images: Tensor, epoch: int) -> dict[str, float]:

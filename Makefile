@@ -1,0 +1,52 @@
+# One command to run (make run), one to test (make test), one to train (make train).
+# TORCH_INDEX names another index for torch, for example PyTorch's CPU builds: see the README.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH_INDEX ?=
+
+.PHONY: run test train lint format clean
+
+run: $(VENV)/.installed-serve
+	$(BIN)/python -m app
+
+test: $(VENV)/.installed-test lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# About an hour and a half on two cores, minutes on a GPU. --resume goes on after the last finished epoch.
+train: $(VENV)/.installed-train
+	$(BIN)/python -m training train vae
+	$(BIN)/python -m training train gan
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+ifneq ($(TORCH_INDEX),)
+	$(BIN)/pip install --quiet torch torchvision --index-url $(TORCH_INDEX)
+endif
+	touch $@
+
+$(VENV)/.installed-serve: pyproject.toml $(VENV)/.torch
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-train: pyproject.toml $(VENV)/.torch
+	$(BIN)/pip install --quiet --editable '.[train]'
+	touch $@ $(VENV)/.installed-serve
+
+$(VENV)/.installed-test: pyproject.toml $(VENV)/.torch
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@ $(VENV)/.installed-serve $(VENV)/.installed-train

@@ -1,0 +1,75 @@
+"""`python -m app`: settings to a server with its limits, timeouts and drain."""
+
+import logging
+import signal
+import sys
+from types import FrameType
+
+import uvicorn
+from pydantic import ValidationError
+
+from app.main import create_app
+from app.readiness import Readiness
+from app.settings import Settings
+
+log = logging.getLogger("app")
+
+KEEP_ALIVE_S = 30
+MAX_HEADER_BYTES = 32 * 1024
+
+
+class Server(uvicorn.Server):
+    """A server that stops being ready the moment it is told to end, and knows whether loading failed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.readiness = Readiness()
+        self.load_failed = False
+        app = create_app(settings, readiness=self.readiness, on_load_failure=self._end)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                # httptools, which uvicorn prefers where it is installed, bounds no headers.
+                http="h11",
+                h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+                ws="none",
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=settings.shutdown_grace_s,
+                access_log=False,
+                log_config=None,
+                server_header=False,
+            )
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM and SIGINT: not ready from here on; a second one ends at once."""
+        self.readiness.drain()
+        super().handle_exit(sig, frame)
+
+    def _end(self) -> None:
+        self.load_failed = True
+        self.should_exit = True
+
+
+def main() -> int:
+    """Serve until told to end; the exit status: 0, 1 where the models could not be loaded, 2 for bad settings."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for item in error.errors(include_input=False):
+            print(f"DIGITS_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # uvicorn raises the signal that ended it once more, under the handler it found. Ending when told is no error.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    server = Server(settings)
+    server.run()
+    if server.load_failed:
+        return 1
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Images and provenance to responses, and how responses are documented. Knows no operation."""
+
+import base64
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from app.api.dependencies import ImageWorkers
+from app.api.negotiation import APNG, JSON
+from app.api.schemas import ImageItem, Problem
+from app.errors import PROBLEM_JSON, InvalidRequest
+from app.images import encode
+from app.inference.engine import Provenance
+from app.settings import Settings
+
+Pixels = NDArray[np.uint8]
+T = TypeVar("T")
+
+# Encoding fewer pixels than this takes less than a millisecond: cheaper than another thread.
+PIXELS_ON_THE_LOOP = 10_000
+
+
+def respond(
+    content: bytes, form: str, provenance: Provenance, seed: int | None, headers: dict[str, str] | None = None
+) -> Response:
+    """An answer that names its origin in headers, whatever its form."""
+    named = {
+        "X-Model": provenance.model,
+        "X-Model-Digest": provenance.digest,
+        "X-Runtime": provenance.runtime,
+        "Vary": "Accept",
+    }
+    if seed is not None:
+        named["X-Seed"] = str(seed)
+    return Response(content, media_type=form, headers=named | (headers or {}))
+
+
+def base64_png(image: Pixels, scale: int) -> str:
+    """An image `(height, width)` as a PNG in base64."""
+    return base64.b64encode(encode.png(image, scale=scale)).decode("ascii")
+
+
+async def image_items(images: Pixels, first: int, scale: int, workers: ImageWorkers) -> list[ImageItem]:
+    """Images `(n, height, width)` as numbered PNGs."""
+
+    def encode_all() -> list[ImageItem]:
+        return [
+            ImageItem(index=index, png=base64_png(image, scale)) for index, image in enumerate(images, start=first)
+        ]
+
+    return await off_loop(encode_all, images.size * scale**2, workers)
+
+
+async def picture(
+    images: Pixels, form: str, scale: int, workers: ImageWorkers, *, columns: int | None = None
+) -> bytes:
+    """Images `(n, height, width)` as one PNG grid, or as an APNG of n frames."""
+
+    def encode_one() -> bytes:
+        if form == APNG:
+            return encode.apng(images, scale=scale)
+        return encode.png(encode.grid(images, columns), scale=scale)
+
+    return await off_loop(encode_one, images.size * scale**2, workers)
+
+
+async def off_loop(function: Callable[[], T], pixels: int, workers: ImageWorkers) -> T:
+    """Call `function` here when it handles few pixels, on a worker when it handles many."""
+    return function() if pixels <= PIXELS_ON_THE_LOOP else await workers.run(function)
+
+
+def check_count(count: int, scale: int, pixels: int, settings: Settings) -> None:
+    """Raises InvalidRequest for more images, or more pixels after scaling, than one answer may have."""
+    if count > settings.max_images:
+        raise InvalidRequest(f"at most {settings.max_images} images are made for one request")
+    if count * pixels * scale**2 > settings.max_answer_pixels:
+        raise InvalidRequest(
+            f"an answer has at most {settings.max_answer_pixels} pixels; ask for fewer images or a smaller scale"
+        )
+
+
+def documented(*forms: str, errors: tuple[int, ...] = ()) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI `responses` of an operation: the forms of its answer beside JSON, and its errors."""
+    content: dict[str, Any] = {
+        form: {"schema": {"type": "string", "format": "binary"}} for form in forms if form != JSON
+    }
+    headers = {
+        name: {"schema": {"type": "string"}} for name in ("X-Model", "X-Model-Digest", "X-Runtime", "X-Seed")
+    }
+    responses: dict[int | str, dict[str, Any]] = {200: {"content": content, "headers": headers}}
+    for status in errors:
+        content = {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}
+        responses[status] = {"description": DESCRIPTIONS[status], "content": content}
+    return responses
+
+
+DESCRIPTIONS = {
+    404: "no such model",
+    406: "no form of the answer is accepted",
+    413: "the body is too large",
+    415: "the body is of a type that is not read",
+    422: "the request is refused",
+    500: "the service failed",
+    503: "overloaded, draining or not ready; Retry-After says when to come back",
+    504: "not in time",
+}
+COMMON_ERRORS = (404, 406, 422, 500, 503, 504)
+BODY_ERRORS = (404, 406, 413, 415, 422, 500, 503, 504)

@@ -1,0 +1,110 @@
+"""Request bodies, bounded and strict: JSON to a model, multipart to files. Knows no operation."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Message, Receive
+
+from app.api.dependencies import get_settings, get_state
+from app.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
+
+JSON = "application/json"
+MULTIPART = "multipart/form-data"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def json_body(model: type[Model]) -> Callable[[Request], Coroutine[Any, Any, Model]]:
+    """A dependency that reads the body as JSON of `model`."""
+
+    async def read(request: Request) -> Model:
+        require_media_type(request, JSON)
+        return await read_json(request, model)
+
+    return read
+
+
+def media_type(request: Request) -> str:
+    """The body's media type in lower case without its parameters; empty where none is given."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
+def require_media_type(request: Request, *accepted: str) -> str:
+    """The body's media type. Raises UnsupportedMediaType unless it is one of `accepted`, uncompressed."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("compressed bodies are not read")
+    given = media_type(request)
+    if given not in accepted:
+        raise UnsupportedMediaType(f"the body is read as {' or '.join(accepted)}; Content-Type must say so")
+    return given
+
+
+async def read_json(request: Request, model: type[Model]) -> Model:
+    """The body as `model`, which decides how strict. Raises BodyTooLarge and RequestValidationError."""
+    limit = get_settings(get_state(request)).max_json_bytes
+    content = await bounded(request, limit).body()
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in found]) from None
+
+
+async def read_files(request: Request, field: str, max_files: int) -> list[bytes]:
+    """The contents of the files of a multipart body, all under `field`, at least one.
+
+    Names and types that the caller gave them are not looked at. Raises BodyTooLarge and InvalidRequest.
+    """
+    limit = get_settings(get_state(request)).max_upload_bytes
+    wanted = f"the body is multipart/form-data with 1 to {max_files} files in the field {field!r} and nothing else"
+    if max_files == 1:
+        wanted = f"the body is multipart/form-data with one file in the field {field!r} and nothing else"
+    try:
+        async with bounded(request, limit).form(max_files=max_files, max_fields=0) as form:
+            files = [value for name, value in form.multi_items() if name == field]
+            if not files or len(files) != len(form.multi_items()):
+                raise InvalidRequest(wanted)
+            return [await file.read() for file in files if isinstance(file, UploadFile)]
+    except HTTPException as error:  # how Starlette tells of a body that its parser refused
+        raise InvalidRequest(wanted) from error
+
+
+def bounded(request: Request, limit: int) -> Request:
+    """The same request with a body of at most `limit` bytes, counted as they come.
+
+    Reading more raises BodyTooLarge, whatever Content-Length said.
+    """
+    return Request(request.scope, _bounded_receive(request.receive, limit))
+
+
+def _bounded_receive(receive: Receive, limit: int) -> Receive:
+    left = limit
+
+    async def count() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise BodyTooLarge(f"the body has more than {limit} bytes")
+        return message
+
+    return count
+
+
+def request_body(
+    *, json: type[BaseModel] | None = None, files: str | None = None, many: bool = False
+) -> dict[str, Any]:
+    """The OpenAPI description of a body that the functions above read, for `openapi_extra`."""
+    content: dict[str, Any] = {}
+    if json is not None:
+        content[JSON] = {"schema": json.model_json_schema()}
+    if files is not None:
+        file = {"type": "string", "format": "binary", "description": "a PNG or JPEG"}
+        schema = {"type": "array", "items": file, "minItems": 1} if many else file
+        content[MULTIPART] = {"schema": {"type": "object", "required": [files], "properties": {files: schema}}}
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,76 @@
+"""Around every request: an id, bounded headers, its time, and its line in the metrics. Knows no operation."""
+
+import logging
+import uuid
+from time import monotonic
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import HeadersTooLarge, ServiceError, problem_of
+from app.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+UNMATCHED = "unmatched"
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
+
+
+class RequestContext:
+    """Gives each request an id (`X-Request-Id` in its answer), counts and times it, and answers for faults.
+
+    Written against ASGI itself: a Starlette `BaseHTTPMiddleware` would put a task and a stream of its own
+    between the server and every answer.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection; anything but HTTP passes untouched."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["request_id"] = request_id = uuid.uuid4().hex
+        started = monotonic()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        try:
+            check_headers(scope)
+            await self._app(scope, receive, send_with_id)
+        except HeadersTooLarge as error:
+            await problem_of(Request(scope), error)(scope, receive, send_with_id)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if status:  # half of an answer is out: only the server can end it, by closing the connection
+                raise
+            fault = ServiceError("the service failed; its log has the fault under the request id")
+            await problem_of(Request(scope), fault)(scope, receive, send_with_id)
+        finally:
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            route = getattr(scope.get("route"), "path", UNMATCHED)
+            self._metrics.request_seconds.labels(method, route, str(status)).observe(monotonic() - started)
+            if (code := scope.get("problem_code")) is not None:
+                self._metrics.rejections.labels(code).inc()
+
+
+def check_headers(scope: Scope) -> None:
+    """Raises HeadersTooLarge over 100 headers or 32 KiB of them.
+
+    The server's own bound holds for headers that arrive in pieces, not for those of one read.
+    """
+    headers = scope["headers"]
+    size = sum(len(name) + len(value) for name, value in headers)
+    if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"a request has at most {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them")

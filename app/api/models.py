@@ -1,0 +1,56 @@
+"""`GET /models` and `GET /models/{name}`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+
+from app.api.answers import documented
+from app.api.dependencies import EngineDep, SettingsDep
+from app.api.negotiation import JSON, accepts
+from app.api.schemas import ModelDetail, ModelList, ModelSummary, RuntimeFacts
+from app.errors import ModelNotFound
+
+router = APIRouter(tags=["models"], dependencies=[Depends(accepts(JSON))])
+
+
+@router.get(
+    "/models",
+    operation_id="list_models",
+    summary="List the loaded models",
+    responses=documented(errors=(406, 500, 503)),
+)
+async def list_models(engine: EngineDep, settings: SettingsDep) -> ModelList:
+    """In order of name, which is also the order in which a capable one is chosen."""
+    summaries = [
+        ModelSummary(
+            name=model.name,
+            family=model.manifest.family,
+            capabilities=list(model.manifest.capabilities),
+            digest=model.manifest.digest,
+            latent_dim=model.manifest.latent_dim,
+            image=model.manifest.image,
+            classes=list(model.manifest.classes),
+        )
+        for model in engine.models.values()
+    ]
+    return ModelList(default=settings.default_model, models=summaries)
+
+
+@router.get(
+    "/models/{name}",
+    operation_id="describe_model",
+    summary="Show a model's manifest and card",
+    responses=documented(errors=(404, 406, 422, 500, 503)),
+)
+async def describe_model(engine: EngineDep, name: Annotated[str, Path(max_length=64)]) -> ModelDetail:
+    """Where the weights come from, how good they are and under which protocol that was measured."""
+    if name not in engine.models:
+        raise ModelNotFound(f"no such model; there are: {', '.join(engine.models)}")
+    model = engine.models[name]
+    return ModelDetail(
+        name=model.name,
+        digest=model.manifest.digest,
+        runtime=RuntimeFacts(id=engine.runtime.id, facts=engine.runtime.facts),
+        manifest=model.manifest.model_dump(mode="json", exclude={"golden"}),
+        card=model.card,
+    )

@@ -1,0 +1,254 @@
+"""What bodies and queries may hold and what answers look like. The field names are the contract."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.checkpoints.manifest import Capability, ImageForm
+from app.inference.latents import MAX_SEED
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+ModelName = Annotated[str, Field(min_length=1, max_length=64)]
+Latent = Annotated[list[float], Field(min_length=1, max_length=4096)]
+Scale = Annotated[int, Field(ge=1, le=16, description="enlarges PNGs by whole pixels")]
+Steps = Annotated[int, Field(ge=2, description="images from end to end, both ends counted")]
+PathName = Annotated[
+    Literal["lerp", "slerp"],
+    Field(description="the straight line, or the arc on the sphere where normal latents lie"),
+]
+Normalize = Annotated[
+    bool,
+    Field(description="centre, scale and invert an upload as the model's manifest says; false only resizes it"),
+]
+
+
+class _Strict(BaseModel):
+    """No unknown field, no text for a number, no boolean for an integer, nothing that is not finite."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class _Query(BaseModel):
+    """A query string: values come as text, so numbers are read from it, but no unknown name."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class GenerateRequest(_Strict):
+    """Images of a seed, or of latents."""
+
+    model: ModelName | None = Field(None, description="unset, the default model")
+    n: int | None = Field(None, ge=1, description="how many; unset, 1 or one a latent", examples=[16])
+    seed: Seed | None = Field(None, description="unset, the server draws one and tells it", examples=[7])
+    first: int = Field(0, ge=0, le=MAX_SEED, description="index of the first image of the seed")
+    latents: list[Latent] | None = Field(
+        None, min_length=1, max_length=4096, description="rows of the model's width, in place of a seed"
+    )
+    scale: Scale = 1
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "GenerateRequest":
+        if self.latents is not None:
+            if self.seed is not None or self.first != 0:
+                raise ValueError("latents stand in place of seed and first")
+            if self.n is not None and self.n != len(self.latents):
+                raise ValueError("n is not the number of latents")
+        if self.first + (self.n or 1) - 1 > MAX_SEED:
+            raise ValueError("first + n - 1 is over 2^53 - 1")
+        return self
+
+    @property
+    def count(self) -> int:
+        """Images asked for."""
+        return self.n or len(self.latents or [()])
+
+
+class ReconstructQuery(_Query):
+    """Options of an upload to reconstruct."""
+
+    model: ModelName | None = None
+    seed: Seed | None = Field(None, description="decode a sample of the posterior instead of its mean")
+    normalize: Normalize = True
+    scale: Scale = 1
+
+
+class InterpolateQuery(_Query):
+    """Two ends, each a seed or a latent."""
+
+    model: ModelName | None = None
+    from_seed: Seed | None = Field(None, description="unset, the server draws one and tells it", examples=[1])
+    to_seed: Seed | None = Field(None, description="unset, the server draws one and tells it", examples=[2])
+    from_latent: str | None = Field(None, max_length=65536, description="comma-separated numbers")
+    to_latent: str | None = Field(None, max_length=65536, description="comma-separated numbers")
+    steps: Steps = 10
+    path: PathName = "slerp"
+    scale: Scale = 1
+
+
+class InterpolateRequest(_Strict):
+    """Two ends, each a seed or a latent, as JSON."""
+
+    model: ModelName | None = None
+    from_seed: Seed | None = None
+    to_seed: Seed | None = None
+    from_latent: Latent | None = None
+    to_latent: Latent | None = None
+    steps: Steps = 10
+    path: PathName = "slerp"
+    scale: Scale = 1
+
+
+class InterpolateUploadQuery(_Query):
+    """Options where the ends are two uploads."""
+
+    model: ModelName | None = None
+    steps: Steps = 10
+    path: PathName = "slerp"
+    scale: Scale = 1
+    normalize: Normalize = True
+
+
+class ScoreUploadQuery(_Query):
+    """Options of uploads to score."""
+
+    model: ModelName | None = None
+    normalize: Normalize = True
+
+
+class ScoreRequest(_Strict):
+    """Generated images to score."""
+
+    model: ModelName | None = Field(None, description="the one that scores")
+    generator: ModelName | None = Field(
+        None, description="the one that generates; unset, the one that scores if it can, else the default"
+    )
+    n: int = Field(1, ge=1, examples=[4])
+    seed: Seed | None = Field(None, description="unset, the server draws one and tells it", examples=[7])
+    first: int = Field(0, ge=0, le=MAX_SEED)
+
+
+class ImageItem(BaseModel):
+    """One generated image."""
+
+    index: int
+    png: str = Field(description="base64")
+
+
+class Png(BaseModel):
+    """An image."""
+
+    png: str = Field(description="base64")
+
+
+class _Answer(BaseModel):
+    """What every answer names."""
+
+    model: str
+    digest: str = Field(description="SHA-256 of the archive")
+    runtime: str = Field(description="hash of precision, processor model, device and library versions")
+
+
+class GenerateAnswer(_Answer):
+    """Images with the seed that was used, null where the caller gave latents."""
+
+    seed: int | None
+    images: list[ImageItem]
+
+
+class LatentParameters(BaseModel):
+    """The posterior q(z|x) of an upload."""
+
+    mean: list[float]
+    log_variance: list[float]
+
+
+class ReconstructionErrors(BaseModel):
+    """How far a reconstruction is from its input."""
+
+    bce: float = Field(description="binary cross-entropy, nats an image")
+    mse: float = Field(description="squared difference a pixel")
+    kl: float = Field(description="KL divergence of the posterior from the prior, nats an image")
+
+
+class ReconstructAnswer(_Answer):
+    """An upload as the model saw it and what the model made of it."""
+
+    seed: int | None
+    input: Png
+    reconstruction: Png
+    latent: LatentParameters
+    errors: ReconstructionErrors
+
+
+class InterpolateAnswer(_Answer):
+    """Images along a path; `seed` is that of the first end, null where it is no seed."""
+
+    seed: int | None
+    from_seed: int | None
+    to_seed: int | None
+    path: str
+    images: list[ImageItem]
+
+
+class ScoreItem(BaseModel):
+    """One image's score."""
+
+    index: int
+    logit: float
+    probability: float = Field(description="the logit's sigmoid")
+
+
+class ScoreAnswer(_Answer):
+    """What a discriminator says of images."""
+
+    seed: int | None
+    generator: str | None
+    meaning: str
+    scores: list[ScoreItem]
+
+
+class ModelSummary(BaseModel):
+    """A model in the list."""
+
+    name: str
+    family: str
+    capabilities: list[Capability]
+    digest: str
+    latent_dim: int
+    image: ImageForm
+    classes: list[str]
+
+
+class ModelList(BaseModel):
+    """Every loaded model."""
+
+    default: str | None = Field(description="the configured default; null where the first capable one serves")
+    models: list[ModelSummary]
+
+
+class RuntimeFacts(BaseModel):
+    """What the runtime id is a hash of."""
+
+    id: str
+    facts: dict[str, str]
+
+
+class ModelDetail(BaseModel):
+    """A model's manifest (without its golden rows) and card."""
+
+    name: str
+    digest: str
+    runtime: RuntimeFacts
+    manifest: dict[str, Any]
+    card: str | None = Field(description="Markdown")
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None

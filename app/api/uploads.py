@@ -1,0 +1,40 @@
+"""An upload to the row a model sees. Knows no operation."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.api.dependencies import ImageWorkers
+from app.checkpoints.manifest import ImageForm
+from app.images.decode import decode_image
+from app.images.encode import to_uint8
+from app.images.normalize import fit, normalize
+from app.settings import Settings
+
+
+async def read_images(
+    contents: list[bytes], form: ImageForm, workers: ImageWorkers, settings: Settings, *, normalized: bool
+) -> NDArray[np.float32]:
+    """Files to rows `(n, 1, height, width)` in [0, 1], in the order given. Raises InvalidImage."""
+    rows = [
+        await workers.run(read_image, content, form, settings.max_image_side, normalized) for content in contents
+    ]
+    return np.stack(rows)
+
+
+def read_image(content: bytes, form: ImageForm, max_side: int, normalized: bool) -> NDArray[np.float32]:
+    """One file to `(1, height, width)` in [0, 1], brought to the model's form unless told otherwise.
+
+    The row is rounded to 8 bits: what the model sees is what a PNG of it shows. Raises InvalidImage.
+    """
+    picture = decode_image(content, max_side=max_side)
+    size = form.shape[1]
+    if normalized and form.normalization is not None:
+        row = normalize(picture, size=size, box=form.normalization.box)
+    else:
+        row = fit(picture, size=size)
+    return to_unit(to_uint8(row))
+
+
+def to_unit(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """8-bit images of any shape to float32 in [0, 1]."""
+    return images.astype(np.float32) / np.float32(255)

@@ -1,0 +1,219 @@
+"""Everything a caller can be told went wrong, and the one form it is told in (RFC 9457).
+
+ServiceError                  500 internal_error
+├── InvalidRequest            422 invalid_request
+│   ├── InvalidImage          422 invalid_image
+│   └── CapabilityMissing     422 capability_missing
+├── ModelNotFound             404 model_not_found
+├── NotAcceptable             406 not_acceptable
+├── BodyTooLarge              413 body_too_large
+├── UnsupportedMediaType      415 unsupported_media_type
+├── HeadersTooLarge           431 headers_too_large
+├── CallerGone                499 caller_gone
+├── InferenceFailed           500 inference_failed
+├── Unavailable               503 unavailable, with Retry-After
+│   ├── NotReady              503 not_ready
+│   ├── Overloaded            503 overloaded
+│   └── Draining              503 draining
+└── DeadlineExceeded          504 deadline_exceeded
+
+A detail is written for the caller and never repeats what the caller sent.
+"""
+
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+PROBLEM_JSON = "application/problem+json"
+MAX_FIELD_ERRORS = 8
+PHRASES = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
+CODES_OF_STARLETTE = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+
+
+class ServiceError(Exception):
+    """Base of all errors that have an answer. `detail` is one sentence for the caller."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidRequest(ServiceError):
+    """The request is understood and refused."""
+
+    status = 422
+    code = "invalid_request"
+
+
+class InvalidImage(InvalidRequest):
+    """An upload is no image this service takes."""
+
+    code = "invalid_image"
+
+
+class CapabilityMissing(InvalidRequest):
+    """The model cannot do what is asked; the detail names one that can."""
+
+    code = "capability_missing"
+
+
+class ModelNotFound(ServiceError):
+    """No model has the name asked for."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class NotAcceptable(ServiceError):
+    """No form of the answer fits the Accept header."""
+
+    status = 406
+    code = "not_acceptable"
+
+
+class BodyTooLarge(ServiceError):
+    """The request body is over the limit."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(ServiceError):
+    """The request body is of a type this operation does not read."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class HeadersTooLarge(ServiceError):
+    """More headers, or more bytes of them, than are read."""
+
+    status = 431
+    code = "headers_too_large"
+
+
+class CallerGone(ServiceError):
+    """The connection was closed before the answer; nobody reads this one. 499 is nginx's status for it."""
+
+    status = 499
+    code = "caller_gone"
+
+
+class InferenceFailed(ServiceError):
+    """The network raised or gave rows that are not finite."""
+
+    code = "inference_failed"
+
+
+class Unavailable(ServiceError):
+    """Not now; the same request may pass later."""
+
+    status = 503
+    code = "unavailable"
+    retry_after_s = 1
+
+
+class NotReady(Unavailable):
+    """Models are still being loaded."""
+
+    code = "not_ready"
+
+
+class Overloaded(Unavailable):
+    """The row queue is full."""
+
+    code = "overloaded"
+
+
+class Draining(Unavailable):
+    """The process is about to end and takes nothing new."""
+
+    code = "draining"
+
+
+class DeadlineExceeded(ServiceError):
+    """The answer was not there in time."""
+
+    status = 504
+    code = "deadline_exceeded"
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    headers: dict[str, str] | None = None,
+    **extensions: Any,
+) -> JSONResponse:
+    """An `application/problem+json` answer, as RFC 9457 section 3 has it, with further members."""
+    request.scope["problem_code"] = code  # for the metrics
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": PHRASES[status],
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request.scope.get("request_id"),
+    }
+    return JSONResponse(body | extensions, status, headers, media_type=PROBLEM_JSON)
+
+
+def problem_of(request: Request, error: ServiceError) -> JSONResponse:
+    """The answer that an error has."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return problem(request, error.status, error.code, error.detail, headers=headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Every error with an answer leaves the app as a problem, whoever raised it.
+
+    What has none is a fault of the program: `api.middleware` logs it and answers for it.
+    """
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    return problem_of(request, error)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    errors = [describe_field_error(item) for item in found[:MAX_FIELD_ERRORS]]
+    detail = "the request does not have the documented form"
+    if len(found) > len(errors):
+        detail += f"; the first {len(errors)} of {len(found)} faults are listed"
+    return problem(request, 422, "invalid_request", detail, errors=errors)
+
+
+def describe_field_error(item: dict[str, Any]) -> dict[str, Any]:
+    """One of pydantic's errors without its input: where, and what was expected there."""
+    location = [part if isinstance(part, int) else str(part) for part in item["loc"]]
+    if item["type"] == "extra_forbidden":
+        # The last part is a name of the caller's own making.
+        return {"location": location[:-1], "message": "a field is not known here"}
+    if item["type"] == "json_invalid":
+        return {"location": ["body"], "message": "the body is not valid JSON"}
+    return {"location": location, "message": str(item["msg"])}
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    code = CODES_OF_STARLETTE.get(status, "bad_request" if status < 500 else "internal_error")
+    headers = dict(error.headers) if error.headers else None
+    return problem(request, status, code, PHRASES[status], headers=headers)

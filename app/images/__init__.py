@@ -1,0 +1,1 @@
+"""Between bytes and rows. Knows nothing of HTTP or of models."""

@@ -1,0 +1,93 @@
+"""Rows to files: PNG, grid, animation, arrays. Knows nothing of models or of HTTP.
+
+The same images give the same bytes, at any time of day.
+"""
+
+import math
+import zipfile
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import Blend
+
+Pixels = NDArray[np.uint8]
+
+
+def to_uint8(images: NDArray[np.float32]) -> Pixels:
+    """Images of any shape in [0, 1] to 8 bits: floor(255 x + 1/2), so halves go up and k / 255 gives k back.
+
+    Values outside [0, 1] are clipped. Raises ValueError for NaN, which no grey value stands for.
+    """
+    if np.isnan(images).any():
+        raise ValueError("an image has pixels that are not numbers")
+    scaled = np.clip(images, 0, 1) * np.float32(255) + np.float32(0.5)
+    return np.floor(scaled).astype(np.uint8)
+
+
+def enlarged(images: Pixels, scale: int) -> Pixels:
+    """Images (..., H, W) with every pixel as a square of `scale` x `scale`, so that none is blurred."""
+    if scale < 1:
+        raise ValueError("the scale is at least 1")
+    return images.repeat(scale, axis=-2).repeat(scale, axis=-1) if scale > 1 else images
+
+
+def png(image: Pixels, *, scale: int = 1) -> bytes:
+    """One image (H, W) as an 8-bit grey PNG, enlarged by whole pixels."""
+    file = BytesIO()
+    Image.fromarray(enlarged(image, scale)).save(file, "PNG")
+    return file.getvalue()
+
+
+def grid(images: Pixels, columns: int | None = None) -> Pixels:
+    """Images (N, H, W) side by side in one image (rows * H, columns * W), row by row.
+
+    columns: ceil(sqrt N) unless given; N makes a strip, 1 a stack. Cells without an image are black.
+    Raises ValueError for no images or no columns.
+    """
+    count, height, width = images.shape
+    if columns is None:
+        columns = math.ceil(math.sqrt(count))
+    if columns < 1:
+        raise ValueError("a grid has at least one image and one column")
+    rows = math.ceil(count / columns)
+    cells = np.zeros((rows * columns, height, width), dtype=np.uint8)
+    cells[:count] = images
+    table = cells.reshape(rows, columns, height, width).swapaxes(1, 2)
+    return table.reshape(rows * height, columns * width)
+
+
+def apng(images: Pixels, *, scale: int = 1, frame_ms: int = 80) -> bytes:
+    """Images (N, H, W) as an animated PNG of N frames, `frame_ms` milliseconds each, that repeats for ever.
+
+    One image gives a still PNG. Raises ValueError for no images.
+    """
+    if not len(images):
+        raise ValueError("an animation has at least one image")
+    first, *rest = (Image.fromarray(image) for image in enlarged(images, scale))
+    # Pillow merges a frame into an equal one before it, unless their blend modes differ. Pixels without alpha
+    # look the same in both modes, so the modes alternate and every image stays a frame of its own.
+    blend = [(Blend.OP_SOURCE, Blend.OP_OVER)[index % 2] for index in range(len(images))]
+    file = BytesIO()
+    first.save(file, "PNG", save_all=True, append_images=rest, duration=frame_ms, loop=0, blend=blend)
+    return file.getvalue()
+
+
+def npz(**arrays: NDArray[Any]) -> bytes:
+    """Arrays by name as an `.npz` archive for `numpy.load`, in the order of their names.
+
+    Raises ValueError for arrays of Python objects.
+    """
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in sorted(arrays.items()):
+            content = BytesIO()
+            np.lib.format.write_array(content, np.asarray(array, order="C"), allow_pickle=False)
+            # numpy.savez leaves the entry's date and system to zipfile; here they are fixed, so the bytes are.
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content.getvalue(), compresslevel=1)
+    return file.getvalue()

@@ -1,0 +1,356 @@
+"""A picture to a row: a photo or drawing becomes a centred digit. Knows nothing of files, models or HTTP.
+
+The form is that of MNIST (Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits"): "The
+original black and white (bilevel) images from NIST were size normalized to fit in a 20x20 pixel box while preserving
+their aspect ratio. The resulting images contain grey levels as a result of the anti-aliasing technique used by the
+normalization algorithm. The images were centered in a 28x28 image by computing the center of mass of the pixels, and
+translating the image so as to position this point at the center of the 28x28 field."
+
+In the files themselves the translation is by whole pixels: of all 70,000 images the centre of mass, counted from 0 at
+the middle of the first pixel, lies in [13.5, 14.5) on both axes, that is, within half a pixel of 14.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.errors import InvalidImage
+from app.images.decode import Picture
+
+Pixels = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+# A border darker than this on average is the ground of a row. The lightest border of the 70,000 MNIST images has 0.033
+# (920 of them have some ink on it), the border of dark-on-light pictures is far above.
+DARK_BORDER = 0.1
+# A picture is looked at with its longer side at most this long, four times what the digit will have, which averages
+# paper grain and sensor noise away; then again around what was found, so that a small digit is seen just as well.
+LOOK_SIDE = 128
+MAX_LOOKS = 5
+MARGIN = 0.3
+# Below this side, in pixels, strokes are so few pixels wide that smoothing would dissolve them.
+SMOOTH_FROM = 48
+# Strokes are narrower than twice this share of the picture's longer side.
+REACH = 0.2
+# The least contrast of ink, of the paper's luminance and of the noise's standard deviation.
+LEAST_CONTRAST = 0.03
+LEAST_CONTRAST_TO_NOISE = 3.0
+# Shares of the strongest ink: ink starts at the first, a stroke reaches the second somewhere.
+FAINT, STRONG = 0.35, 0.6
+# Spots with less than this share of the largest stroke's area are dirt.
+DIRT = 0.03
+# Ink that fills this share of a whole edge of the picture is what the paper lies on.
+FULL_EDGE = 0.9
+# The paper is never taken for darker than this, so that its noise is not divided by next to nothing.
+LEAST_PAPER = 0.1
+# Where grey of the paper ends, as a share of the ink's contrast and of the noise.
+PAPER_GREY, PAPER_NOISE = 0.06, 2.0
+# The middle half of MNIST's strokes are 2.1 to 2.9 pixels wide, 98% are 1.4 to 4.5, in a box of 20; thinner ones are
+# drawn this wide.
+LEAST_STROKE = 2.0 / 20
+
+
+def normalize(picture: Picture, *, size: int = 28, box: int = 20) -> Pixels:
+    """Bring a drawn, scanned or photographed digit to the form of MNIST.
+
+    The digit may be dark on light or light on dark, on transparency, on unevenly lit paper; anywhere in the picture and
+    of any size. Ink is what differs most from the ground at the picture's border. Its bounding box is scaled, with
+    its aspect ratio kept, so that the longer side is `box` pixels, and placed in whole pixels so that the
+    centre of mass comes as close to the middle, size / 2, as the ink staying inside allows. Strokes too thin to survive
+    the scaling are thickened.
+
+    A picture that has this form already, an opaque one of size x size with a dark border, passes unchanged.
+
+    Returns float32 (1, size, size) in [0, 1], ink bright on dark ground. Raises InvalidImage when there is no ink.
+    """
+    luminance = picture.luminance
+    if picture.alpha is None and luminance.shape == (size, size) and _border(luminance).mean() < DARK_BORDER:
+        if luminance.max() < DARK_BORDER:
+            raise _no_ink()
+        return luminance[None].copy()
+    ink = _thicken(_find_ink(_composite(picture)), box)
+    return _centre(_scale(ink, box), size)[None]
+
+
+def fit(picture: Picture, *, size: int = 28) -> Pixels:
+    """Resize a picture to size x size, with antialiasing, and change nothing else; transparent becomes black.
+
+    Returns float32 (1, size, size) in [0, 1]; of a picture that has this size already, the pixels as they are.
+    """
+    luminance = picture.luminance
+    if picture.alpha is not None:
+        luminance = luminance * picture.alpha
+    if luminance.shape != (size, size):
+        luminance = np.clip(_resize(luminance, size, size, Image.Resampling.BICUBIC), 0, 1)
+    return luminance[None].copy()
+
+
+def _no_ink() -> InvalidImage:
+    return InvalidImage("There is no ink in the image: nothing stands out from its background.")
+
+
+def _border(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    return np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
+
+
+def _resize(
+    pixels: Pixels,
+    height: int,
+    width: int,
+    method: Image.Resampling = Image.Resampling.BOX,
+    bounds: tuple[int, int, int, int] | None = None,
+) -> Pixels:
+    """Resample `bounds` (left, top, right, bottom) of the pixels, or all of them."""
+    resized = Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), method, box=bounds)
+    return np.asarray(resized, dtype=np.float32)
+
+
+def _composite(picture: Picture) -> Pixels:
+    """Put what may be transparent on a ground that its ink stands out from."""
+    luminance, alpha = picture.luminance, picture.alpha
+    if alpha is None:
+        return luminance
+    if not alpha.any():
+        raise _no_ink()
+    opaque = alpha > 0.5
+    ground = 1.0 if np.average(luminance, weights=alpha) < 0.5 else 0.0
+    if opaque.any():
+        # A sheet with ink on it, cut out, rather than ink alone: the sheet goes on.
+        low, middle, high = np.percentile(luminance[opaque], [2, 50, 98])
+        if opaque[_bounds(opaque)].mean() > 0.6 and high - low > 0.25:
+            ground = middle
+    return alpha * luminance + (1 - alpha) * np.float32(ground)
+
+
+def _bounds(mask: Mask) -> tuple[slice, slice]:
+    """The rows and the columns of the smallest box around a mask that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A part of the picture, at most LOOK_SIDE long, with the ink found in it.
+
+    density: (h, w) in [0, 1], the share of the paper's light that is missing; only of `strokes` and their edges.
+    strokes: (h, w), the pixels that belong to the digit.
+    noise: the standard deviation of the density that is not ink's.
+    """
+
+    density: Pixels
+    strokes: Mask
+    noise: float
+
+
+def _find_ink(luminance: Pixels) -> Pixels:
+    """Ink (h, w) in [0, 1], 1 where a stroke is solid, cut out of a picture (H, W) of any kind of ground."""
+    ground = luminance
+    for number in range(MAX_LOOKS):
+        seen = _shrink(ground)
+        if number == 0 and _is_light_on_dark(seen):
+            ground, seen = 1 - ground, 1 - seen
+        look = _look(seen)
+        closer = _around(look.strokes, ground)
+        if closer.size > 0.6 * ground.size or max(ground.shape) <= LOOK_SIDE // 2:
+            break
+        ground = closer
+    # Half of a stroke's pixels are solid; below the paper's grey the rest is grain.
+    solid = np.median(look.density[look.strokes])
+    paper = min(max(PAPER_GREY * solid, PAPER_NOISE * look.noise), solid / 2)
+    return np.clip((look.density - paper) / (solid - paper), 0, 1)
+
+
+def _shrink(pixels: Pixels) -> Pixels:
+    height, width = pixels.shape
+    factor = LOOK_SIDE / max(height, width)
+    if factor >= 1:
+        return pixels
+    return _resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
+
+
+def _around(strokes: Mask, ground: Pixels) -> Pixels:
+    """The part of the ground that shows the strokes, seen smaller, with some paper on all sides."""
+    factor = max(ground.shape) / max(strokes.shape)
+    box = [(edge.start * factor, edge.stop * factor) for edge in _bounds(strokes)]
+    reach = (0.5 + MARGIN) * max(stop - start for start, stop in box)
+    rows, columns = (
+        slice(max(0, int((start + stop) / 2 - reach)), int((start + stop) / 2 + reach) + 1) for start, stop in box
+    )
+    return ground[rows, columns]
+
+
+def _is_light_on_dark(pixels: Pixels) -> bool:
+    departure = _smooth(pixels) - _lighting(pixels)
+    return bool(departure.max() > -departure.min())
+
+
+def _lighting(pixels: Pixels) -> Pixels:
+    """The ground (h, w) as a quadratic surface, fitted to the border so that no amount of ink misleads it.
+
+    The fit is iteratively reweighted least squares with Cauchy weights, so what touches the border is outvoted.
+    """
+    height, width = pixels.shape
+    coarse = _resize(pixels, min(height, 32), min(width, 32))
+    surface = _quadratic(*coarse.shape)
+    sample = np.zeros(coarse.shape, dtype=bool)
+    sample[:2] = sample[-2:] = sample[:, :2] = sample[:, -2:] = True
+    if _shows_table(pixels):
+        sample[:] = True
+    terms, values = surface[sample], coarse[sample].astype(np.float64)
+    coefficients = np.zeros(terms.shape[1])
+    coefficients[0] = np.median(values)
+    for _ in range(20):
+        residual = np.abs(values - terms @ coefficients)
+        weights = 1 / (1 + (residual / (1.5 * np.median(residual) + 1e-3)) ** 2)
+        coefficients = np.linalg.lstsq(terms * weights[:, None], values * weights, rcond=None)[0]
+    lighting: Pixels = (_quadratic(height, width) @ coefficients).astype(np.float32)
+    return lighting
+
+
+def _quadratic(height: int, width: int) -> NDArray[np.float64]:
+    """(height, width, 6): 1, x, y, x^2, xy, y^2 of each pixel, x and y in [-1, 1]."""
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+
+
+def _shows_table(pixels: Pixels) -> bool:
+    """Whether a whole edge of the picture differs from most of it, as where a photo goes beyond the paper."""
+    dark = pixels < np.percentile(pixels, [2, 98]).mean()
+    edges = [edge.mean() for edge in (dark[0], dark[-1], dark[:, 0], dark[:, -1])]
+    return bool((dark.mean() < 0.4 and max(edges) > 0.98) or (dark.mean() > 0.6 and min(edges) < 0.02))
+
+
+def _look(pixels: Pixels) -> _Look:
+    """Find dark strokes on light paper (h, w). Raises InvalidImage when there are none."""
+    noise = _noise(pixels)
+    is_small = min(pixels.shape) < SMOOTH_FROM
+    smooth = pixels if is_small else _smooth(pixels)
+    # First with the lighting taken out and a wide reach, to learn how wide the strokes are ...
+    even = smooth / np.maximum(_lighting(pixels), LEAST_PAPER)
+    density = _density(even, even, int(REACH * max(pixels.shape)))
+    if density.max() < max(LEAST_CONTRAST, LEAST_CONTRAST_TO_NOISE * noise):
+        raise _no_ink()
+    strokes = _strokes(density)
+    # ... then with a reach just beyond them, which leaves shadows and other slow changes of light to the paper.
+    reach = int(np.ceil(_stroke_width(strokes)))
+    strokes = _strokes(_density(smooth, smooth, reach))
+    edges = _dilate(strokes, 1 if is_small else 2)
+    return _Look(np.where(edges, _density(pixels, smooth, reach), 0), strokes, noise)
+
+
+def _density(pixels: Pixels, smooth: Pixels, reach: int) -> Pixels:
+    """The share (h, w) in [0, 1] of the paper's light that is missing from each pixel.
+
+    The paper is the morphological closing of the smoothed pixels: the lightest that any square of 2 reach + 1
+    around a pixel has to show. Squares stay inside the picture, so that strokes at its edge count as strokes.
+    """
+    reach = max(2, min(reach, (min(pixels.shape) - 1) // 2))
+    side = min(2 * reach + 1, *pixels.shape)
+    lightest = np.pad(_largest(smooth, side), side - 1, constant_values=np.inf)
+    paper = -_largest(-lightest, side)
+    density: Pixels = np.clip((paper - pixels) / np.maximum(paper, LEAST_PAPER), 0, 1)
+    return density
+
+
+def _strokes(density: Pixels) -> Mask:
+    """The connected areas of ink that are strokes of a digit: not faint, not dirt, not the table below the paper."""
+    strongest = density.max()
+    areas = _areas(density > FAINT * strongest)
+    count = int(areas.max()) + 1
+    pixels = np.bincount(areas.ravel(), minlength=count)
+    is_stroke = np.zeros(count, dtype=bool)
+    is_stroke[areas[density >= STRONG * strongest]] = True
+    is_stroke &= pixels >= DIRT * pixels[is_stroke].max()
+    is_table = np.zeros(count, dtype=bool)
+    for edge in (areas[0], areas[-1], areas[:, 0], areas[:, -1]):
+        is_table |= np.bincount(edge, minlength=count) >= FULL_EDGE * edge.size
+    if (is_stroke & ~is_table).any():
+        is_stroke &= ~is_table
+        is_stroke &= pixels >= DIRT * pixels[is_stroke].max()
+    is_stroke[0] = False
+    strokes: Mask = is_stroke[areas]
+    return strokes
+
+
+def _areas(mask: Mask) -> NDArray[np.intp]:
+    """Number the connected areas (8 neighbours) of a mask 1, 2, ...; 0 is what is not in it.
+
+    Every pixel takes the largest number next to it, then the number which that number's own pixel has, until
+    nothing changes; the second step makes the count of rounds logarithmic for all but mazes.
+    """
+    numbers = np.arange(1, mask.size + 1).reshape(mask.shape) * mask
+    while True:
+        spread = _dilate(numbers, 1) * mask
+        spread = np.concatenate([[0], spread.ravel()])[spread]
+        if (spread == numbers).all():
+            return np.unique(np.append(0, numbers), return_inverse=True)[1][1:].reshape(mask.shape)
+        numbers = spread
+
+
+def _stroke_width(strokes: Mask) -> float:
+    """The mean width in pixels: a long stroke has twice its length as outline, which squares make 5/4 as long."""
+    padded = np.pad(strokes, 1)
+    outline = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
+    return float(2 * strokes.sum() / (0.8 * outline))
+
+
+def _thicken(ink: Pixels, box: int) -> Pixels:
+    """Draw strokes that would be thinner in the box than MNIST's with a wider pen."""
+    strokes = ink > 0.5
+    pixel = max(edge.stop - edge.start for edge in _bounds(strokes)) / box  # of the row, in pixels of the ink
+    missing = round((LEAST_STROKE * box * pixel - _stroke_width(strokes)) / 2)
+    return _dilate(np.pad(ink, missing), missing) if missing > 0 else ink
+
+
+def _scale(ink: Pixels, box: int) -> Pixels:
+    """Cut out the ink (h, w) and scale it so that its longer side is `box`."""
+    rows, columns = _bounds(ink > 0.4)
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    factor = box / max(height, width)
+    digit = _resize(
+        ink,
+        max(1, round(height * factor)),
+        max(1, round(width * factor)),
+        Image.Resampling.BOX if factor <= 1 else Image.Resampling.BILINEAR,
+        (columns.start, rows.start, columns.stop, rows.stop),
+    )
+    return digit / digit.max()
+
+
+def _centre(digit: Pixels, size: int) -> Pixels:
+    """Place a digit on a dark square, in whole pixels, with its centre of mass in [size/2 - 1/2, size/2 + 1/2)."""
+    corner = []
+    for axis in (0, 1):
+        mass = digit.sum(axis=1 - axis, dtype=np.float64)
+        middle = (mass @ np.arange(mass.size)) / mass.sum()
+        corner.append(int(np.clip(np.ceil(size / 2 - 0.5 - middle), 0, size - mass.size)))
+    row = np.zeros((size, size), dtype=np.float32)
+    row[corner[0] : corner[0] + digit.shape[0], corner[1] : corner[1] + digit.shape[1]] = digit
+    return row
+
+
+def _noise(pixels: Pixels) -> float:
+    """The standard deviation of noise, from what differs between neighbours both along and across."""
+    if min(pixels.shape) < 2:
+        return 0.0
+    crossed = np.diff(np.diff(pixels, axis=0), axis=1)
+    return float(np.median(np.abs(crossed)) / (2 * 0.6745))
+
+
+def _smooth(pixels: Pixels) -> Pixels:
+    """The mean of each pixel and its eight neighbours."""
+    padded = np.pad(pixels, 1, mode="edge")
+    return sliding_window_view(padded, (3, 3)).mean(axis=(2, 3), dtype=np.float32)
+
+
+def _largest(pixels: Pixels, side: int) -> Pixels:
+    """The largest value of each square of side x side inside the pixels (h, w): (h - side + 1, w - side + 1)."""
+    return sliding_window_view(sliding_window_view(pixels, side, 0).max(axis=-1), side, 1).max(axis=-1)
+
+
+def _dilate(pixels: Pixels, reach: int) -> Pixels:
+    """The largest value of each square of 2 reach + 1 around a pixel."""
+    return _largest(np.pad(pixels, reach, mode="edge"), 2 * reach + 1)

@@ -1,0 +1,186 @@
+"""Generate, reconstruct, interpolate, score: what a caller asks, as rows through networks.
+
+Knows capabilities, never families; knows nothing of HTTP or of image files.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from app.checkpoints.manifest import Capability
+from app.checkpoints.store import Model
+from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound
+from app.inference import latents
+from app.inference.batching import Batcher
+from app.inference.runtime import Outputs, Runtime, Workers
+from app.metrics import Metrics
+from app.settings import Settings
+
+Rows = NDArray[np.float32]
+
+# Sigmoid networks saturate long before; beyond it float32 sums may overflow.
+MAX_LATENT = 1000.0
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made an answer."""
+
+    model: str
+    digest: str
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Images:
+    """Generated images with the latents they came from."""
+
+    provenance: Provenance
+    images: Rows  # (n, height, width) in [0, 1]
+    latents: Rows  # (n, latent)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """An image, what the model made of it, and how far the two are apart."""
+
+    provenance: Provenance
+    image: Rows  # (height, width) in [0, 1]
+    reconstruction: Rows  # (height, width) in [0, 1]
+    mean: Rows  # (latent,)
+    log_variance: Rows  # (latent,)
+    bce: float  # nats an image
+    mse: float  # squared difference a pixel
+    kl: float  # nats an image
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A discriminator's raw logits and their sigmoids."""
+
+    provenance: Provenance
+    logits: Rows  # (n,)
+    probabilities: Rows  # (n,)
+
+
+class Engine:
+    """The loaded models behind one pool of workers."""
+
+    def __init__(self, models: Mapping[str, Model], runtime: Runtime, settings: Settings, metrics: Metrics) -> None:
+        self.models = models
+        self.runtime = runtime
+        self._default = settings.default_model
+        self._timeout_s = settings.request_timeout_s
+        self._workers = Workers(settings.workers)
+        self._batchers: dict[tuple[str, Capability], Batcher[Tensor, Outputs]] = {
+            (model.name, capability): Batcher(
+                network.compute,
+                self._workers,
+                metrics.batch_observer(model.name, capability),
+                max_batch_rows=settings.max_batch_rows,
+                max_queued_rows=settings.max_queued_rows,
+            )
+            for model in models.values()
+            for capability, network in model.networks.items()
+        }
+
+    async def close(self) -> None:
+        """Refuse new rows, fail waiting ones, wait for forward passes under way."""
+        await asyncio.gather(*(batcher.close() for batcher in self._batchers.values()))
+        self._workers.close()
+
+    def select(self, name: str | None, *capabilities: Capability) -> Model:
+        """The named model, else the default one if it is capable, else the first capable one by name.
+
+        Raises ModelNotFound for an unknown name, CapabilityMissing naming a model that can.
+        """
+        wanted = set(capabilities)
+        capable = [model for model in self.models.values() if wanted <= set(model.networks)]
+        if name is not None:
+            if name not in self.models:
+                raise ModelNotFound(f"no such model; there are: {', '.join(self.models)}")
+            model = self.models[name]
+            if model not in capable:
+                lacks = " and ".join(sorted(wanted - set(model.networks)))
+                raise CapabilityMissing(f"model {name} cannot {lacks}; {_who_can(capable)}")
+            return model
+        if not capable:
+            raise CapabilityMissing(f"no loaded model can {' and '.join(sorted(wanted))}")
+        return next((model for model in capable if model.name == self._default), capable[0])
+
+    async def generate(self, model: Model, rows: Rows) -> Images:
+        """Latents `(n, latent)` to images."""
+        (images,) = await self._through(model, "generate", rows)
+        return Images(self.provenance(model), images[:, 0], rows)
+
+    async def reconstruct(self, model: Model, image: Rows, seed: int | None) -> Reconstruction:
+        """Encode an image `(1, height, width)` in [0, 1] and decode its mean, or a sample of a seed."""
+        mean, log_variance = await self._through(model, "encode", image[None])
+        latent = mean
+        if seed is not None:
+            noise = latents.normal_rows(seed, 0, 1, mean.shape[1], stream=latents.POSTERIOR_STREAM)
+            latent = mean + np.exp(0.5 * log_variance) * noise
+        (decoded,) = await self._through(model, "decode", latent)
+        bce, mse, kl = reconstruction_errors(image, decoded[0], mean[0], log_variance[0])
+        return Reconstruction(
+            self.provenance(model), image[0], decoded[0, 0], mean[0], log_variance[0], bce, mse, kl
+        )
+
+    async def encode(self, model: Model, images: Rows) -> Rows:
+        """The posterior means of images `(n, 1, height, width)` in [0, 1]: `(n, latent)`."""
+        mean, _ = await self._through(model, "encode", images)
+        return mean
+
+    async def score(self, model: Model, images: Rows) -> Scores:
+        """What the discriminator says of images `(n, 1, height, width)` in [0, 1]."""
+        (logits,) = await self._through(model, "discriminate", images)
+        probabilities = torch.sigmoid(torch.from_numpy(logits)).numpy()
+        return Scores(self.provenance(model), logits, probabilities)
+
+    def provenance(self, model: Model) -> Provenance:
+        """What names the origin of an answer of this model."""
+        return Provenance(model.name, model.manifest.digest, self.runtime.id)
+
+    async def _through(self, model: Model, capability: Capability, rows: Rows) -> list[Rows]:
+        """Rows through one network: each of its outputs, whole again."""
+        tensor = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+        batcher = self._batchers[model.name, capability]
+        chunks = await batcher.submit(tensor, timeout_s=self._timeout_s)
+        return [torch.cat(parts).numpy() for parts in zip(*chunks, strict=True)]
+
+
+def latent_rows(model: Model, given: Sequence[Sequence[float]]) -> Rows:
+    """A caller's latents as rows `(n, latent)`. Raises InvalidRequest unless they fit the model."""
+    width = model.manifest.latent_dim
+    if any(len(row) != width for row in given):
+        raise InvalidRequest(f"a latent of model {model.name} has {width} numbers")
+    rows = np.array(given, dtype=np.float64)
+    if not (np.abs(rows) <= MAX_LATENT).all():  # false for what is not a number, too
+        raise InvalidRequest(f"the numbers of a latent are finite and between -{MAX_LATENT:g} and {MAX_LATENT:g}")
+    return rows.astype(np.float32)
+
+
+def reconstruction_errors(
+    image: Rows, reconstruction: Rows, mean: Rows, log_variance: Rows
+) -> tuple[float, float, float]:
+    """Binary cross-entropy summed over pixels (nats), mean squared error a pixel, KL divergence (nats).
+
+    Shapes: `(1, height, width)` in [0, 1] twice, `(latent,)` twice. The sum of the first and the last
+    is the negative ELBO of one sample. Source: arXiv:1312.6114, section 3 and appendix B.
+    """
+    x, y = torch.from_numpy(image).double(), torch.from_numpy(reconstruction).double()
+    bce = functional.binary_cross_entropy(y, x, reduction="sum")
+    mse = functional.mse_loss(y, x)
+    m, v = mean.astype(np.float64), log_variance.astype(np.float64)
+    kl = -0.5 * np.sum(1 + v - m**2 - np.exp(v))
+    return float(bce), float(mse), float(kl)
+
+
+def _who_can(capable: list[Model]) -> str:
+    return f"{capable[0].name} can" if capable else "no loaded model can"

@@ -1,0 +1,134 @@
+"""Seeds to latent rows, and paths between two latents. Knows no model.
+
+A latent is a pure function of (stream, seed, index): row i does not depend on how many rows were
+asked for, nor on what was drawn before. `torch.randn` with a generator has no such property.
+"""
+
+import secrets
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Names the function below. A change of one bit of any row is a new name.
+SCHEME = "philox4x64-10/as241/1"
+
+MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
+WORDS_PER_BLOCK = 4  # of Philox 4x64
+
+# Independent streams of one seed: the second word of the Philox key.
+LATENT_STREAM = 0
+POSTERIOR_STREAM = 1
+
+Path = Literal["lerp", "slerp"]
+
+
+def draw_seed() -> int:
+    """A seed nobody chose, 0 to 2^53-1."""
+    return secrets.randbelow(MAX_SEED + 1)
+
+
+def normal_rows(
+    seed: int, first: int, count: int, width: int, *, stream: int = LATENT_STREAM
+) -> NDArray[np.float32]:
+    """Rows `first` to `first + count - 1` of a seed: standard normal, float32 `(count, width)`.
+
+    Philox 4x64-10 in counter mode gives 64 bits a value (J. Salmon et al., "Parallel Random Numbers: As
+    Easy as 1, 2, 3", 2011; NumPy keeps its raw output stable). Row i owns the blocks that start at
+    counter `i * ceil(width / 4)`, under the key (seed, stream). A word is a number between 0 and 1, and
+    that quantile of the normal distribution is the value. All of it happens on the CPU in float64 and is
+    rounded once.
+    """
+    blocks = -(-width // WORDS_PER_BLOCK)
+    key = np.array([seed, stream], dtype=np.uint64)
+    words = np.random.Philox(key=key, counter=first * blocks).random_raw(count * blocks * WORDS_PER_BLOCK)
+    words = words.reshape(count, blocks * WORDS_PER_BLOCK)[:, :width]
+    return normal_quantile(open_unit_interval(words)).astype(np.float32)
+
+
+def interpolate(
+    start: NDArray[np.float32], end: NDArray[np.float32], steps: int, path: Path
+) -> NDArray[np.float32]:
+    """`steps` latents from `start` to `end`, `(latent,)` both, the ends exactly themselves: `(steps, latent)`.
+
+    `lerp` is the straight line. `slerp` keeps to the sphere on which normal latents lie (K. Shoemake,
+    1985; T. White, "Sampling Generative Networks", 2016, arXiv:1609.04468); where the two directions
+    are so close or so opposite that no great circle is defined, it is the straight line.
+    """
+    a, b = start.astype(np.float64), end.astype(np.float64)
+    t = np.linspace(0.0, 1.0, steps)[:, None]
+    weights_a, weights_b = 1.0 - t, t
+    if path == "slerp":
+        norms = np.linalg.norm(a) * np.linalg.norm(b)
+        cosine = float(np.clip(a @ b / norms, -1.0, 1.0)) if norms > 0 else 1.0
+        angle = np.arccos(cosine)
+        if np.sin(angle) > 1e-6:
+            weights_a = np.sin((1.0 - t) * angle) / np.sin(angle)
+            weights_b = np.sin(t * angle) / np.sin(angle)
+    rows = (weights_a * a + weights_b * b).astype(np.float32)
+    rows[0], rows[-1] = start, end
+    return rows
+
+
+def open_unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Words of any shape to numbers above 0 and below 1: (u + 1/2) / 2^52 of their upper 52 bits u.
+
+    With 53 bits the largest would be rounded to 1, whose quantile is infinite.
+    """
+    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
+def normal_quantile(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The standard normal quantile of `p` in (0, 1), any shape; relative error about 1e-16.
+
+    Source: M. J. Wichura, "Algorithm AS 241: The Percentage Points of the Normal Distribution", 1988,
+    function PPND16, whose coefficients these are.
+    """
+    q = p - 0.5
+    central = np.abs(q) <= 0.425
+    r = 0.180625 - q * q
+    result = q * _polynomial(r, _CENTRAL_NUMERATOR) / _polynomial(r, _CENTRAL_DENOMINATOR)
+    tail = ~central
+    if tail.any():
+        q_tail = q[tail]
+        # min(p, 1 - p), formed from p so that the upper tail loses nothing that p still holds.
+        distance = np.where(q_tail < 0, p[tail], 1.0 - p[tail])
+        r = np.sqrt(-np.log(distance))
+        near = _polynomial(r - 1.6, _NEAR_NUMERATOR) / _polynomial(r - 1.6, _NEAR_DENOMINATOR)
+        far = _polynomial(r - 5.0, _FAR_NUMERATOR) / _polynomial(r - 5.0, _FAR_DENOMINATOR)
+        result[tail] = np.copysign(np.where(r <= 5.0, near, far), q_tail)
+    return result
+
+
+def _polynomial(x: NDArray[np.float64], coefficients: tuple[float, ...]) -> NDArray[np.float64]:
+    # Horner's rule, the constant last in the loop; the tuples start with the constant.
+    total = np.full_like(x, coefficients[-1])
+    for coefficient in reversed(coefficients[:-1]):
+        total = total * x + coefficient
+    return total
+
+
+_CENTRAL_NUMERATOR = (
+    3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3, 1.3731693765509461125e4,
+    4.5921953931549871457e4, 6.7265770927008700853e4, 3.3430575583588128105e4, 2.5090809287301226727e3,
+)  # fmt: skip
+_CENTRAL_DENOMINATOR = (
+    1.0, 4.2313330701600911252e1, 6.8718700749205790830e2, 5.3941960214247511077e3,
+    2.1213794301586595867e4, 3.9307895800092710610e4, 2.8729085735721942674e4, 5.2264952788528545610e3,
+)  # fmt: skip
+_NEAR_NUMERATOR = (
+    1.42343711074968357734e0, 4.63033784615654529590e0, 5.76949722146069140550e0, 3.64784832476320460504e0,
+    1.27045825245236838258e0, 2.41780725177450611770e-1, 2.27238449892691845833e-2, 7.74545014278341407640e-4,
+)  # fmt: skip
+_NEAR_DENOMINATOR = (
+    1.0, 2.05319162663775882187e0, 1.67638483018380384940e0, 6.89767334985100004550e-1,
+    1.48103976427480074590e-1, 1.51986665636164571966e-2, 5.47593808499534494600e-4, 1.05075007164441684324e-9,
+)  # fmt: skip
+_FAR_NUMERATOR = (
+    6.65790464350110377720e0, 5.46378491116411436990e0, 1.78482653991729133580e0, 2.96560571828504891230e-1,
+    2.65321895265761230930e-2, 1.24266094738807843860e-3, 2.71155556874348757815e-5, 2.01033439929228813265e-7,
+)  # fmt: skip
+_FAR_DENOMINATOR = (
+    1.0, 5.99832206555887937690e-1, 1.36929880922735805310e-1, 1.48753612908506148525e-2,
+    7.86869131145613259100e-4, 1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15,
+)  # fmt: skip

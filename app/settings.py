@@ -1,0 +1,36 @@
+"""Every knob of the service, typed. One prefix in the environment: DIGITS_."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from the environment: `DIGITS_PORT=9000` sets `port`. Raises ValidationError for a bad value."""
+
+    model_config = SettingsConfigDict(env_prefix="DIGITS_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    models_dir: Path = Field(Path("models"), description="directory of checkpoints, one folder each")
+    default_model: str | None = Field(
+        None, description="model that serves where a request names none; unset, the first capable one by name"
+    )
+    device: str = Field("auto", description="auto (CUDA, else CPU), cpu, cuda, cuda:1, ...")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads of a forward pass; 0 is one a core")
+    workers: int = Field(1, ge=1, le=64, description="forward passes at the same time")
+    max_batch_rows: int = Field(64, ge=1, le=4096, description="rows of one forward pass")
+    max_queued_rows: int = Field(4096, ge=1, le=1_000_000, description="rows that may wait for each network")
+    request_timeout_s: float = Field(30, gt=0, le=3600, description="seconds for the rows of a request")
+    max_images: int = Field(256, ge=1, le=4096, description="images of one request")
+    max_answer_pixels: int = Field(
+        2**24, ge=2**16, le=2**28, description="pixels of all images of one answer, after `scale`"
+    )
+    max_json_bytes: int = Field(16 * 1024, ge=1024, le=2**24, description="bytes of a JSON body")
+    max_upload_bytes: int = Field(2**20, ge=1024, le=2**28, description="bytes of a body that holds images")
+    max_image_side: int = Field(1024, ge=28, le=8192, description="pixels of a side of an uploaded image")
+    image_workers: int = Field(2, ge=1, le=64, description="threads that decode and encode images")
+    shutdown_grace_s: int = Field(15, ge=0, le=3600, description="seconds accepted requests get at SIGTERM")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")

@@ -1,0 +1,227 @@
+"""Shipped checkpoints load; every way to damage one stops the start with a line that names the file."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from app.checkpoints.manifest import TensorRecord
+from app.checkpoints.store import CheckpointError, load_model, load_models
+from app.inference.runtime import Runtime
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Runtime:
+    return Runtime("cpu", 0)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A copy of the shipped VAE to be damaged: its directory."""
+    return Path(shutil.copytree(ROOT / "models" / "vae", tmp_path / "vae"))
+
+
+def manifest_of(checkpoint: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((checkpoint / "manifest.json").read_text())
+    return content
+
+
+def change(checkpoint: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    manifest = manifest_of(checkpoint)
+    edit(manifest)
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+def archive_of(checkpoint: Path) -> Path:
+    (path,) = checkpoint.glob("*.pt")
+    return path
+
+
+def replace_archive(checkpoint: Path, module: torch.nn.Module) -> None:
+    """Another archive under the right digest, as a faulty export would leave it."""
+    path = archive_of(checkpoint)
+    torch.jit.script(module).save(str(path))
+    content = path.read_bytes()
+
+    def edit(manifest: dict[str, Any]) -> None:
+        entry = manifest["archives"]["float32"]
+        entry["digest"], entry["bytes"] = hashlib.sha256(content).hexdigest(), len(content)
+
+    change(checkpoint, edit)
+
+
+def failure(checkpoint: Path, runtime: Runtime) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_models(checkpoint.parent, runtime, 8)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert str(checkpoint.parent) in text
+    return text
+
+
+def test_the_shipped_checkpoints_load_in_order_of_name(runtime):
+    models = load_models(ROOT / "models", runtime, 8)
+    assert list(models) == sorted(models)
+    assert {"gan", "vae"} <= set(models)
+    assert set(models["vae"].networks) == {"generate", "decode", "encode"}
+    assert set(models["gan"].networks) == {"generate", "discriminate"}
+    assert all(model.card and model.card.startswith(f"# {name}") for name, model in models.items())
+
+
+def test_a_missing_directory_is_named(runtime, tmp_path):
+    assert "is not a directory" in failure(tmp_path / "absent" / "vae", runtime)
+
+
+def test_a_directory_without_checkpoints_says_how_to_make_one(runtime, tmp_path):
+    assert "python -m training train vae" in failure(tmp_path / "vae", runtime)
+
+
+def test_a_missing_manifest_is_named(runtime, checkpoint):
+    (checkpoint / "manifest.json").unlink()
+    assert "vae/manifest.json: is missing" in failure(checkpoint, runtime)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"name": "vae"}', b"\xff\xfe"])
+def test_a_manifest_that_is_none_is_named(runtime, checkpoint, content):
+    (checkpoint / "manifest.json").write_bytes(content)
+    assert "vae/manifest.json: " in failure(checkpoint, runtime)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("schema_version", 2),
+        ("format", "pickle"),
+        ("name", "../vae"),
+        ("latent_dim", 0),
+        ("capabilities", ["generate", "fly"]),
+        ("capabilities", ["generate"]),
+        ("surprise", 1),
+        ("archives", {}),
+        ("image", {"shape": [1, 28, 29], "normalization": None}),
+    ],
+)
+def test_a_manifest_with_a_bad_field_is_refused(runtime, checkpoint, field, value):
+    change(checkpoint, lambda manifest: manifest.update({field: value}))
+    assert "vae/manifest.json: " in failure(checkpoint, runtime)
+
+
+def test_a_manifest_cannot_name_an_archive_elsewhere(runtime, checkpoint):
+    outside = shutil.copy(archive_of(checkpoint), checkpoint.parent / "outside.pt")
+    assert Path(outside).is_file()
+    change(checkpoint, lambda manifest: manifest["archives"]["float32"].update(file="../outside.pt"))
+    assert "archives.float32.file" in failure(checkpoint, runtime)
+
+
+def test_a_folder_of_another_name_is_refused(runtime, checkpoint):
+    moved = checkpoint.rename(checkpoint.parent / "other")
+    assert "names the model vae, its folder says other" in failure(moved, runtime)
+
+
+def test_a_missing_archive_is_named(runtime, checkpoint):
+    path = archive_of(checkpoint)
+    path.unlink()
+    assert f"{path}: No such file" in failure(checkpoint, runtime)
+
+
+def test_a_truncated_archive_is_refused(runtime, checkpoint):
+    path = archive_of(checkpoint)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert "bytes, the manifest says" in failure(checkpoint, runtime)
+
+
+@pytest.mark.parametrize("position", [0.001, 0.25, 0.5, 0.75, 0.999])
+def test_one_flipped_bit_is_found(runtime, checkpoint, position):
+    path = archive_of(checkpoint)
+    content = bytearray(path.read_bytes())
+    content[int(position * len(content))] ^= 0b100
+    path.write_bytes(content)
+    assert "has SHA-256" in failure(checkpoint, runtime)
+
+
+def test_an_archive_that_is_no_torchscript_is_refused(runtime, checkpoint):
+    path = archive_of(checkpoint)
+    content = b"no archive at all"
+    path.write_bytes(content)
+    entry = {"digest": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    change(checkpoint, lambda manifest: manifest["archives"]["float32"].update(entry))
+    assert "is no TorchScript archive" in failure(checkpoint, runtime)
+
+
+class WithoutEncoder(torch.nn.Module):
+    @torch.jit.export
+    def generate(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(latents[:, :1, None, None].expand(-1, 1, 28, 28))
+
+    @torch.jit.export
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.generate(latents)
+
+
+class Wrong(WithoutEncoder):
+    """The right shapes, other values."""
+
+    @torch.jit.export
+    def encode(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = images.flatten(1)[:, :16]
+        return rows, rows
+
+
+class NotANumber(Wrong):
+    @torch.jit.export
+    def generate(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.full((latents.shape[0], 1, 28, 28), float("nan"))
+
+
+class WrongShape(Wrong):
+    @torch.jit.export
+    def generate(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(latents.shape[0], 1, 32, 32)
+
+
+class LosesARow(Wrong):
+    @torch.jit.export
+    def generate(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(latents.shape[0] - 1, 1, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("module", "cause"),
+    [
+        (WithoutEncoder(), "lacks the capability encode"),
+        (Wrong(), "generate differs by"),
+        (NotANumber(), "values that are not finite"),
+        (WrongShape(), "gives other shapes"),
+        (LosesARow(), "a wrong number of rows"),
+    ],
+)
+def test_an_archive_that_computes_something_else_is_refused(runtime, checkpoint, module, cause):
+    replace_archive(checkpoint, module)
+    text = failure(checkpoint, runtime)
+    assert str(archive_of(checkpoint)) in text
+    assert cause in text
+
+
+def test_golden_rows_that_hold_another_shape_than_they_say_are_refused(runtime, checkpoint):
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["golden"]["encode"]["inputs"][0]["shape"] = [3, 1, 28, 28]
+
+    change(checkpoint, edit)
+    assert "encode fails on its golden rows" in failure(checkpoint, runtime)
+
+
+def test_a_checkpoint_without_a_card_loads(runtime, checkpoint):
+    (checkpoint / "card.md").unlink()
+    assert load_model(checkpoint / "manifest.json", runtime).card is None
+
+
+def test_a_recorded_tensor_comes_back_exactly():
+    array = np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 3, 4)
+    assert np.array_equal(TensorRecord.of(array).array(), array)

@@ -1,0 +1,75 @@
+"""The service as tests use it: the shipped checkpoints, behind the real application."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from app.inference.engine import Engine
+from app.main import create_app
+from app.readiness import Readiness
+from app.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+FIXTURES = ROOT / "tests" / "fixtures"
+
+
+class WatchedReadiness(Readiness):
+    """Tells a test when loading has ended, so that it need not ask again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = Event()
+
+    def loaded(self, engine: Engine) -> None:
+        super().loaded(engine)
+        self.ended.set()
+
+    def failed(self) -> None:
+        super().failed()
+        self.ended.set()
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[httpx.Client]:
+    """A client of the app behind a real server, in a thread, on a free port of loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False))
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextmanager
+def serving(**settings: object) -> Iterator[httpx.Client]:
+    """A client of a service that has ended loading; the settings are the defaults but for those given."""
+    readiness = WatchedReadiness()
+    made = Settings(**{"models_dir": ROOT / "models", "device": "cpu", **settings})  # type: ignore[arg-type]
+    app = create_app(made, readiness=readiness)
+    with listening(app) as client:
+        assert readiness.ended.wait(120)
+        yield client
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[httpx.Client]:
+    """The service with its default settings and the shipped checkpoints."""
+    with serving() as client:
+        yield client
+
+
+@pytest.fixture
+def digit() -> bytes:
+    """A real MNIST test image, a seven, as PNG."""
+    return (FIXTURES / "mnist" / "7.png").read_bytes()

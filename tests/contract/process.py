@@ -1,0 +1,76 @@
+"""`python -m app` as a process of its own, on a free port of loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from tests.conftest import ROOT
+
+START_TIMEOUT_S = 120
+
+
+@dataclass
+class Service:
+    """A running service."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def start(port: int, **settings: str) -> "subprocess.Popen[str]":
+    """Start it with exactly these settings beside port and device."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
+    environment |= {"DIGITS_PORT": str(port), "DIGITS_DEVICE": "cpu"}
+    environment |= {f"DIGITS_{name.upper()}": value for name, value in settings.items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "app"], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+
+
+@contextmanager
+def running(**settings: str) -> Iterator[Service]:
+    """A service that is ready; it is told to end afterwards, and made to if it does not."""
+    port = free_port()
+    process = start(port, **settings)
+    # Its log must be read, or it would stop at a full pipe.
+    reader = threading.Thread(target=process.communicate)
+    reader.start()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(process, url)
+        yield Service(process, url)
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        reader.join()
+
+
+def wait_until_ready(process: "subprocess.Popen[str]", url: str) -> None:
+    """Another process can only be asked: again and again until it says so, ends, or the time is over."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"the service ended with status {process.returncode}"
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        threading.Event().wait(0.1)
+    raise AssertionError("the service did not become ready")

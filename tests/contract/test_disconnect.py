@@ -1,0 +1,40 @@
+"""A caller that hangs up takes its rows with it: they are never computed."""
+
+import socket
+import time
+
+import httpx
+
+from tests.api.test_health import metric
+from tests.conftest import serving
+
+CALL = (
+    b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b'Content-Length: 29\r\n\r\n{"model": "gan", "n":    256}'
+)
+NETWORK = {"model": "gan", "capability": "generate"}
+
+
+def wait_for(condition, client: httpx.Client) -> str:
+    """The metrics page once the condition holds of it; the other side of a socket can only be asked."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        page = client.get("/metrics").text
+        if condition(page):
+            return page
+    raise AssertionError("it did not come to pass in a minute")
+
+
+def test_rows_of_a_caller_that_hung_up_are_never_computed():
+    with serving(max_batch_rows=1) as client:
+        address = (client.base_url.host, client.base_url.port)
+        with socket.create_connection(address) as caller:
+            caller.sendall(CALL)
+            wait_for(lambda page: metric(page, "digits_batch_rows_count", **NETWORK) >= 1, client)
+        page = wait_for(lambda page: metric(page, "digits_rejections_total", code="caller_gone") == 1, client)
+        assert metric(page, "digits_queued_rows", **NETWORK) == 0
+        # Somebody else is served at once, and but for the rows under way nothing more was computed.
+        assert client.post("/generate", json={"model": "gan", "n": 1}).status_code == 200
+        page = client.get("/metrics").text
+        assert metric(page, "digits_batch_rows_sum", **NETWORK) < 256
+        assert metric(page, "digits_images_total", model="gan", operation="generate") == 1

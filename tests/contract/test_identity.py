@@ -1,0 +1,78 @@
+"""Seeded means byte-identical: 200 images alone, in any company, and on any number of workers."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from app.checkpoints.store import load_models
+from app.images.encode import to_uint8
+from app.inference.latents import normal_rows
+from app.inference.runtime import Runtime
+from tests.conftest import ROOT, serving
+
+SIZES = [*range(1, 34), 64]
+
+
+@pytest.fixture(scope="module")
+def models():
+    return load_models(ROOT / "models", Runtime("cpu", 0), 8)
+
+
+def rows_for(model, capability, count):
+    """Rows such as the capability gets: latents, or the images that the model makes of them."""
+    latents = torch.from_numpy(normal_rows(11, 0, count, model.manifest.latent_dim))
+    if capability in {"generate", "decode"}:
+        return latents
+    (images,) = model.networks["generate"].compute([latents])[0]
+    return images
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [("vae", "generate"), ("vae", "decode"), ("vae", "encode"), ("gan", "generate"), ("gan", "discriminate")],
+)
+def test_a_row_is_the_same_bits_in_a_batch_of_any_size_at_any_place(models, name, capability):
+    model = models[name]
+    source = rows_for(model, capability, 64)
+    network = model.networks[capability]
+    alone = [network.compute([source[row : row + 1]])[0] for row in range(64)]
+    for size in SIZES:
+        for first in {0, (64 - size) // 2, 64 - size}:
+            together = network.compute([source[first : first + size]])[0]
+            for output, parts in zip(together, zip(*alone, strict=True), strict=True):
+                expected = torch.cat(parts[first : first + size])
+                assert torch.equal(output, expected), f"{size} rows from {first}"
+
+
+@pytest.mark.parametrize("model", ["vae", "gan"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_200_images_under_load_are_those_asked_alone(model, workers):
+    with serving(workers=workers) as client:
+
+        def ask(first: int, n: int) -> list[str]:
+            answer = client.post("/generate", json={"model": model, "n": n, "seed": 7, "first": first})
+            return [item["png"] for item in answer.json()["images"]]
+
+        alone = [ask(index, 1)[0] for index in range(200)]
+        spans = [(first, n) for n in (1, 3, 8, 33) for first in range(0, 200 - n, 2 * n)]
+        with ThreadPoolExecutor(16) as callers:
+            under_load = list(callers.map(lambda span: ask(*span), spans))
+    for (first, n), images in zip(spans, under_load, strict=True):
+        assert images == alone[first : first + n]
+
+
+def test_quantised_images_do_not_depend_on_the_number_of_threads(models):
+    latents = torch.from_numpy(normal_rows(3, 0, 32, 100))
+    network = models["gan"].networks["generate"]
+    before = torch.get_num_threads()
+    try:
+        images = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            (made,) = network.compute([latents])[0]
+            images.append(to_uint8(made.numpy()))
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(images[0], images[1])

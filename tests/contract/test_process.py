@@ -1,0 +1,90 @@
+"""`python -m app` from its start to its end."""
+
+import shutil
+import signal
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.conftest import ROOT
+from tests.contract.process import free_port, running, start
+
+
+def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Exit status and log of a process that ends by itself."""
+    try:
+        _, log = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    return process.returncode, log
+
+
+def test_a_served_image_survives_a_restart_and_sigterm_ends_with_status_0():
+    answers = []
+    for _ in range(2):
+        with running() as service:
+            answers.append(httpx.post(f"{service.url}/generate", json={"n": 3, "seed": 7}, timeout=60).content)
+            service.process.send_signal(signal.SIGTERM)
+            assert service.process.wait(30) == 0
+    assert answers[0] == answers[1]
+
+
+def accepted(url: str) -> float:
+    """Callers whose first rows for the GAN's generator were taken out of the queue so far."""
+    page = httpx.get(f"{url}/metrics").text
+    name = 'digits_queue_seconds_count{capability="generate",model="gan"} '
+    return float(next(line for line in page.splitlines() if line.startswith(name)).removeprefix(name))
+
+
+def test_accepted_requests_are_answered_before_the_process_ends():
+    with running(max_batch_rows="1") as service, ThreadPoolExecutor(8) as callers:
+
+        def ask() -> int:
+            body = {"model": "gan", "n": 64}
+            return httpx.post(f"{service.url}/generate", json=body, timeout=60).status_code
+
+        asked = [callers.submit(ask) for _ in range(8)]
+        while accepted(service.url) < 8:  # one row a batch, in turns: all are served a little
+            pass
+        service.process.send_signal(signal.SIGTERM)
+        assert [answer.result() for answer in asked] == [200] * 8
+        assert service.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("kind", ["absent", "truncated"])
+def test_a_bad_checkpoint_ends_the_process_with_status_1_and_one_line(tmp_path, kind):
+    models = tmp_path / "models"
+    if kind == "truncated":
+        shutil.copytree(ROOT / "models", models)
+        archive = next((models / "gan").glob("*.pt"))
+        archive.write_bytes(archive.read_bytes()[:1000])
+    status, log = end(start(free_port(), models_dir=str(models)))
+    assert status == 1
+    assert "Traceback" not in log
+    lines = [line for line in log.splitlines() if "cannot start" in line]
+    assert len(lines) == 1
+    assert str(models) in lines[0]
+
+
+def test_an_absent_device_ends_the_process_with_status_1():
+    status, log = end(start(free_port(), device="cuda:99"))
+    assert status == 1
+    assert "cannot start: device 'cuda:99' cannot be used" in log
+    assert "Traceback" not in log
+
+
+def test_a_bad_setting_ends_the_process_with_status_2_naming_it():
+    status, log = end(start(free_port(), max_images="many"))
+    assert status == 2
+    assert log.startswith("DIGITS_MAX_IMAGES: ")
+    assert "Traceback" not in log
+
+
+def test_a_port_in_use_ends_the_process_with_a_status():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        status, log = end(start(taken.getsockname()[1]))
+    assert status != 0
+    assert "address already in use" in log

@@ -1,0 +1,137 @@
+"""Seeds to latents: pinned vectors, independence of how much is asked, and the right distribution."""
+
+import hashlib
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from app.inference.latents import (
+    LATENT_STREAM,
+    MAX_SEED,
+    POSTERIOR_STREAM,
+    SCHEME,
+    draw_seed,
+    interpolate,
+    normal_quantile,
+    normal_rows,
+    open_unit_interval,
+)
+
+# (seed, index, width, stream) to the first values of the row, exactly. A failure here means that seeds
+# written down by users name other images now: that is a new SCHEME, not a new vector.
+VECTORS = [
+    (0, 0, 4, 0, ["-0x1.22cd1ap+1", "-0x1.671474p-1", "-0x1.380f16p+0", "0x1.4c209ap-3"]),
+    (7, 37, 3, 0, ["-0x1.3c6f6p-1", "0x1.47383ep+0", "-0x1.e93952p-2"]),
+    (MAX_SEED, MAX_SEED, 5, 0,
+     ["-0x1.03c806p+0", "-0x1.0422e2p-1", "-0x1.2aed6cp-6", "0x1.bb0532p-2", "0x1.a13a2ap+0"]),
+    (7, 0, 4, 1, ["0x1.2ffa08p+0", "-0x1.566d54p-2", "0x1.5e9f08p-5", "-0x1.bd6a7ap-2"]),
+]  # fmt: skip
+DIGESTS = {
+    100: "526d40ed1493c3739c5d7be0178cfedba8b839f822e41b6000384f8f47818c66",
+    16: "31cec87bca80b0e7609e98e22a2848c0ffb5ca2c2a17cef148af7b10eaa66434",
+}
+
+
+def test_the_scheme_is_the_one_the_vectors_belong_to():
+    assert SCHEME == "philox4x64-10/as241/1"
+
+
+@pytest.mark.parametrize(("seed", "index", "width", "stream", "expected"), VECTORS)
+def test_a_row_is_the_committed_vector(seed, index, width, stream, expected):
+    row = normal_rows(seed, index, 1, width, stream=stream)[0]
+    assert row.dtype == np.float32
+    assert row.tolist() == [float.fromhex(value) for value in expected]
+
+
+@pytest.mark.parametrize("width", DIGESTS)
+def test_a_thousand_rows_have_the_committed_digest(width):
+    rows = normal_rows(1, 0, 1000, width)
+    assert hashlib.sha256(rows.tobytes()).hexdigest() == DIGESTS[width]
+
+
+def test_a_row_does_not_depend_on_how_many_are_asked():
+    whole = normal_rows(7, 0, 100, 100)
+    for count in (1, 2, 37, 99):
+        assert np.array_equal(normal_rows(7, 0, count, 100), whole[:count])
+
+
+def test_a_row_does_not_depend_on_where_the_asking_starts():
+    whole = normal_rows(7, 0, 100, 10)
+    for first in (1, 37, 99):
+        assert np.array_equal(normal_rows(7, first, 1, 10)[0], whole[first])
+
+
+def test_seeds_indices_and_streams_have_different_rows():
+    rows = [
+        normal_rows(seed, index, 1, 8, stream=stream)[0]
+        for seed in (0, 1, 2, MAX_SEED)
+        for index in (0, 1, 2, MAX_SEED)
+        for stream in (LATENT_STREAM, POSTERIOR_STREAM)
+    ]
+    assert len({row.tobytes() for row in rows}) == len(rows)
+
+
+def test_values_are_standard_normal():
+    values = normal_rows(3, 0, 4000, 100).ravel().astype(np.float64)
+    assert abs(values.mean()) < 5 / np.sqrt(values.size)
+    assert abs(values.std() - 1) < 5 / np.sqrt(2 * values.size)
+    # Kolmogorov-Smirnov at a level of about one in a million
+    cdf = np.array([NormalDist().cdf(value) for value in np.sort(values[:50_000])])
+    steps = np.arange(1, cdf.size + 1) / cdf.size
+    assert np.abs(cdf - steps).max() < 2.7 / np.sqrt(cdf.size)
+
+
+def test_neighbouring_rows_are_uncorrelated():
+    rows = normal_rows(5, 0, 20_001, 4).astype(np.float64)
+    assert np.abs((rows[:-1] * rows[1:]).mean(axis=0)).max() < 5 / np.sqrt(20_000)
+
+
+def test_the_quantile_agrees_with_the_standard_library():
+    p = np.concatenate([np.linspace(0.0001, 0.9999, 9999), 10.0 ** -np.arange(1, 300), [1 - 2.0**-53]])
+    expected = np.array([NormalDist().inv_cdf(value) for value in p])
+    np.testing.assert_allclose(normal_quantile(p), expected, rtol=1e-14, atol=1e-15)
+
+
+def test_the_smallest_and_the_largest_word_give_finite_values():
+    numbers = open_unit_interval(np.array([0, 2**64 - 1], dtype=np.uint64))
+    assert numbers[0] > 0
+    assert numbers[1] < 1
+    extremes = normal_quantile(numbers)
+    assert np.isfinite(extremes).all()
+    assert extremes[0] == pytest.approx(-extremes[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("path", ["lerp", "slerp"])
+def test_the_ends_of_a_path_are_exactly_the_given_latents(path):
+    start, end = normal_rows(1, 0, 1, 100)[0], normal_rows(2, 0, 1, 100)[0]
+    rows = interpolate(start, end, 7, path)
+    assert rows.shape == (7, 100)
+    assert rows.dtype == np.float32
+    assert np.array_equal(rows[0], start)
+    assert np.array_equal(rows[-1], end)
+
+
+def test_lerp_is_evenly_spaced_on_a_line():
+    rows = interpolate(np.zeros(3, np.float32), np.array([3, -6, 9], np.float32), 4, "lerp")
+    np.testing.assert_allclose(rows, [[0, 0, 0], [1, -2, 3], [2, -4, 6], [3, -6, 9]])
+
+
+def test_slerp_keeps_the_norm_and_turns_evenly():
+    start, end = np.array([2, 0, 0], np.float32), np.array([0, 2, 0], np.float32)
+    rows = interpolate(start, end, 4, "slerp")
+    angles = np.radians([0, 30, 60, 90])
+    np.testing.assert_allclose(rows, 2 * np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1.0, -1.0, 0.0])
+def test_slerp_between_latents_without_a_great_circle_is_finite(factor):
+    start = normal_rows(1, 0, 1, 16)[0]
+    rows = interpolate(start, start * np.float32(factor), 5, "slerp")
+    assert np.isfinite(rows).all()
+
+
+def test_drawn_seeds_are_in_range_and_differ():
+    seeds = {draw_seed() for _ in range(100)}
+    assert len(seeds) == 100
+    assert all(0 <= seed <= MAX_SEED for seed in seeds)

@@ -1,0 +1,103 @@
+"""The README stays true: its commands run, its tables and its tree are those of the code."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from app.main import create_app
+from app.settings import Settings
+from tests.api.reading import arrays, frames, image
+from tests.conftest import ROOT
+from tests.contract.process import running
+
+README = (ROOT / "README.md").read_text()
+
+
+def curl_commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("curl ")]
+
+
+def settings_table() -> str:
+    lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"`{field.default}`"
+        lines.append(f"| `DIGITS_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)
+
+
+def test_the_curl_lines_work_as_they_stand(tmp_path):
+    commands = curl_commands()
+    assert len(commands) >= 9
+    with running() as service:
+        for command in commands:
+            here = command.replace("http://127.0.0.1:8000", service.url).replace("@tests/", f"@{ROOT}/tests/")
+            done = subprocess.run([*shlex.split(here), "--fail"], cwd=tmp_path, capture_output=True, check=False)
+            assert done.returncode == 0, f"{command}\n{done.stderr.decode()}"
+            assert done.stdout or "-o " in command
+    assert image((tmp_path / "digits.png").read_bytes()).shape == (4 * 28 * 4, 4 * 28 * 4)
+    assert arrays((tmp_path / "digits.npz").read_bytes())["images"].shape == (256, 28, 28)
+    assert image((tmp_path / "reconstruction.png").read_bytes()).shape == (28 * 8, 2 * 28 * 8)
+    assert image((tmp_path / "strip.png").read_bytes()).shape == (28 * 4, 10 * 28 * 4)
+    assert len(frames((tmp_path / "walk.png").read_bytes())) == 30
+    assert image((tmp_path / "between.png").read_bytes()).shape == (28 * 4, 8 * 28 * 4)
+
+
+def test_the_endpoint_table_is_the_openapi_page():
+    listed = set(re.findall(r"^\| `(GET|POST) (\S+)` \|", README, re.MULTILINE))
+    paths = create_app(Settings()).openapi()["paths"]
+    served = {(method.upper(), path) for path, methods in paths.items() for method in methods}
+    assert listed == served | {("GET", "/docs")}
+
+
+def test_the_settings_table_is_that_of_the_code():
+    assert f"<!-- settings: begin -->\n{settings_table()}\n<!-- settings: end -->" in README
+
+
+def test_every_file_of_the_tree_exists():
+    tree = README.split("## How it is built")[1].split("```")[1]
+    folder = Path()
+    for line in tree.strip().splitlines():
+        name, text = line.split(maxsplit=1)
+        if not line.startswith(" "):
+            folder = ROOT / name
+            assert folder.is_dir(), name
+        else:
+            path = folder / name
+            assert path.exists(), path
+            for file in re.findall(r"\w+\.py", text):
+                assert (path / file).is_file(), path / file
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"^make (\w+)", README, re.MULTILINE))))
+def test_every_make_target_exists(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_every_link_and_picture_exists():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_ci_runs_the_readmes_test_command():
+    assert "\nmake test " in README
+    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("\nmake test")
+
+
+def test_the_composition_builds_this_image_and_prometheus_scrapes_it():
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    services = compose["services"]
+    for name in ("digits", "digits-gpu"):
+        assert services[name]["restart"] == "unless-stopped"
+        assert services[name]["read_only"] is True
+    assert services["digits-gpu"]["profiles"] == ["gpu"]
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    targets = scraped["scrape_configs"][0]["static_configs"][0]["targets"]
+    assert targets == ["digits:8000", "digits-gpu:8000"]
+    mounted = services["prometheus"]["volumes"][0].split(":")[0]
+    assert (ROOT / mounted).is_file()

@@ -1,0 +1,152 @@
+"""Small synthetic digits and finished runs on them: real networks, tiny data, no network access."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision import datasets  # type: ignore[import-untyped]
+
+from training import data
+from training.config import GanConfig, VaeConfig
+from training.data import Dataset
+from training.families import gan
+from training.trainer import train
+
+TRAIN_IMAGES, TEST_IMAGES = 192, 32
+
+
+def strokes(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Blurry straight strokes, uint8 `(count, 1, 28, 28)`, labelled by their direction, int64 `(count,)`."""
+    source = torch.Generator().manual_seed(seed)
+    centre = 10 + 8 * torch.rand(count, 2, generator=source)
+    angle = math.pi * torch.rand(count, generator=source)
+    half = 3 + 5 * torch.rand(count, generator=source)
+    y, x = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    dx, dy = x - centre[:, 0, None, None], y - centre[:, 1, None, None]  # (count, 28, 28)
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    along, across = dx * cos + dy * sin, dy * cos - dx * sin
+    beyond = (along.abs() - half[:, None, None]).clamp(min=0)
+    ink = torch.exp(-(across.square() + beyond.square()) / 2)
+    ink[ink < 0.01] = 0  # the ground is black, as MNIST has it
+    labels = (angle / math.pi * 10).long().clamp(max=9)
+    return (ink * 255).round().to(torch.uint8)[:, None], labels
+
+
+def weights(run: VaeConfig | GanConfig) -> dict[str, Tensor]:
+    """All weights, averages and buffers that a run saved last."""
+    state = torch.load(run.run_dir / "state.pt", weights_only=True)
+    modules: dict[str, Tensor] = state["learner"]["modules"]
+    return modules
+
+
+def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    """Whether two sets of weights are bit for bit the same."""
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    """Synthetic strokes in the form of MNIST."""
+    return Dataset("strokes", "0" * 64, *strokes(TRAIN_IMAGES, seed=1), *strokes(TEST_IMAGES, seed=2))
+
+
+@pytest.fixture(scope="session")
+def images(dataset: Dataset) -> Tensor:
+    """The training images in [0, 1]."""
+    return data.to_unit_range(dataset.train_images)
+
+
+def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The averaged generator's statistics from one batch: from sixteen they take ten seconds."""
+    monkeypatch.setattr(gan, "estimate_batch_norm", partial(gan.estimate_batch_norm, batches=1))
+
+
+@pytest.fixture
+def quick_gan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GAN archives in a second."""
+    few_statistics(monkeypatch)
+
+
+@pytest.fixture
+def make_vae(tmp_path: Path) -> Callable[..., VaeConfig]:
+    """Configs of small CPU runs; what is not given has the value here or the default."""
+    return partial(
+        VaeConfig, epochs=1, batch_size=32, train_images=64, device="cpu", precision="float32", **places(tmp_path)
+    )
+
+
+@pytest.fixture
+def make_gan(tmp_path: Path) -> Callable[..., GanConfig]:
+    """Configs of small CPU runs; what is not given has the value here or the default."""
+    return partial(
+        GanConfig,
+        epochs=1,
+        batch_size=8,
+        train_images=16,
+        device="cpu",
+        precision="float32",
+        discriminator_steps=2,
+        **places(tmp_path),
+    )
+
+
+def places(root: Path) -> dict[str, Path]:
+    """The three directories of a run, all under `root`."""
+    return {"data_dir": root / "data", "runs_dir": root / "runs", "models_dir": root / "models"}
+
+
+@pytest.fixture(scope="session")
+def vae_run(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> VaeConfig:
+    """A finished run of three epochs with its checkpoint. To be read only."""
+    root = tmp_path_factory.mktemp("vae")
+    config = VaeConfig(epochs=3, batch_size=32, device="cpu", seed=5, **places(root))
+    train(config, dataset=dataset)
+    return config
+
+
+@pytest.fixture(scope="session")
+def gan_run(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> GanConfig:
+    """A finished run of one epoch with its checkpoint. To be read only."""
+    root = tmp_path_factory.mktemp("gan")
+    config = GanConfig(epochs=1, batch_size=8, train_images=16, device="cpu", precision="float32", **places(root))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        few_statistics(monkeypatch)
+        train(config, dataset=dataset)
+    return config
+
+
+def idx(array: Tensor) -> bytes:
+    """An array of bytes in the IDX format: a magic number, big-endian sizes, the values."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.to(torch.uint8).numpy().tobytes()
+
+
+@pytest.fixture
+def raw_files(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The four files of a tiny MNIST by name; the pinned digests are theirs."""
+    files = {
+        "train-images-idx3-ubyte": idx(dataset.train_images[:, 0]),
+        "train-labels-idx1-ubyte": idx(dataset.train_labels),
+        "t10k-images-idx3-ubyte": idx(dataset.test_images[:, 0]),
+        "t10k-labels-idx1-ubyte": idx(dataset.test_labels),
+    }
+    assert files.keys() == data.MNIST_SHA256.keys()
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(data, "MNIST_SHA256", digests)
+    return files
+
+
+@pytest.fixture
+def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Torchvision's mirrors are an empty directory and PATH another; gives the directory of mirrors."""
+    mirror, programs = tmp_path / "mirror", tmp_path / "programs"
+    mirror.mkdir()
+    programs.mkdir()
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{mirror.as_uri()}/"])
+    monkeypatch.setenv("PATH", str(programs))
+    return mirror
