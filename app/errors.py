@@ -32,7 +32,11 @@ from starlette.requests import Request
 PROBLEM_JSON = "application/problem+json"
 MAX_FIELD_ERRORS = 8
 PHRASES = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
-CODES_OF_STARLETTE = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+# What Starlette itself raises: code and detail by status.
+OF_STARLETTE = {
+    404: ("not_found", "there is no such path; /docs lists every operation"),
+    405: ("method_not_allowed", "the path has no such method; the Allow header names those it has"),
+}
 
 
 class ServiceError(Exception):
@@ -214,6 +218,6 @@ def describe_field_error(item: dict[str, Any]) -> dict[str, Any]:
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = error.status_code
-    code = CODES_OF_STARLETTE.get(status, "bad_request" if status < 500 else "internal_error")
+    code, detail = OF_STARLETTE.get(status, ("bad_request", PHRASES[status]))
     headers = dict(error.headers) if error.headers else None
-    return problem(request, status, code, PHRASES[status], headers=headers)
+    return problem(request, status, code, detail, headers=headers)

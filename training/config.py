@@ -35,7 +35,7 @@ class VaeConfig(TrainConfig):
 
     family: Literal["vae"] = "vae"
     name: str = Field("vae", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    epochs: int = Field(60, ge=1)
+    epochs: int = Field(30, ge=1)
     # The networks are too small for bfloat16 to pay on a CPU.
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     learning_rate: float = Field(1e-3, gt=0, description="at the start; it falls to 0 along a cosine")

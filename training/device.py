@@ -20,7 +20,7 @@ def choose_device(name: str) -> torch.device:
             name = "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)  # an absent device fails here, not an hour later
+        torch.ones(1, device=device).item()  # an absent device fails here, not an hour later
     except Exception as error:  # each backend has a type of its own for being absent, and a long story
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RuntimeError(f"device {name!r} cannot be used: {reason}") from error

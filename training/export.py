@@ -117,9 +117,7 @@ def script(module: nn.Module) -> tuple[bytes, nn.Module]:
 
 
 @torch.no_grad()
-def golden_cases(
-    eager: nn.Module, archive: nn.Module, latent_dim: int, dataset: Dataset
-) -> dict[Capability, Golden]:
+def golden_cases(eager: nn.Module, archive: nn.Module, latent_dim: int, dataset: Dataset) -> dict[Capability, Golden]:
     """A few rows through each capability the archive has. Raises ExportMismatch where eager differs."""
     source = torch.Generator().manual_seed(0)
     latents = torch.randn(GOLDEN_ROWS, latent_dim, generator=source)

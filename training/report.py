@@ -75,8 +75,7 @@ def card(manifest: Manifest) -> str:
     archive = manifest.archives["float32"]
     record = manifest.training
     figures = "\n".join(
-        f"| {name.replace('_', ' ')} | {figure.value:.3f} | {figure.floor:.3f} | {figure.ceiling:.3f} "
-        f"| {figure.unit} |"
+        f"| {name.replace('_', ' ')} | {figure.value:.3f} | {figure.floor:.3f} | {figure.ceiling:.3f} | {figure.unit} |"
         for name, figure in manifest.quality.figures.items()
     )
     parameters = ", ".join(f"{name} {count:,}" for name, count in record.parameters.items())

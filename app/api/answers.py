@@ -47,16 +47,12 @@ async def image_items(images: Pixels, first: int, scale: int, workers: ImageWork
     """Images `(n, height, width)` as numbered PNGs."""
 
     def encode_all() -> list[ImageItem]:
-        return [
-            ImageItem(index=index, png=base64_png(image, scale)) for index, image in enumerate(images, start=first)
-        ]
+        return [ImageItem(index=index, png=base64_png(image, scale)) for index, image in enumerate(images, start=first)]
 
     return await off_loop(encode_all, images.size * scale**2, workers)
 
 
-async def picture(
-    images: Pixels, form: str, scale: int, workers: ImageWorkers, *, columns: int | None = None
-) -> bytes:
+async def picture(images: Pixels, form: str, scale: int, workers: ImageWorkers, *, columns: int | None = None) -> bytes:
     """Images `(n, height, width)` as one PNG grid, or as an APNG of n frames."""
 
     def encode_one() -> bytes:
@@ -87,9 +83,7 @@ def documented(*forms: str, errors: tuple[int, ...] = ()) -> dict[int | str, dic
     content: dict[str, Any] = {
         form: {"schema": {"type": "string", "format": "binary"}} for form in forms if form != JSON
     }
-    headers = {
-        name: {"schema": {"type": "string"}} for name in ("X-Model", "X-Model-Digest", "X-Runtime", "X-Seed")
-    }
+    headers = {name: {"schema": {"type": "string"}} for name in ("X-Model", "X-Model-Digest", "X-Runtime", "X-Seed")}
     responses: dict[int | str, dict[str, Any]] = {200: {"content": content, "headers": headers}}
     for status in errors:
         content = {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}

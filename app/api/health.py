@@ -21,9 +21,7 @@ async def livez() -> dict[str, str]:
     "/readyz",
     operation_id="readyz",
     summary="Can requests be served?",
-    responses={
-        503: {"description": "not now, for the `reasons` given", "content": {"application/problem+json": {}}}
-    },
+    responses={503: {"description": "not now, for the `reasons` given", "content": {"application/problem+json": {}}}},
 )
 async def readyz(request: Request, readiness: ReadinessDep) -> JSONResponse:
     """200 once every model is loaded, checked and warm; 503 with reasons before, and while draining."""

@@ -128,9 +128,7 @@ class Engine:
             latent = mean + np.exp(0.5 * log_variance) * noise
         (decoded,) = await self._through(model, "decode", latent)
         bce, mse, kl = reconstruction_errors(image, decoded[0], mean[0], log_variance[0])
-        return Reconstruction(
-            self.provenance(model), image[0], decoded[0, 0], mean[0], log_variance[0], bce, mse, kl
-        )
+        return Reconstruction(self.provenance(model), image[0], decoded[0, 0], mean[0], log_variance[0], bce, mse, kl)
 
     async def encode(self, model: Model, images: Rows) -> Rows:
         """The posterior means of images `(n, 1, height, width)` in [0, 1]: `(n, latent)`."""

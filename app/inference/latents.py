@@ -28,9 +28,7 @@ def draw_seed() -> int:
     return secrets.randbelow(MAX_SEED + 1)
 
 
-def normal_rows(
-    seed: int, first: int, count: int, width: int, *, stream: int = LATENT_STREAM
-) -> NDArray[np.float32]:
+def normal_rows(seed: int, first: int, count: int, width: int, *, stream: int = LATENT_STREAM) -> NDArray[np.float32]:
     """Rows `first` to `first + count - 1` of a seed: standard normal, float32 `(count, width)`.
 
     Philox 4x64-10 in counter mode gives 64 bits a value (J. Salmon et al., "Parallel Random Numbers: As
@@ -46,9 +44,7 @@ def normal_rows(
     return normal_quantile(open_unit_interval(words)).astype(np.float32)
 
 
-def interpolate(
-    start: NDArray[np.float32], end: NDArray[np.float32], steps: int, path: Path
-) -> NDArray[np.float32]:
+def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], steps: int, path: Path) -> NDArray[np.float32]:
     """`steps` latents from `start` to `end`, `(latent,)` both, the ends exactly themselves: `(steps, latent)`.
 
     `lerp` is the straight line. `slerp` keeps to the sphere on which normal latents lie (K. Shoemake,

@@ -66,9 +66,7 @@ def test_every_error_is_documented_as_a_problem(page, path, method):
 
 def test_an_operation_with_a_body_documents_its_refusals(page):
     for path in ("/generate", "/reconstruct", "/interpolate", "/score"):
-        assert {"200", "404", "406", "413", "415", "422", "503", "504"} <= set(
-            page["paths"][path]["post"]["responses"]
-        )
+        assert {"200", "404", "406", "413", "415", "422", "503", "504"} <= set(page["paths"][path]["post"]["responses"])
 
 
 def test_the_forms_of_an_answer_are_documented(page):

@@ -36,9 +36,7 @@ def start(port: int, **settings: str) -> "subprocess.Popen[str]":
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
     environment |= {"DIGITS_PORT": str(port), "DIGITS_DEVICE": "cpu"}
     environment |= {f"DIGITS_{name.upper()}": value for name, value in settings.items()}
-    return subprocess.Popen(
-        [sys.executable, "-m", "app"], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-m", "app"], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
 @contextmanager

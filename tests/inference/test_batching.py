@@ -66,9 +66,7 @@ Compute = Callable[[Sequence[list[int]]], list[list[int]]]
 class Bench:
     """A batcher, its gate and its observer."""
 
-    def __init__(
-        self, workers: Workers, max_batch_rows: int, max_queued_rows: int, compute: Compute | None
-    ) -> None:
+    def __init__(self, workers: Workers, max_batch_rows: int, max_queued_rows: int, compute: Compute | None) -> None:
         self.gate = Gate()
         self.observer = Recorder()
         self.batcher: Batcher[list[int], list[int]] = Batcher(

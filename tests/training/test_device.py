@@ -30,7 +30,7 @@ def test_a_named_device_overrides_what_is_available(monkeypatch):
 
 @pytest.mark.parametrize("name", ["cuda:99", "mps", "xpu", "hpu", "xla", "banana", "cuda:x", "", "cpu\ncpu"])
 def test_an_absent_device_is_one_line_that_names_it(name):
-    if (name == "mps" and torch.backends.mps.is_available()) or (name == "xpu" and torch.xpu.is_available()):
+    if {"mps": torch.backends.mps.is_available(), "xpu": torch.xpu.is_available()}.get(name):
         pytest.skip(f"this machine has {name}")
     with pytest.raises(RuntimeError) as caught:
         choose_device(name)
@@ -62,9 +62,7 @@ def test_auto_is_bfloat16_on_a_cpu_that_multiplies_in_it(monkeypatch, flags, exp
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_is_bfloat16_on_cuda_where_it_is_not_emulated(monkeypatch, native):
-    monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native
-    )
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
     assert choose_precision("auto", CUDA) == (torch.bfloat16 if native else torch.float32)
 
 

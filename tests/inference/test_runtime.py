@@ -1,0 +1,119 @@
+"""Devices, networks and workers."""
+
+import asyncio
+import threading
+
+import pytest
+import torch
+
+from app.errors import InferenceFailed
+from app.inference.runtime import DeviceUnavailable, Network, Runtime, Workers, find_device, processor_model
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_cuda_where_there_is_one_and_else_the_cpu():
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert find_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense", "", "cpu:x", "meta"])
+def test_a_device_that_cannot_compute_is_refused_in_one_line(name):
+    with pytest.raises(DeviceUnavailable) as caught:
+        find_device(name)
+    assert "\n" not in str(caught.value)
+    assert repr(name) in str(caught.value)
+
+
+def test_the_runtime_id_is_that_of_its_facts():
+    one, other = Runtime("cpu", 0), Runtime("cpu", 0)
+    assert one.id == other.id
+    assert len(one.id) == 16
+    assert one.facts["torch"] == torch.__version__
+    assert processor_model() in one.facts.values()
+
+
+def test_each_chunk_gets_its_own_rows_back_in_order():
+    network = Network(lambda rows: (rows * 2, rows.sum(dim=1)), CPU)
+    chunks = [torch.arange(3.0 * size).reshape(size, 3) + size for size in (1, 5, 2)]
+    for chunk, (doubled, sums) in zip(chunks, network.compute(chunks), strict=True):
+        assert torch.equal(doubled, chunk * 2)
+        assert torch.equal(sums, chunk.sum(dim=1))
+
+
+def test_the_network_sees_batches_of_whole_tiles_only():
+    seen = []
+
+    def remember(rows: torch.Tensor) -> torch.Tensor:
+        seen.append(len(rows))
+        return rows
+
+    for size in range(1, 14):
+        Network(remember, CPU).compute([torch.ones(size, 2)])
+    assert seen == [4] * 4 + [8] * 4 + [12] * 4 + [16]
+
+
+def fail(_: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError("a secret of the inside")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [fail, lambda rows: rows[1:], lambda rows: rows / 0, lambda rows: (rows, rows * float("nan"))],
+    ids=["raises", "loses a row", "infinite", "not a number"],
+)
+def test_a_pass_that_gives_no_good_rows_fails_without_telling_why_to_the_caller(function):
+    with pytest.raises(InferenceFailed) as caught:
+        Network(function, CPU).compute([torch.ones(3, 2)])
+    assert "secret" not in caught.value.detail
+
+
+def test_a_bad_value_in_the_padding_fails_nobody():
+    def poison_zeros(rows: torch.Tensor) -> torch.Tensor:
+        return rows / rows  # padding is zeros
+
+    ((made,),) = Network(poison_zeros, CPU).compute([torch.ones(3, 2)])
+    assert torch.equal(made, torch.ones(3, 2))
+
+
+def test_no_gradient_is_recorded():
+    weight = torch.ones(2, requires_grad=True)
+    ((made,),) = Network(lambda rows: rows * weight, CPU).compute([torch.ones(1, 2)])
+    assert not made.requires_grad
+
+
+def test_work_runs_off_the_event_loop_and_never_on_more_workers_than_there_are():
+    async def scenario() -> None:
+        workers = Workers(2)
+        running, most, lock = 0, 0, threading.Lock()
+        both = threading.Barrier(2)
+
+        def work() -> str:
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            both.wait(10)
+            with lock:
+                running -= 1
+            return threading.current_thread().name
+
+        async def ask() -> str:
+            async with workers:
+                return await workers.run(work)
+
+        names = await asyncio.gather(*(ask() for _ in range(8)))
+        assert most == 2
+        assert all(name.startswith("inference") for name in names)
+        workers.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_network_on_a_gpu_takes_and_gives_rows_on_the_cpu():
+    layer = torch.nn.Linear(3, 2).cuda()
+    ((made,),) = Network(layer, torch.device("cuda")).compute([torch.ones(5, 3)])
+    assert made.device == CPU
+    assert made.dtype == torch.float32
+    assert made.shape == (5, 2)
