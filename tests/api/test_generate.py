@@ -161,7 +161,6 @@ def test_without_a_model_the_default_one_serves_where_it_is_capable():
         {"latents": [[0.0] * 16], "model": "vae", "first": 1},
         {"latents": [[0.0] * 16], "model": "vae", "n": 2},
         [],
-        None,
         "text",
         5,
     ],
@@ -174,6 +173,7 @@ def test_a_bad_parameter_is_refused(client, body):
     "content",
     [
         b"",
+        b"null",
         b"{",
         b'{"seed": NaN}',
         b'{"n": 1e309}',

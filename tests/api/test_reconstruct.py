@@ -24,7 +24,7 @@ def test_a_real_digit_is_seen_unchanged_and_comes_back_alike(client, path):
     assert_named(answer, "vae")
     body = answer.json()
     assert np.array_equal(unbase64(body["input"]["png"]), image(content))
-    assert body["errors"]["mse"] < 0.03
+    assert body["errors"]["mse"] < 0.05
     assert 0 < body["errors"]["kl"] < 60
     assert 20 < body["errors"]["bce"] < 200
     assert len(body["latent"]["mean"]) == len(body["latent"]["log_variance"]) == 16
