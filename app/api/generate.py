@@ -1,5 +1,6 @@
 """`POST /generate`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import numpy as np
@@ -53,9 +54,7 @@ async def generate(
     images = encode.to_uint8(made.images)
     if form == JSON:
         answer = GenerateAnswer(
-            model=made.provenance.model,
-            digest=made.provenance.digest,
-            runtime=made.provenance.runtime,
+            **asdict(made.provenance),
             seed=seed,
             images=await image_items(images, asked.first, asked.scale, workers),
         )

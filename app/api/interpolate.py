@@ -1,7 +1,7 @@
 """`GET /interpolate` and `POST /interpolate`."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import numpy as np
@@ -160,9 +160,7 @@ async def walked(
     images = encode.to_uint8(made.images)
     if form == JSON:
         answer = InterpolateAnswer(
-            model=made.provenance.model,
-            digest=made.provenance.digest,
-            runtime=made.provenance.runtime,
+            **asdict(made.provenance),
             seed=walk.start.seed,
             from_seed=walk.start.seed,
             to_seed=walk.end.seed,

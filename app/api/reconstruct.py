@@ -1,5 +1,6 @@
 """`POST /reconstruct`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import numpy as np
@@ -56,9 +57,7 @@ async def reconstruct(
     pair = encode.to_uint8(np.stack([result.image, result.reconstruction]))
     if form == JSON:
         answer = ReconstructAnswer(
-            model=result.provenance.model,
-            digest=result.provenance.digest,
-            runtime=result.provenance.runtime,
+            **asdict(result.provenance),
             seed=asked.seed,
             input=Png(png=base64_png(pair[0], asked.scale)),
             reconstruction=Png(png=base64_png(pair[1], asked.scale)),

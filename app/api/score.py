@@ -1,5 +1,6 @@
 """`POST /score`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -75,9 +76,7 @@ async def score(
     else:
         pairs = zip(scores.logits.tolist(), scores.probabilities.tolist(), strict=True)
         answer = ScoreAnswer(
-            model=scores.provenance.model,
-            digest=scores.provenance.digest,
-            runtime=scores.provenance.runtime,
+            **asdict(scores.provenance),
             seed=seed,
             generator=generator.name if generator else None,
             meaning=MEANING,
