@@ -20,16 +20,21 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 ANIMATION_CHUNKS = {b"acTL", b"fcTL", b"fdAT"}
-# JPEG markers, ITU-T T.81 table B.1: Huffman, arithmetic and quantisation tables, the restart interval, and the
-# two application segments that say what the colour components are (JFIF, Adobe).
+# JPEG markers, ITU-T T.81 table B.1: Huffman, arithmetic and quantisation tables, the restart interval, and
+# the two application segments that say what the colour components are (JFIF, Adobe).
 TABLE_MARKERS = {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}
 FRAME_MARKERS = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 START_OF_SCAN = 0xDA
+GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6  # PNG colour types
+CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
+# PNG specification, section 8: first column, first row, and the steps between them, of each interlacing pass.
+WHOLE = ((0, 0, 1, 1),)
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"}
 # Far above what encoders write; they keep a file of a million empty pieces from taking seconds.
 MAX_PIECES = 10_000
 MAX_SCANS = 100
-# EXIF 2.32, tag 0x0112: (swap rows and columns, then reverse rows, reverse columns) that set a picture upright.
+# EXIF 2.32, tag 0x0112: what sets a picture upright (swap rows and columns; reverse rows; reverse columns).
 UPRIGHT = {
     1: (False, False, False),
     2: (False, False, True),
@@ -68,15 +73,15 @@ class _Pixels:
 def decode_image(content: bytes, *, max_side: int = 1024) -> Picture:
     """Read a PNG or JPEG file of one frame.
 
-    Grey, colour, palette and CMYK files are read, 1 to 16 bits deep, with alpha or without; colour becomes the
-    luma of ITU-R BT.601. The EXIF orientation is applied. Transparency is kept, also that of a palette or of a
-    transparent colour.
+    Grey, colour, palette and CMYK files are read, 1 to 16 bits deep, with alpha or without; colour becomes
+    the luma of ITU-R BT.601. The EXIF orientation is applied. Transparency is kept, also that of a palette or
+    of a transparent colour.
 
-    max_side: the longest side accepted, in pixels. It is checked before pixels are decoded, so that no more than
-    max_side x max_side of them are ever in memory.
+    max_side: the longest side accepted, in pixels. It is checked before pixels are decoded, so that no more
+    than max_side x max_side of them are ever in memory.
 
-    Raises InvalidImage for everything else: other formats, sides outside 1..max_side, more than one frame, and
-    files that are damaged or cut short.
+    Raises InvalidImage for everything else: other formats, sides outside 1..max_side, more than one frame,
+    and files that are damaged or cut short.
     """
     try:
         pixels = _read_pixels(content, max_side)
@@ -89,8 +94,8 @@ def decode_image(content: bytes, *, max_side: int = 1024) -> Picture:
     except InvalidImage:
         raise
     except Exception as error:
-        # A decoder that meets broken bytes raises almost any built-in exception (OSError, SyntaxError, ValueError,
-        # IndexError, struct.error, zlib.error, ...), and none of them is the caller's business.
+        # A decoder that meets broken bytes raises almost any built-in exception (OSError, SyntaxError,
+        # IndexError, struct.error, zlib.error, MemoryError, ...), and none is the caller's business.
         raise InvalidImage("The image is damaged or cut short; send a complete PNG or JPEG file.") from error
     upright = _upright(luminance, pixels.orientation)
     if alpha is None or alpha.min() == 1:
@@ -112,28 +117,26 @@ def _check_size(width: int, height: int, max_side: int) -> tuple[int, int]:
     return width, height
 
 
-def _refuse_frames() -> InvalidImage:
+def _several_frames() -> InvalidImage:
     return InvalidImage("The image has more than one frame; send a still PNG or JPEG.")
 
 
 def _read_png(content: bytes, max_side: int) -> _Pixels:
     """Keep the pixel chunks of a PNG (PNG specification, third edition, section 5)."""
     view = memoryview(content)
-    kept = [view[: len(PNG_SIGNATURE)]]
-    kind, data, end = _png_chunk(view, len(PNG_SIGNATURE))
+    kind, header, end = _png_chunk(view, len(PNG_SIGNATURE))
     if kind != b"IHDR":
         raise InvalidImage("The PNG does not start with its header.")
-    width, height, depth, colour_type = struct.unpack_from(">IIBB", data)
+    width, height, depth, colour_type = struct.unpack_from(">IIBB", header)
     size = _check_size(width, height, max_side)
-    kept.append(view[len(PNG_SIGNATURE) : end])
+    kept, compressed = [view[:end]], []
     orientation, transparent = 1, None
     for _ in range(MAX_PIECES):
         start = end
         kind, data, end = _png_chunk(view, start)
-        is_palette_alpha = kind == b"tRNS" and colour_type == 3
         if kind in ANIMATION_CHUNKS:
-            raise _refuse_frames()
-        if kind in PIXEL_CHUNKS or is_palette_alpha:
+            raise _several_frames()
+        if kind in PIXEL_CHUNKS or (kind == b"tRNS" and colour_type == PALETTE):
             kept.append(view[start:end])
         elif kind == b"tRNS":
             transparent = _transparent_colour(data, depth, colour_type)
@@ -141,9 +144,25 @@ def _read_png(content: bytes, max_side: int) -> _Pixels:
             orientation = _exif_orientation(bytes(data))
         elif not kind[0] & 0x20:
             raise InvalidImage("The PNG has a critical chunk that is not supported.")
+        if kind == b"IDAT":
+            compressed.append(data)
         if kind == b"IEND":
+            _check_complete(b"".join(compressed), header)
             return _Pixels(b"".join(kept), size, orientation, transparent)
     raise InvalidImage("The PNG has too many chunks.")
+
+
+def _check_complete(compressed: bytes, header: memoryview) -> None:
+    """Refuse compressed pixels that end too early: Pillow would show the missing ones as black."""
+    width, height, depth, colour_type, _, _, interlace = struct.unpack(">IIBBBBB", header)
+    expected = 0
+    for first_column, first_row, column_step, row_step in ADAM7 if interlace else WHOLE:
+        columns = len(range(first_column, width, column_step))
+        rows = len(range(first_row, height, row_step))
+        if columns:
+            expected += rows * (1 + (columns * CHANNELS[colour_type] * depth + 7) // 8)
+    if len(zlib.decompressobj().decompress(compressed, expected)) < expected:
+        raise InvalidImage("The PNG is cut short.")
 
 
 def _png_chunk(view: memoryview, start: int) -> tuple[bytes, memoryview, int]:
@@ -158,7 +177,7 @@ def _png_chunk(view: memoryview, start: int) -> tuple[bytes, memoryview, int]:
 
 def _transparent_colour(data: memoryview, depth: int, colour_type: int) -> tuple[int, ...]:
     """The tRNS colour of a grey or RGB file, in the units of the pixels that Pillow decodes."""
-    is_rgb = colour_type == 2
+    is_rgb = colour_type == RGB
     colour = struct.unpack_from(">3H" if is_rgb else ">H", data)
     if depth in (2, 4):  # widened to 8 bits
         return tuple(sample * 255 // (2**depth - 1) for sample in colour)
@@ -177,7 +196,7 @@ def _read_jpeg(content: bytes, max_side: int) -> _Pixels:
         marker, segment, end = _jpeg_segment(content, at)
         if marker in FRAME_MARKERS:
             if size is not None:
-                raise _refuse_frames()
+                raise _several_frames()
             height, width = struct.unpack_from(">HH", segment, 1)
             size = _check_size(width, height, max_side)
         elif marker == 0xE1 and segment.startswith(b"Exif\0\0"):
@@ -194,7 +213,7 @@ def _read_jpeg(content: bytes, max_side: int) -> _Pixels:
     # Phones append a gain map for bright displays to a photo that is still one frame; a multi-picture file
     # (MPO) without one is several.
     if has_more_frames and not has_gain_map:
-        raise _refuse_frames()
+        raise _several_frames()
     if size is None or marker != START_OF_SCAN:
         raise InvalidImage("The JPEG has no image header.")
     kept.append(_jpeg_scans(content, at))

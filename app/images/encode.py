@@ -24,7 +24,8 @@ def to_uint8(images: NDArray[np.float32]) -> Pixels:
     if np.isnan(images).any():
         raise ValueError("an image has pixels that are not numbers")
     scaled = np.clip(images, 0, 1) * np.float32(255) + np.float32(0.5)
-    return np.floor(scaled).astype(np.uint8)
+    levels: Pixels = np.floor(scaled).astype(np.uint8)
+    return levels
 
 
 def enlarged(images: Pixels, scale: int) -> Pixels:
@@ -50,7 +51,7 @@ def grid(images: Pixels, columns: int | None = None) -> Pixels:
     count, height, width = images.shape
     if columns is None:
         columns = math.ceil(math.sqrt(count))
-    if columns < 1:
+    if count < 1 or columns < 1:
         raise ValueError("a grid has at least one image and one column")
     rows = math.ceil(count / columns)
     cells = np.zeros((rows * columns, height, width), dtype=np.uint8)
@@ -85,7 +86,7 @@ def npz(**arrays: NDArray[Any]) -> bytes:
         for name, array in sorted(arrays.items()):
             content = BytesIO()
             np.lib.format.write_array(content, np.asarray(array, order="C"), allow_pickle=False)
-            # numpy.savez leaves the entry's date and system to zipfile; here they are fixed, so the bytes are.
+            # numpy.savez leaves the entry's date and system to zipfile; fixing them fixes the bytes.
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system = 3
             entry.compress_type = zipfile.ZIP_DEFLATED

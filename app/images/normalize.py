@@ -1,16 +1,18 @@
 """A picture to a row: a photo or drawing becomes a centred digit. Knows nothing of files, models or HTTP.
 
-The form is that of MNIST (Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits"): "The
-original black and white (bilevel) images from NIST were size normalized to fit in a 20x20 pixel box while preserving
-their aspect ratio. The resulting images contain grey levels as a result of the anti-aliasing technique used by the
-normalization algorithm. The images were centered in a 28x28 image by computing the center of mass of the pixels, and
-translating the image so as to position this point at the center of the 28x28 field."
+The form is that of MNIST (Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits"):
+"The original black and white (bilevel) images from NIST were size normalized to fit in a 20x20 pixel box
+while preserving their aspect ratio. The resulting images contain grey levels as a result of the anti-aliasing
+technique used by the normalization algorithm. The images were centered in a 28x28 image by computing the
+center of mass of the pixels, and translating the image so as to position this point at the center of the
+28x28 field."
 
-In the files themselves the translation is by whole pixels: of all 70,000 images the centre of mass, counted from 0 at
-the middle of the first pixel, lies in [13.5, 14.5) on both axes, that is, within half a pixel of 14.
+In the files themselves the translation is by whole pixels: in all 70,000 images the centre of mass, counted
+from 0 at the middle of the first pixel, lies in [13.48, 14.5) on both axes, that is, half a pixel around 14.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -22,63 +24,68 @@ from app.images.decode import Picture
 
 Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Number = TypeVar("Number", bound=np.generic)
 
-# A border darker than this on average is the ground of a row. The lightest border of the 70,000 MNIST images has 0.033
-# (920 of them have some ink on it), the border of dark-on-light pictures is far above.
+# A border darker than this on average is the ground of a row. Of the 70,000 MNIST images 920 have ink on the
+# border, and the lightest border has a mean of 0.033; that of a picture dark on light is far above.
 DARK_BORDER = 0.1
-# A picture is looked at with its longer side at most this long, four times what the digit will have, which averages
-# paper grain and sensor noise away; then again around what was found, so that a small digit is seen just as well.
-LOOK_SIDE = 128
+# A picture is looked at with its longer side at most this long, or this many times the box, which averages
+# the paper's grain and the sensor's noise away; then again, closer, so that a small digit is seen as well as
+# a large one.
+LOOK_SIDE, LOOK_BOXES = 128, 4
 MAX_LOOKS = 5
+# Paper to show around the ink, on each side, as a share of its longer side.
 MARGIN = 0.3
-# Below this side, in pixels, strokes are so few pixels wide that smoothing would dissolve them.
+# In a picture of fewer pixels on its shorter side, strokes are so few pixels wide that smoothing dissolves
+# them.
 SMOOTH_FROM = 48
 # Strokes are narrower than twice this share of the picture's longer side.
 REACH = 0.2
-# The least contrast of ink, of the paper's luminance and of the noise's standard deviation.
+# The least contrast of ink, as a share of the paper's light and in standard deviations of its grain.
 LEAST_CONTRAST = 0.03
-LEAST_CONTRAST_TO_NOISE = 3.0
-# Shares of the strongest ink: ink starts at the first, a stroke reaches the second somewhere.
+LEAST_CONTRAST_TO_GRAIN = 6.0
+# Shares of the strongest ink: ink starts at the first, and every stroke reaches the second somewhere.
 FAINT, STRONG = 0.35, 0.6
 # Spots with less than this share of the largest stroke's area are dirt.
 DIRT = 0.03
 # Ink that fills this share of a whole edge of the picture is what the paper lies on.
 FULL_EDGE = 0.9
-# The paper is never taken for darker than this, so that its noise is not divided by next to nothing.
-LEAST_PAPER = 0.1
-# Where grey of the paper ends, as a share of the ink's contrast and of the noise.
-PAPER_GREY, PAPER_NOISE = 0.06, 2.0
-# The middle half of MNIST's strokes are 2.1 to 2.9 pixels wide, 98% are 1.4 to 4.5, in a box of 20; thinner ones are
-# drawn this wide.
-LEAST_STROKE = 2.0 / 20
+# Paper is never taken for darker than this, so that its grain is not divided by next to nothing.
+LEAST_PAPER = 0.02
+# The grey of the paper ends at this share of the ink's contrast, or above its grain.
+PAPER_GREY = 0.06
+# The middle half of MNIST's strokes are 2.1 to 2.9 pixels wide in their box of 20, and 98% are 1.4 to 4.5;
+# thinner ones are drawn this wide, as a share of the box.
+LEAST_STROKE = 0.1
 
 
 def normalize(picture: Picture, *, size: int = 28, box: int = 20) -> Pixels:
     """Bring a drawn, scanned or photographed digit to the form of MNIST.
 
-    The digit may be dark on light or light on dark, on transparency, on unevenly lit paper; anywhere in the picture and
-    of any size. Ink is what differs most from the ground at the picture's border. Its bounding box is scaled, with
-    its aspect ratio kept, so that the longer side is `box` pixels, and placed in whole pixels so that the
-    centre of mass comes as close to the middle, size / 2, as the ink staying inside allows. Strokes too thin to survive
-    the scaling are thickened.
+    The digit may be dark on light or light on dark, on transparency or on unevenly lit paper, of any size and
+    anywhere in the picture. Ink is what differs most from the ground that the picture's border shows. The
+    ink's bounding box is scaled, keeping its aspect ratio, so that its longer side is `box` pixels (at most
+    `size`), and placed in whole pixels so that its centre of mass comes as close to the middle, size / 2, as
+    it can without leaving the image. Strokes that would be thinner than MNIST's are thickened.
 
-    A picture that has this form already, an opaque one of size x size with a dark border, passes unchanged.
+    An opaque picture of size x size with a dark border has this form already and passes unchanged.
 
-    Returns float32 (1, size, size) in [0, 1], ink bright on dark ground. Raises InvalidImage when there is no ink.
+    Returns float32 (1, size, size) in [0, 1], ink bright on dark ground. Raises InvalidImage when there is no
+    ink.
     """
     luminance = picture.luminance
     if picture.alpha is None and luminance.shape == (size, size) and _border(luminance).mean() < DARK_BORDER:
         if luminance.max() < DARK_BORDER:
             raise _no_ink()
         return luminance[None].copy()
-    ink = _thicken(_find_ink(_composite(picture)), box)
+    ink = _thicken(_find_ink(_composite(picture), max(LOOK_SIDE, LOOK_BOXES * box)), box)
     return _centre(_scale(ink, box), size)[None]
 
 
 def fit(picture: Picture, *, size: int = 28) -> Pixels:
     """Resize a picture to size x size, with antialiasing, and change nothing else; transparent becomes black.
 
-    Returns float32 (1, size, size) in [0, 1]; of a picture that has this size already, the pixels as they are.
+    Returns float32 (1, size, size) in [0, 1]; an opaque picture of this size keeps its pixels as they are.
     """
     luminance = picture.luminance
     if picture.alpha is not None:
@@ -133,39 +140,43 @@ def _bounds(mask: Mask) -> tuple[slice, slice]:
 
 @dataclass(frozen=True)
 class _Look:
-    """A part of the picture, at most LOOK_SIDE long, with the ink found in it.
+    """A part of the picture, seen small, with the ink found in it.
 
-    density: (h, w) in [0, 1], the share of the paper's light that is missing; only of `strokes` and their edges.
+    density: (h, w) in [0, 1], the share of the paper's light that is missing; 0 away from the strokes.
     strokes: (h, w), the pixels that belong to the digit.
-    noise: the standard deviation of the density that is not ink's.
+    grain: the density that the grain of the paper reaches.
     """
 
     density: Pixels
     strokes: Mask
-    noise: float
+    grain: float
 
 
-def _find_ink(luminance: Pixels) -> Pixels:
-    """Ink (h, w) in [0, 1], 1 where a stroke is solid, cut out of a picture (H, W) of any kind of ground."""
+def _find_ink(luminance: Pixels, side: int) -> Pixels:
+    """Ink (h, w) in [0, 1], 1 where a stroke is solid, cut out of a picture (H, W); h, w at most `side`."""
     ground = luminance
     for number in range(MAX_LOOKS):
-        seen = _shrink(ground)
+        seen = _shrink(ground, side)
         if number == 0 and _is_light_on_dark(seen):
             ground, seen = 1 - ground, 1 - seen
         look = _look(seen)
         closer = _around(look.strokes, ground)
-        if closer.size > 0.6 * ground.size or max(ground.shape) <= LOOK_SIDE // 2:
+        if closer.size > 0.6 * ground.size or max(ground.shape) <= side // 2:
             break
         ground = closer
-    # Half of a stroke's pixels are solid; below the paper's grey the rest is grain.
-    solid = np.median(look.density[look.strokes])
-    paper = min(max(PAPER_GREY * solid, PAPER_NOISE * look.noise), solid / 2)
-    return np.clip((look.density - paper) / (solid - paper), 0, 1)
+    # A stroke without its edges is solid; below the paper's grey the rest is grain.
+    inked = look.density[look.strokes]
+    if not inked.any():
+        raise _no_ink()
+    solid = float(np.median(inked[inked >= inked.max() / 2]))
+    paper = min(max(PAPER_GREY * solid, look.grain), solid / 2)
+    ink: Pixels = np.clip((look.density - paper) / (solid - paper), 0, 1)
+    return ink
 
 
-def _shrink(pixels: Pixels) -> Pixels:
+def _shrink(pixels: Pixels, side: int) -> Pixels:
     height, width = pixels.shape
-    factor = LOOK_SIDE / max(height, width)
+    factor = side / max(height, width)
     if factor >= 1:
         return pixels
     return _resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
@@ -176,44 +187,48 @@ def _around(strokes: Mask, ground: Pixels) -> Pixels:
     factor = max(ground.shape) / max(strokes.shape)
     box = [(edge.start * factor, edge.stop * factor) for edge in _bounds(strokes)]
     reach = (0.5 + MARGIN) * max(stop - start for start, stop in box)
-    rows, columns = (
-        slice(max(0, int((start + stop) / 2 - reach)), int((start + stop) / 2 + reach) + 1) for start, stop in box
-    )
-    return ground[rows, columns]
+    rows, columns = (((start + stop) / 2 - reach, (start + stop) / 2 + reach) for start, stop in box)
+    return ground[max(0, int(rows[0])) : int(rows[1]) + 1, max(0, int(columns[0])) : int(columns[1]) + 1]
 
 
 def _is_light_on_dark(pixels: Pixels) -> bool:
-    departure = _smooth(pixels) - _lighting(pixels)
+    """Whether ink, which differs most from the ground, is lighter than it."""
+    departure = _smooth(pixels) - _ground(pixels, _shows_table(pixels))
     return bool(departure.max() > -departure.min())
 
 
 def _lighting(pixels: Pixels) -> Pixels:
-    """The ground (h, w) as a quadratic surface, fitted to the border so that no amount of ink misleads it.
+    """The ground of a picture (h, w) of dark ink. Light multiplies, so its logarithm is what is fitted."""
+    logarithm = _ground(np.log(np.maximum(pixels, LEAST_PAPER)), _shows_table(pixels))
+    return np.exp(np.clip(logarithm, np.log(LEAST_PAPER), 0))
 
-    The fit is iteratively reweighted least squares with Cauchy weights, so what touches the border is outvoted.
+
+def _ground(values: Pixels, shows_table: bool) -> Pixels:
+    """The values (h, w) without the ink: a cubic surface, fitted to the border, where there is little of it.
+
+    Where the border shows a table, the surface is fitted to all values. The fit is iteratively reweighted
+    least squares with Cauchy weights, so that what departs from most is outvoted.
     """
-    height, width = pixels.shape
-    coarse = _resize(pixels, min(height, 32), min(width, 32))
-    surface = _quadratic(*coarse.shape)
-    sample = np.zeros(coarse.shape, dtype=bool)
-    sample[:2] = sample[-2:] = sample[:, :2] = sample[:, -2:] = True
-    if _shows_table(pixels):
-        sample[:] = True
-    terms, values = surface[sample], coarse[sample].astype(np.float64)
+    height, width = values.shape
+    coarse = _resize(values, min(height, 32), min(width, 32))
+    sample = np.ones(coarse.shape, dtype=bool)
+    if not shows_table:
+        sample[2:-2, 2:-2] = False
+    terms, samples = _cubic(*coarse.shape)[sample], coarse[sample].astype(np.float64)
     coefficients = np.zeros(terms.shape[1])
-    coefficients[0] = np.median(values)
+    coefficients[0] = np.median(samples)
     for _ in range(20):
-        residual = np.abs(values - terms @ coefficients)
+        residual = np.abs(samples - terms @ coefficients)
         weights = 1 / (1 + (residual / (1.5 * np.median(residual) + 1e-3)) ** 2)
-        coefficients = np.linalg.lstsq(terms * weights[:, None], values * weights, rcond=None)[0]
-    lighting: Pixels = (_quadratic(height, width) @ coefficients).astype(np.float32)
-    return lighting
+        coefficients = np.linalg.lstsq(terms * weights[:, None], samples * weights, rcond=None)[0]
+    ground: Pixels = (_cubic(height, width) @ coefficients).astype(np.float32)
+    return ground
 
 
-def _quadratic(height: int, width: int) -> NDArray[np.float64]:
-    """(height, width, 6): 1, x, y, x^2, xy, y^2 of each pixel, x and y in [-1, 1]."""
+def _cubic(height: int, width: int) -> NDArray[np.float64]:
+    """(height, width, 10): 1, y, y^2, ... x^3 of each pixel, x and y in [-1, 1]."""
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    return np.stack([x**i * y**j for i in range(4) for j in range(4 - i)], axis=-1)
 
 
 def _shows_table(pixels: Pixels) -> bool:
@@ -225,20 +240,23 @@ def _shows_table(pixels: Pixels) -> bool:
 
 def _look(pixels: Pixels) -> _Look:
     """Find dark strokes on light paper (h, w). Raises InvalidImage when there are none."""
-    noise = _noise(pixels)
+    even = pixels / _lighting(pixels)
     is_small = min(pixels.shape) < SMOOTH_FROM
-    smooth = pixels if is_small else _smooth(pixels)
-    # First with the lighting taken out and a wide reach, to learn how wide the strokes are ...
-    even = smooth / np.maximum(_lighting(pixels), LEAST_PAPER)
-    density = _density(even, even, int(REACH * max(pixels.shape)))
-    if density.max() < max(LEAST_CONTRAST, LEAST_CONTRAST_TO_NOISE * noise):
-        raise _no_ink()
-    strokes = _strokes(density)
-    # ... then with a reach just beyond them, which leaves shadows and other slow changes of light to the paper.
+    smooth = even if is_small else _smooth(even)
+    # First with a wide reach, to learn how wide the strokes are ...
+    strokes = _strokes(_density(smooth, smooth, int(REACH * max(pixels.shape))))
+    # ... then with a reach just beyond them, which leaves shadows and all slow changes of light to the paper.
     reach = int(np.ceil(_stroke_width(strokes)))
-    strokes = _strokes(_density(smooth, smooth, reach))
+    density = _density(smooth, smooth, reach)
+    strokes = _strokes(density)
+    paper = density[density <= FAINT * density.max()]
+    contrast = np.median(density[strokes])
+    if contrast < max(LEAST_CONTRAST, paper.mean() + LEAST_CONTRAST_TO_GRAIN * paper.std()):
+        raise _no_ink()
     edges = _dilate(strokes, 1 if is_small else 2)
-    return _Look(np.where(edges, _density(pixels, smooth, reach), 0), strokes, noise)
+    density = _density(even, smooth, reach)
+    grain = np.percentile(density[~edges], 95) if not edges.all() else 0
+    return _Look(np.where(edges, density, 0), strokes, float(grain))
 
 
 def _density(pixels: Pixels, smooth: Pixels, reach: int) -> Pixels:
@@ -256,8 +274,10 @@ def _density(pixels: Pixels, smooth: Pixels, reach: int) -> Pixels:
 
 
 def _strokes(density: Pixels) -> Mask:
-    """The connected areas of ink that are strokes of a digit: not faint, not dirt, not the table below the paper."""
+    """The areas of ink that are strokes of a digit: not faint, not dirt, not the table below the paper."""
     strongest = density.max()
+    if strongest == 0:
+        raise _no_ink()
     areas = _areas(density > FAINT * strongest)
     count = int(areas.max()) + 1
     pixels = np.bincount(areas.ravel(), minlength=count)
@@ -291,7 +311,7 @@ def _areas(mask: Mask) -> NDArray[np.intp]:
 
 
 def _stroke_width(strokes: Mask) -> float:
-    """The mean width in pixels: a long stroke has twice its length as outline, which squares make 5/4 as long."""
+    """The mean width in pixels: an outline is twice a stroke's length, and 5/4 as long again along pixels."""
     padded = np.pad(strokes, 1)
     outline = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
     return float(2 * strokes.sum() / (0.8 * outline))
@@ -317,11 +337,11 @@ def _scale(ink: Pixels, box: int) -> Pixels:
         Image.Resampling.BOX if factor <= 1 else Image.Resampling.BILINEAR,
         (columns.start, rows.start, columns.stop, rows.stop),
     )
-    return digit / digit.max()
+    return digit / np.float32(digit.max())
 
 
 def _centre(digit: Pixels, size: int) -> Pixels:
-    """Place a digit on a dark square, in whole pixels, with its centre of mass in [size/2 - 1/2, size/2 + 1/2)."""
+    """Place a digit on a dark square, in whole pixels, its centre of mass in [size/2 - 1/2, size/2 + 1/2)."""
     corner = []
     for axis in (0, 1):
         mass = digit.sum(axis=1 - axis, dtype=np.float64)
@@ -332,25 +352,20 @@ def _centre(digit: Pixels, size: int) -> Pixels:
     return row
 
 
-def _noise(pixels: Pixels) -> float:
-    """The standard deviation of noise, from what differs between neighbours both along and across."""
-    if min(pixels.shape) < 2:
-        return 0.0
-    crossed = np.diff(np.diff(pixels, axis=0), axis=1)
-    return float(np.median(np.abs(crossed)) / (2 * 0.6745))
-
-
 def _smooth(pixels: Pixels) -> Pixels:
     """The mean of each pixel and its eight neighbours."""
-    padded = np.pad(pixels, 1, mode="edge")
-    return sliding_window_view(padded, (3, 3)).mean(axis=(2, 3), dtype=np.float32)
+    squares = sliding_window_view(np.pad(pixels, 1, mode="edge"), (3, 3))
+    mean: Pixels = squares.mean(axis=(2, 3), dtype=np.float32)
+    return mean
 
 
-def _largest(pixels: Pixels, side: int) -> Pixels:
-    """The largest value of each square of side x side inside the pixels (h, w): (h - side + 1, w - side + 1)."""
-    return sliding_window_view(sliding_window_view(pixels, side, 0).max(axis=-1), side, 1).max(axis=-1)
+def _largest(pixels: NDArray[Number], side: int) -> NDArray[Number]:
+    """The largest value of each square of side x side inside (h, w): (h - side + 1, w - side + 1)."""
+    in_columns = sliding_window_view(pixels, side, 0).max(axis=-1)
+    largest: NDArray[Number] = sliding_window_view(in_columns, side, 1).max(axis=-1)
+    return largest
 
 
-def _dilate(pixels: Pixels, reach: int) -> Pixels:
+def _dilate(pixels: NDArray[Number], reach: int) -> NDArray[Number]:
     """The largest value of each square of 2 reach + 1 around a pixel."""
     return _largest(np.pad(pixels, reach, mode="edge"), 2 * reach + 1)

@@ -29,7 +29,9 @@ def dataset() -> Dataset:
 
 
 @pytest.mark.parametrize("kind", [VaeConfig, GanConfig])
-def test_a_trained_model_is_served(kind: type[VaeConfig] | type[GanConfig], dataset: Dataset, tmp_path: Path, digit: bytes) -> None:
+def test_a_trained_model_is_served(
+    kind: type[VaeConfig] | type[GanConfig], dataset: Dataset, tmp_path: Path, digit: bytes
+) -> None:
     config = kind(
         name="tiny", epochs=1, batch_size=50, device="cpu", runs_dir=tmp_path / "runs", models_dir=tmp_path / "models"
     )

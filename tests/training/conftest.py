@@ -104,7 +104,7 @@ def places(root: Path) -> dict[str, Path]:
 def vae_run(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> VaeConfig:
     """A finished run of three epochs with its checkpoint. To be read only."""
     root = tmp_path_factory.mktemp("vae")
-    config = VaeConfig(epochs=3, batch_size=32, device="cpu", seed=5, **places(root))
+    config = VaeConfig(epochs=3, batch_size=32, ema_decay=0.5, device="cpu", seed=5, **places(root))
     train(config, dataset=dataset)
     return config
 

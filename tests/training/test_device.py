@@ -15,10 +15,15 @@ CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
     [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
 )
 def test_auto_is_cuda_else_mps_else_the_cpu(monkeypatch, cuda, mps, expected):
-    tried = []
+    tried, ones = [], torch.ones
+
+    def tried_on(size, device):
+        tried.append(device)
+        return ones(size)
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    monkeypatch.setattr(torch, "empty", lambda *shape, device: tried.append(device))
+    monkeypatch.setattr(torch, "ones", tried_on)
     assert choose_device("auto") == torch.device(expected)
     assert tried == [torch.device(expected)], "the device is tried before hours are spent on the data"
 
@@ -28,7 +33,7 @@ def test_a_named_device_overrides_what_is_available(monkeypatch):
     assert choose_device("cpu") == CPU
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "mps", "xpu", "hpu", "xla", "banana", "cuda:x", "", "cpu\ncpu"])
+@pytest.mark.parametrize("name", ["cuda:99", "mps", "xpu", "hpu", "xla", "meta", "banana", "cuda:x", "", "cpu\ncpu"])
 def test_an_absent_device_is_one_line_that_names_it(name):
     if {"mps": torch.backends.mps.is_available(), "xpu": torch.xpu.is_available()}.get(name):
         pytest.skip(f"this machine has {name}")

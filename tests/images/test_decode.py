@@ -1,0 +1,381 @@
+import struct
+import warnings
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile, ImageOps
+
+from app.errors import InvalidImage
+from app.images.decode import decode_image
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY = np.linspace(0, 255, 24 * 32).reshape(24, 32).astype(np.uint8)
+
+
+def saved(image: Image.Image, form: str, **options: object) -> bytes:
+    file = BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def header(width: int, height: int, depth: int = 8, colour_type: int = 0, interlace: int = 0) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, interlace))
+
+
+def built(ihdr: bytes, rows: bytes, *extra: bytes) -> bytes:
+    """A PNG of raw rows, each of which starts with its filter byte."""
+    return SIGNATURE + ihdr + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND")
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
+
+
+def with_segment(marker: int, data: bytes) -> bytes:
+    return JPEG[:2] + segment(marker, data) + JPEG[2:]
+
+
+def with_chunk(kind: bytes, data: bytes = b"") -> bytes:
+    """A valid PNG with one more chunk after its header."""
+    return PNG[:33] + chunk(kind, data) + PNG[33:]
+
+
+def orientation(value: int, order: str = "<") -> bytes:
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    entry = struct.pack(order + "HHIHH", 0x0112, 3, 1, value, 0)
+    return start + struct.pack(order + "IH", 8, 1) + entry + b"\0\0\0\0"
+
+
+def patched(content: bytes, at: int, value: bytes) -> bytes:
+    return content[:at] + value + content[at + len(value) :]
+
+
+PNG = saved(Image.fromarray(GREY), "PNG")
+JPEG = saved(Image.fromarray(GREY), "JPEG", quality=95)
+FRAMES = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+SOF = JPEG.index(b"\xff\xc0")
+SOS = JPEG.index(b"\xff\xda")
+PHOTO = (FIXTURES / "drawings" / "9-rotated-exif.jpg").read_bytes()
+DRAWING = (FIXTURES / "drawings" / "4-transparent.png").read_bytes()
+BOMB = zlib.compress(bytes(32 << 20), 9)
+
+FOREIGN = {
+    "nothing at all": b"",
+    "one zero byte": b"\0",
+    "a thousand zero bytes": bytes(1000),
+    "a web page": b"<!doctype html><title>413</title>",
+    "a vector image": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "a document": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
+    "an archive": b"PK\x03\x04" + bytes(60),
+    "GIF": saved(FRAMES[0], "GIF"),
+    "animated GIF": saved(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]),
+    "BMP": saved(FRAMES[0], "BMP"),
+    "WebP": saved(FRAMES[0], "WEBP"),
+    "PPM": saved(FRAMES[0], "PPM"),
+    "TIFF": saved(FRAMES[0], "TIFF"),
+    "TIFF of floats": saved(FRAMES[0].convert("F"), "TIFF"),
+    "PNG without its first byte": PNG[1:],
+    "PNG behind a byte order mark": b"\xef\xbb\xbf" + PNG,
+    "PNG that was sent as text": PNG.replace(b"\r\n", b"\n"),
+    "JPEG without its first byte": JPEG[1:],
+}
+DAMAGED = {
+    "PNG signature only": SIGNATURE,
+    "PNG header only": PNG[:33],
+    "PNG without its end": PNG[:-12],
+    "PNG short of 20 bytes": PNG[:-20],
+    "PNG short of one byte": PNG[:-1],
+    "PNG without pixels": SIGNATURE + header(3, 3) + chunk(b"IEND"),
+    "PNG with too few pixels": built(header(30, 30), bytes(31 * 7)),
+    "interlaced PNG with too few pixels": built(header(8, 8, interlace=1), bytes(64)),
+    "PNG with an empty pixel chunk": SIGNATURE + header(3, 3) + chunk(b"IDAT") + chunk(b"IEND"),
+    "PNG with pixels that are not compressed": SIGNATURE + header(3, 3) + chunk(b"IDAT", bytes(40)) + chunk(b"IEND"),
+    "PNG with a wrong checksum": patched(PNG, len(PNG) - 14, bytes([PNG[-14] ^ 1])),
+    "PNG with a wrong header checksum": patched(PNG, 29, b"\0\0\0\0"),
+    "PNG with a chunk longer than the file": SIGNATURE + header(3, 3) + b"\xff\xff\xff\xffIDAT",
+    "PNG that does not start with its header": SIGNATURE + chunk(b"IDAT") + header(3, 3) + chunk(b"IEND"),
+    "PNG with a short header": SIGNATURE + chunk(b"IHDR", bytes(5)) + PNG[33:],
+    "PNG with a bit depth of 3": built(header(3, 3, depth=3), bytes(12)),
+    "PNG with colour type 7": built(header(3, 3, colour_type=7), bytes(12)),
+    "PNG with an unknown filter": built(header(3, 1), b"\x09abc"),
+    "PNG with an unknown critical chunk": with_chunk(b"EViL", b"data"),
+    "PNG with a short transparent colour": built(header(3, 3, 8, 2), bytes(30), chunk(b"tRNS", b"\0")),
+    "PNG with broken EXIF": with_chunk(b"eXIf", b"not TIFF at all"),
+    "PNG with EXIF that points outside": with_chunk(b"eXIf", b"MM\0*\x7f\xff\xff\xff"),
+    "PNG of ten thousand chunks": PNG[:33] + chunk(b"tEXt") * 10_001 + PNG[33:],
+    "JPEG start only": b"\xff\xd8\xff",
+    "JPEG without pixels": JPEG[:SOS] + b"\xff\xd9",
+    "JPEG without a header": JPEG[:SOF] + JPEG[SOS:],
+    "JPEG without its end marker": JPEG[:-2],
+    "JPEG with a segment of length 0": patched(JPEG, 4, b"\0\0"),
+    "JPEG with junk between segments": JPEG[:2] + b"junk" + JPEG[2:],
+    "JPEG with 12-bit samples": patched(JPEG, SOF + 4, b"\x0c"),
+    "JPEG with two components": patched(JPEG, SOF + 9, b"\x02"),
+    "lossless JPEG": patched(JPEG, SOF + 1, b"\xc3"),
+    "JPEG without tables": JPEG[:2] + JPEG[SOF : SOF + 13] + JPEG[SOS:],
+    "JPEG with broken EXIF": with_segment(0xE1, b"Exif\0\0nonsense"),
+    "JPEG with EXIF cut short": with_segment(0xE1, b"Exif\0\0" + orientation(6)[:12]),
+    "JPEG with EXIF that promises 65535 tags": with_segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0\xff\xff"),
+    "JPEG of two hundred scans": JPEG[:-2] + JPEG[SOS:-2] * 200 + b"\xff\xd9",
+}
+TOO_LARGE = {
+    "PNG of 9000 x 9000": built(header(9000, 9000, depth=1), bytes(9000 * 1126)),
+    "PNG of 1025 x 1": built(header(1025, 1), bytes(1026)),
+    "PNG of 1 x 1025": built(header(1, 1025), bytes(2050)),
+    "PNG that claims 2147483647 x 2147483647": built(header(2**31 - 1, 2**31 - 1), bytes(9)),
+    "PNG that claims 4294967295 x 1": built(header(2**32 - 1, 1), bytes(9)),
+    "PNG of width 0": built(header(0, 3), bytes(9)),
+    "PNG of height 0": built(header(3, 0), bytes(9)),
+    "JPEG that claims 65500 x 65500": patched(JPEG, SOF + 5, b"\xff\xdc\xff\xdc"),
+    "JPEG of height 0": patched(JPEG, SOF + 5, b"\0\0"),
+    "JPEG of 1100 x 20": saved(Image.new("L", (1100, 20)), "JPEG"),
+}
+SEVERAL_FRAMES = {
+    "animated PNG": saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
+    "animated PNG of one frame": with_chunk(b"acTL", struct.pack(">II", 1, 0)),
+    "PNG with a broken animation header": with_chunk(b"acTL", bytes(8)),
+    "PNG with a frame chunk": with_chunk(b"fdAT", b"\0\0\0\0" + zlib.compress(bytes(9))),
+    "multi-picture JPEG": saved(FRAMES[0], "MPO", save_all=True, append_images=FRAMES[1:]),
+    "JPEG with two headers": JPEG[:SOS] + JPEG[SOF : SOF + 13] + JPEG[SOS:],
+}
+
+
+def assert_picture_or_refusal(content: bytes) -> None:
+    try:
+        picture = decode_image(content)
+    except InvalidImage:
+        return
+    assert max(picture.luminance.shape) <= 1024
+    assert 0 <= picture.luminance.min() <= picture.luminance.max() <= 1
+
+
+def named(cases: dict[str, bytes]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("content", cases.values(), ids=cases.keys())
+
+
+@named(FOREIGN)
+def test_other_formats_are_refused_with_the_accepted_ones_named(content):
+    with pytest.raises(InvalidImage, match="send a PNG or a JPEG"):
+        decode_image(content)
+
+
+@named(DAMAGED)
+def test_damaged_files_are_refused(content):
+    with pytest.raises(InvalidImage):
+        decode_image(content)
+
+
+@named(TOO_LARGE)
+def test_sizes_beyond_the_limit_are_refused_with_the_limit_named(content):
+    with pytest.raises(InvalidImage, match="between 1 and 1024 pixels"):
+        decode_image(content)
+
+
+@named(SEVERAL_FRAMES)
+def test_more_than_one_frame_is_refused(content):
+    with pytest.raises(InvalidImage, match="more than one frame"):
+        decode_image(content)
+
+
+@pytest.mark.parametrize("content", [PNG, DRAWING, JPEG, PHOTO], ids=["png", "alpha png", "jpeg", "photo"])
+def test_a_file_cut_anywhere_is_refused(content):
+    decode_image(content)
+    for end in range(0, len(content) - 1, max(1, len(content) // 60)):
+        with pytest.raises(InvalidImage):
+            decode_image(content[:end])
+
+
+@pytest.mark.parametrize("content", [PNG, DRAWING, JPEG, PHOTO], ids=["png", "alpha png", "jpeg", "photo"])
+def test_flipped_bits_give_a_picture_or_a_refusal_and_nothing_else(content):
+    random = np.random.default_rng(7)
+    for _ in range(60):
+        broken = bytearray(content)
+        for at in random.integers(0, min(len(content), 700), size=random.integers(1, 4)):
+            broken[at] ^= 1 << int(random.integers(8))
+        assert_picture_or_refusal(bytes(broken))
+
+
+def test_flipped_bits_of_a_png_with_mended_checksums_give_a_picture_or_a_refusal():
+    random = np.random.default_rng(8)
+    ihdr = bytearray(PNG[16:29])
+    pixels = bytearray(zlib.compress(b"".join(b"\0" + row.tobytes() for row in GREY)))
+    for _ in range(200):
+        part = [ihdr, pixels][int(random.integers(2))].copy()
+        part[int(random.integers(len(part)))] ^= 1 << int(random.integers(8))
+        data = (part, pixels) if len(part) == len(ihdr) else (ihdr, part)
+        content = SIGNATURE + chunk(b"IHDR", bytes(data[0])) + chunk(b"IDAT", bytes(data[1])) + chunk(b"IEND")
+        assert_picture_or_refusal(content)
+
+
+def test_a_refusal_does_not_repeat_what_was_sent():
+    for content in [*FOREIGN.values(), *DAMAGED.values(), *TOO_LARGE.values(), *SEVERAL_FRAMES.values()]:
+        with pytest.raises(InvalidImage) as refusal:
+            decode_image(content)
+        detail = refusal.value.detail
+        assert not any(word in detail for word in ("EViL", "html", "9000", "65500", "Pillow", "BytesIO", "struct"))
+
+
+def test_nothing_of_pillow_or_of_the_warning_filters_is_changed():
+    def state() -> tuple[object, ...]:
+        return Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(warnings.filters)
+
+    before = state()
+    decode_image(PHOTO)
+    with pytest.raises(InvalidImage):
+        decode_image(TOO_LARGE["PNG of 9000 x 9000"])
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_chunk(b"zTXt", b"bomb\0\0" + BOMB),
+        with_chunk(b"iTXt", b"bomb\0\1\0\0\0" + BOMB),
+        with_chunk(b"iCCP", b"bomb\0\0" + BOMB),
+        with_chunk(b"tEXt", b"long\0" + bytes(2_000_000)),
+        with_chunk(b"tRNS", b"\xff\xff"),
+        with_chunk(b"gAMA", b"short"),
+        with_chunk(b"cHRM", b""),
+        with_chunk(b"pHYs", b"?"),
+        with_chunk(b"eXIf", orientation(0)),
+        PNG + b"trailing bytes",
+    ],
+    ids=["zTXt", "iTXt", "iCCP", "tEXt", "tRNS", "gAMA", "cHRM", "pHYs", "orientation 0", "after the end"],
+)
+def test_what_is_not_pixels_is_left_unopened(content):
+    assert np.array_equal(decode_image(content).luminance, decode_image(PNG).luminance)
+
+
+def test_a_phone_photo_with_a_gain_map_is_one_frame():
+    pictures = saved(FRAMES[0], "MPO", save_all=True, append_images=FRAMES[1:], quality=95)
+    marked = pictures[:2] + segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<x hdrgm:Version="1.0"/>') + pictures[2:]
+    assert np.abs(decode_image(marked).luminance - GREY / 255).max() < 0.03
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
+def test_grey_pixels_come_back_exactly_in_every_png_mode(mode):
+    picture = decode_image(saved(Image.fromarray(GREY).convert(mode), "PNG"))
+    assert picture.luminance.dtype == np.float32
+    assert np.array_equal(picture.luminance, GREY.astype(np.float32) / np.float32(255))
+    assert picture.alpha is None
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_pixels_come_back_closely_in_every_mode(mode, options):
+    content = saved(Image.fromarray(GREY).convert(mode), "JPEG", quality=95, **options)
+    assert np.abs(decode_image(content).luminance - GREY / 255).max() < 0.03
+
+
+def test_colour_becomes_luma():
+    colours = Image.new("RGB", (3, 1))
+    for x, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+        colours.putpixel((x, 0), colour)
+    assert decode_image(saved(colours, "PNG")).luminance[0] == pytest.approx([0.299, 0.587, 0.114], abs=0.003)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    values = np.array([[0, 1, 256, 32768, 65535]], dtype=np.uint16)
+    luminance = decode_image(saved(Image.fromarray(values), "PNG")).luminance
+    assert luminance[0] == pytest.approx(values[0] / 65535, abs=1e-7)
+
+
+def test_sixteen_bit_colour_and_alpha_are_scaled():
+    pixel = struct.pack(">4H", 0x8000, 0x8000, 0x8000, 0x4000)
+    picture = decode_image(built(header(1, 1, 16, 6), b"\0" + pixel))
+    assert picture.luminance[0, 0] == pytest.approx(0.5, abs=0.005)
+    assert picture.alpha is not None
+    assert picture.alpha[0, 0] == pytest.approx(0.25, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "luminance"),
+    [(1, b"\0\x50", [0, 1, 0, 1]), (2, b"\0\x1b", [0, 1 / 3, 2 / 3, 1]), (4, b"\0\x05\xaf", [0, 1 / 3, 2 / 3, 1])],
+)
+def test_few_bits_are_scaled(depth, row, luminance):
+    assert decode_image(built(header(4, 1, depth), row)).luminance[0] == pytest.approx(luminance)
+
+
+def test_an_alpha_channel_is_kept():
+    image = Image.fromarray(GREY).convert("LA")
+    image.putalpha(Image.fromarray(GREY[::-1]))
+    picture = decode_image(saved(image, "PNG"))
+    assert picture.alpha is not None
+    assert picture.alpha == pytest.approx(GREY[::-1] / 255)
+
+
+@pytest.mark.parametrize(
+    ("ihdr", "row", "colour"),
+    [
+        (header(4, 1, 1), b"\0\x50", b"\0\1"),
+        (header(4, 1, 2), b"\0\x11", b"\0\1"),
+        (header(4, 1, 4), b"\0\x06\x06", b"\0\6"),
+        (header(4, 1, 8), b"\0\0\7\1\7", b"\0\7"),
+        (header(4, 1, 16), b"\0\0\1\7\7\7\1\7\7", b"\7\7"),
+        (header(4, 1, 8, 2), b"\0\1\2\4\1\2\3\3\2\1\1\2\3", b"\0\1\0\2\0\3"),
+        (header(4, 1, 16, 2), b"\0" + b"\0\0\0\0\0\0\1\0\2\0\3\0" * 2, b"\1\0\2\0\3\0"),
+        (header(4, 1, 8, 3), b"\0\0\1\0\1", b"\xff\0"),
+        (header(4, 1, 8, 3), b"\0\2\1\2\1", b"\xff\0\xff"),
+    ],
+    ids=["1 bit", "2 bits", "4 bits", "8 bits", "16 bits", "RGB", "16-bit RGB", "palette entry", "palette"],
+)
+def test_a_transparent_colour_becomes_alpha(ihdr, row, colour):
+    palette = chunk(b"PLTE", bytes(range(9)))
+    picture = decode_image(built(ihdr, row, palette, chunk(b"tRNS", colour)))
+    assert picture.alpha is not None
+    assert picture.alpha.tolist() == [[1, 0, 1, 0]]
+
+
+def test_partly_transparent_palette_entries_are_kept():
+    content = built(
+        header(3, 1, 8, 3), b"\0\0\1\2", chunk(b"PLTE", bytes([9] * 9)), chunk(b"tRNS", bytes([0, 51, 255]))
+    )
+    alpha = decode_image(content).alpha
+    assert alpha is not None
+    assert alpha[0] == pytest.approx([0, 0.2, 1])
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
+@pytest.mark.parametrize("value", range(1, 9))
+def test_exif_orientation_is_applied(value, order):
+    exif = orientation(value, order)
+    for content in (with_chunk(b"eXIf", exif), with_segment(0xE1, b"Exif\0\0" + exif)):
+        with Image.open(BytesIO(content)) as image:
+            expected = np.asarray(ImageOps.exif_transpose(image))
+        assert decode_image(content).luminance == pytest.approx(expected / 255)
+
+
+def test_alpha_turns_with_the_picture():
+    image = Image.fromarray(np.dstack([GREY, GREY]))
+    content = saved(image, "PNG", exif=b"Exif\0\0" + orientation(6))
+    picture = decode_image(content)
+    assert picture.alpha is not None
+    assert np.array_equal(picture.alpha, picture.luminance)
+    assert picture.alpha.shape == (32, 24)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_the_limit_itself_is_accepted_and_can_be_set(form):
+    content = saved(Image.new("L", (40, 30), 200), form)
+    assert decode_image(content, max_side=40).luminance.shape == (30, 40)
+    with pytest.raises(InvalidImage, match="between 1 and 39"):
+        decode_image(content, max_side=39)
+
+
+def test_an_interlaced_png_is_read():
+    # Adam7 shows a 3 x 2 picture in four passes: (0, 0), then (2, 0), then (1, 0), then the second row.
+    rows = b"\0\x00" + b"\0\x66" + b"\0\x33" + b"\0\x99\xcc\xff"
+    luminance = decode_image(built(header(3, 2, interlace=1), rows)).luminance
+    assert luminance == pytest.approx(np.array([[0, 0.2, 0.4], [0.6, 0.8, 1]]))
+
+
+def test_one_pixel_is_a_picture():
+    assert decode_image(built(header(1, 1), b"\0\x33")).luminance.tolist() == [[pytest.approx(0.2)]]

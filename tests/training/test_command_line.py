@@ -1,0 +1,222 @@
+"""`python -m training`: every flag, every failure a person can mend, and the tiny whole pipeline."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.checkpoints.manifest import Manifest
+from training.__main__ import main
+from training.config import CONFIGS, GanConfig, VaeConfig
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command_line(monkeypatch, capsys) -> Run:
+    """Runs `python -m training` with arguments; gives status, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments)])
+        try:
+            status = main()
+        except SystemExit as end:  # argparse
+            status = int(end.code or 0)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def mnist(tmp_path: Path, raw_files, no_network) -> Path:
+    """A data directory with a tiny MNIST in it."""
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, content in raw_files.items():
+        (raw / name).write_bytes(content)
+    return tmp_path / "data"
+
+
+# A value other than the default for every flag that both families share, and for each family's own.
+SHARED = {
+    "epochs": 1,
+    "batch_size": 8,
+    "seed": 7,
+    "ema_decay": 0.75,
+    "device": "cpu",
+    "train_images": 17,
+}
+OWN = {
+    "vae": {"precision": "bfloat16", "learning_rate": 0.002, "beta": 0.5},
+    "gan": {
+        "precision": "float32",
+        "generator_learning_rate": 0.0003,
+        "discriminator_learning_rate": 0.0004,
+        "discriminator_steps": 2,
+        "batch_norm": False,
+    },
+}
+
+
+DEFAULTS = {"vae": VaeConfig().model_dump(mode="json"), "gan": GanConfig().model_dump(mode="json")}
+
+
+def flags(values: dict[str, object]) -> list[object]:
+    """Values as the flags that a person would type."""
+    words: list[object] = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        words += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", value]
+    return words
+
+
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_every_flag_reaches_the_run_and_the_run_makes_a_checkpoint(command_line, mnist, tmp_path, family):
+    places = {"data_dir": str(mnist), "runs_dir": str(tmp_path / "r"), "models_dir": str(tmp_path / "m")}
+    values: dict[str, object] = {"name": "tiny"} | SHARED | OWN[family] | places
+    defaults = DEFAULTS[family]
+    assert values.keys() == defaults.keys() - {"family"}, "a new field wants a line here"
+    assert not values.items() & defaults.items(), "a default would prove nothing"
+
+    status, _, errors = command_line("train", family, *flags(values))
+    assert status == 0, errors
+    saved = json.loads((tmp_path / "r" / "tiny" / "config.json").read_text())
+    assert saved == values | {"family": family}
+    manifest = Manifest.model_validate_json((tmp_path / "m" / "tiny" / "manifest.json").read_bytes())
+    assert manifest.family == family
+    assert manifest.dataset.name == "MNIST"
+    assert f"epoch 1/1: 100%|{'█' * 10}| 2/2" in errors, "a progress bar with the losses"
+    assert ("negative_elbo=" if family == "vae" else "discriminator=") in errors
+
+
+def test_a_run_is_resumed_and_exported_again_from_the_command_line(command_line, mnist, tmp_path):
+    common = flags(SHARED | {"data_dir": mnist, "runs_dir": tmp_path / "r", "models_dir": tmp_path / "m"})
+    assert command_line("train", "vae", *common)[0] == 0
+    status, _, errors = command_line("train", "vae", *common, "--epochs", 2, "--resume")
+    assert status == 0, errors
+    assert "epoch 2/2" in errors
+    assert "epoch 1/2" not in errors
+    again = command_line("export", "vae", *common, "--models-dir", tmp_path / "again")
+    assert again[0] == 0, again[2]
+    assert "epoch" not in again[2], "nothing is trained"
+    for place in ("m", "again"):
+        manifest = Manifest.model_validate_json((tmp_path / place / "vae" / "manifest.json").read_bytes())
+        assert manifest.training.epochs == 2
+
+
+@pytest.mark.parametrize("action", ["train", "export"])
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_help_names_every_flag_and_its_default(command_line, action, family):
+    status, text, _ = command_line(action, family, "--help")
+    assert status == 0
+    flat = " ".join(text.split())
+    for name, default in DEFAULTS[family].items():
+        if name != "family":
+            assert f"--{name.replace('_', '-')}" in flat
+            assert f"default {default}" in flat
+    assert ("--resume" in flat) == (action == "train")
+
+
+def test_the_module_runs_as_a_program():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "training", "--help"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "{train,export}" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--epochs", "0"),
+        ("--epochs", "many"),
+        ("--epochs", "1.5"),
+        ("--batch-size", "1"),
+        ("--seed", "-1"),
+        ("--seed", str(2**53)),
+        ("--ema-decay", "1"),
+        ("--train-images", "0"),
+        ("--learning-rate", "0"),
+        ("--learning-rate", "inf"),
+        ("--beta", "nan"),
+        ("--beta", "-1"),
+        ("--name", "../elsewhere"),
+        ("--name", ""),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_its_flag(command_line, tmp_path, monkeypatch, flag, value):
+    monkeypatch.chdir(tmp_path)
+    status, out, errors = command_line("train", "vae", f"{flag}={value}")
+    assert status == 2
+    assert out == ""
+    assert errors.startswith(f"{flag}: ")
+    assert len(errors.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "vae", "--precision", "float16"], "--precision"),
+        (["train", "vae", "--discriminator-steps", "2"], "--discriminator-steps"),
+        (["export", "vae", "--resume"], "--resume"),
+        (["train", "diffusion"], "diffusion"),
+        (["train"], "family"),
+        ([], "action"),
+    ],
+)
+def test_an_unknown_argument_is_named_on_the_last_line(command_line, arguments, named):
+    status, _, errors = command_line(*arguments)
+    assert status == 2
+    assert named in errors.splitlines()[-1]
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "mps", "xpu", "banana"])
+def test_an_absent_device_is_one_line_and_status_1(command_line, tmp_path, device):
+    if {"mps": torch.backends.mps.is_available(), "xpu": torch.xpu.is_available()}.get(device):
+        pytest.skip(f"this machine has {device}")
+    status, out, errors = command_line("train", "vae", "--device", device, "--runs-dir", tmp_path / "r")
+    assert (status, out) == (1, "")
+    assert errors.startswith(f"RuntimeError: device {device!r} cannot be used: ")
+    assert len(errors.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_no_source_has_is_status_1_with_a_line_a_source(command_line, tmp_path, raw_files, no_network):
+    status, _, errors = command_line("train", "vae", "--device", "cpu", "--data-dir", tmp_path / "none")
+    assert status == 1
+    head, *sources = errors.splitlines()
+    assert head == "DataUnavailable: MNIST could not be had from any source:"
+    assert len(sources) == 3
+
+
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_too_few_images_are_one_line_and_status_1(command_line, mnist, tmp_path, family):
+    status, _, errors = command_line(
+        "train", family, "--data-dir", mnist, "--train-images", 5, "--runs-dir", tmp_path / "r", "--device", "cpu"
+    )
+    assert (status, errors) == (1, "TooFewImages: 5 images do not fill one batch of 128\n")
+
+
+@pytest.mark.parametrize("arguments", [["train", "gan", "--resume"], ["export", "gan"]])
+def test_a_run_that_is_not_there_is_one_line_and_status_1(command_line, mnist, tmp_path, arguments):
+    places = ["--data-dir", mnist, "--runs-dir", tmp_path / "r", "--device", "cpu"]
+    status, _, errors = command_line(*arguments, *places)
+    assert status == 1
+    assert errors == f"CannotResume: {tmp_path / 'r' / 'gan' / 'state.pt'} does not exist: nothing to resume\n"
+
+
+def test_a_directory_that_cannot_be_written_is_one_line_and_status_1(command_line, mnist, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    status, _, errors = command_line(
+        "train", "vae", *flags(SHARED | {"data_dir": mnist, "runs_dir": tmp_path / "file"})
+    )
+    assert status == 1
+    assert errors.startswith("NotADirectoryError: ")
+    assert len(errors.splitlines()) == 1

@@ -1,0 +1,341 @@
+"""Whole runs on synthetic strokes: what they leave behind, that they repeat, that they resume."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from app.checkpoints.manifest import Manifest
+from tests.training.conftest import same, weights
+from training import report, trainer
+from training.config import GanConfig, TrainConfig, VaeConfig
+from training.data import Dataset, TooFewImages
+from training.families import build_learner
+from training.trainer import CannotResume, export_run, train
+
+FAMILIES = ["vae", "gan"]
+
+
+class Stopped(BaseException):
+    """Stands for Ctrl-C or a lost machine."""
+
+
+@pytest.fixture
+def make(make_vae, make_gan) -> dict[str, Callable[..., Any]]:
+    return {"vae": make_vae, "gan": make_gan}
+
+
+def manifest_of(config: TrainConfig) -> Manifest:
+    return Manifest.model_validate_json((config.models_dir / config.name / "manifest.json").read_bytes())
+
+
+def state_of(config: TrainConfig) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(config.run_dir / "state.pt", weights_only=True)
+    return state
+
+
+def rows_of(config: TrainConfig) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((config.run_dir / "metrics.csv").read_text())))
+
+
+# --- what a run leaves behind
+
+
+def test_a_run_leaves_the_config_it_resolved(vae_run, gan_run):
+    for run in (vae_run, gan_run):
+        saved = json.loads((run.run_dir / "config.json").read_text())
+        assert saved == run.model_dump(mode="json"), "device and precision were given: nothing was left to resolve"
+        assert type(run)(**saved) == run
+
+
+def test_what_a_run_chose_for_itself_is_in_its_config(make_vae, dataset):
+    config = make_vae(precision="auto", device="auto")
+    train(config, dataset=dataset)
+    saved = json.loads((config.run_dir / "config.json").read_text())
+    assert saved["precision"] in {"float32", "bfloat16"}
+    assert torch.device(saved["device"]).type in {"cpu", "cuda", "mps"}
+    assert saved == state_of(config)["config"]
+
+
+@pytest.mark.parametrize(
+    ("fixture", "header", "epochs"),
+    [("vae_run", "epoch,negative_elbo,kl_divergence", 3), ("gan_run", "epoch,discriminator,generator", 1)],
+)
+def test_a_run_leaves_metrics_curves_and_a_sample_grid_an_epoch(request, fixture, header, epochs):
+    run = request.getfixturevalue(fixture)
+    assert (run.run_dir / "metrics.csv").read_text().splitlines()[0] == header
+    assert [row["epoch"] for row in rows_of(run)] == [str(number) for number in range(1, epochs + 1)]
+    with Image.open(run.run_dir / "curves.png") as image:
+        image.load()
+        assert image.format == "PNG"
+    grids = sorted((run.run_dir / "samples").iterdir())
+    assert [path.name for path in grids] == [f"epoch-{number:04d}.png" for number in range(1, epochs + 1)]
+    for path in grids:
+        with Image.open(path) as image:
+            image.load()
+            assert (image.format, image.mode, image.size) == ("PNG", "L", (448, 448))
+    assert len({path.read_bytes() for path in grids}) == epochs, "the network changed, so did its samples"
+
+
+def test_metrics_are_means_over_the_steps_of_an_epoch(make_vae, dataset, monkeypatch):
+    # The losses of every step as the trainer saw them.
+    seen = []
+
+    def watched(config, total_steps):
+        learner = build_learner(config, total_steps)
+        step = learner.step
+
+        def watched_step(images):
+            losses = step(images)
+            seen.append({name: float(value) for name, value in losses.items()})
+            assert images.shape == (1, 32, 1, 28, 28)
+            assert images.min() == 0
+            assert images.max() == 1
+            return losses
+
+        learner.step = watched_step  # type: ignore[method-assign]
+        return learner
+
+    monkeypatch.setattr(trainer, "build_learner", watched)
+    config = make_vae(train_images=100)
+    train(config, dataset=dataset)
+    assert len(seen) == 3, "four images fill no batch"
+    for name in ("negative_elbo", "kl_divergence"):
+        mean = sum(losses[name] for losses in seen) / 3
+        assert float(rows_of(config)[0][name]) == pytest.approx(mean, rel=1e-5)
+
+
+def test_losses_fall_over_the_epochs(vae_run):
+    losses = [float(row["negative_elbo"]) for row in rows_of(vae_run)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_state_holds_plain_data_only(vae_run, gan_run):
+    for run in (vae_run, gan_run):
+        state = state_of(run)  # weights_only: no code of any class runs
+        assert state["config"] == run.model_dump(mode="json")
+        assert [row["epoch"] for row in state["history"]] == list(range(1, run.epochs + 1))
+
+
+def test_a_run_in_bfloat16_keeps_its_weights_and_its_archive_in_float32(make_vae, dataset):
+    config = make_vae(precision="bfloat16")
+    train(config, dataset=dataset)
+    assert {tensor.dtype for tensor in weights(config).values() if tensor.is_floating_point()} == {torch.float32}
+    archive = torch.jit.load(next((config.models_dir / "vae").glob("*.pt")))
+    assert archive.generate(torch.randn(2, 16)).dtype == torch.float32
+    exact = make_vae(precision="float32", name="exact")
+    train(exact, dataset=dataset)
+    assert not same(weights(config), weights(exact)), "it did compute in another precision"
+
+
+def test_only_the_first_train_images_are_used(make_vae, dataset):
+    ours, theirs = make_vae(name="ours", train_images=40), make_vae(name="theirs", train_images=40)
+    train(ours, dataset=dataset)
+    black = dataset.train_images.clone()
+    black[40:] = 0
+    train(theirs, dataset=replace(dataset, train_images=black))
+    assert same(weights(ours), weights(theirs))
+    assert manifest_of(ours).dataset.train_images == 40
+    black[0] = 255
+    train(theirs, dataset=replace(dataset, train_images=black))
+    assert not same(weights(ours), weights(theirs))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_too_few_images_for_one_batch_are_refused_before_anything_is_written(make, dataset, family):
+    config = make[family](train_images=5, batch_size=8)
+    with pytest.raises(TooFewImages, match="5 images do not fill one batch of 8"):
+        train(config, dataset=dataset)
+    assert not config.runs_dir.exists()
+    assert not config.models_dir.exists()
+
+
+# --- the same again
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_seed_trains_the_same_weights_and_another_does_not(make, dataset, family):
+    options: dict[str, Any] = {} if family == "vae" else {"batch_norm": False}
+    ours, again = (make[family](name=name, seed=1, **options) for name in ("ours", "again"))
+    other = make[family](name="other", seed=2, **options)
+    train(ours, dataset=dataset)
+    torch.randn(17)  # whatever happened in between
+    train(again, dataset=dataset)
+    train(other, dataset=dataset)
+    assert same(weights(ours), weights(again))
+    assert not same(weights(ours), weights(other))
+    assert manifest_of(ours).quality == manifest_of(again).quality
+
+
+def stop(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Let the next run stop around the end of its first epoch."""
+    if moment == "after saving its state":
+        save_state = trainer.save_state
+
+        def saved(*arguments: Any) -> None:
+            save_state(*arguments)
+            raise Stopped
+
+        monkeypatch.setattr(trainer, "save_state", saved)
+    else:
+        write_progress = report.write_progress
+
+        def reported(config: TrainConfig, history: list[dict[str, float]], learner: Any) -> None:
+            if len(history) == 2:
+                raise Stopped
+            write_progress(config, history, learner)
+
+        monkeypatch.setattr(report, "write_progress", reported)
+
+
+@pytest.mark.usefixtures("quick_gan")
+@pytest.mark.parametrize(
+    ("family", "moment"),
+    [("vae", "after saving its state"), ("vae", "in the next epoch"), ("gan", "in the next epoch")],
+)
+def test_a_run_resumed_after_a_stop_equals_one_that_never_stopped(make, dataset, monkeypatch, family, moment):
+    whole, halves = make[family](name="whole", epochs=2), make[family](name="halves", epochs=2)
+    train(whole, dataset=dataset)
+    with monkeypatch.context() as context:
+        stop(context, moment)
+        with pytest.raises(Stopped):
+            train(halves, dataset=dataset)
+    assert len(state_of(halves)["history"]) == 1
+    assert not halves.models_dir.joinpath("halves").exists()
+    torch.manual_seed(12345)
+    train(halves, resume=True, dataset=dataset)
+    assert same(weights(halves), weights(whole))
+    for file in ("metrics.csv", "samples/epoch-0001.png", "samples/epoch-0002.png"):
+        assert (halves.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
+    assert manifest_of(halves).quality == manifest_of(whole).quality
+    assert manifest_of(halves).golden == manifest_of(whole).golden
+    random = [state_of(config)["random"]["cpu"] for config in (halves, whole)]
+    assert torch.equal(*random)
+
+
+# --- resuming
+
+
+@pytest.fixture
+def copied(vae_run, tmp_path):
+    """A finished run of its own for each test: a copy."""
+    runs = tmp_path / "copied"
+    shutil.copytree(vae_run.run_dir, runs / vae_run.name)
+    return vae_run.model_copy(update={"runs_dir": runs, "models_dir": tmp_path / "models"})
+
+
+def test_resuming_a_finished_run_trains_nothing_and_exports_it_again(copied, dataset):
+    before = weights(copied)
+    train(copied, resume=True, dataset=dataset)
+    assert same(weights(copied), before)
+    assert manifest_of(copied).training.epochs == 3
+
+
+def test_a_finished_run_goes_on_when_more_epochs_are_asked_for(copied, dataset):
+    longer = copied.model_copy(update={"epochs": 4})
+    train(longer, resume=True, dataset=dataset)
+    assert [row["epoch"] for row in rows_of(longer)] == ["1", "2", "3", "4"]
+    assert manifest_of(longer).training.epochs == 4
+
+
+def test_without_resume_a_run_starts_anew(copied, dataset):
+    train(copied.model_copy(update={"epochs": 1}), dataset=dataset)
+    assert [row["epoch"] for row in rows_of(copied)] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"beta": 2.0}, "beta"),
+        ({"seed": 6, "batch_size": 16}, "batch_size, seed"),
+        ({"learning_rate": 1e-2, "ema_decay": 0.6, "train_images": 64}, "ema_decay, learning_rate, train_images"),
+        ({"precision": "bfloat16", "epochs": 9}, "precision"),
+    ],
+)
+def test_resuming_with_another_config_names_what_changed_and_touches_nothing(copied, dataset, changes, names):
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted(copied.runs_dir.rglob("*")) if path.is_file()}
+
+    before = files()
+    with pytest.raises(CannotResume) as caught:
+        train(copied.model_copy(update=changes), resume=True, dataset=dataset)
+    assert str(caught.value).endswith(f"was made with another {names}")
+    assert files() == before
+    assert not copied.models_dir.exists()
+
+
+def test_resuming_another_family_is_refused(copied, dataset):
+    other = GanConfig(**copied.model_dump(include=set(TrainConfig.model_fields) - {"family"}))
+    with pytest.raises(CannotResume, match=r"another .*family"):
+        train(other, resume=True, dataset=dataset)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_resuming_where_there_is_no_state_is_refused(make, dataset, family):
+    config = make[family]()
+    for action in (lambda: train(config, resume=True, dataset=dataset), lambda: export_run(config, dataset)):
+        with pytest.raises(CannotResume, match=r"state\.pt does not exist"):
+            action()
+    assert not config.runs_dir.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind", b"PK\x03\x04 cut off"])
+def test_a_damaged_state_is_refused(copied, dataset, content):
+    (copied.run_dir / "state.pt").write_bytes(content)
+    with pytest.raises(CannotResume, match=r"state\.pt is damaged"):
+        train(copied, resume=True, dataset=dataset)
+
+
+def test_a_state_that_would_run_code_is_refused(copied, dataset, tmp_path):
+    torch.save({"config": copied.model_dump(mode="json"), "harm": Harm()}, copied.run_dir / "state.pt")
+    with pytest.raises(CannotResume, match="is damaged"):
+        train(copied, resume=True, dataset=dataset)
+
+
+class Harm:
+    def __reduce__(self):
+        return exec, ("raise AssertionError('the state ran code')",)
+
+
+# --- export without training
+
+
+def test_a_stopped_run_can_be_exported_as_far_as_it_came(make_vae, dataset, monkeypatch):
+    config = make_vae(epochs=2, precision="auto")  # what "auto" came to is in the state
+    with monkeypatch.context() as context:
+        stop(context, "in the next epoch")
+        with pytest.raises(Stopped):
+            train(config, dataset=dataset)
+    export_run(config, dataset)
+    record = manifest_of(config).training
+    assert record.epochs == 1
+    assert record.config["epochs"] == 2
+    assert record.config["precision"] == state_of(config)["config"]["precision"]
+
+
+def test_an_exported_run_is_the_one_that_was_trained_whatever_epochs_are_named(copied, dataset):
+    export_run(copied.model_copy(update={"epochs": 60, "device": "auto"}), dataset)
+    record = manifest_of(copied).training
+    assert record.config["epochs"] == record.epochs == 3
+    assert record.config["device"] == "cpu"
+
+
+def test_a_config_of_no_family_is_refused():
+    with pytest.raises(ValueError, match="no family for TrainConfig"):
+        build_learner(TrainConfig(family="other", name="other", epochs=1), 1)
+
+
+def test_a_dataset_given_stands_in_for_mnist(make_vae, dataset: Dataset):
+    config: VaeConfig = make_vae()
+    train(config, dataset=dataset)
+    assert not config.data_dir.exists()
+    used = manifest_of(config).dataset
+    assert (used.name, used.digest, used.train_images) == ("strokes", "0" * 64, 64)
