@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import warnings
 from types import FrameType
 
 import uvicorn
@@ -61,6 +62,8 @@ def main() -> int:
             print(f"DIGITS_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Pillow warns of oddities in uploads, which are the caller's business and would fill the log.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     # uvicorn raises the signal that ended it once more, under the handler it found. Ending when told is no error.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
