@@ -117,8 +117,6 @@ DAMAGED = {
     "JPEG with two components": patched(JPEG, SOF + 9, b"\x02"),
     "lossless JPEG": patched(JPEG, SOF + 1, b"\xc3"),
     "JPEG without tables": JPEG[:2] + JPEG[SOF : SOF + 13] + JPEG[SOS:],
-    "JPEG with EXIF cut short": with_segment(0xE1, b"Exif\0\0" + orientation(6)[:12]),
-    "JPEG with EXIF that promises 65535 tags": with_segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0\xff\xff"),
     "JPEG of two hundred scans": JPEG[:-2] + JPEG[SOS:-2] * 200 + b"\xff\xd9",
 }
 TOO_LARGE = {
@@ -146,6 +144,8 @@ ODD = {
     "JPEG with two headers": JPEG[:SOS] + JPEG[SOF : SOF + 13] + JPEG[SOS:],
 }
 BROKEN_NOTES = {
+    "JPEG with EXIF cut short": with_segment(0xE1, b"Exif\0\0" + orientation(6)[:12]),
+    "JPEG with EXIF that promises 65535 tags": with_segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0\xff\xff"),
     "PNG with broken EXIF": with_chunk(b"eXIf", b"not TIFF at all"),
     "PNG with EXIF that points outside": with_chunk(b"eXIf", b"MM\0*\x7f\xff\xff\xff"),
     "JPEG with broken EXIF": with_segment(0xE1, b"Exif\0\0nonsense"),
