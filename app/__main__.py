@@ -54,12 +54,13 @@ class Server(uvicorn.Server):
 
 
 def main() -> int:
-    """Serve until told to end; the exit status: 0, 1 where the models could not be loaded, 2 for bad settings."""
+    """Serve until told to end. The exit status: 0; 1 where models or address cannot be had; 2 for bad settings."""
     try:
         settings = Settings()
     except ValidationError as error:
         for item in error.errors(include_input=False):
-            print(f"DIGITS_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}", file=sys.stderr)
+            name = "".join(f"DIGITS_{part}: ".upper() for part in item["loc"])
+            print(f"{name}{item['msg']}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Pillow warns of oddities in uploads, which are the caller's business and would fill the log.
@@ -68,10 +69,15 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     server = Server(settings)
-    server.run()
-    if server.load_failed:
-        return 1
-    return 0 if server.started else 1
+    try:
+        server.run()
+    except SystemExit as error:
+        if server.started or not error.code:
+            raise
+    if not server.started:
+        where = (settings.host, settings.port)
+        log.error("cannot start: nothing can listen at DIGITS_HOST=%s DIGITS_PORT=%d", *where)
+    return 0 if server.started and not server.load_failed else 1
 
 
 if __name__ == "__main__":

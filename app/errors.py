@@ -219,5 +219,9 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, HTTPException)
     status = error.status_code
     code, detail = OF_STARLETTE.get(status, ("bad_request", PHRASES[status]))
-    headers = dict(error.headers) if error.headers else None
+    headers = dict(error.headers) if error.headers else {}
+    if status == 405 and (route := request.scope.get("route")) is not None:
+        # Starlette names the methods of the first route of the path only.
+        app: FastAPI = request.scope["app"]
+        headers["Allow"] = ", ".join(sorted(method.upper() for method in app.openapi()["paths"][route.path]))
     return problem(request, status, code, detail, headers=headers)

@@ -83,7 +83,7 @@ async def _load(
     """Load, check and warm up every model off the event loop, then become ready."""
     started = monotonic()
     try:
-        runtime = await asyncio.to_thread(Runtime, settings.device, settings.threads)
+        runtime = await asyncio.to_thread(Runtime, settings.device)
         loaded = await asyncio.to_thread(load_models, settings.models_dir, runtime, settings.max_batch_rows)
         if settings.default_model is not None and settings.default_model not in loaded:
             cause = f"holds no model {settings.default_model}, which DIGITS_DEFAULT_MODEL names"

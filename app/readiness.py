@@ -10,7 +10,7 @@ class Readiness:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._failed = False
-        self._draining = False
+        self.draining = False
 
     def loaded(self, engine: Engine) -> None:
         """Every model is loaded, checked and warm."""
@@ -22,12 +22,12 @@ class Readiness:
 
     def drain(self) -> None:
         """Take nothing new from now on."""
-        self._draining = True
+        self.draining = True
 
     def reasons(self) -> list[str]:
         """Why the service is not ready; empty when it is."""
         reasons = []
-        if self._draining:
+        if self.draining:
             reasons.append("shutting down")
         if self._failed:
             reasons.append("loading the models failed; the log says why")
@@ -37,7 +37,7 @@ class Readiness:
 
     def engine(self) -> Engine:
         """The engine, for a new request. Raises NotReady or Draining."""
-        if self._draining:
+        if self.draining:
             raise Draining("the service is shutting down")
         if self._engine is None:
             raise NotReady(self.reasons()[0])

@@ -1,16 +1,16 @@
 """Every knob of the service, typed. One prefix in the environment: DIGITS_."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
     """Read from the environment: `DIGITS_PORT=9000` sets `port`. Raises ValidationError for a bad value."""
 
-    model_config = SettingsConfigDict(env_prefix="DIGITS_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="DIGITS_", env_ignore_empty=True, frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every interface")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one")
@@ -19,12 +19,15 @@ class Settings(BaseSettings):
         None, description="model that serves where a request names none; unset, the first capable one by name"
     )
     device: str = Field("auto", description="auto (CUDA, else CPU), cpu, cuda, cuda:1, ...")
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads of a forward pass; 0 is one a core")
-    workers: int = Field(1, ge=1, le=64, description="forward passes at the same time")
+    workers: int = Field(0, ge=0, le=256, description="forward passes at the same time; 0 is one a core, or 1 on a GPU")
     max_batch_rows: int = Field(64, ge=1, le=4096, description="rows of one forward pass")
-    max_queued_rows: int = Field(4096, ge=1, le=1_000_000, description="rows that may wait for each network")
-    request_timeout_s: float = Field(30, gt=0, le=3600, description="seconds for the rows of a request")
-    max_images: int = Field(256, ge=1, le=4096, description="images of one request")
+    max_queued_rows: int = Field(
+        4096, ge=1, le=1_000_000, description="rows that may wait for each network, at least `max_images`"
+    )
+    request_timeout_s: float = Field(
+        30, gt=0, le=3600, description="seconds that the rows of a request may take to pass a network"
+    )
+    max_images: int = Field(256, ge=16, le=4096, description="images of one request")
     max_answer_pixels: int = Field(
         2**24, ge=2**16, le=2**28, description="pixels of all images of one answer, after `scale`"
     )
@@ -34,3 +37,9 @@ class Settings(BaseSettings):
     image_workers: int = Field(2, ge=1, le=64, description="threads that decode and encode images")
     shutdown_grace_s: int = Field(15, ge=0, le=3600, description="seconds accepted requests get at SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
+
+    @model_validator(mode="after")
+    def _queue_takes_a_whole_request(self) -> Self:
+        if self.max_queued_rows < self.max_images:
+            raise ValueError("DIGITS_MAX_QUEUED_ROWS is below DIGITS_MAX_IMAGES: a large request could never be served")
+        return self

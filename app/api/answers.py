@@ -78,16 +78,26 @@ def check_count(count: int, scale: int, pixels: int, settings: Settings) -> None
         )
 
 
-def documented(*forms: str, errors: tuple[int, ...] = ()) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI `responses` of an operation: the forms of its answer beside JSON, and its errors."""
+def documented(*forms: str, errors: tuple[int, ...] = (), seeded: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI `responses` of an operation: the forms of its answer beside JSON, its headers, its errors.
+
+    An answer with images has the headers that name its origin; a `seeded` one may have an ETag.
+    """
     content: dict[str, Any] = {
         form: {"schema": {"type": "string", "format": "binary"}} for form in forms if form != JSON
     }
-    headers = {name: {"schema": {"type": "string"}} for name in ("X-Model", "X-Model-Digest", "X-Runtime", "X-Seed")}
+    names = ["X-Request-Id"]
+    if forms:
+        names += ["X-Model", "X-Model-Digest", "X-Runtime", "X-Seed"]
+    if seeded:
+        names += ["X-From-Seed", "X-To-Seed", "ETag"]
+    headers = {name: {"schema": {"type": "string"}} for name in names}
     responses: dict[int | str, dict[str, Any]] = {200: {"content": content, "headers": headers}}
     for status in errors:
-        content = {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}
-        responses[status] = {"description": DESCRIPTIONS[status], "content": content}
+        problem_content = {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}
+        responses[status] = {"description": DESCRIPTIONS[status], "content": problem_content}
+        if status == 503:
+            responses[status]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     return responses
 
 
@@ -97,9 +107,10 @@ DESCRIPTIONS = {
     413: "the body is too large",
     415: "the body is of a type that is not read",
     422: "the request is refused",
+    431: "too many headers",
     500: "the service failed",
     503: "overloaded, draining or not ready; Retry-After says when to come back",
     504: "not in time",
 }
-COMMON_ERRORS = (404, 406, 422, 500, 503, 504)
-BODY_ERRORS = (404, 406, 413, 415, 422, 500, 503, 504)
+COMMON_ERRORS = (404, 406, 422, 431, 500, 503, 504)
+BODY_ERRORS = (404, 406, 413, 415, 422, 431, 500, 503, 504)

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from app.api.dependencies import get_settings, get_state
-from app.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
+from app.errors import BodyTooLarge, CallerGone, InvalidRequest, UnsupportedMediaType
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
@@ -24,9 +24,22 @@ def json_body(model: type[Model]) -> Callable[[Request], Coroutine[Any, Any, Mod
 
     async def read(request: Request) -> Model:
         require_media_type(request, JSON)
+        refuse_query(request)
         return await read_json(request, model)
 
     return read
+
+
+def refuse_query(request: Request) -> None:
+    """Raises InvalidRequest for a query beside a JSON body: options stand in the one or in the other."""
+    if request.query_params:
+        raise InvalidRequest("with a JSON body every option stands in the body, none in the query")
+
+
+def refuse_repeated_names(request: Request) -> None:
+    """A dependency that raises InvalidRequest for a query that gives an option twice."""
+    if len(request.query_params.multi_items()) != len(request.query_params):
+        raise InvalidRequest("an option is given twice in the query")
 
 
 def media_type(request: Request) -> str:
@@ -70,7 +83,7 @@ async def read_files(request: Request, field: str, max_files: int) -> list[bytes
             if not files or len(files) != len(form.multi_items()):
                 raise InvalidRequest(wanted)
             return [await file.read() for file in files if isinstance(file, UploadFile)]
-    except HTTPException as error:  # how Starlette tells of a body that its parser refused
+    except (HTTPException, UnicodeError) as error:  # how Starlette tells of a body that its parser refused
         raise InvalidRequest(wanted) from error
 
 
@@ -88,6 +101,8 @@ def _bounded_receive(receive: Receive, limit: int) -> Receive:
     async def count() -> Message:
         nonlocal left
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone("the connection was closed before the body was whole")
         left -= len(message.get("body", b""))
         if left < 0:
             raise BodyTooLarge(f"the body has more than {limit} bytes")

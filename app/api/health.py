@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.dependencies import MetricsDep, ReadinessDep
-from app.errors import NotReady, problem
+from app.errors import Draining, NotReady, problem
 
 router = APIRouter(tags=["health"])
 
@@ -28,8 +28,9 @@ async def readyz(request: Request, readiness: ReadinessDep) -> JSONResponse:
     reasons = readiness.reasons()
     if not reasons:
         return JSONResponse({"status": "ready", "models": list(readiness.engine().models)})
-    headers = {"Retry-After": str(NotReady.retry_after_s)}
-    return problem(request, 503, NotReady.code, "; ".join(reasons), headers=headers, reasons=reasons)
+    kind = Draining if readiness.draining else NotReady
+    headers = {"Retry-After": str(kind.retry_after_s)}
+    return problem(request, kind.status, kind.code, "; ".join(reasons), headers=headers, reasons=reasons)
 
 
 @router.get(

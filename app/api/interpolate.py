@@ -1,6 +1,7 @@
 """`GET /interpolate` and `POST /interpolate`."""
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -20,7 +21,15 @@ from app.api.answers import (
     respond,
 )
 from app.api.bodies import JSON as JSON_BODY
-from app.api.bodies import MULTIPART, read_files, read_json, request_body, require_media_type
+from app.api.bodies import (
+    MULTIPART,
+    read_files,
+    read_json,
+    refuse_query,
+    refuse_repeated_names,
+    request_body,
+    require_media_type,
+)
 from app.api.dependencies import (
     EngineDep,
     State,
@@ -42,8 +51,9 @@ from app.images import encode
 from app.inference.engine import Engine, Provenance, Rows, latent_rows
 from app.inference.latents import draw_seed, interpolate, normal_rows
 
-router = APIRouter(tags=["images"])
+router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
 
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 FORMS = (JSON, PNG, APNG, NPZ)
 FormDep = Annotated[str, Depends(accepts(*FORMS))]
 
@@ -62,7 +72,8 @@ class End:
     operation_id="interpolate",
     summary="Walk from one latent to another",
     response_model=InterpolateAnswer,
-    responses=documented(*FORMS, errors=COMMON_ERRORS) | {304: {"description": "the caller's copy is current"}},
+    responses=documented(*FORMS, errors=COMMON_ERRORS, seeded=True)
+    | {304: {"description": "the caller's copy is current"}},
 )
 async def interpolate_query(
     request: Request,
@@ -82,7 +93,7 @@ async def interpolate_query(
     headers = {}
     if not (start.drawn or end.drawn):
         headers["ETag"] = etag = entity_tag(engine.provenance(model), form, asked, start, end)
-        if matches(request.headers.get("if-none-match", ""), etag):
+        if matches(",".join(request.headers.getlist("if-none-match")), etag):
             return Response(status_code=304, headers={"ETag": etag, "Vary": "Accept"})
     walk = Walk(model, start, end, asked.steps, asked.path, asked.scale)
     return await walked(request, engine, walk, form, state, headers)
@@ -121,8 +132,7 @@ async def interpolate_body(
         means = await while_connected(request, engine.encode(model, images))
         walk = Walk(model, End(means[0], None), End(means[1], None), options.steps, options.path, options.scale)
     else:
-        if request.query_params:
-            raise InvalidRequest("with a JSON body every option stands in the body, none in the query")
+        refuse_query(request)
         asked = await read_json(request, InterpolateRequest)
         model = engine.select(asked.model, "generate")
         check_count(asked.steps, asked.scale, model.manifest.image.pixels, settings)
@@ -192,10 +202,10 @@ def numbers(text: str | None) -> list[float] | None:
     """`1,-0.5,2e-3` to numbers. Raises InvalidRequest for anything else."""
     if text is None:
         return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InvalidRequest("a latent in a query is numbers with commas between them") from None
+    parts = text.split(",")
+    if not all(NUMBER.fullmatch(part) for part in parts):
+        raise InvalidRequest("a latent in a query is numbers with commas between them")
+    return [float(part) for part in parts]
 
 
 def entity_tag(provenance: Provenance, form: str, asked: InterpolateQuery, start: End, end: End) -> str:

@@ -1,5 +1,6 @@
 """Around every request: an id, bounded headers, its time, and its line in the metrics. Knows no operation."""
 
+import asyncio
 import logging
 import uuid
 from time import monotonic
@@ -8,7 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import HeadersTooLarge, ServiceError, problem_of
+from app.errors import Draining, HeadersTooLarge, ServiceError, problem_of
 from app.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,12 @@ class RequestContext:
             await self._app(scope, receive, send_with_id)
         except HeadersTooLarge as error:
             await problem_of(Request(scope), error)(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            # The server's grace period is over; whoever waits is told to come back.
+            if status:
+                raise
+            over = Draining("the service is shutting down")
+            await problem_of(Request(scope), over)(scope, receive, send_with_id)
         except Exception:
             log.exception("request %s failed", request_id)
             if status:  # half of an answer is out: only the server can end it, by closing the connection

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import BODY_ERRORS, base64_png, check_count, documented, off_loop, picture, respond
-from app.api.bodies import MULTIPART, read_files, request_body, require_media_type
+from app.api.bodies import MULTIPART, read_files, refuse_repeated_names, request_body, require_media_type
 from app.api.dependencies import EngineDep, ImageWorkersDep, MetricsDep, SettingsDep, while_connected
 from app.api.negotiation import JSON, NPZ, PNG, accepts
 from app.api.schemas import (
@@ -22,7 +22,7 @@ from app.api.schemas import (
 from app.api.uploads import read_images
 from app.images import encode
 
-router = APIRouter(tags=["images"])
+router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
 
 
 @router.post(
@@ -56,11 +56,14 @@ async def reconstruct(
     metrics.images.labels(model.name, "reconstruct").inc()
     pair = encode.to_uint8(np.stack([result.image, result.reconstruction]))
     if form == JSON:
+        first, second = await off_loop(
+            lambda: [base64_png(image, asked.scale) for image in pair], pair.size * asked.scale**2, workers
+        )
         answer = ReconstructAnswer(
             **asdict(result.provenance),
             seed=asked.seed,
-            input=Png(png=base64_png(pair[0], asked.scale)),
-            reconstruction=Png(png=base64_png(pair[1], asked.scale)),
+            input=Png(png=first),
+            reconstruction=Png(png=second),
             latent=LatentParameters(mean=result.mean.tolist(), log_variance=result.log_variance.tolist()),
             errors=ReconstructionErrors(bce=result.bce, mse=result.mse, kl=result.kl),
         )

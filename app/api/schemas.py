@@ -1,8 +1,9 @@
 """What bodies and queries may hold and what answers look like. The field names are the contract."""
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.checkpoints.manifest import Capability, ImageForm
 from app.inference.latents import MAX_SEED
@@ -28,10 +29,39 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, frozen=True)
 
 
+def _plain_integer(value: object) -> object:
+    """Text of a query as an integer: ASCII digits only, none of the forms that Python's `int` also takes."""
+    if isinstance(value, str):
+        if not re.fullmatch(r"-?[0-9]{1,20}", value):
+            raise ValueError("an integer is written in digits")
+        return int(value)
+    return value
+
+
+def _plain_boolean(value: object) -> object:
+    if isinstance(value, str):
+        if value not in {"true", "false"}:
+            raise ValueError("true or false")
+        return value == "true"
+    return value
+
+
+PlainInteger = BeforeValidator(_plain_integer, json_schema_input_type=int)
+PlainBoolean = BeforeValidator(_plain_boolean, json_schema_input_type=bool)
+
+
+QuerySeed = Annotated[Seed, PlainInteger]
+
+
 class _Query(BaseModel):
     """A query string: values come as text, so numbers are read from it, but no unknown name."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+def _check_last(first: int, count: int) -> None:
+    if first + count - 1 > MAX_SEED:
+        raise ValueError("first + n - 1 is over 2^53 - 1")
 
 
 class GenerateRequest(_Strict):
@@ -47,14 +77,13 @@ class GenerateRequest(_Strict):
     scale: Scale = 1
 
     @model_validator(mode="after")
-    def _one_source(self) -> "GenerateRequest":
+    def _one_source(self) -> Self:
         if self.latents is not None:
             if self.seed is not None or self.first != 0:
                 raise ValueError("latents stand in place of seed and first")
             if self.n is not None and self.n != len(self.latents):
                 raise ValueError("n is not the number of latents")
-        if self.first + (self.n or 1) - 1 > MAX_SEED:
-            raise ValueError("first + n - 1 is over 2^53 - 1")
+        _check_last(self.first, self.count)
         return self
 
     @property
@@ -67,22 +96,22 @@ class ReconstructQuery(_Query):
     """Options of an upload to reconstruct."""
 
     model: ModelName | None = None
-    seed: Seed | None = Field(None, description="decode a sample of the posterior instead of its mean")
-    normalize: Normalize = True
-    scale: Scale = 1
+    seed: QuerySeed | None = Field(None, description="decode a sample of the posterior instead of its mean")
+    normalize: Annotated[Normalize, PlainBoolean] = True
+    scale: Annotated[Scale, PlainInteger] = 1
 
 
 class InterpolateQuery(_Query):
     """Two ends, each a seed or a latent."""
 
     model: ModelName | None = None
-    from_seed: Seed | None = Field(None, description="unset, the server draws one and tells it", examples=[1])
-    to_seed: Seed | None = Field(None, description="unset, the server draws one and tells it", examples=[2])
+    from_seed: QuerySeed | None = Field(None, description="unset, the server draws one and tells it", examples=[1])
+    to_seed: QuerySeed | None = Field(None, description="unset, the server draws one and tells it", examples=[2])
     from_latent: str | None = Field(None, max_length=65536, description="comma-separated numbers")
     to_latent: str | None = Field(None, max_length=65536, description="comma-separated numbers")
-    steps: Steps = 10
+    steps: Annotated[Steps, PlainInteger] = 10
     path: PathName = "slerp"
-    scale: Scale = 1
+    scale: Annotated[Scale, PlainInteger] = 1
 
 
 class InterpolateRequest(_Strict):
@@ -102,17 +131,17 @@ class InterpolateUploadQuery(_Query):
     """Options where the ends are two uploads."""
 
     model: ModelName | None = None
-    steps: Steps = 10
+    steps: Annotated[Steps, PlainInteger] = 10
     path: PathName = "slerp"
-    scale: Scale = 1
-    normalize: Normalize = True
+    scale: Annotated[Scale, PlainInteger] = 1
+    normalize: Annotated[Normalize, PlainBoolean] = True
 
 
 class ScoreUploadQuery(_Query):
     """Options of uploads to score."""
 
     model: ModelName | None = None
-    normalize: Normalize = True
+    normalize: Annotated[Normalize, PlainBoolean] = True
 
 
 class ScoreRequest(_Strict):
@@ -125,6 +154,11 @@ class ScoreRequest(_Strict):
     n: int = Field(1, ge=1, examples=[4])
     seed: Seed | None = Field(None, description="unset, the server draws one and tells it", examples=[7])
     first: int = Field(0, ge=0, le=MAX_SEED)
+
+    @model_validator(mode="after")
+    def _last(self) -> Self:
+        _check_last(self.first, self.n)
+        return self
 
 
 class ImageItem(BaseModel):
@@ -250,5 +284,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    code: str
+    code: str = Field(examples=["invalid_request"])
     request_id: str | None
+    errors: list[dict[str, Any]] | None = Field(None, description="location and message of each fault, with 422")
+    reasons: list[str] | None = Field(None, description="why the service is not ready")

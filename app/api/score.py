@@ -9,7 +9,15 @@ from starlette.responses import Response
 
 from app.api.answers import BODY_ERRORS, check_count, documented, respond
 from app.api.bodies import JSON as JSON_BODY
-from app.api.bodies import MULTIPART, read_files, read_json, request_body, require_media_type
+from app.api.bodies import (
+    MULTIPART,
+    read_files,
+    read_json,
+    refuse_query,
+    refuse_repeated_names,
+    request_body,
+    require_media_type,
+)
 from app.api.dependencies import EngineDep, State, StateDep, while_connected
 from app.api.negotiation import JSON, NPZ, accepts
 from app.api.schemas import ScoreAnswer, ScoreItem, ScoreRequest, ScoreUploadQuery
@@ -20,7 +28,7 @@ from app.images import encode
 from app.inference.engine import Engine, Rows
 from app.inference.latents import draw_seed, normal_rows
 
-router = APIRouter(tags=["images"])
+router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
 
 MAX_FILES = 64
 MEANING = (
@@ -53,7 +61,7 @@ async def score(
     seed, first, generator = None, 0, None
     if require_media_type(request, JSON_BODY, MULTIPART) == MULTIPART:
         model = engine.select(options.model, "discriminate")
-        files = await read_files(request, "files", MAX_FILES)
+        files = await read_files(request, "files", min(MAX_FILES, state["settings"].max_images))
         images = await read_images(
             files,
             model.manifest.image,
@@ -62,8 +70,7 @@ async def score(
             normalized=options.normalize,
         )
     else:
-        if request.query_params:
-            raise InvalidRequest("with a JSON body every option stands in the body, none in the query")
+        refuse_query(request)
         asked = await read_json(request, ScoreRequest)
         model = engine.select(asked.model, "discriminate")
         generator = generator_for(engine, model, asked.generator)

@@ -115,7 +115,7 @@ class Golden(_Part):
 
     inputs: tuple[TensorRecord, ...]
     outputs: tuple[TensorRecord, ...]
-    tolerance: float = Field(gt=0, description="largest absolute difference another machine may show")
+    tolerance: float = Field(gt=0, le=0.01, description="largest absolute difference another machine may show")
 
 
 class Manifest(_Part):
@@ -141,6 +141,18 @@ class Manifest(_Part):
             raise ValueError("archives needs a float32 entry")
         if set(self.golden) != set(self.capabilities):
             raise ValueError("golden needs one entry for each capability")
+        latent, image = (self.latent_dim,), self.image.shape
+        forms: dict[Capability, tuple[list[tuple[int, ...]], list[tuple[int, ...]]]] = {
+            "generate": ([latent], [image]),
+            "decode": ([latent], [image]),
+            "encode": ([image], [latent, latent]),
+            "discriminate": ([image], [()]),
+        }
+        for capability, golden in self.golden.items():
+            rows = {record.shape[0] if record.shape else 0 for record in (*golden.inputs, *golden.outputs)}
+            shapes = tuple([record.shape[1:] for record in side] for side in (golden.inputs, golden.outputs))
+            if len(rows) != 1 or rows == {0} or shapes != forms[capability]:
+                raise ValueError(f"golden rows of {capability} have other shapes than latent_dim and image name")
         return self
 
     @property

@@ -93,9 +93,15 @@ def load_model(manifest_file: Path, runtime: Runtime) -> Model:
         networks[capability] = network
     for capability, network in networks.items():
         check_golden(path, capability, network, manifest.golden[capability])
-    card_file = manifest_file.parent / "card.md"
-    card = card_file.read_text("utf-8") if card_file.is_file() else None
-    return Model(manifest, card, networks)
+    return Model(manifest, read_card(manifest_file.parent / "card.md"), networks)
+
+
+def read_card(path: Path) -> str | None:
+    """The Markdown of a card, None where there is none. Raises CheckpointError."""
+    try:
+        return path.read_text("utf-8") if path.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(path, f"cannot be read: {error}") from error
 
 
 def read_manifest(path: Path) -> Manifest:

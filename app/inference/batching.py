@@ -189,6 +189,7 @@ class Batcher(Generic[R, Result]):
                     raise InferenceFailed("the network gave a wrong number of rows")
             except BaseException as error:
                 # These callers fail, others do not notice. A cancelled task, too, owes them an answer.
+                log.error("a batch of %d rows failed", sum(len(rows) for _, _, rows in batch), exc_info=error)
                 cause = error if isinstance(error, Exception) else Draining("the service is shutting down")
                 for job, _, _ in batch:
                     job.fail(cause)

@@ -4,6 +4,7 @@ Knows capabilities, never families; knows nothing of HTTP or of image files.
 """
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ class Engine:
         self.runtime = runtime
         self._default = settings.default_model
         self._timeout_s = settings.request_timeout_s
-        self._workers = Workers(settings.workers)
+        self._workers = Workers(settings.workers or runtime.default_workers)
         self._batchers: dict[tuple[str, Capability], Batcher[Tensor, Outputs]] = {
             (model.name, capability): Batcher(
                 network.compute,
@@ -138,7 +139,8 @@ class Engine:
     async def score(self, model: Model, images: Rows) -> Scores:
         """What the discriminator says of images `(n, 1, height, width)` in [0, 1]."""
         (logits,) = await self._through(model, "discriminate", images)
-        probabilities = torch.sigmoid(torch.from_numpy(logits)).numpy()
+        # One by one: a vectorised sigmoid rounds the last lanes of an array differently.
+        probabilities = np.array([sigmoid(logit) for logit in logits.tolist()], dtype=np.float32)
         return Scores(self.provenance(model), logits, probabilities)
 
     def provenance(self, model: Model) -> Provenance:
@@ -178,6 +180,13 @@ def reconstruction_errors(
     m, v = mean.astype(np.float64), log_variance.astype(np.float64)
     kl = -0.5 * np.sum(1 + v - m**2 - np.exp(v))
     return float(bce), float(mse), float(kl)
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + exp(-logit)), without overflow."""
+    if logit >= 0:
+        return 1 / (1 + math.exp(-logit))
+    return math.exp(logit) / (1 + math.exp(logit))
 
 
 def _who_can(capable: list[Model]) -> str:

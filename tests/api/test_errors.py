@@ -1,5 +1,7 @@
 """Faults that belong to no single operation: types, sizes, paths, methods, and faults of our own."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from app import errors
@@ -29,6 +31,26 @@ def test_json_is_not_read_where_files_are_wanted(client):
 
 
 @pytest.mark.parametrize("path", ["/generate", "/interpolate", "/score"])
+def test_options_beside_a_json_body_are_refused(client, path):
+    problem_of(client.post(path, params={"n": 3}, json={}), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("path", ["/reconstruct", "/interpolate", "/score"])
+def test_an_option_given_twice_is_refused(client, digit, path):
+    answer = client.post(f"{path}?model=vae&model=gan", files={"file": digit})
+    problem_of(answer, 422, "invalid_request")
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "nonsense", "utf-16"])
+def test_an_odd_charset_of_a_form_is_no_fault_of_ours(client, charset):
+    body = b'--B\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\nx\r\n--B--\r\n'
+    content_type = f"multipart/form-data; boundary=B; charset={charset}"
+    answer = client.post("/reconstruct", content=body, headers={"Content-Type": content_type})
+    assert answer.status_code == 422
+    assert answer.json()["code"] in {"invalid_request", "invalid_image"}
+
+
+@pytest.mark.parametrize("path", ["/generate", "/interpolate", "/score"])
 def test_a_json_body_over_the_limit_is_refused(client, path):
     body = b" " * (16 * 1024 + 1)
     answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
@@ -49,11 +71,14 @@ def test_a_path_that_is_no_route_is_not_found(client, path):
     problem_of(client.post(path, json={}, follow_redirects=False), 404, "not_found")
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/generate"), ("DELETE", "/models"), ("PUT", "/score")])
-def test_a_method_that_a_route_does_not_have_is_refused_naming_those_it_has(client, method, path):
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("GET", "/generate", "POST"), ("DELETE", "/models/vae", "GET"), ("PUT", "/interpolate", "GET, POST")],
+)
+def test_a_method_that_a_route_does_not_have_is_refused_naming_those_it_has(client, method, path, allowed):
     answer = client.request(method, path)
     problem_of(answer, 405, "method_not_allowed")
-    assert answer.headers["allow"]
+    assert answer.headers["allow"] == allowed
 
 
 @pytest.mark.parametrize("path", POSTS)
@@ -90,11 +115,15 @@ def test_a_fault_of_our_own_is_a_500_that_tells_nothing_of_the_inside(monkeypatc
 
 
 def test_rows_over_the_queue_bound_are_refused_with_a_time_to_come_back():
-    with serving(max_queued_rows=4) as client:
-        answer = client.post("/generate", json={"n": 5})
-        problem_of(answer, 503, "overloaded")
-        assert answer.headers["retry-after"] == "1"
-        assert client.post("/generate", json={"n": 4}).status_code == 200
+    with serving(max_queued_rows=16, max_images=16, max_batch_rows=1, workers=1) as client:
+        with ThreadPoolExecutor(32) as callers:
+            answers = list(callers.map(lambda _: client.post("/generate", json={"n": 16}), range(32)))
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert 0 < len(refused) < 32
+        for answer in refused:
+            problem_of(answer, 503, "overloaded")
+            assert answer.headers["retry-after"] == "1"
+        assert client.post("/generate", json={"n": 16}).status_code == 200
 
 
 def test_a_missed_deadline_is_a_504():

@@ -85,7 +85,7 @@ def test_draining_refuses_new_requests_and_is_not_ready():
     with listening(app) as client:
         assert readiness.ended.wait(60)
         readiness.drain()
-        assert problem_of(client.get("/readyz"), 503, "not_ready")["reasons"] == ["shutting down"]
+        assert problem_of(client.get("/readyz"), 503, "draining")["reasons"] == ["shutting down"]
         problem_of(client.post("/generate", json={}), 503, "draining")
         assert client.get("/livez").status_code == 200
 

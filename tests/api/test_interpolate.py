@@ -143,6 +143,13 @@ def test_post_walks_between_two_uploads_in_each_form(client, accept):
         {"model": "vae", "to_latent": "nan," * 15 + "0"},
         {"model": "vae", "to_latent": "inf," * 15 + "0"},
         {"scale": 0},
+        {"from_seed": "1_000"},
+        {"from_seed": "1.0"},
+        {"from_seed": " 1 "},
+        {"from_seed": "\u0661"},
+        {"steps": "2.0"},
+        {"model": "vae", "to_latent": "1_0" + ",0" * 15},
+        {"model": "vae", "to_latent": "\u0661" + ",0" * 15},
     ],
 )
 def test_a_bad_parameter_is_refused(client, params):

@@ -149,7 +149,9 @@ def test_a_text_field_beside_the_file_is_refused(client, digit):
     problem_of(answer, 422, "invalid_request")
 
 
-@pytest.mark.parametrize("params", [{"seed": -1}, {"normalize": "perhaps"}, {"scale": 99}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    "params", [{"seed": -1}, {"normalize": "perhaps"}, {"normalize": "yes"}, {"scale": 99}, {"unknown": 1}]
+)
 def test_a_bad_parameter_is_refused(client, digit, params):
     problem_of(ask(client, digit, **params), 422, "invalid_request")
 

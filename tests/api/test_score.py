@@ -94,6 +94,7 @@ def test_real_digits_score_above_noise(client):
         {"seed": -1},
         {"seed": 2**53},
         {"first": -1},
+        {"first": 2**53 - 1, "n": 2},
         {"unknown": 1},
         {"files": []},
         [],

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def runtime() -> Runtime:
-    return Runtime("cpu", 0)
+    return Runtime("cpu")
 
 
 @pytest.fixture
@@ -209,12 +209,38 @@ def test_an_archive_that_computes_something_else_is_refused(runtime, checkpoint,
     assert cause in text
 
 
-def test_golden_rows_that_hold_another_shape_than_they_say_are_refused(runtime, checkpoint):
+def set_golden(field: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def edit(manifest: dict[str, Any]) -> None:
-        manifest["golden"]["encode"]["inputs"][0]["shape"] = [3, 1, 28, 28]
+        for record in (*manifest["golden"]["encode"]["inputs"], *manifest["golden"]["encode"]["outputs"]):
+            record[field] = value
 
+    return edit
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        set_golden("shape", []),
+        set_golden("shape", [0, 1, 28, 28]),
+        set_golden("shape", [4, 784]),
+        lambda manifest: manifest.update(latent_dim=17),
+        lambda manifest: manifest["image"].update(shape=[1, 14, 14]),
+        lambda manifest: manifest["golden"]["generate"].update(tolerance=1e308),
+    ],
+)
+def test_golden_rows_that_do_not_fit_the_rest_of_the_manifest_are_refused(runtime, checkpoint, edit):
     change(checkpoint, edit)
+    assert "vae/manifest.json: " in failure(checkpoint, runtime)
+
+
+def test_golden_rows_that_hold_another_number_of_values_than_they_say_are_refused(runtime, checkpoint):
+    change(checkpoint, set_golden("data", "AAAA"))
     assert "encode fails on its golden rows" in failure(checkpoint, runtime)
+
+
+def test_a_card_that_is_no_text_is_named(runtime, checkpoint):
+    (checkpoint / "card.md").write_bytes(b"\xff\xfe")
+    assert "vae/card.md: cannot be read" in failure(checkpoint, runtime)
 
 
 def test_a_checkpoint_without_a_card_loads(runtime, checkpoint):

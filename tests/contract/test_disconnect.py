@@ -26,7 +26,7 @@ def wait_for(condition, client: httpx.Client) -> str:
 
 
 def test_rows_of_a_caller_that_hung_up_are_never_computed():
-    with serving(max_batch_rows=1) as client:
+    with serving(max_batch_rows=1, workers=1) as client:
         address = (client.base_url.host, client.base_url.port)
         with socket.create_connection(address) as caller:
             caller.sendall(CALL)
@@ -38,3 +38,13 @@ def test_rows_of_a_caller_that_hung_up_are_never_computed():
         page = client.get("/metrics").text
         assert metric(page, "digits_batch_rows_sum", **NETWORK) < 256
         assert metric(page, "digits_images_total", model="gan", operation="generate") == 1
+
+
+def test_a_caller_that_hangs_up_within_its_body_is_no_fault_of_ours(caplog):
+    with serving() as client:
+        address = (client.base_url.host, client.base_url.port)
+        with socket.create_connection(address) as caller:
+            caller.sendall(CALL[:-10])
+        page = wait_for(lambda page: metric(page, "digits_rejections_total", code="caller_gone") == 1, client)
+        assert metric(page, "digits_rejections_total", code="internal_error") == 0
+    assert "Traceback" not in caplog.text

@@ -76,6 +76,12 @@ def test_an_absent_device_ends_the_process_with_status_1():
     assert "Traceback" not in log
 
 
+def test_settings_that_contradict_each_other_end_the_process_with_status_2():
+    status, log = end(start(free_port(), max_queued_rows="16"))
+    assert status == 2
+    assert "DIGITS_MAX_QUEUED_ROWS is below DIGITS_MAX_IMAGES" in log
+
+
 def test_a_bad_setting_ends_the_process_with_status_2_naming_it():
     status, log = end(start(free_port(), max_images="many"))
     assert status == 2
@@ -86,5 +92,37 @@ def test_a_bad_setting_ends_the_process_with_status_2_naming_it():
 def test_a_port_in_use_ends_the_process_with_a_status():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         status, log = end(start(taken.getsockname()[1]))
-    assert status != 0
-    assert "address already in use" in log
+    assert status == 1
+    assert "cannot start: nothing can listen at DIGITS_HOST=127.0.0.1 DIGITS_PORT=" in log
+
+
+def test_an_address_that_is_none_ends_the_process_with_status_1():
+    status, log = end(start(free_port(), host="256.0.0.1"))
+    assert status == 1
+    assert "cannot start: nothing can listen at DIGITS_HOST=256.0.0.1" in log
+
+
+def test_an_empty_setting_is_an_unset_one():
+    with running(default_model="", max_images="") as service:
+        assert httpx.post(f"{service.url}/generate", json={}).status_code == 200
+
+
+def test_whoever_still_waits_when_the_grace_is_over_is_told_to_come_back():
+    with running(max_batch_rows="1", shutdown_grace_s="1", workers="1") as service, ThreadPoolExecutor(16) as callers:
+
+        def ask() -> httpx.Response:
+            return httpx.post(f"{service.url}/generate", json={"model": "gan", "n": 256}, timeout=60)
+
+        asked = [callers.submit(ask) for _ in range(16)]
+        while accepted(service.url) < 16:
+            pass
+        service.process.send_signal(signal.SIGTERM)
+        answers = [answer.result() for answer in asked]
+        assert service.process.wait(30) == 0
+    late = [answer for answer in answers if answer.status_code != 200]
+    assert late
+    for answer in late:
+        assert answer.status_code == 503
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["retry-after"] == "1"
+        assert answer.json()["code"] == "draining"

