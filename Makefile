@@ -24,7 +24,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# About an hour and a half on two cores, minutes on a GPU. --resume goes on after the last finished epoch.
+# More than an hour on two cores. `python -m training train ... --resume` goes on after the last finished epoch.
 train: $(VENV)/.installed-train
 	$(BIN)/python -m training train vae
 	$(BIN)/python -m training train gan

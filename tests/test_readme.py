@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from app.checkpoints.manifest import Manifest
 from app.main import create_app
 from app.settings import Settings
 from tests.api.reading import arrays, frames, image
@@ -28,6 +29,16 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f"`{field.default}`"
         lines.append(f"| `DIGITS_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)
+
+
+def quality_table() -> str:
+    lines = ["| model | figure | value | floor | ceiling | unit |", "| --- | --- | --- | --- | --- | --- |"]
+    for path in sorted((ROOT / "models").glob("*/manifest.json")):
+        manifest = Manifest.model_validate_json(path.read_bytes())
+        for name, figure in manifest.quality.figures.items():
+            numbers = f"{figure.value:.3f} | {figure.floor:.3f} | {figure.ceiling:.3f}"
+            lines.append(f"| `{manifest.name}` | {name.replace('_', ' ')} | {numbers} | {figure.unit} |")
     return "\n".join(lines)
 
 
@@ -57,6 +68,10 @@ def test_the_endpoint_table_is_the_openapi_page():
 
 def test_the_settings_table_is_that_of_the_code():
     assert f"<!-- settings: begin -->\n{settings_table()}\n<!-- settings: end -->" in README
+
+
+def test_the_quality_table_is_that_of_the_shipped_manifests():
+    assert f"<!-- quality: begin -->\n{quality_table()}\n<!-- quality: end -->" in README
 
 
 def test_every_file_of_the_tree_exists():
