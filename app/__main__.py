@@ -48,9 +48,15 @@ class Server(uvicorn.Server):
         self.readiness.drain()
         super().handle_exit(sig, frame)
 
+    async def main_loop(self) -> None:
+        """Serve until told to end, or not at all where loading failed before the server listened."""
+        self.should_exit = self.should_exit or self.load_failed
+        await super().main_loop()
+
     def _end(self) -> None:
         self.load_failed = True
-        self.should_exit = True
+        # Told to end before it has started, uvicorn leaves without ending the lifespan.
+        self.should_exit = self.started
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -83,7 +84,8 @@ async def read_files(request: Request, field: str, max_files: int) -> list[bytes
             if not files or len(files) != len(form.multi_items()):
                 raise InvalidRequest(wanted)
             return [await file.read() for file in files if isinstance(file, UploadFile)]
-    except (HTTPException, UnicodeError) as error:  # how Starlette tells of a body that its parser refused
+    except (HTTPException, FormParserError, UnicodeError) as error:
+        # How Starlette, by its version, tells of a body that its parser refused.
         raise InvalidRequest(wanted) from error
 
 
