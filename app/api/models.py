@@ -42,7 +42,7 @@ async def list_models(engine: EngineDep, settings: SettingsDep) -> ModelList:
     summary="Show a model's manifest and card",
     responses=documented(errors=(404, 406, 422, 500, 503)),
 )
-async def describe_model(engine: EngineDep, name: Annotated[str, Path(max_length=64)]) -> ModelDetail:
+async def describe_model(engine: EngineDep, name: Annotated[str, Path(max_length=64, examples=["vae"])]) -> ModelDetail:
     """Where the weights come from, how good they are and under which protocol that was measured."""
     if name not in engine.models:
         raise ModelNotFound(f"no such model; there are: {', '.join(engine.models)}")

@@ -9,7 +9,7 @@ from app.checkpoints.manifest import Capability, ImageForm
 from app.inference.latents import MAX_SEED
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-ModelName = Annotated[str, Field(min_length=1, max_length=64)]
+ModelName = Annotated[str, Field(min_length=1, max_length=64, examples=["vae"])]
 Latent = Annotated[list[float], Field(min_length=1, max_length=4096)]
 Scale = Annotated[int, Field(ge=1, le=16, description="enlarges PNGs by whole pixels")]
 Steps = Annotated[int, Field(ge=2, description="images from end to end, both ends counted")]
@@ -164,7 +164,7 @@ class ScoreRequest(_Strict):
 class ImageItem(BaseModel):
     """One generated image."""
 
-    index: int
+    index: int = Field(examples=[0])
     png: str = Field(description="base64")
 
 
@@ -177,15 +177,17 @@ class Png(BaseModel):
 class _Answer(BaseModel):
     """What every answer names."""
 
-    model: str
-    digest: str = Field(description="SHA-256 of the archive")
-    runtime: str = Field(description="hash of precision, processor model, device and library versions")
+    model: str = Field(examples=["vae"])
+    digest: str = Field(description="SHA-256 of the archive", examples=["f12893a7ee89" + 52 * "0"])
+    runtime: str = Field(
+        description="hash of precision, processor model, device and library versions", examples=["0ade62aaf36e2d53"]
+    )
 
 
 class GenerateAnswer(_Answer):
     """Images with the seed that was used, null where the caller gave latents."""
 
-    seed: int | None
+    seed: int | None = Field(examples=[7])
     images: list[ImageItem]
 
 
@@ -227,9 +229,9 @@ class InterpolateAnswer(_Answer):
 class ScoreItem(BaseModel):
     """One image's score."""
 
-    index: int
-    logit: float
-    probability: float = Field(description="the logit's sigmoid")
+    index: int = Field(examples=[0])
+    logit: float = Field(examples=[1.54])
+    probability: float = Field(description="the logit's sigmoid", examples=[0.82])
 
 
 class ScoreAnswer(_Answer):
@@ -244,8 +246,8 @@ class ScoreAnswer(_Answer):
 class ModelSummary(BaseModel):
     """A model in the list."""
 
-    name: str
-    family: str
+    name: str = Field(examples=["vae"])
+    family: str = Field(examples=["vae"])
     capabilities: list[Capability]
     digest: str
     latent_dim: int
@@ -270,7 +272,7 @@ class RuntimeFacts(BaseModel):
 class ModelDetail(BaseModel):
     """A model's manifest (without its golden rows) and card."""
 
-    name: str
+    name: str = Field(examples=["vae"])
     digest: str
     runtime: RuntimeFacts
     manifest: dict[str, Any]
@@ -288,3 +290,16 @@ class Problem(BaseModel):
     request_id: str | None
     errors: list[dict[str, Any]] | None = Field(None, description="location and message of each fault, with 422")
     reasons: list[str] | None = Field(None, description="why the service is not ready")
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(BaseModel):
+    """The service takes requests."""
+
+    status: Literal["ready"] = "ready"
+    models: list[str] = Field(examples=[["gan", "vae"]])

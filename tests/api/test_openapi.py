@@ -47,6 +47,22 @@ def test_a_body_is_described_with_its_types(page, path):
         assert body["schema"]["properties"]
 
 
+def resolved(page, part):
+    """A part of the page with its references filled in."""
+    if isinstance(part, dict):
+        if "$ref" in part:
+            return resolved(page, page["components"]["schemas"][part["$ref"].rsplit("/", 1)[1]])
+        return {name: resolved(page, value) for name, value in part.items()}
+    return [resolved(page, value) for value in part] if isinstance(part, list) else part
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_operation_has_examples(page, path, method):
+    operation = page["paths"][path][method]
+    shown = resolved(page, operation["responses"]["200"])
+    assert any(word in str(shown) for word in ("'example'", "'examples'", "'const'"))
+
+
 def test_json_bodies_and_queries_have_examples(page):
     properties = page["paths"]["/generate"]["post"]["requestBody"]["content"]["application/json"]["schema"][
         "properties"
