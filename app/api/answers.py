@@ -19,7 +19,7 @@ from app.settings import Settings
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
-# Encoding fewer pixels than this takes less than a millisecond: cheaper than another thread.
+# About a dozen digits: fewer cost less to encode than to hand to another thread.
 PIXELS_ON_THE_LOOP = 10_000
 
 
