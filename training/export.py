@@ -73,19 +73,7 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
             digest=dataset.digest,
             train_images=len(dataset.train_images[: config.train_images]),
         ),
-        training=TrainingRecord(
-            config=portable(config),
-            seed=config.seed,
-            epochs=len(history),
-            parameters={name: count_parameters(part) for name, part in eager.named_children()},
-            losses={name: value for name, value in history[-1].items() if name != "epoch"},
-            versions={
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            },
-            source_commit=source_commit(),
-        ),
+        training=training_record(config, eager, history),
         quality=evaluate(archive, tuple(golden), learner.latent_dim, dataset, config.seed),
         golden=golden,
     )
@@ -99,6 +87,23 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
         if old.name != file:
             old.unlink()
     return directory
+
+
+def training_record(config: TrainConfig, eager: nn.Module, history: list[dict[str, float]]) -> TrainingRecord:
+    """What it takes to train the same again, and what came of it."""
+    return TrainingRecord(
+        config=portable(config),
+        seed=config.seed,
+        epochs=len(history),
+        parameters={name: count_parameters(part) for name, part in eager.named_children()},
+        losses={name: value for name, value in history[-1].items() if name != "epoch"},
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        source_commit=source_commit(),
+    )
 
 
 def script(module: nn.Module) -> tuple[bytes, nn.Module]:
