@@ -47,7 +47,7 @@ class GanConfig(TrainConfig):
 
     family: Literal["gan"] = "gan"
     name: str = Field("gan", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    epochs: int = Field(12, ge=1, description="one generator step for each batch of the data")
+    epochs: int = Field(14, ge=1, description="one generator step for each batch of the data")
     generator_learning_rate: float = Field(2e-4, gt=0)
     discriminator_learning_rate: float = Field(1e-3, gt=0)
     discriminator_steps: int = Field(3, ge=1, description="for each generator step")
