@@ -9,6 +9,7 @@ from types import FrameType
 import uvicorn
 from pydantic import ValidationError
 
+from app.api.middleware import MAX_HEADER_BYTES
 from app.main import create_app
 from app.readiness import Readiness
 from app.settings import Settings
@@ -16,7 +17,6 @@ from app.settings import Settings
 log = logging.getLogger("app")
 
 KEEP_ALIVE_S = 30
-MAX_HEADER_BYTES = 32 * 1024
 
 
 class Server(uvicorn.Server):

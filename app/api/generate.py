@@ -12,7 +12,8 @@ from app.api.answers import BODY_ERRORS, check_count, documented, image_items, o
 from app.api.bodies import json_body, request_body
 from app.api.dependencies import EngineDep, ImageWorkersDep, MetricsDep, SettingsDep, while_connected
 from app.api.negotiation import JSON, NPZ, PNG, accepts
-from app.api.schemas import GenerateAnswer, GenerateRequest
+from app.api.requests import GenerateRequest
+from app.api.schemas import GenerateAnswer
 from app.images import encode
 from app.inference.engine import latent_rows
 from app.inference.latents import draw_seed, normal_rows

@@ -37,13 +37,8 @@ from app.api.dependencies import (
     while_connected,
 )
 from app.api.negotiation import APNG, JSON, NPZ, PNG, accepts
-from app.api.schemas import (
-    InterpolateAnswer,
-    InterpolateQuery,
-    InterpolateRequest,
-    InterpolateUploadQuery,
-    PathName,
-)
+from app.api.requests import InterpolateQuery, InterpolateRequest, InterpolateUploadQuery, PathName
+from app.api.schemas import InterpolateAnswer
 from app.api.uploads import read_images
 from app.checkpoints.store import Model
 from app.errors import InvalidRequest

@@ -12,13 +12,8 @@ from app.api.answers import BODY_ERRORS, base64_png, check_count, documented, of
 from app.api.bodies import MULTIPART, read_files, refuse_repeated_names, request_body, require_media_type
 from app.api.dependencies import EngineDep, ImageWorkersDep, MetricsDep, SettingsDep, while_connected
 from app.api.negotiation import JSON, NPZ, PNG, accepts
-from app.api.schemas import (
-    LatentParameters,
-    Png,
-    ReconstructAnswer,
-    ReconstructionErrors,
-    ReconstructQuery,
-)
+from app.api.requests import ReconstructQuery
+from app.api.schemas import LatentParameters, Png, ReconstructAnswer, ReconstructionErrors
 from app.api.uploads import read_images
 from app.images import encode
 

@@ -20,7 +20,8 @@ from app.api.bodies import (
 )
 from app.api.dependencies import EngineDep, State, StateDep, while_connected
 from app.api.negotiation import JSON, NPZ, accepts
-from app.api.schemas import ScoreAnswer, ScoreItem, ScoreRequest, ScoreUploadQuery
+from app.api.requests import ScoreRequest, ScoreUploadQuery
+from app.api.schemas import ScoreAnswer, ScoreItem
 from app.api.uploads import read_images, to_unit
 from app.checkpoints.store import Model
 from app.errors import InvalidRequest
