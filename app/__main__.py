@@ -1,15 +1,20 @@
-"""`python -m app`: settings to a server with its limits, timeouts and drain."""
+"""`python -m app`: settings to a server with its limits, timeouts and drain, or to a calibration."""
 
+import argparse
 import logging
 import signal
 import sys
 import warnings
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from pydantic import ValidationError
 
+from app import calibrate
 from app.api.middleware import MAX_HEADER_BYTES
+from app.checkpoints.store import CheckpointError
+from app.inference.machine import DeviceUnavailable
 from app.main import create_app
 from app.readiness import Readiness
 from app.settings import Settings
@@ -17,6 +22,8 @@ from app.settings import Settings
 log = logging.getLogger("app")
 
 KEEP_ALIVE_S = 30
+# In the working directory; what `calibrate` writes and every start reads.
+SETTINGS_FILE = Path("digits.env")
 
 
 class Server(uvicorn.Server):
@@ -60,15 +67,41 @@ class Server(uvicorn.Server):
 
 
 def main() -> int:
-    """Serve until told to end. The exit status: 0; 1 where models or address cannot be had; 2 for bad settings."""
+    """Serve until told to end, or calibrate; 0, 1 where something cannot be had, 2 for bad settings or arguments."""
+    parser = argparse.ArgumentParser(prog="python -m app", description="Serve the checkpoints in DIGITS_MODELS_DIR.")
+    actions = parser.add_subparsers(dest="action", metavar="calibrate")
+    actions.add_parser("calibrate", help=f"measure how this machine computes best and write it to {SETTINGS_FILE}")
+    action = parser.parse_args().action
     try:
-        settings = Settings()
+        settings = Settings(_env_file=SETTINGS_FILE)
     except ValidationError as error:
         for item in error.errors(include_input=False):
             name = "".join(f"DIGITS_{part}: ".upper() for part in item["loc"])
             print(f"{name}{item['msg']}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return run_calibration(settings) if action == "calibrate" else serve(settings)
+
+
+def run_calibration(settings: Settings) -> int:
+    """Measure, show, write; the exit status."""
+    measurements = []
+    try:
+        for one in calibrate.measure(settings):
+            measurements.append(one)
+            print(".", end="", flush=True)
+        print(f"\nimages a second of each model, by rows of a batch:\n{calibrate.table(measurements)}")
+        workers, rows = calibrate.best(measurements)
+        calibrate.write(SETTINGS_FILE, workers, rows)
+    except (CheckpointError, DeviceUnavailable, OSError) as error:
+        log.error("cannot calibrate: %s", error)
+        return 1
+    print(f"wrote DIGITS_WORKERS={workers} and DIGITS_MAX_BATCH_ROWS={rows} to {SETTINGS_FILE}")
+    return 0
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to end; the exit status."""
     # Pillow warns of oddities in uploads, which are the caller's business and would fill the log.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     # uvicorn raises the signal that ended it once more, under the handler it found. Ending when told is no error.

@@ -14,7 +14,8 @@ from app.api.middleware import RequestContext
 from app.checkpoints.store import CheckpointError, load_models
 from app.errors import install_error_handlers
 from app.inference.engine import Engine
-from app.inference.runtime import DeviceUnavailable, Runtime
+from app.inference.machine import DeviceUnavailable
+from app.inference.runtime import Runtime
 from app.metrics import Metrics
 from app.readiness import Readiness
 from app.settings import Settings
@@ -83,7 +84,7 @@ async def _load(
     """Load, check and warm up every model off the event loop, then become ready."""
     started = monotonic()
     try:
-        runtime = await asyncio.to_thread(Runtime, settings.device)
+        runtime = await asyncio.to_thread(Runtime, settings.device, settings.precision)
         loaded = await asyncio.to_thread(load_models, settings.models_dir, runtime, settings.max_batch_rows)
         if settings.default_model is not None and settings.default_model not in loaded:
             cause = f"holds no model {settings.default_model}, which DIGITS_DEFAULT_MODEL names"
@@ -95,7 +96,7 @@ async def _load(
         log.exception("cannot start")
     else:
         for model in loaded.values():
-            labels = (model.name, model.manifest.family, model.manifest.digest, runtime.id)
+            labels = (model.name, model.manifest.family, model.digest, model.precision, model.runtime_id)
             metrics.model_info.labels(*labels).set(1)
         readiness.loaded(engine)
         names = ", ".join(loaded)

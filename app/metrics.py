@@ -62,7 +62,7 @@ class Metrics:
         self.model_info = Gauge(
             "digits_model_info",
             "1 for each model that serves.",
-            ("model", "family", "digest", "runtime"),
+            ("model", "family", "digest", "precision", "runtime"),
             registry=registry,
         )
         self.ready = Gauge("digits_ready", "1 while the service takes requests.", registry=registry)

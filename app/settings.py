@@ -19,6 +19,10 @@ class Settings(BaseSettings):
         None, description="model that serves where a request names none; unset, the first capable one by name"
     )
     device: str = Field("auto", description="auto (CUDA, else CPU), cpu, cuda, cuda:1, ...")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="float32, bfloat16 (of the models that ship it), auto (that where the device computes in it)",
+    )
     workers: int = Field(0, ge=0, le=256, description="forward passes at the same time; 0 is one a core, or 1 on a GPU")
     max_batch_rows: int = Field(64, ge=1, le=4096, description="rows of one forward pass")
     max_queued_rows: int = Field(

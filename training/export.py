@@ -6,23 +6,28 @@ successor will show.
 
 import hashlib
 import io
+import logging
 import platform
 import subprocess
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from app.checkpoints.manifest import (
+    PIXEL_BOUND,
     Archive,
     Capability,
     DatasetUsed,
+    Deviation,
     Golden,
     ImageForm,
     Manifest,
     Normalization,
+    Precision,
     TensorRecord,
     TrainingRecord,
 )
@@ -33,7 +38,10 @@ from training.evaluation.held_out import evaluate
 from training.families.family import Learner
 from training.files import write_atomically
 
+log = logging.getLogger(__name__)
+
 GOLDEN_ROWS = 4
+DEVIATION_IMAGES = 8192
 # float32 sums taken in another order, through a dozen layers; images are in [0, 1], logits around 10.
 GOLDEN_TOLERANCE: dict[Capability, float] = {
     "generate": 1e-4,
@@ -48,18 +56,27 @@ class ExportMismatch(Exception):
 
 
 def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: list[dict[str, float]]) -> Path:
-    """Write `models_dir/name`: the archive, its manifest, a card and samples. Gives the directory.
+    """Write `models_dir/name`: an archive a precision, their manifest, a card and samples. Gives the directory.
 
-    The archive is scripted, reloaded and compared with the eager network first; its quality is
-    measured on the reloaded form, which is the one that ships. Replacing the manifest is the switch.
+    What ships is the fast form of the trained network. It is scripted, reloaded and compared with the
+    textbook form first; quality is measured on the reloaded float32 archive. A bfloat16 archive ships where
+    its images are within PIXEL_BOUND of those of the float32 one. Replacing the manifest is the switch.
     Raises ExportMismatch, and OSError on a full disk: until the switch the previous checkpoint is
     untouched, from then on the new one is whole and only its card or its samples may be old.
     """
     eager = learner.archive().cpu().to(memory_format=torch.contiguous_format).eval()
-    content, archive = script(eager)
+    content, archive = script(learner.fast_archive(eager, torch.float32))
     golden = golden_cases(eager, archive, learner.latent_dim, dataset)
-    digest = hashlib.sha256(content).hexdigest()
-    file = f"{config.name}-{digest[:12]}.pt"
+    archives: dict[Precision, Archive] = {"float32": described(config.name, content)}
+    contents: dict[Precision, bytes] = {"float32": content}
+    content, lower = script(learner.fast_archive(eager, torch.bfloat16))
+    largest, mean = deviation(archive, lower, learner.latent_dim, config.seed)
+    if largest <= PIXEL_BOUND:
+        measured = Deviation(images=DEVIATION_IMAGES, largest=largest, mean=mean)
+        archives["bfloat16"] = described(config.name, content, measured)
+        contents["bfloat16"] = content
+    else:
+        log.info("no bfloat16 archive: a pixel differs by %.2f/255, 2 are allowed", 255 * largest)
     manifest = Manifest(
         name=config.name,
         family=config.family,
@@ -67,7 +84,7 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
         latent_dim=learner.latent_dim,
         image=ImageForm(shape=(1, 28, 28), normalization=Normalization(box=20)),
         classes=tuple(str(digit) for digit in range(10)),
-        archives={"float32": Archive(file=file, digest=digest, bytes=len(content))},
+        archives=archives,
         dataset=DatasetUsed(
             name=dataset.name,
             digest=dataset.digest,
@@ -79,14 +96,36 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
     )
     directory = config.models_dir / config.name
     samples = report.sample_grid(archive, learner.latent_dim, config.seed)
-    write_atomically(directory / file, content)
+    for precision, described_archive in archives.items():
+        write_atomically(directory / described_archive.file, contents[precision])
     write_atomically(directory / "manifest.json", manifest.model_dump_json(indent=2).encode() + b"\n")
     write_atomically(directory / "samples.png", samples)
     write_atomically(directory / "card.md", report.card(manifest).encode())
     for old in directory.glob("*.pt"):
-        if old.name != file:
+        if old.name not in {current.file for current in archives.values()}:
             old.unlink()
     return directory
+
+
+def described(name: str, content: bytes, deviation: Deviation | None = None) -> Archive:
+    """What the manifest says of an archive; its file's name holds its digest."""
+    digest = hashlib.sha256(content).hexdigest()
+    return Archive(file=f"{name}-{digest[:12]}.pt", digest=digest, bytes=len(content), deviation=deviation)
+
+
+@torch.no_grad()
+def deviation(reference: Any, lower: Any, latent_dim: int, seed: int) -> tuple[float, float]:
+    """The largest and the mean difference of pixels between two archives, over DEVIATION_IMAGES images.
+
+    Both are NaN when a pixel is.
+    """
+    source = torch.Generator().manual_seed(seed)
+    largest, total = torch.zeros(()), torch.zeros((), dtype=torch.float64)
+    for latents in torch.split(torch.randn(DEVIATION_IMAGES, latent_dim, generator=source), 64):
+        difference = (lower.generate(latents) - reference.generate(latents)).abs()
+        largest = torch.maximum(largest, difference.max())
+        total += difference.mean(dim=(1, 2, 3), dtype=torch.float64).sum()
+    return float(largest), float(total / DEVIATION_IMAGES)
 
 
 def training_record(config: TrainConfig, eager: nn.Module, history: list[dict[str, float]]) -> TrainingRecord:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from app.checkpoints.manifest import Manifest
+from app.checkpoints.manifest import Archive, Manifest
 from training.config import TrainConfig
 from training.families.family import Learner
 from training.files import write_atomically
@@ -72,7 +72,10 @@ def grid_png(images: Tensor, columns: int, scale: int = 2) -> bytes:
 
 def card(manifest: Manifest) -> str:
     """The model card as Markdown, all of it from the manifest."""
-    archive = manifest.archives["float32"]
+    archives = "\n".join(
+        f"| {precision} | `{archive.file}` | {archive.bytes:,} | {deviation_text(archive)} | `{archive.digest}` |"
+        for precision, archive in manifest.archives.items()
+    )
     record = manifest.training
     figures = "\n".join(
         f"| {name.replace('_', ' ')} | {figure.value:.3f} | {figure.floor:.3f} | {figure.ceiling:.3f} | {figure.unit} |"
@@ -83,8 +86,8 @@ def card(manifest: Manifest) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record.versions.items())
     return f"""# {manifest.name}
 
-A `{manifest.family}` trained on {manifest.dataset.name} ({manifest.dataset.train_images:,} images), exported as
-`{archive.file}` ({archive.bytes:,} bytes). Capabilities: {", ".join(manifest.capabilities)}.
+A `{manifest.family}` trained on {manifest.dataset.name} ({manifest.dataset.train_images:,} images).
+Capabilities: {", ".join(manifest.capabilities)}.
 
 ![samples of fixed noise](samples.png)
 
@@ -96,11 +99,23 @@ Lower is better. The floor is what a perfect model would get, the ceiling what a
 | --- | --- | --- | --- | --- |
 {figures}
 
+## Archives
+
+| precision | file | bytes | largest difference of a pixel from float32 | SHA-256 |
+| --- | --- | --- | --- | --- |
+{archives}
+
 ## Training
 
 - {record.epochs} epochs, seed {record.seed}; parameters: {parameters}
 - settings: {settings}
 - made with {versions}, source {record.source_commit}
-- archive SHA-256 `{archive.digest}`
 - dataset SHA-256 `{manifest.dataset.digest}`
 """
+
+
+def deviation_text(archive: Archive) -> str:
+    """How far an archive's images are from those of the float32 one."""
+    if archive.deviation is None:
+        return "0"
+    return f"{255 * archive.deviation.largest:.2f}/255 over {archive.deviation.images:,} images"

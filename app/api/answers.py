@@ -30,6 +30,7 @@ def respond(
     named = {
         "X-Model": provenance.model,
         "X-Model-Digest": provenance.digest,
+        "X-Precision": provenance.precision,
         "X-Runtime": provenance.runtime,
         "Vary": "Accept",
     }
@@ -88,7 +89,7 @@ def documented(*forms: str, errors: tuple[int, ...] = (), seeded: bool = False) 
     }
     names = ["X-Request-Id"]
     if forms:
-        names += ["X-Model", "X-Model-Digest", "X-Runtime", "X-Seed"]
+        names += ["X-Model", "X-Model-Digest", "X-Precision", "X-Runtime", "X-Seed"]
     if seeded:
         names += ["X-From-Seed", "X-To-Seed", "ETag"]
     headers = {name: {"schema": {"type": "string"}} for name in names}

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path
 from app.api.answers import documented
 from app.api.dependencies import EngineDep, SettingsDep
 from app.api.negotiation import JSON, accepts
-from app.api.schemas import ModelDetail, ModelList, ModelSummary, RuntimeFacts
+from app.api.schemas import Guarantee, ModelDetail, ModelList, ModelSummary, RuntimeFacts
 from app.errors import ModelNotFound
 
 router = APIRouter(tags=["models"], dependencies=[Depends(accepts(JSON))])
@@ -26,7 +26,8 @@ async def list_models(engine: EngineDep, settings: SettingsDep) -> ModelList:
             name=model.name,
             family=model.manifest.family,
             capabilities=list(model.manifest.capabilities),
-            digest=model.manifest.digest,
+            digest=model.digest,
+            precision=model.precision,
             latent_dim=model.manifest.latent_dim,
             image=model.manifest.image,
             classes=list(model.manifest.classes),
@@ -49,8 +50,13 @@ async def describe_model(engine: EngineDep, name: Annotated[str, Path(max_length
     model = engine.models[name]
     return ModelDetail(
         name=model.name,
-        digest=model.manifest.digest,
-        runtime=RuntimeFacts(id=engine.runtime.id, facts=engine.runtime.facts),
+        digest=model.digest,
+        precision=model.precision,
+        runtime=RuntimeFacts(id=model.runtime_id, facts=engine.runtime.facts(model.precision)),
+        guarantees={
+            capability: Guarantee(byte_identical=model.identical[capability], row_multiple=network.row_multiple)
+            for capability, network in model.networks.items()
+        },
         manifest=model.manifest.model_dump(mode="json", exclude={"golden"}),
         card=model.card,
     )

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.checkpoints.manifest import Capability, ImageForm
+from app.checkpoints.manifest import Capability, ImageForm, Precision
 
 
 class ImageItem(BaseModel):
@@ -25,6 +25,7 @@ class _Answer(BaseModel):
 
     model: str = Field(examples=["vae"])
     digest: str = Field(description="SHA-256 of the archive", examples=["f12893a7ee89" + 52 * "0"])
+    precision: Precision = Field(description="of the archive that served", examples=["bfloat16"])
     runtime: str = Field(
         description="hash of precision, processor model, device and library versions", examples=["0ade62aaf36e2d53"]
     )
@@ -96,6 +97,7 @@ class ModelSummary(BaseModel):
     family: str = Field(examples=["vae"])
     capabilities: list[Capability]
     digest: str
+    precision: Precision
     latent_dim: int
     image: ImageForm
     classes: list[str]
@@ -115,12 +117,21 @@ class RuntimeFacts(BaseModel):
     facts: dict[str, str]
 
 
+class Guarantee(BaseModel):
+    """What was seen at the start, on this device, of the rows of one capability."""
+
+    byte_identical: bool = Field(description="a row was the same bits alone, in batches of several sizes and full ones")
+    row_multiple: int = Field(description="batches are padded to a multiple of so many rows")
+
+
 class ModelDetail(BaseModel):
-    """A model's manifest (without its golden rows) and card."""
+    """A model's manifest (without its golden rows), its card, and what the service promises of it."""
 
     name: str = Field(examples=["vae"])
     digest: str
+    precision: Precision
     runtime: RuntimeFacts
+    guarantees: dict[Capability, Guarantee]
     manifest: dict[str, Any]
     card: str | None = Field(description="Markdown")
 

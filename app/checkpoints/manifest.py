@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Capability = Literal["generate", "decode", "encode", "discriminate"]
-Precision = Literal["float32"]
+Precision = Literal["float32", "bfloat16"]
+
+# What makes images, and may therefore compute in a lower precision than float32: the error can be seen, or not.
+IMAGING: frozenset[Capability] = frozenset({"generate", "decode"})
+# The largest difference from float32 that a pixel in [0, 1] may show in any other precision.
+PIXEL_BOUND = 2 / 255
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
@@ -21,12 +26,24 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class Deviation(_Part):
+    """How far the images of an archive are from those of the float32 one, for the same latents."""
+
+    images: int = Field(gt=0, description="compared, of seeded latents")
+    largest: float = Field(ge=0, le=PIXEL_BOUND, description="difference of any pixel, of 0 to 1")
+    mean: float = Field(ge=0, description="difference over all pixels, of 0 to 1")
+
+
 class Archive(_Part):
-    """A TorchScript file beside the manifest. Inputs and outputs are float32 whatever it computes in."""
+    """A TorchScript file beside the manifest. Inputs and outputs are float32 whatever it computes in.
+
+    Below float32 in precision are only the capabilities that make images.
+    """
 
     file: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*\.pt$", description="a name, never a path")
     digest: str = Field(pattern=DIGEST_PATTERN, description="SHA-256 of the file")
     bytes: int = Field(gt=0)
+    deviation: Deviation | None = Field(None, description="null for float32")
 
 
 class Normalization(_Part):
@@ -139,6 +156,8 @@ class Manifest(_Part):
     def _consistent(self) -> Self:
         if "float32" not in self.archives:
             raise ValueError("archives needs a float32 entry")
+        if any((archive.deviation is None) != (key == "float32") for key, archive in self.archives.items()):
+            raise ValueError("archives other than float32, and only they, need a deviation")
         if set(self.golden) != set(self.capabilities):
             raise ValueError("golden needs one entry for each capability")
         latent, image = (self.latent_dim,), self.image.shape
@@ -154,8 +173,3 @@ class Manifest(_Part):
             if len(rows) != 1 or rows == {0} or shapes != forms[capability]:
                 raise ValueError(f"golden rows of {capability} have other shapes than latent_dim and image name")
         return self
-
-    @property
-    def digest(self) -> str:
-        """The SHA-256 that names these weights: that of the float32 archive."""
-        return self.archives["float32"].digest

@@ -9,17 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 
-from app.checkpoints.manifest import Archive, Capability, Golden, Manifest
-from app.errors import InferenceFailed
-from app.inference.runtime import Network, Runtime
+from app.checkpoints.checks import CheckFailed, check_golden, warm_up
+from app.checkpoints.manifest import Archive, Capability, Manifest, Precision
+from app.inference.runtime import MissingMethod, Network, Runtime
 
 log = logging.getLogger(__name__)
-
-# TorchScript profiles a method on its first call and optimises it on the second.
-WARM_UP_PASSES = 3
 
 
 class CheckpointError(Exception):
@@ -35,26 +31,34 @@ class Model:
 
     manifest: Manifest
     card: str | None
+    precision: Precision
+    runtime_id: str
     networks: Mapping[Capability, Network]
+    identical: Mapping[Capability, bool]  # whether a row was the same bits in every batch that was tried
 
     @property
     def name(self) -> str:
         """The name callers use."""
         return self.manifest.name
 
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the archive that serves."""
+        return self.manifest.archives[self.precision].digest
 
-def load_models(directory: Path, runtime: Runtime, warm_up_rows: int) -> dict[str, Model]:
+
+def load_models(directory: Path, runtime: Runtime, max_rows: int) -> dict[str, Model]:
     """Every checkpoint of `directory`, by name in order. Raises CheckpointError for the first bad one.
 
-    Each is warmed up with one row and with `warm_up_rows`, the largest batch it will see.
+    `max_rows`: of the largest batch a network will see.
     """
     models = {}
     for manifest_file in find_manifests(directory):
-        model = load_model(manifest_file, runtime)
-        for capability, network in model.networks.items():
-            warm_up(network, model.manifest.golden[capability], warm_up_rows)
+        model = load_model(manifest_file, runtime, max_rows)
         models[model.name] = model
-        log.info("loaded %s, digest %s", model.name, model.manifest.digest)
+        log.info("loaded %s, %s, digest %s", model.name, model.precision, model.digest)
+        for capability in (capability for capability, identical in model.identical.items() if not identical):
+            log.warning("%s of %s: a row depends on its batch, so seeds are not byte strings", capability, model.name)
     return models
 
 
@@ -75,25 +79,47 @@ def find_manifests(directory: Path) -> list[Path]:
     return found
 
 
-def load_model(manifest_file: Path, runtime: Runtime) -> Model:
-    """One checkpoint, verified against its digest and its golden rows. Raises CheckpointError."""
+def load_model(manifest_file: Path, runtime: Runtime, max_rows: int) -> Model:
+    """One checkpoint, verified against its digest and its golden rows, and warm. Raises CheckpointError.
+
+    Where the runtime may choose, an archive that fails its golden rows gives way to the next precision.
+    """
     manifest = read_manifest(manifest_file)
-    archive = manifest.archives["float32"]
-    path = manifest_file.parent / archive.file
-    content = read_archive(path, archive)
+    precisions = runtime.precisions(manifest.archives)
+    for precision in precisions:
+        path = manifest_file.parent / manifest.archives[precision].file
+        networks = load_networks(path, manifest, precision, runtime, max_rows)
+        try:
+            for capability, network in networks.items():
+                check_golden(capability, network, manifest.golden[capability], precision)
+        except CheckFailed as error:
+            if precision == precisions[-1]:
+                raise CheckpointError(path, str(error)) from error
+            log.warning("%s: %s; float32 serves instead", path, error)
+        else:
+            break
+    return Model(
+        manifest=manifest,
+        card=read_card(manifest_file.parent / "card.md"),
+        precision=precision,
+        runtime_id=runtime.id(precision),
+        networks=networks,
+        identical={name: warm_up(network, manifest.golden[name], max_rows) for name, network in networks.items()},
+    )
+
+
+def load_networks(
+    path: Path, manifest: Manifest, precision: Precision, runtime: Runtime, max_rows: int
+) -> dict[Capability, Network]:
+    """The capabilities of one archive, its digest verified before it is opened. Raises CheckpointError."""
+    content = read_archive(path, manifest.archives[precision])
     try:
-        module = runtime.load(content)
+        networks = runtime.networks(runtime.load(content), manifest.capabilities, max_rows)
+    except MissingMethod as error:
+        raise CheckpointError(path, f"lacks the capability {error} that the manifest names") from error
     except RuntimeError as error:
         raise CheckpointError(path, f"is no TorchScript archive: {str(error).splitlines()[0]}") from error
-    networks = {}
-    for capability in manifest.capabilities:
-        network = runtime.network(module, capability)
-        if network is None:
-            raise CheckpointError(path, f"lacks the capability {capability} that the manifest names")
-        networks[capability] = network
-    for capability, network in networks.items():
-        check_golden(path, capability, network, manifest.golden[capability])
-    return Model(manifest, read_card(manifest_file.parent / "card.md"), networks)
+    return dict(zip(manifest.capabilities, networks, strict=True))
 
 
 def read_card(path: Path) -> str | None:
@@ -131,29 +157,3 @@ def read_archive(path: Path, archive: Archive) -> bytes:
     if digest != archive.digest:
         raise CheckpointError(path, f"has SHA-256 {digest}, the manifest says {archive.digest}")
     return content
-
-
-def check_golden(path: Path, capability: Capability, network: Network, golden: Golden) -> None:
-    """Recorded inputs must give the recorded outputs. Raises CheckpointError."""
-    try:
-        (rows,) = (torch.from_numpy(record.array()) for record in golden.inputs)
-        expected = [torch.from_numpy(record.array()) for record in golden.outputs]
-        (outputs,) = network.compute([rows])
-    except (ValueError, InferenceFailed) as error:
-        raise CheckpointError(path, f"{capability} fails on its golden rows: {error}") from error
-    if [output.shape for output in outputs] != [output.shape for output in expected]:
-        raise CheckpointError(path, f"{capability} gives other shapes than its golden rows have")
-    difference = max(float((a - b).abs().max()) for a, b in zip(outputs, expected, strict=True))
-    if not difference <= golden.tolerance:
-        raise CheckpointError(
-            path,
-            f"{capability} differs by {difference:.3g} from its golden rows, {golden.tolerance:.3g} is allowed",
-        )
-
-
-def warm_up(network: Network, golden: Golden, rows: int) -> None:
-    """Run batches of one row and of `rows` until nothing is compiled any more."""
-    row = torch.from_numpy(golden.inputs[0].array())[:1]
-    for _ in range(WARM_UP_PASSES):
-        network.compute([row])
-        network.compute([row.expand(rows, *row.shape[1:])])

@@ -1,11 +1,13 @@
 """Row queue to batches. Knows nothing of HTTP or of models.
 
-Rows gather while the workers are busy and go when one is free: no timer, no polling. Whatever happens
-to a forward pass or to a caller, every future settles exactly once.
+Rows gather while the workers are busy and go when one is free: no timer, no polling. Where several are
+free they share the rows, so that a lone large request has all of them. Whatever happens to a forward pass or
+to a caller, every future settles exactly once.
 """
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 
 # A job gives at most so many rows before the next one has its turn: a large one cannot starve a small one.
 TURN_ROWS = 8
+# Idle workers share what waits, but no share is smaller: handing over costs more than it gains.
+LEAST_SHARE_ROWS = 4
 
 
 class Rows(Protocol):
@@ -34,6 +38,11 @@ T = TypeVar("T")
 
 class Workers(Protocol):
     """Where batches are computed: entering waits for a free worker, in order of asking."""
+
+    @property
+    def idle(self) -> int:
+        """Workers that nobody has entered for."""
+        ...
 
     async def __aenter__(self) -> Any: ...
 
@@ -202,9 +211,10 @@ class Batcher(Generic[R, Result]):
                     job.deliver(chunk, result)
 
     def _take(self) -> list[tuple[_Job[R, Result], int, R]]:
-        """Up to `max_batch_rows` rows, in turns of `TURN_ROWS`: (job, number of its chunk, rows)."""
+        """One worker's share of what waits, in turns of `TURN_ROWS`: (job, number of its chunk, rows)."""
         taken: dict[_Job[R, Result], int] = {}
-        room = self._max_batch_rows
+        share = math.ceil(self._queued_rows / (1 + self._workers.idle))
+        room = min(self._max_batch_rows, max(share, LEAST_SHARE_ROWS))
         while room and self._jobs:
             job = self._jobs.popleft()
             turn = min(room, job.waiting - taken.get(job, 0), TURN_ROWS)

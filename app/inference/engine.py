@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from app.checkpoints.manifest import Capability
+from app.checkpoints.manifest import Capability, Precision
 from app.checkpoints.store import Model
 from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound
 from app.inference import latents
 from app.inference.batching import Batcher
-from app.inference.runtime import Outputs, Runtime, Workers
+from app.inference.runtime import Outputs, Runtime
+from app.inference.workers import Workers
 from app.metrics import Metrics
 from app.settings import Settings
 
@@ -35,6 +36,7 @@ class Provenance:
 
     model: str
     digest: str
+    precision: Precision
     runtime: str
 
 
@@ -145,7 +147,7 @@ class Engine:
 
     def provenance(self, model: Model) -> Provenance:
         """What names the origin of an answer of this model."""
-        return Provenance(model.name, model.manifest.digest, self.runtime.id)
+        return Provenance(model.name, model.digest, model.precision, model.runtime_id)
 
     async def _through(self, model: Model, capability: Capability, rows: Rows) -> list[Rows]:
         """Rows through one network: each of its outputs, whole again."""

@@ -26,7 +26,7 @@ def test_a_model_shows_its_manifest_and_card(client, name):
     del written["golden"]
     assert body["manifest"] == written
     assert body["card"] == (ROOT / "models" / name / "card.md").read_text()
-    assert body["digest"] == written["archives"]["float32"]["digest"]
+    assert body["digest"] == written["archives"][body["precision"]]["digest"]
 
 
 @pytest.mark.parametrize("name", ["vae", "gan"])

@@ -209,6 +209,62 @@ def test_an_archive_that_computes_something_else_is_refused(runtime, checkpoint,
     assert cause in text
 
 
+@pytest.fixture
+def precise(tmp_path: Path) -> Path:
+    """A copy of the shipped GAN, which has archives of two precisions: its directory."""
+    return Path(shutil.copytree(ROOT / "models" / "gan", tmp_path / "gan"))
+
+
+def test_the_archive_of_the_precision_that_is_asked_for_serves(precise):
+    for precision in ("float32", "bfloat16"):
+        model = load_model(precise / "manifest.json", Runtime("cpu", precision), 8)
+        assert model.precision == precision
+        assert model.digest == manifest_of(precise)["archives"][precision]["digest"]
+        assert model.runtime_id == Runtime("cpu").id(precision)
+        assert all(model.identical.values())
+
+
+def test_a_model_that_does_not_ship_bfloat16_serves_in_float32(checkpoint):
+    assert load_model(checkpoint / "manifest.json", Runtime("cpu", "bfloat16"), 8).precision == "float32"
+
+
+def exchange_images(precise: Path) -> None:
+    """Golden images of the four rows in another order: every pixel of the digits is far off."""
+
+    def edit(manifest: dict[str, Any]) -> None:
+        record = manifest["golden"]["generate"]["outputs"][0]
+        wrong = TensorRecord(**record).array()[::-1]
+        record["data"] = TensorRecord.of(wrong).data
+
+    change(precise, edit)
+
+
+def test_an_archive_beyond_the_bound_is_refused_and_where_it_was_chosen_for_the_caller_float32_serves(
+    precise, monkeypatch, caplog
+):
+    monkeypatch.setattr("app.inference.machine.cpuinfo", lambda: {"flags": "avx512_bf16"})
+    monkeypatch.setattr("app.checkpoints.checks.PIXEL_BOUND", 1e-6)
+    assert load_model(precise / "manifest.json", Runtime("cpu"), 8).precision == "float32"
+    assert "float32 serves instead" in caplog.text
+    assert "generate differs by" in failure(precise, Runtime("cpu", "bfloat16"))
+
+
+def test_an_archive_that_fails_in_every_precision_stops_the_start(precise, monkeypatch):
+    monkeypatch.setattr("app.inference.machine.cpuinfo", lambda: {"flags": "avx512_bf16"})
+    exchange_images(precise)
+    assert "generate differs by" in failure(precise, Runtime("cpu"))
+
+
+def test_every_archive_but_that_of_float32_says_how_far_it_is_from_it(runtime, precise):
+    change(precise, lambda manifest: manifest["archives"]["bfloat16"].update(deviation=None))
+    assert "need a deviation" in failure(precise, runtime)
+
+
+def test_an_archive_that_admits_to_be_beyond_the_bound_is_refused(runtime, precise):
+    change(precise, lambda manifest: manifest["archives"]["bfloat16"]["deviation"].update(largest=2.1 / 255))
+    assert "archives.bfloat16.deviation.largest" in failure(precise, runtime)
+
+
 def set_golden(field: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def edit(manifest: dict[str, Any]) -> None:
         for record in (*manifest["golden"]["encode"]["inputs"], *manifest["golden"]["encode"]["outputs"]):
@@ -245,7 +301,7 @@ def test_a_card_that_is_no_text_is_named(runtime, checkpoint):
 
 def test_a_checkpoint_without_a_card_loads(runtime, checkpoint):
     (checkpoint / "card.md").unlink()
-    assert load_model(checkpoint / "manifest.json", runtime).card is None
+    assert load_model(checkpoint / "manifest.json", runtime, 8).card is None
 
 
 def test_a_recorded_tensor_comes_back_exactly():

@@ -1,21 +1,25 @@
 """Seeded means byte-identical: 200 images alone, in any company, and on any number of workers."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
 
+from app.checkpoints.manifest import PIXEL_BOUND
 from app.checkpoints.store import load_models
 from app.inference.latents import normal_rows
-from app.inference.runtime import Runtime
+from app.inference.machine import computes_in_bfloat16
+from app.inference.runtime import Network, Runtime
 from tests.conftest import ROOT, serving
 
 SIZES = [*range(1, 34), 64]
+IMAGES = 8192
 
 
-@pytest.fixture(scope="module")
-def models():
-    return load_models(ROOT / "models", Runtime("cpu"), 8)
+@pytest.fixture(scope="module", params=["float32", "auto"])
+def models(request):
+    return load_models(ROOT / "models", Runtime("cpu", request.param), 8)
 
 
 def rows_for(model, capability, count):
@@ -66,3 +70,22 @@ def test_scores_do_not_depend_on_how_many_were_asked():
         whole = client.post("/score", json={"n": 100, "seed": 9}).json()["scores"]
         for n in (1, 2, 7, 8, 15, 33):
             assert client.post("/score", json={"n": n, "seed": 9}).json()["scores"] == whole[:n]
+
+
+@pytest.mark.skipif(not computes_in_bfloat16(torch.device("cpu")), reason="this processor does not compute in bfloat16")
+def test_no_pixel_of_8192_images_is_further_from_float32_than_the_bound():
+    reference = load_models(ROOT / "models", Runtime("cpu", "float32"), 8)
+    served = load_models(ROOT / "models", Runtime("cpu"), 8).values()
+    lower = [model for model in served if model.precision != "float32"]
+    assert lower
+    for model in lower:
+        # Other latents than those that the export compared.
+        latents = torch.from_numpy(normal_rows(2026, 0, IMAGES, model.manifest.latent_dim))
+        networks = (model.networks["generate"], reference[model.name].networks["generate"])
+        with ThreadPoolExecutor(2) as threads:
+            ours, theirs = threads.map(partial(images_of, latents), networks)
+        assert 0 < float((ours - theirs).abs().max()) <= PIXEL_BOUND
+
+
+def images_of(latents: torch.Tensor, network: Network) -> torch.Tensor:
+    return torch.cat([network.compute([rows])[0][0] for rows in torch.split(latents, 16)])

@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import DeadlineExceeded, Draining, InferenceFailed, Overloaded
 from app.inference.batching import TURN_ROWS, Batcher
-from app.inference.runtime import Workers
+from app.inference.workers import Workers
 
 
 class Gate:
@@ -340,6 +340,35 @@ def test_two_workers_compute_two_batches_at_the_same_time():
             for number in reversed(started):
                 b.gate._passes[number].set()
             assert await asked == [2 * row for row in range(16)]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("rows", "workers", "shares"), [(16, 2, [8, 8]), (16, 3, [6, 5, 5]), (6, 2, [4, 2]), (3, 2, [3]), (16, 1, [16])]
+)
+def test_idle_workers_share_a_lone_request(rows, workers, shares):
+    async def scenario() -> None:
+        async with bench(workers=workers) as b:
+            asked = b.ask(*range(rows))
+            await settle()
+            await b.gate.open(len(shares))
+            assert await asked == [2 * row for row in range(rows)]
+            assert sorted(map(len, b.gate.batches), reverse=True) == shares
+
+    asyncio.run(scenario())
+
+
+def test_a_busy_worker_is_not_kept_a_share():
+    async def scenario() -> None:
+        async with bench(workers=2) as b:
+            first = b.ask(*range(100, 104))
+            await settle()
+            second = b.ask(*range(16))
+            await settle()
+            await b.gate.open(2)
+            await asyncio.gather(first, second)
+            assert [len(batch) for batch in b.gate.batches] == [4, 16]
 
     asyncio.run(scenario())
 

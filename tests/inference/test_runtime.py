@@ -1,6 +1,7 @@
 """Devices, networks and workers."""
 
 import asyncio
+import math
 import os
 import threading
 
@@ -8,7 +9,9 @@ import pytest
 import torch
 
 from app.errors import InferenceFailed
-from app.inference.runtime import DeviceUnavailable, Network, Runtime, Workers, find_device, processor_model
+from app.inference.machine import DeviceUnavailable, computes_in_bfloat16, find_device, processor_model
+from app.inference.runtime import Network, Runtime
+from app.inference.workers import Workers
 
 CPU = torch.device("cpu")
 
@@ -28,10 +31,32 @@ def test_a_device_that_cannot_compute_is_refused_in_one_line(name):
 
 def test_the_runtime_id_is_that_of_its_facts():
     one, other = Runtime("cpu"), Runtime("cpu")
-    assert one.id == other.id
-    assert len(one.id) == 16
-    assert one.facts["torch"] == torch.__version__
-    assert processor_model() in one.facts.values()
+    assert one.id("float32") == other.id("float32") != one.id("bfloat16")
+    assert len(one.id("float32")) == 16
+    facts = one.facts("float32")
+    assert facts["precision"] == "float32"
+    assert facts["torch"] == torch.__version__
+    assert processor_model() in facts.values()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "available", "tried"),
+    [
+        ("float32", ["float32", "bfloat16"], ["float32"]),
+        ("bfloat16", ["float32", "bfloat16"], ["bfloat16"]),
+        ("bfloat16", ["float32"], ["float32"]),
+        ("auto", ["float32"], ["float32"]),
+    ],
+)
+def test_a_precision_that_is_asked_for_and_there_is_the_only_one_tried(wanted, available, tried):
+    assert Runtime("cpu", wanted).precisions(available) == tried
+
+
+@pytest.mark.parametrize(("flags", "tried"), [("fma avx512_bf16", ["bfloat16", "float32"]), ("fma", ["float32"])])
+def test_auto_tries_bfloat16_first_where_the_processor_computes_in_it(monkeypatch, flags, tried):
+    monkeypatch.setattr("app.inference.machine.cpuinfo", lambda: {"flags": flags})
+    assert computes_in_bfloat16(CPU) == (len(tried) == 2)
+    assert Runtime("cpu").precisions(["float32", "bfloat16"]) == tried
 
 
 def test_one_thread_computes_a_pass_and_every_core_has_a_pass():
@@ -42,51 +67,53 @@ def test_one_thread_computes_a_pass_and_every_core_has_a_pass():
 
 
 def test_each_chunk_gets_its_own_rows_back_in_order():
-    network = Network(lambda rows: (rows * 2, rows.sum(dim=1)), CPU)
+    network = Network(lambda rows: (rows * 2, rows.sum(dim=1)))
     chunks = [torch.arange(3.0 * size).reshape(size, 3) + size for size in (1, 5, 2)]
     for chunk, (doubled, sums) in zip(chunks, network.compute(chunks), strict=True):
         assert torch.equal(doubled, chunk * 2)
         assert torch.equal(sums, chunk.sum(dim=1))
 
 
-def test_the_network_sees_batches_of_whole_tiles_only():
+@pytest.mark.parametrize("multiple", [1, 4, 16])
+def test_batches_are_padded_to_the_networks_multiple(multiple):
     seen = []
 
-    def remember(rows: torch.Tensor) -> torch.Tensor:
+    def remember(rows: torch.Tensor) -> tuple[torch.Tensor]:
         seen.append(len(rows))
-        return rows
+        return (rows,)
 
-    for size in range(1, 14):
-        Network(remember, CPU).compute([torch.ones(size, 2)])
-    assert seen == [4] * 4 + [8] * 4 + [12] * 4 + [16]
+    for size in range(1, 18):
+        ((made,),) = Network(remember, multiple).compute([torch.ones(size, 2)])
+        assert len(made) == size
+    assert seen == [math.ceil(size / multiple) * multiple for size in range(1, 18)]
 
 
-def fail(_: torch.Tensor) -> torch.Tensor:
+def fail(_: torch.Tensor) -> tuple[torch.Tensor]:
     raise RuntimeError("a secret of the inside")
 
 
 @pytest.mark.parametrize(
     "function",
-    [fail, lambda rows: rows[1:], lambda rows: rows / 0, lambda rows: (rows, rows * float("nan"))],
+    [fail, lambda rows: (rows[1:],), lambda rows: (rows / 0,), lambda rows: (rows, rows * float("nan"))],
     ids=["raises", "loses a row", "infinite", "not a number"],
 )
 def test_a_pass_that_gives_no_good_rows_fails_without_telling_why_to_the_caller(function):
     with pytest.raises(InferenceFailed) as caught:
-        Network(function, CPU).compute([torch.ones(3, 2)])
+        Network(function).compute([torch.ones(3, 2)])
     assert "secret" not in caught.value.detail
 
 
 def test_a_bad_value_in_the_padding_fails_nobody():
-    def poison_zeros(rows: torch.Tensor) -> torch.Tensor:
-        return rows / rows  # padding is zeros
+    def poison_zeros(rows: torch.Tensor) -> tuple[torch.Tensor]:
+        return (rows / rows,)  # padding is zeros
 
-    ((made,),) = Network(poison_zeros, CPU).compute([torch.ones(3, 2)])
+    ((made,),) = Network(poison_zeros, 4).compute([torch.ones(3, 2)])
     assert torch.equal(made, torch.ones(3, 2))
 
 
 def test_no_gradient_is_recorded():
     weight = torch.ones(2, requires_grad=True)
-    ((made,),) = Network(lambda rows: rows * weight, CPU).compute([torch.ones(1, 2)])
+    ((made,),) = Network(lambda rows: (rows * weight,)).compute([torch.ones(1, 2)])
     assert not made.requires_grad
 
 
@@ -116,12 +143,3 @@ def test_work_runs_off_the_event_loop_and_never_on_more_workers_than_there_are()
         workers.close()
 
     asyncio.run(scenario())
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_network_on_a_gpu_takes_and_gives_rows_on_the_cpu():
-    layer = torch.nn.Linear(3, 2).cuda()
-    ((made,),) = Network(layer, torch.device("cuda")).compute([torch.ones(5, 3)])
-    assert made.device == CPU
-    assert made.dtype == torch.float32
-    assert made.shape == (5, 2)

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets  # type: ignore[import-untyped]
 
-from training import data
+from training import data, export
 from training.config import GanConfig, VaeConfig
 from training.data import Dataset
 from training.families import gan
@@ -59,6 +59,23 @@ def dataset() -> Dataset:
 def images(dataset: Dataset) -> Tensor:
     """The training images in [0, 1]."""
     return data.to_unit_range(dataset.train_images)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_deviation_images() -> Iterator[None]:
+    """Archives of two precisions compared on fewer images: 8,192 take the GAN half a minute."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
+        yield
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the service computes: what is shared out among threads depends on how much there is."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import training.export
 from app.checkpoints.manifest import Manifest
 from training.config import TrainConfig, VaeConfig
+from training.data import to_unit_range
 from training.export import ExportMismatch, export, golden_cases, portable, script, source_commit
 from training.families import build_learner
 from training.families.family import Learner
@@ -128,9 +129,10 @@ def test_the_manifest_says_what_was_exported(request, dataset, fixture, capabili
 def test_the_archives_name_holds_its_digest_and_nothing_else_is_left_in_the_directory(vae_run, gan_run):
     for run in (vae_run, gan_run):
         directory, manifest = checkpoint_of(run)
-        archive = manifest.archives["float32"].file
-        assert archive == f"{run.name}-{manifest.digest[:12]}.pt"
-        assert set(contents(directory)) == {archive, "manifest.json", "samples.png", "card.md"}
+        for archive in manifest.archives.values():
+            assert archive.file == f"{run.name}-{archive.digest[:12]}.pt"
+        archives = {archive.file for archive in manifest.archives.values()}
+        assert set(contents(directory)) == archives | {"manifest.json", "samples.png", "card.md"}
         with Image.open(directory / "samples.png") as image:
             image.load()
             assert (image.format, image.size) == ("PNG", (448, 448))
@@ -164,7 +166,7 @@ def test_the_archive_computes_what_the_learner_would_ship(make_vae, dataset):
     config = make_vae()
     learner = vae(config, seed=1)
     directory = export(config, learner, dataset, HISTORY)
-    archive = torch.jit.load(next(directory.glob("*.pt")))
+    archive = torch.jit.load(directory / assert_whole(directory).archives["float32"].file)
     expected: Any = learner.archive()
     latents = torch.randn(5, 16)
     assert torch.allclose(archive.generate(latents), expected.generate(latents), atol=1e-6)
@@ -177,8 +179,8 @@ def test_a_new_export_replaces_the_manifest_and_removes_the_old_archive(make_vae
     old = assert_whole(directory)
     assert export(config, vae(config, seed=2), dataset, HISTORY) == directory
     new = assert_whole(directory)
-    assert new.digest != old.digest
-    assert [path.name for path in directory.glob("*.pt")] == [new.archives["float32"].file]
+    assert new.archives["float32"].digest != old.archives["float32"].digest
+    assert {path.name for path in directory.glob("*.pt")} == {archive.file for archive in new.archives.values()}
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_untouched(make_vae, dataset):
@@ -217,8 +219,31 @@ def test_whichever_write_fails_a_whole_checkpoint_is_there(make_vae, dataset, mo
         assert before.items() <= contents(directory).items(), "the switch was not reached"
     # And the next export mends it all.
     export(config, vae(config, seed=2), dataset, HISTORY)
-    archive = assert_whole(directory).archives["float32"].file
-    assert set(contents(directory)) == {archive, "manifest.json", "samples.png", "card.md"}
+    archives = {archive.file for archive in assert_whole(directory).archives.values()}
+    assert set(contents(directory)) == archives | {"manifest.json", "samples.png", "card.md"}
+
+
+@torch.no_grad()
+def test_a_bfloat16_archive_ships_with_how_far_it_is_from_float32(vae_run, dataset):
+    directory, manifest = checkpoint_of(vae_run)
+    archive = manifest.archives["bfloat16"]
+    lower, reference = (torch.jit.load(directory / manifest.archives[key].file) for key in ("bfloat16", "float32"))
+    assert archive.deviation is not None
+    assert manifest.archives["float32"].deviation is None
+    assert archive.deviation.images == training.export.DEVIATION_IMAGES
+    latents = torch.randn(64, 16, generator=torch.Generator().manual_seed(vae_run.seed))
+    difference = (lower.generate(latents) - reference.generate(latents)).abs()
+    assert archive.deviation.largest == pytest.approx(float(difference.max()), rel=1e-3)
+    assert archive.deviation.mean == pytest.approx(float(difference.mean()), rel=1e-3)
+    images = to_unit_range(dataset.test_images[:4])
+    assert all(torch.equal(a, b) for a, b in zip(lower.encode(images), reference.encode(images), strict=True))
+
+
+@pytest.mark.parametrize("difference", [2.01 / 255, float("nan")])
+def test_a_bfloat16_archive_beyond_the_bound_does_not_ship(make_vae, dataset, monkeypatch, difference):
+    monkeypatch.setattr(training.export, "deviation", lambda *_: (difference, 0.001))
+    directory = export(make_vae(), vae(make_vae(), seed=1), dataset, HISTORY)
+    assert set(assert_whole(directory).archives) == {"float32"}
 
 
 class Drifting(nn.Module):
@@ -257,6 +282,9 @@ class DriftingLearner(Learner):
 
     def archive(self) -> nn.Module:
         return self.drifting
+
+    def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:
+        return archive
 
 
 @pytest.mark.parametrize(

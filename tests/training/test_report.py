@@ -86,5 +86,7 @@ def test_the_card_says_what_the_manifest_says(vae_run):
         assert cells[1:] == [f"{figure.value:.3f}", f"{figure.floor:.3f}", f"{figure.ceiling:.3f}", figure.unit]
     for part in ("encoder 424,480", "decoder 108,993", "192 images", "3 epochs, seed 5", "beta 1.0"):
         assert part in text
-    for part in (manifest.digest, manifest.dataset.digest, manifest.quality.protocol, "(samples.png)"):
+    for archive in manifest.archives.values():
+        assert archive.digest in text
+    for part in (manifest.dataset.digest, manifest.quality.protocol, "(samples.png)"):
         assert part in text

@@ -73,7 +73,7 @@ def test_decoder_gives_logits_not_pixels():
 def test_archive_gives_images_from_0_to_1_that_are_the_sigmoid_of_the_logits(images):
     torch.manual_seed(0)
     vae = Vae().eval()
-    archive = VaeArchive(vae)
+    archive = VaeArchive(vae.encoder, vae.decoder)
     latents = 100 * torch.randn(5, 16)
     with torch.no_grad():
         expected = 1 / (1 + torch.exp(-vae.decoder(latents)))

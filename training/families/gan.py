@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.config import GanConfig
 from training.families.family import Learner
+from training.fast import Spread, ToPixels, Upsample, stable_rows, to_images
 
 LATENT_DIM = 100
 
@@ -127,7 +128,7 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
 class GanArchive(nn.Module):
     """What the archive holds: the capabilities `generate` and `discriminate`."""
 
-    def __init__(self, generator: Generator, discriminator: Discriminator) -> None:
+    def __init__(self, generator: nn.Module, discriminator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
@@ -135,7 +136,7 @@ class GanArchive(nn.Module):
     @torch.jit.export
     def generate(self, latents: Tensor) -> Tensor:
         """Latents `(B, latent)` drawn from N(0, I) to images `(B, 1, 28, 28)` in [0, 1]."""
-        return torch.sigmoid(self.generator(latents))
+        return to_images(self.generator(latents))
 
     @torch.jit.export
     def discriminate(self, images: Tensor) -> Tensor:
@@ -198,8 +199,24 @@ class GanLearner(Learner):
         estimate_batch_norm(average, self.config.seed)
         return GanArchive(fold_batch_norm(average), copy.deepcopy(self.discriminator)).eval()
 
+    def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """The generator rewritten, the discriminator in another memory format."""
+        assert isinstance(archive, GanArchive)
+        assert isinstance(archive.generator, Generator)
+        discriminator = stable_rows(copy.deepcopy(archive.discriminator))
+        return GanArchive(fast_generator(archive.generator, dtype), discriminator).eval()
+
     def _latents(self, like: Tensor) -> Tensor:
         return torch.randn(len(like), self.latent_dim, device=like.device)
+
+
+def fast_generator(generator: Generator, dtype: torch.dtype) -> nn.Module:
+    """A generator without batch normalisation, rewritten: latents `(B, latent)` to logits `(B, 1, 28, 28)`."""
+    spread = Spread(generator.dense, 128, 7, 0.2, dtype)
+    up1 = Upsample(generator.up1, 0.2, dtype, parts=spread.parts)
+    up2 = Upsample(generator.up2, 0.2, dtype, input_scale=up1.scale)
+    last = generator.to_image
+    return nn.Sequential(spread, up1, up2, ToPixels(last.weight[0], last.bias, dtype, input_scale=up2.scale))
 
 
 def estimate_batch_norm(generator: Generator, seed: int, batches: int = 16) -> None:

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.config import VaeConfig
 from training.families.family import Learner
+from training.fast import Spread, ToPixels, Upsample, stable_rows, to_images
 
 LATENT_DIM = 16
 
@@ -108,20 +109,20 @@ def negative_elbo(logits: Tensor, images: Tensor, mean: Tensor, log_variance: Te
 class VaeArchive(nn.Module):
     """What the archive holds: the capabilities `generate`, `decode` and `encode`."""
 
-    def __init__(self, vae: Vae) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
-        self.encoder = vae.encoder
-        self.decoder = vae.decoder
+        self.encoder = encoder
+        self.decoder = decoder
 
     @torch.jit.export
     def generate(self, latents: Tensor) -> Tensor:
         """Latents `(B, latent)` drawn from N(0, I) to images `(B, 1, 28, 28)` in [0, 1]."""
-        return torch.sigmoid(self.decoder(latents))
+        return to_images(self.decoder(latents))
 
     @torch.jit.export
     def decode(self, latents: Tensor) -> Tensor:
         """Latents `(B, latent)` to images `(B, 1, 28, 28)` in [0, 1]."""
-        return torch.sigmoid(self.decoder(latents))
+        return to_images(self.decoder(latents))
 
     @torch.jit.export
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,4 +167,26 @@ class VaeLearner(Learner):
         """The averaged weights as the module to export."""
         average = copy.deepcopy(self.average.module)
         assert isinstance(average, Vae)
-        return VaeArchive(average).eval()
+        return VaeArchive(average.encoder, average.decoder).eval()
+
+    def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """The decoder rewritten, the encoder in another memory format."""
+        assert isinstance(archive, VaeArchive)
+        assert isinstance(archive.decoder, Decoder)
+        encoder = stable_rows(copy.deepcopy(archive.encoder))
+        return VaeArchive(encoder, fast_decoder(archive.decoder, dtype)).eval()
+
+
+def fast_decoder(decoder: Decoder, dtype: torch.dtype) -> nn.Module:
+    """The same decoder, rewritten: latents `(B, latent)` to pixel logits `(B, 1, 28, 28)`."""
+    dense, _, up1, _, up2, _, to_image = decoder.layers
+    assert isinstance(dense, nn.Linear)
+    assert isinstance(up1, nn.ConvTranspose2d)
+    assert isinstance(up2, nn.ConvTranspose2d)
+    assert isinstance(to_image, nn.ConvTranspose2d)
+    # At stride 1 a transposed convolution is a convolution with the kernel turned by half a turn.
+    kernel = to_image.weight[:, 0].flip(1, 2)
+    spread = Spread(dense, 64, 7, 1.0, dtype)
+    first = Upsample(up1, 0.0, dtype, parts=spread.parts)
+    second = Upsample(up2, 0.0, dtype, input_scale=first.scale)
+    return nn.Sequential(spread, first, second, ToPixels(kernel, to_image.bias, dtype, input_scale=second.scale))

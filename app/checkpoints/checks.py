@@ -1,0 +1,85 @@
+"""What a network must show before it serves: its golden rows, and how equal its rows are. Knows no files."""
+
+import torch
+from torch import Tensor
+
+from app.checkpoints.manifest import IMAGING, PIXEL_BOUND, Capability, Golden, Precision
+from app.errors import InferenceFailed
+from app.inference.runtime import Network
+
+# TorchScript profiles a method on its first call and optimises it on the second.
+WARM_UP_PASSES = 3
+# Batches of each size are compared; the primes leave something over whatever the kernels' tiles are.
+SIZES = (1, 2, 3, 5, 8, 13)
+# Paddings to try, the cheapest first.
+ROW_MULTIPLES = (1, 2, 4, 8)
+
+
+class CheckFailed(Exception):
+    """A network that must not serve. The text names the capability and what is wrong with it."""
+
+
+def check_golden(capability: Capability, network: Network, golden: Golden, precision: Precision) -> None:
+    """Recorded inputs must give the recorded outputs. Raises CheckFailed.
+
+    The outputs were recorded in float32. Images of another precision may be PIXEL_BOUND away from them.
+    """
+    try:
+        (rows,) = (torch.from_numpy(record.array()) for record in golden.inputs)
+        expected = [torch.from_numpy(record.array()) for record in golden.outputs]
+        (outputs,) = network.compute([rows])
+    except (ValueError, InferenceFailed) as error:
+        raise CheckFailed(f"{capability} fails on its golden rows: {error}") from error
+    if [output.shape for output in outputs] != [output.shape for output in expected]:
+        raise CheckFailed(f"{capability} gives other shapes than its golden rows have")
+    allowed = PIXEL_BOUND if precision != "float32" and capability in IMAGING else golden.tolerance
+    difference = max(float((a - b).abs().max()) for a, b in zip(outputs, expected, strict=True))
+    if not difference <= allowed:
+        raise CheckFailed(f"{capability} differs by {difference:.3g} from its golden rows, {allowed:.3g} is allowed")
+
+
+def warm_up(network: Network, golden: Golden, max_rows: int) -> bool:
+    """Run batches until nothing is compiled any more, and find the padding that makes rows equal.
+
+    Sets `network.row_multiple` to the cheapest padding with which every row checked is the same bits alone, in
+    batches of several sizes and at any place in them. Whether there is one; where there is none, the largest
+    that was tried stays set.
+    """
+    rows = varied(torch.from_numpy(golden.inputs[0].array()))
+    full = rows.repeat(-(-max_rows // len(rows)), *[1] * (rows.ndim - 1))[:max_rows]
+    for _ in range(WARM_UP_PASSES):
+        network.compute([rows[:1]])
+        network.compute([full])
+    if network.row_multiple > 1:  # the device has one shape for all
+        return rows_agree(network, rows, full)
+    for multiple in ROW_MULTIPLES:
+        network.row_multiple = multiple
+        if rows_agree(network, rows, full):
+            return True
+    return False
+
+
+def rows_agree(network: Network, rows: Tensor, full: Tensor) -> bool:
+    """Whether `rows` give the same bits in batches of every size in SIZES, and within `full`."""
+    alone = _batched(network, rows, len(rows))
+    if any(not _equal(_batched(network, rows, size), alone) for size in SIZES):
+        return False
+    together = _batched(network, full, len(full))
+    repeated = [output.repeat(-(-len(full) // len(rows)), *[1] * (output.ndim - 1))[: len(full)] for output in alone]
+    return _equal(together, repeated)
+
+
+def varied(rows: Tensor) -> Tensor:
+    """Golden rows (N, ...) and three mirrored forms of each: 4 N rows of the same kind, to have more of them."""
+    turned = rows.flip(-1)
+    return torch.cat([rows, turned, rows.roll(1, dims=-1), turned.roll(1, dims=-1)])
+
+
+def _batched(network: Network, rows: Tensor, size: int) -> list[Tensor]:
+    """Each output for all `rows`, computed in batches of `size`."""
+    parts = [network.compute([chunk])[0] for chunk in rows.split(size)]  # type: ignore[no-untyped-call]
+    return [torch.cat(output) for output in zip(*parts, strict=True)]
+
+
+def _equal(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

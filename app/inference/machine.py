@@ -1,0 +1,80 @@
+"""What this machine is, as far as the bytes of an answer depend on it. Knows no models."""
+
+import platform
+import zlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+
+from app.inference import latents
+
+
+class DeviceUnavailable(Exception):
+    """The device named by the settings is not there."""
+
+
+def find_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU. Raises DeviceUnavailable."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceUnavailable(f"device {name!r} cannot be used: {reason}") from error
+    return device
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for it; without them bfloat16 is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Intel and AMD name them so in /proc/cpuinfo, ARM the last.
+    return device.type == "cpu" and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(processor_features())
+
+
+@cache
+def runtime_facts(device: torch.device) -> dict[str, str]:
+    """What a device and the libraries around it are."""
+    facts = {
+        "device": device.type,
+        "processor": processor_model(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
+        "latents": latents.SCHEME,
+    }
+    if device.type == "cuda":
+        facts["processor"] = torch.cuda.get_device_name(device)
+        facts["cuda"] = str(torch.version.cuda)
+        facts["cudnn"] = str(torch.backends.cudnn.version())  # type: ignore[no-untyped-call]
+    return facts
+
+
+def processor_model() -> str:
+    """The processor's name with family, model and stepping, where Linux tells them."""
+    fields = cpuinfo()
+    wanted = ("vendor_id", "cpu family", "model", "model name", "stepping")
+    return " ".join(fields[name] for name in wanted if name in fields) or platform.processor() or platform.machine()
+
+
+def processor_features() -> set[str]:
+    """The instruction sets of the processor, as Linux names them; empty elsewhere."""
+    fields = cpuinfo()
+    return set(fields.get("flags", fields.get("Features", "")).split())
+
+
+def cpuinfo() -> dict[str, str]:
+    """What Linux says of the first core; empty elsewhere."""
+    source = Path("/proc/cpuinfo")
+    if not source.exists():
+        return {}
+    first = source.read_text().split("\n\n", 1)[0]
+    fields = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, value in fields.items()}

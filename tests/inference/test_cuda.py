@@ -1,0 +1,53 @@
+"""Networks on a GPU as graphs: what must hold where there is one."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from app.checkpoints.store import load_models
+from app.inference.cuda import GraphedForward
+from app.inference.latents import normal_rows
+from app.inference.runtime import Network, Runtime
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def test_a_graph_takes_and_gives_rows_on_the_cpu_and_computes_what_its_method_does():
+    device = torch.device("cuda")
+    layer = torch.nn.Linear(3, 2).to(device)
+    network = Network(GraphedForward(layer, device), row_multiple=8)
+    for size in (1, 5, 8):
+        rows = torch.randn(size, 3)
+        ((made,),) = network.compute([rows])
+        assert (made.device.type, made.dtype, made.shape) == ("cpu", torch.float32, (size, 2))
+        assert torch.allclose(made, layer(rows.to(device)).cpu(), atol=1e-5)
+
+
+def test_an_answer_is_not_overwritten_by_the_next_call():
+    device = torch.device("cuda")
+    forward = GraphedForward(torch.nn.Identity(), device)
+    (first,) = forward(torch.zeros(4, 3))
+    forward(torch.ones(4, 3))
+    assert torch.equal(first, torch.zeros(4, 3))
+
+
+def test_rows_of_another_shape_are_refused():
+    forward = GraphedForward(torch.nn.Identity(), torch.device("cuda"))
+    forward(torch.zeros(4, 3))
+    with pytest.raises(ValueError, match="captured for"):
+        forward(torch.zeros(5, 3))
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_a_row_is_the_same_bits_in_every_batch_and_from_every_thread(precision):
+    for model in load_models(ROOT / "models", Runtime("cuda", precision), 64).values():
+        assert all(model.identical.values())
+        latents = torch.from_numpy(normal_rows(3, 0, 64, model.manifest.latent_dim))
+        compute = model.networks["generate"].compute
+        (whole,) = compute([latents])[0]
+        chunks = [latents.split(size) for size in (1, 3, 8, 33)]
+        with ThreadPoolExecutor(4) as threads:
+            for parts in threads.map(compute, chunks):
+                assert torch.equal(torch.cat([images for (images,) in parts]), whole)

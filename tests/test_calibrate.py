@@ -1,0 +1,67 @@
+"""Calibration: what it chooses of what it measured, and that a start reads what it wrote."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from app.calibrate import BATCH_ROWS, Measurement, best, measure, table, write
+from app.settings import Settings
+from tests.conftest import ROOT
+
+
+def measured(**models: Mapping[tuple[int, int], float]) -> list[Measurement]:
+    """Rates by model, workers and rows."""
+    return [Measurement(name, *choice, rate) for name, rates in models.items() for choice, rate in rates.items()]
+
+
+def test_the_fastest_choice_wins():
+    assert best(measured(a={(1, 8): 100, (2, 8): 190, (1, 16): 110, (2, 16): 210})) == (2, 16)
+
+
+def test_of_choices_about_as_fast_the_smallest_batch_wins_and_then_the_fewest_workers():
+    assert best(measured(a={(1, 8): 98, (2, 8): 99, (1, 16): 97, (2, 16): 100})) == (1, 8)
+
+
+def test_models_weigh_alike_however_fast_they_are():
+    quick = {(1, 8): 9000, (1, 16): 10000}
+    slow = {(1, 8): 100, (1, 16): 60}
+    assert best(measured(quick=quick, slow=slow)) == (1, 8)
+
+
+def test_every_shipped_model_is_measured_with_every_size_of_batch():
+    settings = Settings(models_dir=ROOT / "models", device="cpu")
+    found = list(measure(settings, seconds=0.01))
+    assert {(one.model, one.batch_rows) for one in found} == {(m, rows) for m in ("gan", "vae") for rows in BATCH_ROWS}
+    assert all(one.rows_per_second > 0 for one in found)
+    assert best(found) in {(one.workers, one.batch_rows) for one in found}
+    lines = table(found).splitlines()
+    assert len(lines) == 1 + len({(one.model, one.workers) for one in found})
+
+
+def test_a_start_reads_what_calibration_wrote_and_the_environment_goes_before_it(tmp_path, monkeypatch):
+    for name in ("DIGITS_WORKERS", "DIGITS_MAX_BATCH_ROWS"):
+        monkeypatch.delenv(name, raising=False)
+    file = tmp_path / "digits.env"
+    write(file, workers=3, batch_rows=48)
+    settings = Settings(_env_file=file)
+    assert (settings.workers, settings.max_batch_rows) == (3, 48)
+    monkeypatch.setenv("DIGITS_MAX_BATCH_ROWS", "16")
+    assert Settings(_env_file=file).max_batch_rows == 16
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [("DIGITS_WORKERS=many\n", 2, "DIGITS_WORKERS: "), ("DIGITS_MODELS_DIR=absent\n", 1, "cannot calibrate: ")],
+)
+def test_a_calibration_that_cannot_be_says_why(tmp_path, content, status, said):
+    (tmp_path / "digits.env").write_text(content)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-m", "app", "calibrate"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
