@@ -1,6 +1,7 @@
 """Rounds over all servers, each started once a round for all of its cells."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from benchmarks.archives import digests
 from benchmarks.cells import Cell, Configuration, Plan
@@ -70,7 +71,7 @@ class Campaign:
                 tell(record)
 
 
-def measure_cell(port: int, server: str, cell: Cell, seconds: int) -> dict[str, object]:
+def measure_cell(port: int, server: str, cell: Cell, seconds: int) -> dict[str, Any]:
     """Probe, warm up, measure: the fields of a record."""
     path = SERVERS[server].path(cell)
     try:
@@ -84,8 +85,9 @@ def measure_cell(port: int, server: str, cell: Cell, seconds: int) -> dict[str, 
     return {"load": load, "problem": load.problem, **_used(before, after)}
 
 
-def _used(before: Weight, after: Weight) -> dict[str, object]:
-    return asdict(after) | {"cpu_s": round(after.cpu_s - before.cpu_s, 2)}
+def _used(before: Weight, after: Weight) -> dict[str, Any]:
+    spent = {name: round(getattr(after, name) - getattr(before, name), 2) for name in ("cpu_s", "others_cpu_s")}
+    return asdict(after) | spent
 
 
 def tell(record: Record) -> None:

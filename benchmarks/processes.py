@@ -35,6 +35,7 @@ class Weight:
     rss_bytes: int
     pss_bytes: int
     cpu_s: float
+    others_cpu_s: float = 0.0  # of everything on the machine but the server, the load and this process
 
 
 @contextmanager
@@ -142,7 +143,10 @@ def weigh() -> Weight:
             pages += int((folder / "statm").read_text().split()[1])
             proportional += _pss(folder / "smaps_rollup")
     page, second = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
-    return Weight(len(pids), pages * page, proportional, ticks / second)
+    times = os.times()
+    here = times.user + times.system + times.children_user + times.children_system
+    others = _machine_ticks() / second - ticks / second - here
+    return Weight(len(pids), pages * page, proportional, ticks / second, others)
 
 
 def free_ports(count: int) -> list[int]:
@@ -169,6 +173,12 @@ def wait_until_free(ports: list[int]) -> None:
 def _stat(path: Path) -> list[str]:
     # The name, in parentheses, may hold anything.
     return path.read_text().rpartition(")")[2].split()
+
+
+def _machine_ticks() -> int:
+    values = [int(value) for value in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = values
+    return user + nice + system + irq + softirq + steal
 
 
 def _pss(path: Path) -> int:

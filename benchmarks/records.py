@@ -24,7 +24,11 @@ class Conditions(BaseModel):
 
 
 class Record(BaseModel):
-    """One cell of one round. `problem` says why its figures do not count; memory and CPU are of all processes."""
+    """One cell of one round; `problem` says why its figures do not count.
+
+    Memory and CPU seconds are of all processes of the server, `others_cpu_s` of everything else on the machine but
+    the load: the noise.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,6 +45,7 @@ class Record(BaseModel):
     rss_bytes: int = 0
     pss_bytes: int = 0
     cpu_s: float = 0.0
+    others_cpu_s: float = 0.0
 
     @property
     def images_per_s(self) -> float:

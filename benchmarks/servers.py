@@ -97,18 +97,16 @@ SERVERS = {
             module="benchmarks.peers.bentoml",
             ready="/readyz",
             grid=tuple(
-                {"threads": 1, "workers": workers, "runners": runners}
-                | {"max_batch_size": rows, "max_latency_ms": latency}
-                for workers, runners, rows, latency in (
-                    (1, 1, 64, 60000),
-                    (1, 1, 64, 1000),
-                    (1, 1, 256, 10000),
-                    (1, 2, 64, 60000),
-                    (2, 1, 64, 60000),
-                    (2, 1, 64, 1000),
-                    (2, 1, 256, 10000),
-                    (2, 2, 64, 60000),
-                    (3, 1, 64, 60000),
+                {"threads": 1, "workers": workers, "max_batch_size": requests, "max_latency_ms": latency}
+                for workers, requests, latency in (
+                    (1, 16, 60000),
+                    (1, 64, 60000),
+                    (2, 8, 60000),
+                    (2, 16, 60000),
+                    (2, 32, 60000),
+                    (2, 64, 60000),
+                    (2, 32, 5000),
+                    (3, 32, 60000),
                 )
             ),
         ),
