@@ -33,7 +33,7 @@ train: $(VENV)/.installed-train
 bench: $(VENV)/.installed-train
 	$(BIN)/python -m benchmarks serve-bench --form short --fresh
 
-# Hours; goes on where it was cut off.
+# About two hours; goes on where it was cut off.
 bench-full: $(VENV)/.installed-train
 	$(BIN)/python -m benchmarks serve-bench --form full
 

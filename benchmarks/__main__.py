@@ -8,12 +8,14 @@ from benchmarks.archives import prepare_archives
 from benchmarks.campaign import Campaign
 from benchmarks.cells import plan
 from benchmarks.machine import ALLOCATORS, advice, facts, missing_programs, tcmalloc
-from benchmarks.places import REPORTS, RESULTS
+from benchmarks.places import REPORTS, RESULTS, WORK
 from benchmarks.processes import ServerFailed
 from benchmarks.records import Store
 from benchmarks.report import markdown, read_results, write_between_markers, write_results
 from benchmarks.servers import SERVERS
 from benchmarks.tuning import tune
+
+ROUNDS, SECONDS = 2, 15
 
 
 def names(text: str) -> list[str]:
@@ -32,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     run = actions.add_parser("serve-bench", help="measure, and write results; finished cells are not run again")
     run.add_argument("--form", choices=("short", "full"), default="short")
     run.add_argument("--only", type=names, default=list(SERVERS), metavar="SERVER,...")
-    run.add_argument("--rounds", type=int, default=2)
-    run.add_argument("--seconds", type=int, default=15, help="of each cell, default 15")
+    run.add_argument("--rounds", type=int, default=ROUNDS)
+    run.add_argument("--seconds", type=int, default=SECONDS, help=f"of each cell, default {SECONDS}")
     sweep = actions.add_parser("tune", help="try a peer's knobs and keep the best; finished trials are not run again")
     sweep.add_argument("peer", choices=[name for name, server in SERVERS.items() if server.grid])
     sweep.add_argument("--seconds", type=int, default=8, help="of each cell, default 8")
@@ -55,8 +57,16 @@ def serve_bench(arguments: argparse.Namespace) -> None:
     records = campaign.run(plan(arguments.form, servers), store)
     if not records:
         raise ServerFailed("none of the servers asked for can run here")
-    write_results(arguments.form, records, facts(arguments.allocator))
-    print(markdown(records, facts(arguments.allocator)))
+    found = facts(arguments.allocator)
+    folder = RESULTS if is_whole(arguments) else WORK / "results"
+    write_results(arguments.form, records, found, folder)
+    print(markdown(records, found))
+
+
+def is_whole(arguments: argparse.Namespace) -> bool:
+    """Whether the figures are worth keeping: a quick look must not replace them."""
+    every = set(arguments.only) == set(SERVERS)
+    return every and arguments.rounds >= ROUNDS and arguments.seconds >= SECONDS
 
 
 def render(arguments: argparse.Namespace) -> None:
@@ -78,7 +88,8 @@ def main() -> int:
         if missing := missing_programs():
             print("\n".join(missing), file=sys.stderr)
             return 2
-        print("\n".join(advice()), file=sys.stderr, end="")
+        for line in advice():
+            print(line, file=sys.stderr)
         arguments.allocator = arguments.allocator or ("tcmalloc" if tcmalloc() else "none")
         if arguments.allocator == "tcmalloc" and tcmalloc() is None:
             return 2

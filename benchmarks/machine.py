@@ -48,6 +48,11 @@ def advice() -> list[str]:
     return lines
 
 
+def cores() -> int:
+    """Cores that processes may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def commit() -> str:
     """The commit that is checked out, `-dirty` where tracked files differ from it."""
     asked = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
@@ -64,7 +69,7 @@ def facts(allocator: str) -> dict[str, Any]:
     """What a reader needs to judge the figures, or to measure them again."""
     return {
         "processor": processor_model(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -76,19 +76,16 @@ SERVERS = {
             module="benchmarks.peers.litserve",
             ready="/health",
             grid=tuple(
-                {"threads": 1, "workers": workers, "api_servers": api_servers, "fast_queue": fast_queue}
-                | {"max_batch_size": rows, "batch_timeout": timeout}
-                for workers, api_servers, fast_queue, rows, timeout in (
-                    (1, 1, False, 16, 0.005),
-                    (1, 1, True, 16, 0.005),
-                    (1, 1, True, 64, 0.001),
-                    (1, 1, True, 64, 0.01),
-                    (2, 1, True, 16, 0.005),
-                    (2, 1, True, 32, 0.001),
-                    (1, 2, True, 32, 0.005),
-                    (1, 2, False, 32, 0.005),
-                    (2, 2, True, 32, 0.005),
-                    (2, 2, False, 32, 0.005),
+                {"threads": threads, "workers": workers, "api_servers": api_servers, "fast_queue": fast_queue}
+                | {"max_batch_size": requests, "batch_timeout": timeout}
+                for threads, workers, api_servers, fast_queue, requests, timeout in (
+                    (2, 1, 1, False, 16, 0.005),
+                    (1, 1, 1, True, 64, 0.001),
+                    (1, 2, 1, True, 16, 0.005),
+                    (1, 2, 1, True, 32, 0.001),
+                    (1, 2, 1, False, 32, 0.005),
+                    (1, 1, 2, True, 32, 0.005),
+                    (1, 2, 2, False, 32, 0.005),
                 )
             ),
         ),
@@ -115,18 +112,15 @@ SERVERS = {
             module="benchmarks.peers.ray",
             ready="/ready",
             grid=tuple(
-                {"threads": 1, "replicas": replicas, "max_ongoing_requests": ongoing, "throughput_optimized": optimized}
-                | {"max_batch_size": rows, "batch_wait_timeout_s": timeout}
-                for replicas, ongoing, optimized, rows, timeout in (
-                    (1, 128, False, 64, 0.01),
-                    (1, 128, True, 64, 0.01),
-                    (1, 128, True, 64, 0.001),
-                    (1, 128, True, 16, 0.001),
-                    (1, 128, True, 16, 0.0),
-                    (2, 64, False, 32, 0.001),
-                    (2, 64, True, 32, 0.01),
-                    (2, 64, True, 32, 0.001),
-                    (2, 64, True, 16, 0.0),
+                {"threads": threads, "replicas": replicas, "throughput_optimized": optimized}
+                | {"max_ongoing_requests": 128, "max_batch_size": requests, "batch_wait_timeout_s": timeout}
+                for threads, replicas, optimized, requests, timeout in (
+                    (2, 1, False, 64, 0.01),
+                    (1, 1, True, 64, 0.001),
+                    (1, 1, True, 16, 0.0),
+                    (1, 2, False, 32, 0.001),
+                    (1, 2, True, 32, 0.001),
+                    (1, 2, True, 16, 0.0),
                 )
             ),
         ),
@@ -143,14 +137,12 @@ SERVERS = {
                 | {"batch_size": requests, "max_batch_delay": delay}
                 for workers, netty, requests, delay in (
                     (1, 2, 16, 5),
-                    (1, 2, 32, 1),
-                    (1, 2, 64, 5),
                     (2, 2, 8, 1),
                     (2, 2, 16, 1),
-                    (2, 2, 16, 5),
                     (2, 2, 32, 5),
                     (2, 4, 16, 5),
-                    (3, 2, 16, 5),
+                    (2, 4, 32, 1),
+                    (3, 4, 16, 5),
                 )
             ),
         ),

@@ -35,7 +35,8 @@ def test_output_without_a_result_is_no_measurement():
 
 
 def test_the_upload_is_one_png_called_file(digit):
-    [part] = message_from_bytes(f"Content-Type: {MULTIPART}\r\n\r\n".encode() + upload_body()).get_payload()
+    message = message_from_bytes(f"Content-Type: {MULTIPART}\r\n\r\n".encode() + upload_body())
+    [part] = list(message.walk())[1:]
     assert part.get_param("name", header="Content-Disposition") == "file"
     assert part.get_content_type() == "image/png"
     assert part.get_payload(decode=True) == digit

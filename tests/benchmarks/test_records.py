@@ -26,7 +26,8 @@ def test_a_failed_cell_is_run_again(tmp_path):
 def test_a_cell_measured_under_other_conditions_is_run_again(tmp_path):
     store = Store("full", tmp_path)
     store.write(record("ray"))
-    for change in ({"seconds": 15}, {"allocator": "tcmalloc"}, {"knobs": {}}, {"digests": {}}):
+    changes: list[dict[str, object]] = [{"seconds": 15}, {"allocator": "tcmalloc"}, {"knobs": {}}, {"digests": {}}]
+    for change in changes:
         assert store.missing(1, RAY, [GENERATE_ONE], CONDITIONS.model_copy(update=change)) == [GENERATE_ONE]
 
 

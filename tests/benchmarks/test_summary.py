@@ -12,12 +12,16 @@ def test_an_outcome_is_the_median_of_the_rounds_between_the_least_and_the_greate
         [record("ray", requests=count, number=number) for number, count in enumerate((300, 100, 400), 1)]
     )
     assert outcome.rounds == 3
+    assert outcome.images_per_s is not None
     assert outcome.images_per_s.model_dump() == {"median": 30, "least": 10, "greatest": 40}
+    assert outcome.pss_mib is not None
     assert outcome.pss_mib.median == 512
 
 
 def test_images_are_counted_not_requests():
     [outcome] = outcomes([record("digits", requests=100, cell=GENERATE_SIXTEEN)])
+    assert outcome.images_per_s is not None
+    assert outcome.cpu_ms_an_image is not None
     assert outcome.images_per_s.median == 160
     assert outcome.cpu_ms_an_image.median == pytest.approx(10_000 / 1600)
 
