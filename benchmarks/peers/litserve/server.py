@@ -4,6 +4,7 @@ from typing import Any
 
 import litserve
 import torch
+from fastapi import Request
 
 from benchmarks.peers import rows
 
@@ -52,7 +53,7 @@ class Reconstruct(litserve.LitAPI):
         """Load the models, once a worker."""
         self.model = rows.load_archives()["vae"]
 
-    def decode_request(self, request: Any) -> torch.Tensor:
+    def decode_request(self, request: Request) -> torch.Tensor:
         """The upload as `(1, 1, 28, 28)`."""
         return rows.read_image(request["file"].file.read())
 
