@@ -22,7 +22,7 @@ def tune(server: Server, seconds: int, allocator: str, *, fresh: bool) -> None:
     if fresh:
         kept.unlink(missing_ok=True)
     sweep: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
-    sweep = [entry for entry in sweep if entry["knobs"] in server.grid and counts(entry, seconds)]
+    sweep = [entry for entry in sweep if entry["knobs"] in server.grid and entry["seconds"] == seconds]
     for knobs in server.grid:
         if any(entry["knobs"] == knobs for entry in sweep):
             continue
@@ -45,16 +45,10 @@ def tune(server: Server, seconds: int, allocator: str, *, fresh: bool) -> None:
 def quiet_attempt(server: Server, knobs: Knobs, seconds: int, allocator: str) -> dict[str, Any]:
     """A trial, or the quieter of two where something else was busy during the first."""
     first = attempt(server, knobs, seconds, allocator)
-    if "problem" in first or counts(first, seconds):
+    if first.get("others_cpu_s", 0.0) <= NOISY_SHARE * seconds * cores():
         return first
     second = attempt(server, knobs, seconds, allocator)
     return min((first, second), key=lambda entry: float(entry.get("others_cpu_s", inf)))
-
-
-def counts(entry: dict[str, Any], seconds: int) -> bool:
-    """Whether a trial was made as it is asked for now, in quiet."""
-    quiet: bool = entry.get("others_cpu_s", 0.0) <= NOISY_SHARE * seconds * cores()
-    return quiet and entry["seconds"] == seconds
 
 
 def attempt(server: Server, knobs: Knobs, seconds: int, allocator: str) -> dict[str, Any]:
