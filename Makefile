@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
-.PHONY: run test train lint format clean
+.PHONY: run test train bench bench-full lint format clean
 
 run: $(VENV)/.installed-serve
 	$(BIN)/python -m app
@@ -28,6 +28,14 @@ format: $(VENV)/.installed-test
 train: $(VENV)/.installed-train
 	$(BIN)/python -m training train vae
 	$(BIN)/python -m training train gan
+
+# Under 20 minutes on two cores; needs wrk, see benchmarks/README.md.
+bench: $(VENV)/.installed-train
+	$(BIN)/python -m benchmarks serve-bench --form short --fresh
+
+# About two hours; goes on where it was cut off.
+bench-full: $(VENV)/.installed-train
+	$(BIN)/python -m benchmarks serve-bench --form full
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -66,7 +66,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] in {"app", "training"}}
+    return {name for name in found if name.split(".")[0] in {"app", "benchmarks", "training"}}
 
 
 def within(name: str, part: str) -> bool:

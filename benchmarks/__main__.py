@@ -1,0 +1,110 @@
+"""`python -m benchmarks ...`: arguments to a campaign or a sweep, no logic."""
+
+import argparse
+import signal
+import sys
+
+from benchmarks.archives import prepare_archives
+from benchmarks.campaign import Campaign
+from benchmarks.cells import plan
+from benchmarks.machine import ALLOCATORS, advice, facts, missing_programs, tcmalloc
+from benchmarks.places import REPORTS, RESULTS, WORK
+from benchmarks.processes import ServerFailed
+from benchmarks.records import Store
+from benchmarks.report import markdown, read_results, write_between_markers, write_results
+from benchmarks.servers import SERVERS
+from benchmarks.tuning import tune
+
+ROUNDS, SECONDS = 2, 15
+
+
+def names(text: str) -> list[str]:
+    """Servers, in the order of the code."""
+    asked = set(text.split(","))
+    unknown = asked - SERVERS.keys()
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no server is called {', '.join(sorted(unknown))}")
+    return [name for name in SERVERS if name in asked]
+
+
+def parser() -> argparse.ArgumentParser:
+    """One subcommand an action."""
+    root = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure digits against other servers.")
+    actions = root.add_subparsers(dest="action", required=True)
+    run = actions.add_parser("serve-bench", help="measure, and write results; finished cells are not run again")
+    run.add_argument("--form", choices=("short", "full"), default="short")
+    run.add_argument("--only", type=names, default=list(SERVERS), metavar="SERVER,...")
+    run.add_argument("--rounds", type=int, default=ROUNDS)
+    run.add_argument("--seconds", type=int, default=SECONDS, help=f"of each cell, default {SECONDS}")
+    sweep = actions.add_parser("tune", help="try a peer's knobs and keep the best; finished trials are not run again")
+    sweep.add_argument("peer", choices=[name for name, server in SERVERS.items() if server.grid])
+    sweep.add_argument("--seconds", type=int, default=8, help="of each cell, default 8")
+    for command in (run, sweep):
+        command.add_argument("--allocator", choices=ALLOCATORS, help="default tcmalloc where it is installed")
+        command.add_argument("--fresh", action="store_true", help="forget what was measured before")
+    render = actions.add_parser("render", help="write the table of results into the documents that have its markers")
+    render.add_argument("--form", choices=("short", "full"), default="full")
+    return root
+
+
+def serve_bench(arguments: argparse.Namespace) -> None:
+    """Measure what is missing, then write results and tables."""
+    store = Store(arguments.form)
+    if arguments.fresh:
+        store.clear()
+    servers = [name for name in arguments.only if SERVERS[name].available()]
+    campaign = Campaign(arguments.rounds, arguments.seconds, arguments.allocator)
+    records = campaign.run(plan(arguments.form, servers), store)
+    if not records:
+        raise ServerFailed("none of the servers asked for can run here")
+    found = facts(arguments.allocator)
+    folder = RESULTS if is_whole(arguments) else WORK / "results"
+    write_results(arguments.form, records, found, folder)
+    print(markdown(records, found))
+
+
+def is_whole(arguments: argparse.Namespace) -> bool:
+    """Whether the figures are worth keeping: a quick look must not replace them."""
+    every = set(arguments.only) == set(SERVERS)
+    return every and arguments.rounds >= ROUNDS and arguments.seconds >= SECONDS
+
+
+def render(arguments: argparse.Namespace) -> None:
+    """Write the table of a form between the markers of the documents that have them."""
+    text = markdown(*read_results(RESULTS / f"{arguments.form}.json"))
+    for path in REPORTS:
+        if write_between_markers(path, text):
+            print(f"wrote {path.name}")
+
+
+def main() -> int:
+    """Run one command; the exit status: 2 where something has to be installed first."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that servers are ended
+    arguments = parser().parse_args()
+    try:
+        if arguments.action == "render":
+            render(arguments)
+            return 0
+        if missing := missing_programs():
+            print("\n".join(missing), file=sys.stderr)
+            return 2
+        for line in advice():
+            print(line, file=sys.stderr)
+        arguments.allocator = arguments.allocator or ("tcmalloc" if tcmalloc() else "none")
+        if arguments.allocator == "tcmalloc" and tcmalloc() is None:
+            return 2
+        prepare_archives()
+        if arguments.action == "tune":
+            tune(SERVERS[arguments.peer], arguments.seconds, arguments.allocator, fresh=arguments.fresh)
+        else:
+            serve_bench(arguments)
+    except (ServerFailed, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
