@@ -53,7 +53,7 @@ def throughput(model: Model, workers: int, batch_rows: int, seconds: float) -> f
     rows = torch.from_numpy(normal_rows(0, 0, batch_rows, model.manifest.latent_dim))
     passes_until(network, rows, monotonic())  # this size's first pass may choose kernels
     started = monotonic()
-    with ThreadPoolExecutor(workers) as threads:
+    with ThreadPoolExecutor(workers, initializer=Runtime.prepare_thread) as threads:
         done = sum(threads.map(lambda _: passes_until(network, rows, started + seconds), range(workers)))
     return done * batch_rows / (monotonic() - started)
 

@@ -1,12 +1,15 @@
 """`python -m benchmarks ...`: arguments to a campaign or a sweep, no logic."""
 
 import argparse
+import os
 import signal
 import sys
 
+from benchmarks import raw
 from benchmarks.archives import prepare_archives
 from benchmarks.campaign import Campaign
 from benchmarks.cells import plan
+from benchmarks.identity import SEEDS, Mismatch, check
 from benchmarks.machine import ALLOCATORS, advice, facts, missing_programs, tcmalloc
 from benchmarks.places import REPORTS, RESULTS, WORK
 from benchmarks.processes import ServerFailed
@@ -42,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
     for command in (run, sweep):
         command.add_argument("--allocator", choices=ALLOCATORS, help="default tcmalloc where it is installed")
         command.add_argument("--fresh", action="store_true", help="forget what was measured before")
+    alone = actions.add_parser("raw", help="measure the models alone, without a server")
+    alone.add_argument("--rounds", type=int, default=3)
+    alone.add_argument("--seconds", type=float, default=1.0, help="of each cell, default 1")
+    identity = actions.add_parser("identity", help="ask for the same seeds in every way and compare the bytes")
+    identity.add_argument("--seeds", type=int, default=SEEDS, help=f"default {SEEDS}")
+    identity.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     render = actions.add_parser("render", help="write the table of results into the documents that have its markers")
     render.add_argument("--form", choices=("short", "full"), default="full")
     return root
@@ -77,33 +86,61 @@ def render(arguments: argparse.Namespace) -> None:
             print(f"wrote {path.name}")
 
 
+def run_raw(arguments: argparse.Namespace) -> int:
+    """Measure, keep and show; the exit status."""
+    rates = raw.measure(arguments.rounds, arguments.seconds)
+    raw.write(rates, os.environ.get("LD_PRELOAD") or "none")
+    print(raw.markdown(rates))
+    return 0
+
+
+def run_identity(arguments: argparse.Namespace) -> int:
+    """Compare, and say what was compared; the exit status is 1 where a byte differs."""
+    try:
+        for line in check(arguments.seeds, arguments.precision):
+            print(line, flush=True)
+    except Mismatch as error:
+        print(error, file=sys.stderr)
+        return 1
+    print("0 bytes differ")
+    return 0
+
+
+def perform(arguments: argparse.Namespace) -> int:
+    """One command; the exit status: 2 where something has to be installed first. Raises ServerFailed and OSError."""
+    if arguments.action == "render":
+        render(arguments)
+        return 0
+    if arguments.action in {"raw", "identity"}:
+        prepare_archives()
+        return run_raw(arguments) if arguments.action == "raw" else run_identity(arguments)
+    if missing := missing_programs():
+        print("\n".join(missing), file=sys.stderr)
+        return 2
+    for line in advice():
+        print(line, file=sys.stderr)
+    arguments.allocator = arguments.allocator or ("tcmalloc" if tcmalloc() else "none")
+    if arguments.allocator == "tcmalloc" and tcmalloc() is None:
+        return 2
+    prepare_archives()
+    if arguments.action == "tune":
+        tune(SERVERS[arguments.peer], arguments.seconds, arguments.allocator, fresh=arguments.fresh)
+    else:
+        serve_bench(arguments)
+    return 0
+
+
 def main() -> int:
-    """Run one command; the exit status: 2 where something has to be installed first."""
+    """Run one command; its exit status. Failures a person can mend are one line on standard error."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that servers are ended
     arguments = parser().parse_args()
     try:
-        if arguments.action == "render":
-            render(arguments)
-            return 0
-        if missing := missing_programs():
-            print("\n".join(missing), file=sys.stderr)
-            return 2
-        for line in advice():
-            print(line, file=sys.stderr)
-        arguments.allocator = arguments.allocator or ("tcmalloc" if tcmalloc() else "none")
-        if arguments.allocator == "tcmalloc" and tcmalloc() is None:
-            return 2
-        prepare_archives()
-        if arguments.action == "tune":
-            tune(SERVERS[arguments.peer], arguments.seconds, arguments.allocator, fresh=arguments.fresh)
-        else:
-            serve_bench(arguments)
+        return perform(arguments)
     except (ServerFailed, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -156,7 +156,8 @@ def environment(server: Server, file: File, knobs: Knobs, allocator: str, ports:
     if allocator == "tcmalloc":
         kept["LD_PRELOAD"] = str(tcmalloc())
     if server.name == "digits":
-        return kept | {"DIGITS_PORT": str(ports[0]), "DIGITS_MODELS_DIR": str(MODELS / file), "DIGITS_DEVICE": "cpu"}
+        own = {"port": ports[0], "models_dir": MODELS / file, "device": "cpu"} | knobs
+        return kept | {f"DIGITS_{name.upper()}": str(value) for name, value in own.items()}
     scratch = SCRATCH / Configuration(server.name, file).name
     scratch.mkdir(parents=True, exist_ok=True)
     return kept | {

@@ -80,7 +80,7 @@ class Engine:
         self.runtime = runtime
         self._default = settings.default_model
         self._timeout_s = settings.request_timeout_s
-        self._workers = Workers(settings.workers or runtime.default_workers)
+        self._workers = Workers(settings.workers or runtime.default_workers, Runtime.prepare_thread)
         self._batchers: dict[tuple[str, Capability], Batcher[Tensor, Outputs]] = {
             (model.name, capability): Batcher(
                 network.compute,

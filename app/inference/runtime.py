@@ -73,13 +73,20 @@ class Runtime:
         """Raises DeviceUnavailable for a device PyTorch does not know or cannot use."""
         self.device = find_device(device)
         self._precision = precision
-        # How the work on a batch is shared out among threads depends on its size, and with it the last bit of a
-        # row: with 3, 6 or 8 threads equal rows differ. One thread a forward pass, and as many passes as cores.
-        torch.set_num_threads(1)
+        self.prepare_thread()
         # On a GPU the same kernels every time, and full float32: TensorFloat-32 has ten bits of mantissa.
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
+
+    @staticmethod
+    def prepare_thread() -> None:
+        """To be called on every thread that computes: the number of threads a pass may use is a thread's own.
+
+        How the work on a batch is shared out among threads depends on its size, and with it the last bit of a
+        row: with 3, 6 or 8 threads equal rows differ. One thread a forward pass, and as many passes as cores.
+        """
+        torch.set_num_threads(1)
 
     @property
     def default_workers(self) -> int:

@@ -11,10 +11,11 @@ T = TypeVar("T")
 class Workers:
     """The pool of one device: at most `size` forward passes at the same time, first come, first served."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, initialize: Callable[[], object] = lambda: None) -> None:
+        """`initialize` is called once on each thread, before anything else."""
         self._turn = asyncio.Semaphore(size)
         self.idle = size  # how many nobody has entered for
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix="inference")
+        self._threads = ThreadPoolExecutor(size, thread_name_prefix="inference", initializer=initialize)
 
     async def __aenter__(self) -> Self:
         await self._turn.acquire()

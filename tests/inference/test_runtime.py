@@ -111,6 +111,18 @@ def test_a_bad_value_in_the_padding_fails_nobody():
     assert torch.equal(made, torch.ones(3, 2))
 
 
+def test_every_worker_is_prepared_before_it_works():
+    async def scenario() -> None:
+        workers = Workers(2, lambda: prepared.append(threading.current_thread().name))
+        async with workers:
+            name = await workers.run(lambda: threading.current_thread().name)
+            assert name in prepared
+        workers.close()
+
+    prepared: list[str] = []
+    asyncio.run(scenario())
+
+
 def test_no_gradient_is_recorded():
     weight = torch.ones(2, requires_grad=True)
     ((made,),) = Network(lambda rows: (rows * weight,)).compute([torch.ones(1, 2)])

@@ -1,7 +1,7 @@
 """BentoML: adaptive batching in the service that callers see.
 
 Not in an inner service behind `bentoml.depends`: from 1.4.30 on, the client between services closes its session
-every hundred requests, also under requests that are on their way, and about a tenth of all callers get a 500.
+every hundred requests, also under requests that are on their way, and some callers get a 500.
 """
 
 from pathlib import Path
