@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from app.api.dependencies import get_settings, get_state
+from app.api.dependencies import state_of
 from app.errors import BodyTooLarge, CallerGone, InvalidRequest, UnsupportedMediaType
 
 JSON = "application/json"
@@ -37,7 +37,7 @@ def refuse_query(request: Request) -> None:
         raise InvalidRequest("with a JSON body every option stands in the body, none in the query")
 
 
-def refuse_repeated_names(request: Request) -> None:
+async def refuse_repeated_names(request: Request) -> None:
     """A dependency that raises InvalidRequest for a query that gives an option twice."""
     if len(request.query_params.multi_items()) != len(request.query_params):
         raise InvalidRequest("an option is given twice in the query")
@@ -60,7 +60,7 @@ def require_media_type(request: Request, *accepted: str) -> str:
 
 async def read_json(request: Request, model: type[Model]) -> Model:
     """The body as `model`, which decides how strict. Raises BodyTooLarge and RequestValidationError."""
-    limit = get_settings(get_state(request)).max_json_bytes
+    limit = state_of(request)["settings"].max_json_bytes
     content = await bounded(request, limit).body()
     try:
         return model.model_validate_json(content)
@@ -74,7 +74,7 @@ async def read_files(request: Request, field: str, max_files: int) -> list[bytes
 
     Names and types that the caller gave them are not looked at. Raises BodyTooLarge and InvalidRequest.
     """
-    limit = get_settings(get_state(request)).max_upload_bytes
+    limit = state_of(request)["settings"].max_upload_bytes
     wanted = f"the body is multipart/form-data with 1 to {max_files} files in the field {field!r} and nothing else"
     if max_files == 1:
         wanted = f"the body is multipart/form-data with one file in the field {field!r} and nothing else"

@@ -41,44 +41,25 @@ class State(TypedDict):
     image_workers: ImageWorkers
 
 
-def get_state(request: Request) -> State:
+def state_of(request: Request) -> State:
     """The lifespan's state of this app."""
     return cast(State, request.scope["state"])
 
 
+# Coroutines, though they wait for nothing: FastAPI calls a plain function on a thread of its pool, and two
+# changes of thread a request and dependency cost more than everything else that the event loop does for it.
+async def get_state(request: Request) -> State:
+    """A dependency that gives the lifespan's state."""
+    return state_of(request)
+
+
+async def get_engine(request: Request) -> Engine:
+    """A dependency that gives the engine. Raises NotReady while it is loading, Draining at the end."""
+    return state_of(request)["readiness"].engine()
+
+
 StateDep = Annotated[State, Depends(get_state)]
-
-
-def get_settings(state: StateDep) -> Settings:
-    """The settings the app was made with."""
-    return state["settings"]
-
-
-def get_metrics(state: StateDep) -> Metrics:
-    """The app's metrics."""
-    return state["metrics"]
-
-
-def get_readiness(state: StateDep) -> Readiness:
-    """Whether requests can be served."""
-    return state["readiness"]
-
-
-def get_engine(state: StateDep) -> Engine:
-    """The engine. Raises NotReady while it is loading, Draining at the end."""
-    return state["readiness"].engine()
-
-
-def get_image_workers(state: StateDep) -> ImageWorkers:
-    """Where images are decoded and encoded."""
-    return state["image_workers"]
-
-
-SettingsDep = Annotated[Settings, Depends(get_settings)]
-MetricsDep = Annotated[Metrics, Depends(get_metrics)]
-ReadinessDep = Annotated[Readiness, Depends(get_readiness)]
 EngineDep = Annotated[Engine, Depends(get_engine)]
-ImageWorkersDep = Annotated[ImageWorkers, Depends(get_image_workers)]
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.api.answers import BODY_ERRORS, check_count, documented, image_items, off_loop, picture, respond
 from app.api.bodies import json_body, request_body
-from app.api.dependencies import EngineDep, ImageWorkersDep, MetricsDep, SettingsDep, while_connected
+from app.api.dependencies import EngineDep, StateDep, while_connected
 from app.api.negotiation import JSON, NPZ, PNG, accepts
 from app.api.requests import GenerateRequest
 from app.api.schemas import GenerateAnswer
@@ -34,24 +34,23 @@ async def generate(
     engine: EngineDep,
     form: Annotated[str, Depends(accepts(JSON, PNG, NPZ))],
     asked: Annotated[GenerateRequest, Depends(json_body(GenerateRequest))],
-    settings: SettingsDep,
-    workers: ImageWorkersDep,
-    metrics: MetricsDep,
+    state: StateDep,
 ) -> Response:
     """Image i of a seed is the same bytes whatever `n` is; `first` starts at another index.
 
     JSON holds one PNG an image. `image/png` is one grid, row by row, ceil(sqrt n) columns.
     `application/x-npz` holds `images` (uint8), `latents` (float32) and `index`.
     """
+    workers = state["image_workers"]
     model = engine.select(asked.model, "generate")
-    check_count(asked.count, asked.scale, model.manifest.image.pixels, settings)
+    check_count(asked.count, asked.scale, model.manifest.image.pixels, state["settings"])
     if asked.latents is None:
         seed = draw_seed() if asked.seed is None else asked.seed
         latents = normal_rows(seed, asked.first, asked.count, model.manifest.latent_dim)
     else:
         seed, latents = None, latent_rows(model, asked.latents)
     made = await while_connected(request, engine.generate(model, latents))
-    metrics.images.labels(model.name, "generate").inc(asked.count)
+    state["metrics"].images.labels(model.name, "generate").inc(asked.count)
     images = encode.to_uint8(made.images)
     if form == JSON:
         answer = GenerateAnswer(

@@ -1,6 +1,7 @@
 """The Accept header to one of the forms an operation can answer in (RFC 9110, section 12.5.1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from starlette.requests import Request
 
@@ -14,10 +15,10 @@ NPZ = "application/x-npz"
 MAX_RANGES = 32
 
 
-def accepts(*forms: str) -> Callable[[Request], str]:
+def accepts(*forms: str) -> Callable[[Request], Coroutine[Any, Any, str]]:
     """A dependency that gives the caller's favourite among `forms`; the first one where all are equal."""
 
-    def favourite(request: Request) -> str:
+    async def favourite(request: Request) -> str:
         return negotiate(",".join(request.headers.getlist("accept")), forms)
 
     return favourite

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.api.answers import BODY_ERRORS, base64_png, check_count, documented, off_loop, picture, respond
 from app.api.bodies import MULTIPART, read_files, refuse_repeated_names, request_body, require_media_type
-from app.api.dependencies import EngineDep, ImageWorkersDep, MetricsDep, SettingsDep, while_connected
+from app.api.dependencies import EngineDep, StateDep, while_connected
 from app.api.negotiation import JSON, NPZ, PNG, accepts
 from app.api.requests import ReconstructQuery
 from app.api.schemas import LatentParameters, Png, ReconstructAnswer, ReconstructionErrors
@@ -33,22 +33,21 @@ async def reconstruct(
     engine: EngineDep,
     form: Annotated[str, Depends(accepts(JSON, PNG, NPZ))],
     asked: Annotated[ReconstructQuery, Query()],
-    settings: SettingsDep,
-    workers: ImageWorkersDep,
-    metrics: MetricsDep,
+    state: StateDep,
 ) -> Response:
     """Any PNG or JPEG of a digit: dark on light or light on dark, a drawing or a photo.
 
     `input` is the image as the model saw it. `image/png` is input and reconstruction side by side;
     `application/x-npz` holds both (uint8) with `mean` and `log_variance` (float32).
     """
+    settings, workers = state["settings"], state["image_workers"]
     require_media_type(request, MULTIPART)
     model = engine.select(asked.model, "encode", "decode")
     check_count(2, asked.scale, model.manifest.image.pixels, settings)
     files = await read_files(request, "file", 1)
     rows = await read_images(files, model.manifest.image, workers, settings, normalized=asked.normalize)
     result = await while_connected(request, engine.reconstruct(model, rows[0], asked.seed))
-    metrics.images.labels(model.name, "reconstruct").inc()
+    state["metrics"].images.labels(model.name, "reconstruct").inc()
     pair = encode.to_uint8(np.stack([result.image, result.reconstruction]))
     if form == JSON:
         first, second = await off_loop(
