@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 T = TypeVar("T")
 
 # What encoding takes, measured in nanoseconds: so many a pixel of an image, and one a pixel it is enlarged to.
-NS_A_PIXEL = 12
+NS_A_PIXEL = 35
 # What takes longer than a millisecond leaves the event loop; changing threads costs about a tenth of that.
 NS_ON_THE_LOOP = 1_000_000
 

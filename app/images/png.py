@@ -1,7 +1,7 @@
 """Grey pixels to PNG and APNG files. Knows nothing of grids, of models or of HTTP.
 
 Source: PNG, third edition (W3C, 2025), which holds the animation chunks too. Pillow's writer makes the same
-pixels of files that are a little larger, and takes three to six times as long: it opens an encoder, a plugin
+pixels of files that are a little larger, and takes two to six times as long: it opens an encoder, a plugin
 and a stream for each image, and tries every filter on every row.
 """
 
