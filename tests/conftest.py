@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from app.inference.engine import Engine
 from app.main import create_app
+from app.protocol import BoundedHttpProtocol
 from app.readiness import Readiness
 from app.settings import Settings
 
@@ -40,7 +41,9 @@ class WatchedReadiness(Readiness):
 def listening(app: FastAPI) -> Iterator[httpx.Client]:
     """A client of the app behind a real server, in a thread, on a free port of loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, http="h11", log_config=None, access_log=False))
+        server = uvicorn.Server(
+            uvicorn.Config(app, http=BoundedHttpProtocol, loop="asyncio", log_config=None, access_log=False)
+        )
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

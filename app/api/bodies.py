@@ -1,6 +1,5 @@
 """Request bodies, bounded and strict: JSON to a model, multipart to files. Knows no operation."""
 
-from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -11,24 +10,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from app.api.dependencies import get_settings, get_state
+from app.api.dependencies import state_of
 from app.errors import BodyTooLarge, CallerGone, InvalidRequest, UnsupportedMediaType
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
+# One image file as the body itself. Which of them it is, its first bytes say.
+IMAGE_TYPES = ("image/png", "image/jpeg", "application/octet-stream")
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def json_body(model: type[Model]) -> Callable[[Request], Coroutine[Any, Any, Model]]:
-    """A dependency that reads the body as JSON of `model`."""
-
-    async def read(request: Request) -> Model:
-        require_media_type(request, JSON)
-        refuse_query(request)
-        return await read_json(request, model)
-
-    return read
 
 
 def refuse_query(request: Request) -> None:
@@ -37,7 +27,7 @@ def refuse_query(request: Request) -> None:
         raise InvalidRequest("with a JSON body every option stands in the body, none in the query")
 
 
-def refuse_repeated_names(request: Request) -> None:
+async def refuse_repeated_names(request: Request) -> None:
     """A dependency that raises InvalidRequest for a query that gives an option twice."""
     if len(request.query_params.multi_items()) != len(request.query_params):
         raise InvalidRequest("an option is given twice in the query")
@@ -60,8 +50,7 @@ def require_media_type(request: Request, *accepted: str) -> str:
 
 async def read_json(request: Request, model: type[Model]) -> Model:
     """The body as `model`, which decides how strict. Raises BodyTooLarge and RequestValidationError."""
-    limit = get_settings(get_state(request)).max_json_bytes
-    content = await bounded(request, limit).body()
+    content = await read_all(request, state_of(request)["settings"].max_json_bytes)
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
@@ -69,12 +58,22 @@ async def read_json(request: Request, model: type[Model]) -> Model:
         raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in found]) from None
 
 
+async def read_upload(request: Request, given: str, field: str, max_files: int) -> list[bytes]:
+    """The contents of uploaded files: of a multipart body, or of one that is an image itself.
+
+    given: the body's media type. Raises BodyTooLarge and InvalidRequest.
+    """
+    if given == MULTIPART:
+        return await read_files(request, field, max_files)
+    return [await read_all(request, state_of(request)["settings"].max_upload_bytes)]
+
+
 async def read_files(request: Request, field: str, max_files: int) -> list[bytes]:
     """The contents of the files of a multipart body, all under `field`, at least one.
 
     Names and types that the caller gave them are not looked at. Raises BodyTooLarge and InvalidRequest.
     """
-    limit = get_settings(get_state(request)).max_upload_bytes
+    limit = state_of(request)["settings"].max_upload_bytes
     wanted = f"the body is multipart/form-data with 1 to {max_files} files in the field {field!r} and nothing else"
     if max_files == 1:
         wanted = f"the body is multipart/form-data with one file in the field {field!r} and nothing else"
@@ -87,6 +86,20 @@ async def read_files(request: Request, field: str, max_files: int) -> list[bytes
     except (HTTPException, FormParserError, UnicodeError) as error:
         # How Starlette, by its version, tells of a body that its parser refused.
         raise InvalidRequest(wanted) from error
+
+
+async def read_all(request: Request, limit: int) -> bytes:
+    """The whole body. Raises BodyTooLarge over `limit` bytes and CallerGone where it does not end."""
+    receive = _bounded_receive(request.receive, limit)
+    message = await receive()
+    content: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return content  # most bodies come whole
+    parts = [content]
+    while message.get("more_body", False):
+        message = await receive()
+        parts.append(message.get("body", b""))
+    return b"".join(parts)
 
 
 def bounded(request: Request, limit: int) -> Request:
@@ -114,9 +127,12 @@ def _bounded_receive(receive: Receive, limit: int) -> Receive:
 
 
 def request_body(
-    *, json: type[BaseModel] | None = None, files: str | None = None, many: bool = False
+    *, json: type[BaseModel] | None = None, files: str | None = None, many: bool = False, plain: bool = False
 ) -> dict[str, Any]:
-    """The OpenAPI description of a body that the functions above read, for `openapi_extra`."""
+    """The OpenAPI description of a body that the functions above read, for `openapi_extra`.
+
+    plain: whether the body may also be one image file itself.
+    """
     content: dict[str, Any] = {}
     if json is not None:
         content[JSON] = {"schema": json.model_json_schema()}
@@ -124,4 +140,6 @@ def request_body(
         file = {"type": "string", "format": "binary", "description": "a PNG or JPEG"}
         schema = {"type": "array", "items": file, "minItems": 1} if many else file
         content[MULTIPART] = {"schema": {"type": "object", "required": [files], "properties": {files: schema}}}
+    if plain:
+        content |= {kind: {"schema": {"type": "string", "format": "binary"}} for kind in IMAGE_TYPES}
     return {"requestBody": {"required": True, "content": content}}

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict, TypeVar, cast
 
 from fastapi import Depends
 from starlette.requests import Request
 
+from app.api.negotiation import favourite
 from app.errors import CallerGone
 from app.inference.engine import Engine
 from app.metrics import Metrics
@@ -41,44 +43,52 @@ class State(TypedDict):
     image_workers: ImageWorkers
 
 
-def get_state(request: Request) -> State:
+def state_of(request: Request) -> State:
     """The lifespan's state of this app."""
     return cast(State, request.scope["state"])
 
 
+# Coroutines, though they wait for nothing: FastAPI calls a plain function on a thread of its pool, and two
+# changes of thread a request and dependency cost more than everything else that the event loop does for it.
+async def get_state(request: Request) -> State:
+    """A dependency that gives the lifespan's state."""
+    return state_of(request)
+
+
+async def get_engine(request: Request) -> Engine:
+    """A dependency that gives the engine. Raises NotReady while it is loading, Draining at the end."""
+    return state_of(request)["readiness"].engine()
+
+
 StateDep = Annotated[State, Depends(get_state)]
-
-
-def get_settings(state: StateDep) -> Settings:
-    """The settings the app was made with."""
-    return state["settings"]
-
-
-def get_metrics(state: StateDep) -> Metrics:
-    """The app's metrics."""
-    return state["metrics"]
-
-
-def get_readiness(state: StateDep) -> Readiness:
-    """Whether requests can be served."""
-    return state["readiness"]
-
-
-def get_engine(state: StateDep) -> Engine:
-    """The engine. Raises NotReady while it is loading, Draining at the end."""
-    return state["readiness"].engine()
-
-
-def get_image_workers(state: StateDep) -> ImageWorkers:
-    """Where images are decoded and encoded."""
-    return state["image_workers"]
-
-
-SettingsDep = Annotated[Settings, Depends(get_settings)]
-MetricsDep = Annotated[Metrics, Depends(get_metrics)]
-ReadinessDep = Annotated[Readiness, Depends(get_readiness)]
 EngineDep = Annotated[Engine, Depends(get_engine)]
-ImageWorkersDep = Annotated[ImageWorkers, Depends(get_image_workers)]
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that there is an engine for, and the form the caller wants the answer in."""
+
+    request: Request
+    engine: Engine
+    form: str
+    settings: Settings
+    metrics: Metrics
+    workers: ImageWorkers
+
+
+def call_for(*forms: str) -> Callable[[Request], Coroutine[Any, Any, Call]]:
+    """A dependency that gives all a route needs at once: each one that FastAPI resolves costs some 15 us.
+
+    Raises NotReady and Draining, then NotAcceptable where the caller takes none of `forms`.
+    """
+
+    async def call(request: Request) -> Call:
+        state = state_of(request)
+        engine = state["readiness"].engine()
+        form = favourite(request, forms)
+        return Call(request, engine, form, state["settings"], state["metrics"], state["image_workers"])
+
+    return call
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -86,20 +96,25 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     To be called once the body was read: until then the caller's messages are the body's.
     """
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_disconnect(request))
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise CallerGone("the connection was closed before the answer")
-    finally:
-        # Also when this coroutine itself is cancelled: nobody waits for the rows any more.
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled_before = task.cancelling()
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
         task.cancel()
-        watch.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
 
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    watcher = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        # Ours, unless this task was cancelled from outside, too: that one goes on.
+        if gone and task.uncancel() <= cancelled_before:
+            raise CallerGone("the connection was closed before the answer") from None
+        raise
+    finally:
+        watcher.cancel()

@@ -1,17 +1,16 @@
 """`POST /generate`."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends
-from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import BODY_ERRORS, check_count, documented, image_items, off_loop, picture, respond
-from app.api.bodies import json_body, request_body
-from app.api.dependencies import EngineDep, ImageWorkersDep, MetricsDep, SettingsDep, while_connected
-from app.api.negotiation import JSON, NPZ, PNG, accepts
+from app.api.answers import BODY_ERRORS, check_count, documented, images_json, json_answer, off_loop, picture, respond
+from app.api.bodies import JSON as JSON_BODY
+from app.api.bodies import read_json, refuse_query, request_body, require_media_type
+from app.api.dependencies import Call, call_for, while_connected
+from app.api.negotiation import JSON, NPZ, PNG
 from app.api.requests import GenerateRequest
 from app.api.schemas import GenerateAnswer
 from app.images import encode
@@ -29,42 +28,33 @@ router = APIRouter(tags=["images"])
     responses=documented(PNG, NPZ, errors=BODY_ERRORS),
     openapi_extra=request_body(json=GenerateRequest),
 )
-async def generate(
-    request: Request,
-    engine: EngineDep,
-    form: Annotated[str, Depends(accepts(JSON, PNG, NPZ))],
-    asked: Annotated[GenerateRequest, Depends(json_body(GenerateRequest))],
-    settings: SettingsDep,
-    workers: ImageWorkersDep,
-    metrics: MetricsDep,
-) -> Response:
+async def generate(call: Annotated[Call, Depends(call_for(JSON, PNG, NPZ))]) -> Response:
     """Image i of a seed is the same bytes whatever `n` is; `first` starts at another index.
 
     JSON holds one PNG an image. `image/png` is one grid, row by row, ceil(sqrt n) columns.
     `application/x-npz` holds `images` (uint8), `latents` (float32) and `index`.
     """
-    model = engine.select(asked.model, "generate")
-    check_count(asked.count, asked.scale, model.manifest.image.pixels, settings)
+    require_media_type(call.request, JSON_BODY)
+    refuse_query(call.request)
+    asked = await read_json(call.request, GenerateRequest)
+    model = call.engine.select(asked.model, "generate")
+    check_count(asked.count, asked.scale, model.manifest.image.pixels, call.settings)
     if asked.latents is None:
         seed = draw_seed() if asked.seed is None else asked.seed
         latents = normal_rows(seed, asked.first, asked.count, model.manifest.latent_dim)
     else:
         seed, latents = None, latent_rows(model, asked.latents)
-    made = await while_connected(request, engine.generate(model, latents))
-    metrics.images.labels(model.name, "generate").inc(asked.count)
+    made = await while_connected(call.request, call.engine.generate(model, latents))
+    call.metrics.images.labels(model.name, "generate").inc(asked.count)
     images = encode.to_uint8(made.images)
-    if form == JSON:
-        answer = GenerateAnswer(
-            **asdict(made.provenance),
-            seed=seed,
-            images=await image_items(images, asked.first, asked.scale, workers),
-        )
-        content = answer.model_dump_json().encode()
-    elif form == PNG:
-        content = await picture(images, PNG, asked.scale, workers)
+    if call.form == JSON:
+        encoded = await images_json(images, asked.first, asked.scale, call.workers)
+        content = json_answer(made.provenance, {"seed": seed}, encoded)
+    elif call.form == PNG:
+        content = await picture(images, PNG, asked.scale, call.workers)
     else:
         index = np.arange(asked.first, asked.first + asked.count, dtype=np.int64)
         content = await off_loop(
-            lambda: encode.npz(images=images, latents=made.latents, index=index), images.size, workers
+            lambda: encode.npz(images=images, latents=made.latents, index=index), images.size, call.workers
         )
-    return respond(content, form, made.provenance, seed)
+    return respond(content, call.form, made.provenance, seed)

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.answers import documented
-from app.api.dependencies import MetricsDep, ReadinessDep
+from app.api.dependencies import StateDep
 from app.api.schemas import Alive, Ready
 from app.errors import Draining, NotReady, problem
 
@@ -26,8 +26,9 @@ async def livez() -> Alive:
     response_model=Ready,
     responses=documented(errors=(503,)),
 )
-async def readyz(request: Request, readiness: ReadinessDep) -> JSONResponse:
+async def readyz(request: Request, state: StateDep) -> JSONResponse:
     """200 once every model is loaded, checked and warm; 503 with reasons before, and while draining."""
+    readiness = state["readiness"]
     reasons = readiness.reasons()
     if not reasons:
         return JSONResponse(Ready(models=list(readiness.engine().models)).model_dump())
@@ -43,6 +44,6 @@ async def readyz(request: Request, readiness: ReadinessDep) -> JSONResponse:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"example": "digits_ready 1.0"}}}},
 )
-async def metrics_page(metrics: MetricsDep) -> Response:
+async def metrics_page(state: StateDep) -> Response:
     """Request, queue and inference time, batch sizes, images, rejections and the models that serve."""
-    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(state["metrics"].registry), media_type=CONTENT_TYPE_LATEST)

@@ -2,12 +2,11 @@
 
 import hashlib
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query
-from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import (
@@ -15,7 +14,8 @@ from app.api.answers import (
     COMMON_ERRORS,
     check_count,
     documented,
-    image_items,
+    images_json,
+    json_answer,
     off_loop,
     picture,
     respond,
@@ -30,27 +30,22 @@ from app.api.bodies import (
     request_body,
     require_media_type,
 )
-from app.api.dependencies import (
-    EngineDep,
-    State,
-    StateDep,
-    while_connected,
-)
-from app.api.negotiation import APNG, JSON, NPZ, PNG, accepts
+from app.api.dependencies import Call, call_for, while_connected
+from app.api.negotiation import APNG, JSON, NPZ, PNG
 from app.api.requests import InterpolateQuery, InterpolateRequest, InterpolateUploadQuery, PathName
 from app.api.schemas import InterpolateAnswer
 from app.api.uploads import read_images
 from app.checkpoints.store import Model
 from app.errors import InvalidRequest
 from app.images import encode
-from app.inference.engine import Engine, Provenance, Rows, latent_rows
+from app.inference.engine import Provenance, Rows, latent_rows
 from app.inference.latents import draw_seed, interpolate, normal_rows
 
 router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 FORMS = (JSON, PNG, APNG, NPZ)
-FormDep = Annotated[str, Depends(accepts(*FORMS))]
+CallDep = Annotated[Call, Depends(call_for(*FORMS))]
 
 
 @dataclass(frozen=True)
@@ -70,28 +65,22 @@ class End:
     responses=documented(*FORMS, errors=COMMON_ERRORS, seeded=True)
     | {304: {"description": "the caller's copy is current"}},
 )
-async def interpolate_query(
-    request: Request,
-    engine: EngineDep,
-    form: FormDep,
-    asked: Annotated[InterpolateQuery, Query()],
-    state: StateDep,
-) -> Response:
+async def interpolate_query(call: CallDep, asked: Annotated[InterpolateQuery, Query()]) -> Response:
     """The ends are image 0 of `/generate` with their seeds. `image/png` is a strip, `image/apng` an animation.
 
     With both ends given, the answer carries a strong ETag and `If-None-Match` is honoured.
     """
-    model = engine.select(asked.model, "generate")
-    check_count(asked.steps, asked.scale, model.manifest.image.pixels, state["settings"])
+    model = call.engine.select(asked.model, "generate")
+    check_count(asked.steps, asked.scale, model.manifest.image.pixels, call.settings)
     start = end_of(model, asked.from_seed, numbers(asked.from_latent), "from")
     end = end_of(model, asked.to_seed, numbers(asked.to_latent), "to")
     headers = {}
     if not (start.drawn or end.drawn):
-        headers["ETag"] = etag = entity_tag(engine.provenance(model), form, asked, start, end)
-        if matches(",".join(request.headers.getlist("if-none-match")), etag):
+        headers["ETag"] = etag = entity_tag(call.engine.provenance(model), call.form, asked, start, end)
+        if matches(",".join(call.request.headers.getlist("if-none-match")), etag):
             return Response(status_code=304, headers={"ETag": etag, "Vary": "Accept"})
     walk = Walk(model, start, end, asked.steps, asked.path, asked.scale)
-    return await walked(request, engine, walk, form, state, headers)
+    return await walked(call, walk, headers)
 
 
 @router.post(
@@ -102,28 +91,21 @@ async def interpolate_query(
     responses=documented(*FORMS, errors=BODY_ERRORS),
     openapi_extra=request_body(json=InterpolateRequest, files="files", many=True),
 )
-async def interpolate_body(
-    request: Request,
-    engine: EngineDep,
-    form: FormDep,
-    options: Annotated[InterpolateUploadQuery, Query()],
-    state: StateDep,
-) -> Response:
+async def interpolate_body(call: CallDep, options: Annotated[InterpolateUploadQuery, Query()]) -> Response:
     """As JSON, between two ends, each a seed or a latent.
 
     As multipart, between two files in the field `files`, from and to, for a model that encodes; their
     options are query parameters.
     """
-    settings = state["settings"]
+    request, engine, settings = call.request, call.engine, call.settings
     if require_media_type(request, JSON_BODY, MULTIPART) == MULTIPART:
         model = engine.select(options.model, "encode", "generate")
         check_count(options.steps, options.scale, model.manifest.image.pixels, settings)
         files = await read_files(request, "files", 2)
         if len(files) != 2:
             raise InvalidRequest("two files are needed in the field 'files': from and to")
-        images = await read_images(
-            files, model.manifest.image, state["image_workers"], settings, normalized=options.normalize
-        )
+        form = model.manifest.image
+        images = await read_images(files, form, call.workers, settings, normalized=options.normalize)
         means = await while_connected(request, engine.encode(model, images))
         walk = Walk(model, End(means[0], None), End(means[1], None), options.steps, options.path, options.scale)
     else:
@@ -134,7 +116,7 @@ async def interpolate_body(
         start = end_of(model, asked.from_seed, asked.from_latent, "from")
         end = end_of(model, asked.to_seed, asked.to_latent, "to")
         walk = Walk(model, start, end, asked.steps, asked.path, asked.scale)
-    return await walked(request, engine, walk, form, state)
+    return await walked(call, walk)
 
 
 @dataclass(frozen=True)
@@ -149,36 +131,23 @@ class Walk:
     scale: int
 
 
-async def walked(
-    request: Request,
-    engine: Engine,
-    walk: Walk,
-    form: str,
-    state: State,
-    headers: dict[str, str] | None = None,
-) -> Response:
+async def walked(call: Call, walk: Walk, headers: dict[str, str] | None = None) -> Response:
     """Compute the walk and answer in the form asked for."""
-    workers = state["image_workers"]
+    form, workers = call.form, call.workers
     latents = interpolate(walk.start.latent, walk.end.latent, walk.steps, walk.path)
-    made = await while_connected(request, engine.generate(walk.model, latents))
-    state["metrics"].images.labels(walk.model.name, "interpolate").inc(walk.steps)
+    made = await while_connected(call.request, call.engine.generate(walk.model, latents))
+    call.metrics.images.labels(walk.model.name, "interpolate").inc(walk.steps)
     images = encode.to_uint8(made.images)
     if form == JSON:
-        answer = InterpolateAnswer(
-            **asdict(made.provenance),
-            seed=walk.start.seed,
-            from_seed=walk.start.seed,
-            to_seed=walk.end.seed,
-            path=walk.path,
-            images=await image_items(images, 0, walk.scale, workers),
-        )
-        content = answer.model_dump_json().encode()
+        seeds = {"seed": walk.start.seed, "from_seed": walk.start.seed, "to_seed": walk.end.seed}
+        encoded = await images_json(images, 0, walk.scale, workers)
+        content = json_answer(made.provenance, seeds | {"path": walk.path}, encoded)
     elif form == NPZ:
         content = await off_loop(lambda: encode.npz(images=images, latents=made.latents), images.size, workers)
     else:
         content = await picture(images, form, walk.scale, workers, columns=walk.steps)
-    seeds = {"X-From-Seed": walk.start.seed, "X-To-Seed": walk.end.seed}
-    named = {name: str(seed) for name, seed in seeds.items() if seed is not None}
+    ends = {"X-From-Seed": walk.start.seed, "X-To-Seed": walk.end.seed}
+    named = {name: str(seed) for name, seed in ends.items() if seed is not None}
     return respond(content, form, made.provenance, walk.start.seed, named | (headers or {}))
 
 

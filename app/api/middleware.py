@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import uuid
+import random
 from time import monotonic
 
-from starlette.datastructures import MutableHeaders
+from prometheus_client import Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,13 +30,16 @@ class RequestContext:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
+        # An id is no secret: drawn without asking the system for randomness, which lets go of the interpreter.
+        self._ids = random.Random()  # noqa: S311
+        self._seconds: dict[tuple[str, str, int], Histogram] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection; anything but HTTP passes untouched."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["request_id"] = request_id = uuid.uuid4().hex
+        scope["request_id"] = request_id = f"{self._ids.getrandbits(128):032x}"
         started = monotonic()
         status = 0
 
@@ -44,7 +47,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
@@ -65,11 +68,18 @@ class RequestContext:
             fault = ServiceError("the service failed; its log has the fault under the request id")
             await problem_of(Request(scope), fault)(scope, receive, send_with_id)
         finally:
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            route = getattr(scope.get("route"), "path", UNMATCHED)
-            self._metrics.request_seconds.labels(method, route, str(status)).observe(monotonic() - started)
-            if (code := scope.get("problem_code")) is not None:
-                self._metrics.rejections.labels(code).inc()
+            self._count(scope, status, monotonic() - started)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        key = method, getattr(scope.get("route"), "path", UNMATCHED), status
+        if (histogram := self._seconds.get(key)) is None:
+            # Kept, as finding a series by its labels takes longer than adding to it. There are few.
+            method, route, _ = key
+            histogram = self._seconds[key] = self._metrics.request_seconds.labels(method, route, str(status))
+        histogram.observe(seconds)
+        if (code := scope.get("problem_code")) is not None:
+            self._metrics.rejections.labels(code).inc()
 
 
 def check_headers(scope: Scope) -> None:

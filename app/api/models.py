@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 
 from app.api.answers import documented
-from app.api.dependencies import EngineDep, SettingsDep
+from app.api.dependencies import EngineDep, StateDep
 from app.api.negotiation import JSON, accepts
 from app.api.schemas import Guarantee, ModelDetail, ModelList, ModelSummary, RuntimeFacts
 from app.errors import ModelNotFound
@@ -19,7 +19,7 @@ router = APIRouter(tags=["models"], dependencies=[Depends(accepts(JSON))])
     summary="List the loaded models",
     responses=documented(errors=(406, 500, 503)),
 )
-async def list_models(engine: EngineDep, settings: SettingsDep) -> ModelList:
+async def list_models(engine: EngineDep, state: StateDep) -> ModelList:
     """In order of name, which is also the order in which a capable one is chosen."""
     summaries = [
         ModelSummary(
@@ -34,7 +34,7 @@ async def list_models(engine: EngineDep, settings: SettingsDep) -> ModelList:
         )
         for model in engine.models.values()
     ]
-    return ModelList(default=settings.default_model, models=summaries)
+    return ModelList(default=state["settings"].default_model, models=summaries)
 
 
 @router.get(

@@ -1,6 +1,8 @@
 """The Accept header to one of the forms an operation can answer in (RFC 9110, section 12.5.1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import lru_cache
+from typing import Any
 
 from starlette.requests import Request
 
@@ -14,15 +16,22 @@ NPZ = "application/x-npz"
 MAX_RANGES = 32
 
 
-def accepts(*forms: str) -> Callable[[Request], str]:
+def accepts(*forms: str) -> Callable[[Request], Coroutine[Any, Any, str]]:
     """A dependency that gives the caller's favourite among `forms`; the first one where all are equal."""
 
-    def favourite(request: Request) -> str:
-        return negotiate(",".join(request.headers.getlist("accept")), forms)
+    async def accepted(request: Request) -> str:
+        return favourite(request, forms)
 
-    return favourite
+    return accepted
 
 
+def favourite(request: Request, forms: tuple[str, ...]) -> str:
+    """The caller's favourite among `forms`. Raises NotAcceptable where it takes none of them."""
+    return negotiate(",".join(request.headers.getlist("accept")), forms)
+
+
+# Callers are few programs, each with a header that it always sends.
+@lru_cache(maxsize=64)
 def negotiate(header: str, forms: tuple[str, ...]) -> str:
     """The form with the highest quality; the earlier of two equal ones. An empty header accepts all.
 

@@ -1,21 +1,30 @@
 """`POST /reconstruct`."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query
-from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import BODY_ERRORS, base64_png, check_count, documented, off_loop, picture, respond
-from app.api.bodies import MULTIPART, read_files, refuse_repeated_names, request_body, require_media_type
-from app.api.dependencies import EngineDep, ImageWorkersDep, MetricsDep, SettingsDep, while_connected
-from app.api.negotiation import JSON, NPZ, PNG, accepts
+from app.api.answers import (
+    BODY_ERRORS,
+    base64_png,
+    check_count,
+    documented,
+    encoding_ns,
+    json_answer,
+    off_loop,
+    picture,
+    respond,
+)
+from app.api.bodies import IMAGE_TYPES, MULTIPART, read_upload, refuse_repeated_names, request_body, require_media_type
+from app.api.dependencies import Call, call_for, while_connected
+from app.api.negotiation import JSON, NPZ, PNG
 from app.api.requests import ReconstructQuery
-from app.api.schemas import LatentParameters, Png, ReconstructAnswer, ReconstructionErrors
+from app.api.schemas import ReconstructAnswer
 from app.api.uploads import read_images
 from app.images import encode
+from app.inference.engine import Reconstruction
 
 router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
 
@@ -26,51 +35,48 @@ router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)
     summary="Encode an uploaded image and decode it again",
     response_model=ReconstructAnswer,
     responses=documented(PNG, NPZ, errors=BODY_ERRORS),
-    openapi_extra=request_body(files="file"),
+    openapi_extra=request_body(files="file", plain=True),
 )
 async def reconstruct(
-    request: Request,
-    engine: EngineDep,
-    form: Annotated[str, Depends(accepts(JSON, PNG, NPZ))],
+    call: Annotated[Call, Depends(call_for(JSON, PNG, NPZ))],
     asked: Annotated[ReconstructQuery, Query()],
-    settings: SettingsDep,
-    workers: ImageWorkersDep,
-    metrics: MetricsDep,
 ) -> Response:
     """Any PNG or JPEG of a digit: dark on light or light on dark, a drawing or a photo.
 
-    `input` is the image as the model saw it. `image/png` is input and reconstruction side by side;
-    `application/x-npz` holds both (uint8) with `mean` and `log_variance` (float32).
+    The file is the body itself, or the field `file` of a multipart form. `input` is the image as the model saw
+    it. `image/png` is input and reconstruction side by side; `application/x-npz` holds both (uint8) with `mean`
+    and `log_variance` (float32).
     """
-    require_media_type(request, MULTIPART)
-    model = engine.select(asked.model, "encode", "decode")
+    request, settings = call.request, call.settings
+    given = require_media_type(request, MULTIPART, *IMAGE_TYPES)
+    model = call.engine.select(asked.model, "encode", "decode")
     check_count(2, asked.scale, model.manifest.image.pixels, settings)
-    files = await read_files(request, "file", 1)
-    rows = await read_images(files, model.manifest.image, workers, settings, normalized=asked.normalize)
-    result = await while_connected(request, engine.reconstruct(model, rows[0], asked.seed))
-    metrics.images.labels(model.name, "reconstruct").inc()
+    files = await read_upload(request, given, "file", 1)
+    rows = await read_images(files, model.manifest.image, call.workers, settings, normalized=asked.normalize)
+    result = await while_connected(request, call.engine.reconstruct(model, rows[0], asked.seed))
+    call.metrics.images.labels(model.name, "reconstruct").inc()
+    content = await written(result, call, asked.seed, asked.scale)
+    return respond(content, call.form, result.provenance, asked.seed)
+
+
+async def written(result: Reconstruction, call: Call, seed: int | None, scale: int) -> bytes:
+    """A reconstruction in the form that the caller wants."""
     pair = encode.to_uint8(np.stack([result.image, result.reconstruction]))
-    if form == JSON:
-        first, second = await off_loop(
-            lambda: [base64_png(image, asked.scale) for image in pair], pair.size * asked.scale**2, workers
+    if call.form == PNG:
+        return await picture(pair, PNG, scale, call.workers, columns=2)
+    if call.form == NPZ:
+        arrays = {"mean": result.mean, "log_variance": result.log_variance}
+        return await off_loop(
+            lambda: encode.npz(input=pair[0], reconstruction=pair[1], **arrays), pair.size, call.workers
         )
-        answer = ReconstructAnswer(
-            **asdict(result.provenance),
-            seed=asked.seed,
-            input=Png(png=first),
-            reconstruction=Png(png=second),
-            latent=LatentParameters(mean=result.mean.tolist(), log_variance=result.log_variance.tolist()),
-            errors=ReconstructionErrors(bce=result.bce, mse=result.mse, kl=result.kl),
-        )
-        content = answer.model_dump_json().encode()
-    elif form == PNG:
-        content = await picture(pair, PNG, asked.scale, workers, columns=2)
-    else:
-        content = await off_loop(
-            lambda: encode.npz(
-                input=pair[0], reconstruction=pair[1], mean=result.mean, log_variance=result.log_variance
-            ),
-            pair.size,
-            workers,
-        )
-    return respond(content, form, result.provenance, asked.seed)
+    first, second = await off_loop(
+        lambda: [base64_png(image, scale).decode() for image in pair], encoding_ns(pair, scale), call.workers
+    )
+    fields = {
+        "seed": seed,
+        "input": {"png": first},
+        "reconstruction": {"png": second},
+        "latent": {"mean": result.mean.tolist(), "log_variance": result.log_variance.tolist()},
+        "errors": {"bce": result.bce, "mse": result.mse, "kl": result.kl},
+    }
+    return json_answer(result.provenance, fields)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.PngImagePlugin import Blend
+
+from app.images.png import animation, still
 
 Pixels = NDArray[np.uint8]
 
@@ -28,18 +28,9 @@ def to_uint8(images: NDArray[np.float32]) -> Pixels:
     return levels
 
 
-def enlarged(images: Pixels, scale: int) -> Pixels:
-    """Images (..., H, W) with every pixel as a square of `scale` x `scale`, so that none is blurred."""
-    if scale < 1:
-        raise ValueError("the scale is at least 1")
-    return images.repeat(scale, axis=-2).repeat(scale, axis=-1) if scale > 1 else images
-
-
 def png(image: Pixels, *, scale: int = 1) -> bytes:
     """One image (H, W) as an 8-bit grey PNG, enlarged by whole pixels."""
-    file = BytesIO()
-    Image.fromarray(enlarged(image, scale)).save(file, "PNG")
-    return file.getvalue()
+    return still(image, scale)
 
 
 def grid(images: Pixels, columns: int | None = None) -> Pixels:
@@ -65,15 +56,9 @@ def apng(images: Pixels, *, scale: int = 1, frame_ms: int = 80) -> bytes:
 
     One image gives a still PNG. Raises ValueError for no images.
     """
-    if not len(images):
-        raise ValueError("an animation has at least one image")
-    first, *rest = (Image.fromarray(image) for image in enlarged(images, scale))
-    # Pillow merges a frame into an equal one before it, unless their blend modes differ. Pixels without alpha
-    # look the same in both modes, so the modes alternate and every image stays a frame of its own.
-    blend = [(Blend.OP_SOURCE, Blend.OP_OVER)[index % 2] for index in range(len(images))]
-    file = BytesIO()
-    first.save(file, "PNG", save_all=True, append_images=rest, duration=frame_ms, loop=0, blend=blend)
-    return file.getvalue()
+    if len(images) == 1:
+        return still(images[0], scale)
+    return animation(images, scale, frame_ms)
 
 
 def npz(**arrays: NDArray[Any]) -> bytes:

@@ -81,26 +81,33 @@ def normal_quantile(p: NDArray[np.float64]) -> NDArray[np.float64]:
     function PPND16, whose coefficients these are.
     """
     q = p - 0.5
-    central = np.abs(q) <= 0.425
-    r = 0.180625 - q * q
-    result = q * _polynomial(r, _CENTRAL_NUMERATOR) / _polynomial(r, _CENTRAL_DENOMINATOR)
-    tail = ~central
+    above, below = _polynomials(0.180625 - q * q, _CENTRAL)
+    result: NDArray[np.float64] = q * above / below
+    tail = np.abs(q) > 0.425
     if tail.any():
-        q_tail = q[tail]
+        q_tail, p_tail = q[tail], p[tail]
         # min(p, 1 - p), formed from p so that the upper tail loses nothing that p still holds.
-        distance = np.where(q_tail < 0, p[tail], 1.0 - p[tail])
+        distance = np.where(q_tail < 0, p_tail, 1.0 - p_tail)
         r = np.sqrt(-np.log(distance))
-        near = _polynomial(r - 1.6, _NEAR_NUMERATOR) / _polynomial(r - 1.6, _NEAR_DENOMINATOR)
-        far = _polynomial(r - 5.0, _FAR_NUMERATOR) / _polynomial(r - 5.0, _FAR_DENOMINATOR)
-        result[tail] = np.copysign(np.where(r <= 5.0, near, far), q_tail)
+        above, below = _polynomials(r - 1.6, _NEAR)
+        magnitude = above / below
+        far = r > 5.0
+        if far.any():
+            above, below = _polynomials(r[far] - 5.0, _FAR)
+            magnitude[far] = above / below
+        result[tail] = np.copysign(magnitude, q_tail)
     return result
 
 
-def _polynomial(x: NDArray[np.float64], coefficients: tuple[float, ...]) -> NDArray[np.float64]:
-    # Horner's rule, the constant last in the loop; the tuples start with the constant.
-    total = np.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        total = total * x + coefficient
+def _polynomials(x: NDArray[np.float64], coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Numerator and denominator at `x`, any shape: `(2, *x.shape)`. coefficients: `(8, 2)`, the constants first."""
+    # Horner's rule, both at once and in place: for a single row, calling numpy takes longer than computing.
+    rows = coefficients.reshape(8, 2, *(1,) * x.ndim)
+    total: NDArray[np.float64] = rows[7] * x
+    for row in rows[6:0:-1]:
+        total += row
+        total *= x
+    total += rows[0]
     return total
 
 
@@ -128,3 +135,7 @@ _FAR_DENOMINATOR = (
     1.0, 5.99832206555887937690e-1, 1.36929880922735805310e-1, 1.48753612908506148525e-2,
     7.86869131145613259100e-4, 1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15,
 )  # fmt: skip
+
+_CENTRAL = np.array([_CENTRAL_NUMERATOR, _CENTRAL_DENOMINATOR]).T
+_NEAR = np.array([_NEAR_NUMERATOR, _NEAR_DENOMINATOR]).T
+_FAR = np.array([_FAR_NUMERATOR, _FAR_DENOMINATOR]).T

@@ -114,7 +114,8 @@ def test_metrics_count_what_happened():
         assert metric(text, "digits_request_seconds_count", method="GET", route="/models/{name}", status="200") == 1
         assert metric(text, "digits_ready") == 1
         answer = client.post("/generate", json={"model": "vae"}).json()
-        info = {"model": "vae", "family": "vae", "digest": answer["digest"], "runtime": answer["runtime"]}
+        named = ("model", "digest", "precision", "runtime")
+        info = {"family": "vae"} | {name: answer[name] for name in named}
         assert metric(text, "digits_model_info", **info) == 1
 
 

@@ -17,6 +17,7 @@ OPERATIONS = {
     ("/readyz", "get"): "readyz",
     ("/metrics", "get"): "metrics",
 }
+IMAGES = {"image/png", "image/jpeg", "application/octet-stream"}
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +39,13 @@ def test_a_body_is_described_with_its_types(page, path):
     content = page["paths"][path]["post"]["requestBody"]["content"]
     expected = {
         "/generate": {"application/json"},
-        "/reconstruct": {"multipart/form-data"},
+        "/reconstruct": {"multipart/form-data", *IMAGES},
         "/interpolate": {"application/json", "multipart/form-data"},
-        "/score": {"application/json", "multipart/form-data"},
+        "/score": {"application/json", "multipart/form-data", *IMAGES},
     }
     assert set(content) == expected[path]
-    for body in content.values():
-        assert body["schema"]["properties"]
+    for kind, body in content.items():
+        assert body["schema"]["format"] == "binary" if kind in IMAGES else body["schema"]["properties"]
 
 
 def resolved(page, part):

@@ -44,6 +44,7 @@ ALLOWED = {
     "app.readiness": {"app.errors", "app.inference.engine"},
     "app.api": {"app"},
     "app.main": {"app"},
+    "app.protocol": {"app.api.middleware", "app.errors"},
     "app.__main__": {"app"},
     "training": {"app.checkpoints.manifest"},
 }

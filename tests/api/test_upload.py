@@ -1,0 +1,82 @@
+"""An image as the body itself, beside multipart: the same answers, the same bounds."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from tests.api.reading import assert_named, problem_of
+
+FIELDS = {"/reconstruct": "file", "/score": "files"}
+TYPES = ["image/png", "image/jpeg", "application/octet-stream", "IMAGE/PNG; charset=x"]
+
+
+def post(client, path, content, kind="image/png", **options):
+    return client.post(path, content=content, headers={"Content-Type": kind}, params=options)
+
+
+@pytest.mark.parametrize("path", FIELDS)
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_answer_is_that_of_multipart_byte_for_byte(client, digit, path, kind):
+    answer = post(client, path, digit, kind)
+    assert_named(answer, "vae" if path == "/reconstruct" else "gan")
+    assert answer.content == client.post(path, files={FIELDS[path]: digit}).content
+
+
+@pytest.mark.parametrize("accept", ["image/png", "application/x-npz"])
+def test_every_form_of_the_answer_is_that_of_multipart(client, digit, accept):
+    headers = {"Accept": accept}
+    options = {"seed": 3, "scale": 2, "normalize": False}
+    plain = client.post("/reconstruct", content=digit, params=options, headers=headers | {"Content-Type": "image/png"})
+    assert plain.headers["content-type"] == accept
+    assert plain.content == client.post("/reconstruct", files={"file": digit}, params=options, headers=headers).content
+
+
+def test_a_jpeg_is_read_whatever_image_it_is_said_to_be(client, digit):
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(digit)) as opened:
+        opened.save(file, "JPEG")
+    expected = client.post("/reconstruct", files={"file": file.getvalue()}).content
+    for kind in TYPES:
+        assert post(client, "/reconstruct", file.getvalue(), kind).content == expected
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_a_body_in_pieces_is_put_together(client, digit, path):
+    pieces = (digit[start : start + 7] for start in range(0, len(digit), 7))
+    assert post(client, path, pieces).content == post(client, path, digit).content
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_a_body_over_the_limit_is_refused(client, path):
+    problem_of(post(client, path, bytes(2**20 + 1)), 413, "body_too_large")
+    pieces = (bytes(2**16) for _ in range(17))
+    problem_of(post(client, path, pieces), 413, "body_too_large")
+
+
+@pytest.mark.parametrize("path", FIELDS)
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(100)])
+def test_a_body_that_is_no_image_is_refused(client, path, content):
+    problem_of(post(client, path, content), 422, "invalid_image")
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_a_truncated_image_is_refused(client, digit, path):
+    problem_of(post(client, path, digit[:-20]), 422, "invalid_image")
+
+
+@pytest.mark.parametrize("path", FIELDS)
+@pytest.mark.parametrize("kind", ["image/gif", "image/*", "text/plain", "", "application/octetstream"])
+def test_another_type_is_refused_naming_those_that_are_read(client, digit, path, kind):
+    body = problem_of(post(client, path, digit, kind), 415, "unsupported_media_type")
+    for read in ("multipart/form-data", "image/png", "image/jpeg", "application/octet-stream"):
+        assert read in body["detail"]
+
+
+def test_one_image_is_not_the_two_ends_of_a_path(client, digit):
+    problem_of(post(client, "/interpolate", digit), 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("options", [{"seed": -1}, {"scale": 99}, {"unknown": 1}])
+def test_a_bad_option_is_refused(client, digit, options):
+    problem_of(post(client, "/reconstruct", digit, **options), 422, "invalid_request")
