@@ -51,7 +51,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The next request's turn has come, and with it that of the bytes after it."""
         super().on_response_complete()
-        if self._held and not self._deaf:
+        if self._deaf:
+            self._answer_refusal()
+        elif self._held:
             self._parse(self._held)
 
     def _parse(self, data: bytes) -> None:
@@ -100,14 +102,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._deaf = True
         cycle = cast("RequestResponseCycle | None", self.cycle)
         if cycle is None or cycle.response_complete:
-            self._unset_keepalive_if_required()
+            self._answer_refusal()
+        elif self._in_body:
+            self.transport.close()
+        # Otherwise the request before it was whole, and gets its answer first.
+
+    def _answer_refusal(self) -> None:
+        self._unset_keepalive_if_required()
+        if not self.transport.is_closing():
             self.transport.write(REFUSAL)
             self.transport.write_eof()
             self.loop.call_later(LINGER_S, self.transport.close)
-        elif self._in_body:
-            self.transport.close()
-        else:
-            cycle.keep_alive = False  # the request before it was whole, and gets its answer
 
     def on_message_begin(self) -> None:
         """A request line begins."""
