@@ -38,8 +38,9 @@ from app.api.uploads import read_images
 from app.checkpoints.store import Model
 from app.errors import InvalidRequest
 from app.images import encode
-from app.inference.engine import Provenance, Rows, latent_rows
+from app.inference.engine import Provenance, latent_rows
 from app.inference.latents import draw_seed, interpolate, normal_rows
+from app.inference.runtime import Rows
 
 router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
 

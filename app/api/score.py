@@ -25,8 +25,9 @@ from app.api.uploads import read_images, to_unit
 from app.checkpoints.store import Model
 from app.errors import InvalidRequest
 from app.images import encode
-from app.inference.engine import Engine, Rows
+from app.inference.engine import Engine
 from app.inference.latents import draw_seed, normal_rows
+from app.inference.runtime import Rows
 
 router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
 

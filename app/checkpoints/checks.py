@@ -1,11 +1,10 @@
 """What a network must show before it serves: its golden rows, and how equal its rows are. Knows no files."""
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from app.checkpoints.manifest import IMAGING, PIXEL_BOUND, Capability, Golden, Precision
 from app.errors import InferenceFailed
-from app.inference.runtime import Network
+from app.inference.runtime import Network, Rows
 
 # TorchScript profiles a method on its first call and optimises it on the second.
 WARM_UP_PASSES = 3
@@ -25,15 +24,15 @@ def check_golden(capability: Capability, network: Network, golden: Golden, preci
     The outputs were recorded in float32. Images of another precision may be PIXEL_BOUND away from them.
     """
     try:
-        (rows,) = (torch.from_numpy(record.array()) for record in golden.inputs)
-        expected = [torch.from_numpy(record.array()) for record in golden.outputs]
+        (rows,) = (record.array() for record in golden.inputs)
+        expected = [record.array() for record in golden.outputs]
         (outputs,) = network.compute([rows])
     except (ValueError, InferenceFailed) as error:
         raise CheckFailed(f"{capability} fails on its golden rows: {error}") from error
     if [output.shape for output in outputs] != [output.shape for output in expected]:
         raise CheckFailed(f"{capability} gives other shapes than its golden rows have")
     allowed = PIXEL_BOUND if precision != "float32" and capability in IMAGING else golden.tolerance
-    difference = max(float((a - b).abs().max()) for a, b in zip(outputs, expected, strict=True))
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(outputs, expected, strict=True))
     if not difference <= allowed:
         raise CheckFailed(f"{capability} differs by {difference:.3g} from its golden rows, {allowed:.3g} is allowed")
 
@@ -45,8 +44,8 @@ def warm_up(network: Network, golden: Golden, max_rows: int) -> bool:
     batches of several sizes and at any place in them. Whether there is one; where there is none, the largest
     that was tried stays set.
     """
-    rows = varied(torch.from_numpy(golden.inputs[0].array()))
-    full = rows.repeat(-(-max_rows // len(rows)), *[1] * (rows.ndim - 1))[:max_rows]
+    rows = varied(golden.inputs[0].array())
+    full = np.resize(rows, (max_rows, *rows.shape[1:]))
     for _ in range(WARM_UP_PASSES):
         network.compute([rows[:1]])
         network.compute([full])
@@ -59,27 +58,26 @@ def warm_up(network: Network, golden: Golden, max_rows: int) -> bool:
     return False
 
 
-def rows_agree(network: Network, rows: Tensor, full: Tensor) -> bool:
+def rows_agree(network: Network, rows: Rows, full: Rows) -> bool:
     """Whether `rows` give the same bits in batches of every size in SIZES, and within `full`."""
     alone = _batched(network, rows, len(rows))
     if any(not _equal(_batched(network, rows, size), alone) for size in SIZES):
         return False
     together = _batched(network, full, len(full))
-    repeated = [output.repeat(-(-len(full) // len(rows)), *[1] * (output.ndim - 1))[: len(full)] for output in alone]
-    return _equal(together, repeated)
+    return _equal(together, [np.resize(output, (len(full), *output.shape[1:])) for output in alone])
 
 
-def varied(rows: Tensor) -> Tensor:
+def varied(rows: Rows) -> Rows:
     """Golden rows (N, ...) and three mirrored forms of each: 4 N rows of the same kind, to have more of them."""
-    turned = rows.flip(-1)
-    return torch.cat([rows, turned, rows.roll(1, dims=-1), turned.roll(1, dims=-1)])
+    turned = np.flip(rows, -1)
+    return np.concatenate([rows, turned, np.roll(rows, 1, axis=-1), np.roll(turned, 1, axis=-1)])
 
 
-def _batched(network: Network, rows: Tensor, size: int) -> list[Tensor]:
+def _batched(network: Network, rows: Rows, size: int) -> list[Rows]:
     """Each output for all `rows`, computed in batches of `size`."""
-    parts = [network.compute([chunk])[0] for chunk in rows.split(size)]  # type: ignore[no-untyped-call]
-    return [torch.cat(output) for output in zip(*parts, strict=True)]
+    parts = [network.compute([rows[first : first + size]])[0] for first in range(0, len(rows), size)]
+    return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
 
-def _equal(ours: list[Tensor], theirs: list[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+def _equal(ours: list[Rows], theirs: list[Rows]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 
+# Names how pixels become bytes; to be counted up whenever the same pixels give other bytes.
+SCHEME = "rle/1"
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # 8 bits a sample, grey, deflate, the five standard filters, no interlacing.
 GREY_8 = b"\x08\x00\x00\x00\x00"

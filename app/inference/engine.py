@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional
 
 from app.checkpoints.manifest import Capability, Precision
@@ -19,12 +17,10 @@ from app.checkpoints.store import Model
 from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound
 from app.inference import latents
 from app.inference.batching import Batcher
-from app.inference.runtime import Outputs, Runtime
+from app.inference.runtime import Outputs, Rows, Runtime
 from app.inference.workers import Workers
 from app.metrics import Metrics
 from app.settings import Settings
-
-Rows = NDArray[np.float32]
 
 # Sigmoid networks saturate long before; beyond it float32 sums may overflow.
 MAX_LATENT = 1000.0
@@ -81,7 +77,7 @@ class Engine:
         self._default = settings.default_model
         self._timeout_s = settings.request_timeout_s
         self._workers = Workers(settings.workers or runtime.default_workers, Runtime.prepare_thread)
-        self._batchers: dict[tuple[str, Capability], Batcher[Tensor, Outputs]] = {
+        self._batchers: dict[tuple[str, Capability], Batcher[Rows, Outputs]] = {
             (model.name, capability): Batcher(
                 network.compute,
                 self._workers,
@@ -151,10 +147,11 @@ class Engine:
 
     async def _through(self, model: Model, capability: Capability, rows: Rows) -> list[Rows]:
         """Rows through one network: each of its outputs, whole again."""
-        tensor = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
         batcher = self._batchers[model.name, capability]
-        chunks = await batcher.submit(tensor, timeout_s=self._timeout_s)
-        return [torch.cat(parts).numpy() for parts in zip(*chunks, strict=True)]
+        chunks = await batcher.submit(np.ascontiguousarray(rows, dtype=np.float32), timeout_s=self._timeout_s)
+        if len(chunks) == 1:
+            return list(chunks[0])
+        return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
 
 def latent_rows(model: Model, given: Sequence[Sequence[float]]) -> Rows:

@@ -9,6 +9,7 @@ import numpy as np
 import PIL
 import torch
 
+from app.images import png
 from app.inference import latents
 
 
@@ -48,6 +49,7 @@ def runtime_facts(device: torch.device) -> dict[str, str]:
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
+        "png": png.SCHEME,
         "latents": latents.SCHEME,
     }
     if device.type == "cuda":

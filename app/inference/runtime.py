@@ -5,6 +5,7 @@ Beside `checkpoints/`, the one place in the service that names TorchScript.
 
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,7 +14,9 @@ from functools import partial
 from io import BytesIO
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from app.checkpoints.manifest import Capability, Precision
@@ -21,9 +24,10 @@ from app.errors import InferenceFailed
 from app.inference.cuda import GraphedForward
 from app.inference.machine import computes_in_bfloat16, find_device, runtime_facts
 
-Outputs = tuple[Tensor, ...]
-# Rows on the CPU to outputs on the CPU.
-Forward = Callable[[Tensor], Outputs]
+Rows = NDArray[np.float32]
+Outputs = tuple[Rows, ...]
+# A batch, as a tensor on the CPU, to its outputs, as float32 tensors on the CPU.
+Forward = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class MissingMethod(Exception):
@@ -42,28 +46,33 @@ class Network:
         self._forward = forward
         self.row_multiple = row_multiple
 
-    def compute(self, chunks: Sequence[Tensor]) -> list[Outputs]:
+    def compute(self, chunks: Sequence[Rows]) -> list[Outputs]:
         """One forward pass over the rows of all chunks; each chunk's outputs, in order.
 
         A chunk is `(rows, ...)`, each of its outputs has as many rows. Raises InferenceFailed when the
         archive raises, gives another number of rows, or values that are not finite.
         """
-        counts = [len(chunk) for chunk in chunks]
-        total = sum(counts)
+        # Arrays around the pass, not tensors: every operation of PyTorch lets go of the interpreter, and on a busy
+        # event loop each time of asking for it again is a wait.
+        total = sum(len(chunk) for chunk in chunks)
         padding = -total % self.row_multiple
-        parts = [*chunks, chunks[0].new_zeros(padding, *chunks[0].shape[1:])] if padding else list(chunks)
-        rows = torch.cat(parts) if len(parts) > 1 else parts[0]
+        parts = [*chunks, np.zeros((padding, *chunks[0].shape[1:]), np.float32)] if padding else chunks
+        rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
         try:
             with torch.inference_mode():
-                outputs = self._forward(rows)
+                outputs = [output.numpy() for output in self._forward(torch.from_numpy(rows))]
         except Exception as error:
             raise InferenceFailed("the network failed on these rows") from error
         if any(len(output) != len(rows) for output in outputs):
             raise InferenceFailed("the network gave a wrong number of rows")
-        outputs = tuple(output[:total] for output in outputs)
-        if not all(bool(torch.isfinite(output).all()) for output in outputs):
+        # The sum is finite if all its terms are: outputs are images, or numbers around one.
+        if not all(math.isfinite(output[:total].sum()) for output in outputs):
             raise InferenceFailed("the network gave values that are not finite")
-        return list(zip(*(torch.split(output, counts) for output in outputs), strict=True))
+        results, first = [], 0
+        for chunk in chunks:
+            results.append(tuple(output[first : first + len(chunk)] for output in outputs))
+            first += len(chunk)
+        return results
 
 
 class Runtime:
@@ -138,7 +147,9 @@ class Runtime:
         return [Network(partial(forward, method, self.device)) for method in methods]
 
 
-def forward(method: Callable[[Tensor], Tensor | Outputs], device: torch.device, rows: Tensor) -> Outputs:
+def forward(
+    method: Callable[[Tensor], Tensor | tuple[Tensor, ...]], device: torch.device, rows: Tensor
+) -> tuple[Tensor, ...]:
     """Rows on the CPU through a method on `device`, its outputs as float32 on the CPU."""
     given = method(rows.to(device))
     return tuple(output.to("cpu", torch.float32) for output in (given if isinstance(given, tuple) else (given,)))

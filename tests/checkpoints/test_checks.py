@@ -1,19 +1,19 @@
 """What a network must show before it serves."""
 
+import numpy as np
 import pytest
 import torch
 
 from app.checkpoints.checks import CheckFailed, check_golden, rows_agree, warm_up
 from app.checkpoints.manifest import PIXEL_BOUND, Golden, TensorRecord
-from app.inference.runtime import Network
+from app.inference.latents import normal_rows
+from app.inference.runtime import Network, Rows
 
-LATENTS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+LATENTS = normal_rows(0, 0, 4, 3)
 
 
-def golden(outputs: torch.Tensor) -> Golden:
-    return Golden(
-        inputs=(TensorRecord.of(LATENTS.numpy()),), outputs=(TensorRecord.of(outputs.numpy()),), tolerance=1e-4
-    )
+def golden(outputs: Rows) -> Golden:
+    return Golden(inputs=(TensorRecord.of(LATENTS),), outputs=(TensorRecord.of(outputs),), tolerance=1e-4)
 
 
 def off_by(difference: float) -> Network:
@@ -57,14 +57,14 @@ def test_warming_up_finds_the_cheapest_padding_that_makes_rows_equal(tile, multi
 
 def test_a_row_that_depends_on_its_place_is_seen():
     network = Network(lambda rows: (rows + torch.arange(len(rows))[:, None] * 1e-6,))
-    assert not rows_agree(network, LATENTS, LATENTS.repeat(4, 1))
+    assert not rows_agree(network, LATENTS, np.tile(LATENTS, (4, 1)))
     assert not warm_up(network, golden(LATENTS), 16)
 
 
 def test_a_full_batch_is_compared_too():
     network = Network(lambda rows: (rows if len(rows) < 16 else torch.nextafter(rows, torch.tensor(9.0)),))
-    assert rows_agree(network, LATENTS, LATENTS.repeat(3, 1))
-    assert not rows_agree(network, LATENTS, LATENTS.repeat(4, 1))
+    assert rows_agree(network, LATENTS, np.tile(LATENTS, (3, 1)))
+    assert not rows_agree(network, LATENTS, np.tile(LATENTS, (4, 1)))
 
 
 def test_a_network_of_one_shape_keeps_its_padding():

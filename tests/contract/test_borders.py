@@ -19,7 +19,7 @@ ALLOWED = {
     "app.inference.latents": set(),
     "app.inference.batching": {"app.errors"},
     "app.inference.workers": set(),
-    "app.inference.machine": {"app.inference.latents"},
+    "app.inference.machine": {"app.images.png", "app.inference.latents"},
     "app.inference.cuda": set(),
     "app.inference.runtime": {
         "app.checkpoints.manifest",
