@@ -33,8 +33,10 @@ train: $(VENV)/.installed-train
 identity: $(VENV)/.installed-train
 	$(BIN)/python -m benchmarks identity
 
-# Under 20 minutes on two cores; needs wrk, see benchmarks/README.md.
+# About 20 minutes on two cores; needs wrk, see benchmarks/README.md.
 bench: $(VENV)/.installed-train
+	$(BIN)/python -m benchmarks raw
+	$(BIN)/python -m benchmarks batching
 	$(BIN)/python -m benchmarks serve-bench --form short --fresh
 
 # About two hours; goes on where it was cut off.

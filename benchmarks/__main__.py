@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 
-from benchmarks import raw
+from benchmarks import batching, raw
 from benchmarks.archives import prepare_archives
 from benchmarks.campaign import Campaign
 from benchmarks.cells import plan
 from benchmarks.identity import SEEDS, Mismatch, check
+from benchmarks.load import LoadFailed
 from benchmarks.machine import ALLOCATORS, advice, facts, missing_programs, tcmalloc
 from benchmarks.places import REPORTS, RESULTS, WORK
 from benchmarks.processes import ServerFailed
@@ -42,12 +43,15 @@ def parser() -> argparse.ArgumentParser:
     sweep = actions.add_parser("tune", help="try a peer's knobs and keep the best; finished trials are not run again")
     sweep.add_argument("peer", choices=[name for name, server in SERVERS.items() if server.grid])
     sweep.add_argument("--seconds", type=int, default=8, help="of each cell, default 8")
-    for command in (run, sweep):
-        command.add_argument("--allocator", choices=ALLOCATORS, help="default tcmalloc where it is installed")
-        command.add_argument("--fresh", action="store_true", help="forget what was measured before")
     alone = actions.add_parser("raw", help="measure the models alone, without a server")
     alone.add_argument("--rounds", type=int, default=3)
     alone.add_argument("--seconds", type=float, default=1.0, help="of each cell, default 1")
+    growing = actions.add_parser("batching", help="measure digits alone, from one caller to overload")
+    growing.add_argument("--seconds", type=int, default=5, help="of each number of callers, default 5")
+    for command in (run, sweep, growing):
+        command.add_argument("--allocator", choices=ALLOCATORS, help="default tcmalloc where it is installed")
+    for command in (run, sweep):
+        command.add_argument("--fresh", action="store_true", help="forget what was measured before")
     identity = actions.add_parser("identity", help="ask for the same seeds in every way and compare the bytes")
     identity.add_argument("--seeds", type=int, default=SEEDS, help=f"default {SEEDS}")
     identity.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
@@ -94,6 +98,13 @@ def run_raw(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_batching(arguments: argparse.Namespace) -> None:
+    """Measure, keep and show."""
+    found = batching.measure(arguments.seconds, arguments.allocator)
+    batching.write(found, arguments.allocator)
+    print(batching.markdown(found))
+
+
 def run_identity(arguments: argparse.Namespace) -> int:
     """Compare, and say what was compared; the exit status is 1 where a byte differs."""
     try:
@@ -123,7 +134,9 @@ def perform(arguments: argparse.Namespace) -> int:
     if arguments.allocator == "tcmalloc" and tcmalloc() is None:
         return 2
     prepare_archives()
-    if arguments.action == "tune":
+    if arguments.action == "batching":
+        run_batching(arguments)
+    elif arguments.action == "tune":
         tune(SERVERS[arguments.peer], arguments.seconds, arguments.allocator, fresh=arguments.fresh)
     else:
         serve_bench(arguments)
@@ -136,7 +149,7 @@ def main() -> int:
     arguments = parser().parse_args()
     try:
         return perform(arguments)
-    except (ServerFailed, OSError) as error:
+    except (ServerFailed, LoadFailed, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

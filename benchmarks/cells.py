@@ -49,6 +49,7 @@ class Configuration(NamedTuple):
 Plan = list[tuple[Configuration, list[Cell]]]
 
 GENERATE_ONE = Cell(operation="generate", model="gan", n=1, callers=64)
+GENERATE_ALONE = Cell(operation="generate", model="gan", n=1, callers=1)
 GENERATE_SIXTEEN = Cell(operation="generate", model="gan", n=16, callers=64)
 GENERATE_VAE = Cell(operation="generate", model="vae", n=1, callers=64)
 
@@ -83,5 +84,5 @@ def short_cells(server: str, file: File) -> list[Cell]:
     if file == "plain":
         cells.append(GENERATE_VAE)
     if server == "digits":
-        cells.append(GENERATE_SIXTEEN)
+        cells += [GENERATE_SIXTEEN, GENERATE_ALONE]
     return cells

@@ -1,0 +1,127 @@
+"""How batches behave from one caller to overload: one service, more and more callers. Knows no other server."""
+
+import io
+import json
+import re
+from http.client import HTTPConnection
+from time import monotonic
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from benchmarks.cells import Cell, Configuration
+from benchmarks.load import apply_load
+from benchmarks.machine import facts
+from benchmarks.places import RESULTS
+from benchmarks.processes import running, weigh
+
+CALLERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+# A queue short enough that the last steps overload it.
+MAX_QUEUED_ROWS = 400
+WARM_UP_S = 1
+
+
+class Step(NamedTuple):
+    """What so many callers saw: images and refusals a second, latency, and what the queue did meanwhile."""
+
+    callers: int
+    images_per_s: float
+    refused_per_s: float
+    p50_ms: float
+    p99_ms: float
+    rows_a_batch: float
+    queued_ms: float
+
+
+class Run(NamedTuple):
+    """All steps; how long the service took to its first answer, and what it weighed at the end."""
+
+    start_s: float
+    rss_mib: float
+    steps: list[Step]
+
+
+def measure(seconds: int, allocator: str) -> Run:
+    """Every number of callers for `seconds`, one image of the GAN a request. Raises ServerFailed and LoadFailed."""
+    knobs = {"max_queued_rows": MAX_QUEUED_ROWS}
+    started = monotonic()
+    with running(Configuration("digits", "fast"), knobs, allocator) as port:
+        ready = monotonic() - started
+        steps = [_step(port, callers, seconds) for callers in CALLERS]
+        return Run(ready, weigh().rss_bytes / 2**20, steps)
+
+
+def _step(port: int, callers: int, seconds: int) -> Step:
+    cell = Cell(operation="generate", model="gan", n=1, callers=callers)
+    apply_load(port, "/generate", cell, WARM_UP_S, first_seed=0)
+    before = _metrics(port)
+    load = apply_load(port, "/generate", cell, seconds, first_seed=10_000_000)
+    after = _metrics(port)
+    batches = after["digits_batch_rows_count"] - before["digits_batch_rows_count"]
+    rows = after["digits_batch_rows_sum"] - before["digits_batch_rows_sum"]
+    waits = after["digits_queue_seconds_count"] - before["digits_queue_seconds_count"]
+    waited = after["digits_queue_seconds_sum"] - before["digits_queue_seconds_sum"]
+    return Step(
+        callers,
+        (load.requests - load.bad_statuses) / load.duration_s,
+        load.bad_statuses / load.duration_s,
+        load.p50_ms,
+        load.p99_ms,
+        rows / batches,
+        1000 * waited / waits,
+    )
+
+
+def _metrics(port: int) -> dict[str, float]:
+    """The series of the GAN's `generate`, by name."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    found = re.findall(r'^(\w+)\{capability="generate",model="gan"\} (\S+)$', text, re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def markdown(run: Run) -> str:
+    """A table of the steps."""
+    lines = ["| callers | images/s | refused/s | p50 ms | p99 ms | rows a batch | ms in the queue |"]
+    lines.append("| --- " * 7 + "|")
+    lines += [
+        f"| {s.callers} | {s.images_per_s:.0f} | {s.refused_per_s:.0f} | {s.p50_ms:.1f} | {s.p99_ms:.1f} "
+        f"| {s.rows_a_batch:.1f} | {s.queued_ms:.1f} |"
+        for s in run.steps
+    ]
+    return "\n".join([*lines, "", f"Ready {run.start_s:.1f} s after its start; {run.rss_mib:.0f} MiB at the end."])
+
+
+def plot(run: Run) -> bytes:
+    """Throughput, batches and latency over the number of callers; PNG."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    rate, rows, time = figure.subplots(1, 3)
+    callers = [step.callers for step in run.steps]
+    rate.plot(callers, [step.images_per_s for step in run.steps], "o-", label="images a second")
+    rate.plot(callers, [step.refused_per_s for step in run.steps], "s--", label="refused a second (503)")
+    rate.set_title("throughput")
+    rows.plot(callers, [step.rows_a_batch for step in run.steps], "o-", label="rows of a batch, mean")
+    rows.set_title("batches")
+    time.plot(callers, [step.p50_ms for step in run.steps], "o-", label="p50")
+    time.plot(callers, [step.p99_ms for step in run.steps], "^-", label="p99")
+    time.plot(callers, [step.queued_ms for step in run.steps], "s--", label="in the queue, mean")
+    time.set_title("milliseconds")
+    time.set_yscale("log")
+    for axes in (rate, rows, time):
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("callers")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()
+
+
+def write(run: Run, allocator: str) -> None:
+    """`batching.json` and `batching.png` with the facts of the machine."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    content = {"machine": facts(allocator), **run._asdict(), "steps": [step._asdict() for step in run.steps]}
+    (RESULTS / "batching.json").write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / "batching.png").write_bytes(plot(run))
