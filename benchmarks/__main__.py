@@ -15,7 +15,7 @@ from benchmarks.machine import ALLOCATORS, advice, facts, missing_programs, tcma
 from benchmarks.places import REPORTS, RESULTS, WORK
 from benchmarks.processes import ServerFailed
 from benchmarks.records import Store
-from benchmarks.report import markdown, read_results, write_between_markers, write_results
+from benchmarks.report import markdown, read_results, summary, write_between_markers, write_results
 from benchmarks.servers import SERVERS
 from benchmarks.tuning import tune
 
@@ -55,8 +55,7 @@ def parser() -> argparse.ArgumentParser:
     identity = actions.add_parser("identity", help="ask for the same seeds in every way and compare the bytes")
     identity.add_argument("--seeds", type=int, default=SEEDS, help=f"default {SEEDS}")
     identity.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
-    render = actions.add_parser("render", help="write the table of results into the documents that have its markers")
-    render.add_argument("--form", choices=("short", "full"), default="full")
+    actions.add_parser("render", help="write the tables of results into the documents that have their markers")
     return root
 
 
@@ -82,12 +81,15 @@ def is_whole(arguments: argparse.Namespace) -> bool:
     return every and arguments.rounds >= ROUNDS and arguments.seconds >= SECONDS
 
 
-def render(arguments: argparse.Namespace) -> None:
-    """Write the table of a form between the markers of the documents that have them."""
-    text = markdown(*read_results(RESULTS / f"{arguments.form}.json"))
+def render() -> None:
+    """Write the tables of the committed results between the markers of the documents that have them."""
+    records, found = read_results(RESULTS / "short.json")
+    tables = {"bench": markdown(records, found), "bench-summary": summary(records)}
+    tables |= {"raw": raw.markdown(raw.read()), "batching": batching.markdown(batching.read())}
     for path in REPORTS:
-        if write_between_markers(path, text):
-            print(f"wrote {path.name}")
+        for name, text in tables.items():
+            if write_between_markers(path, name, text):
+                print(f"wrote {name} into {path.name}")
 
 
 def run_raw(arguments: argparse.Namespace) -> int:
@@ -120,7 +122,7 @@ def run_identity(arguments: argparse.Namespace) -> int:
 def perform(arguments: argparse.Namespace) -> int:
     """One command; the exit status: 2 where something has to be installed first. Raises ServerFailed and OSError."""
     if arguments.action == "render":
-        render(arguments)
+        render()
         return 0
     if arguments.action in {"raw", "identity"}:
         prepare_archives()

@@ -125,3 +125,9 @@ def write(run: Run, allocator: str) -> None:
     content = {"machine": facts(allocator), **run._asdict(), "steps": [step._asdict() for step in run.steps]}
     (RESULTS / "batching.json").write_text(json.dumps(content, indent=1) + "\n")
     (RESULTS / "batching.png").write_bytes(plot(run))
+
+
+def read() -> Run:
+    """What `write` kept."""
+    content = json.loads((RESULTS / "batching.json").read_text())
+    return Run(content["start_s"], content["rss_mib"], [Step(**step) for step in content["steps"]])

@@ -147,3 +147,8 @@ def write(rates: list[Rate], allocator: str) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     content = {"machine": facts(allocator), "rates": [asdict(rate) for rate in rates]}
     (RESULTS / "raw.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def read() -> list[Rate]:
+    """What `write` kept."""
+    return [Rate(**rate) for rate in json.loads((RESULTS / "raw.json").read_text())["rates"]]

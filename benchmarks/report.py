@@ -8,12 +8,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.cells import Cell, Form
+from benchmarks.cells import GENERATE_ONE, Cell, Form
 from benchmarks.places import RESULTS
 from benchmarks.records import Record
 from benchmarks.summary import OWN, Outcome, Ratio, Spread, outcomes, ratios
 
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 COLOURS = {
     ("own", "plain"): "#2a7f62",
     ("own", "fast"): "#7fc8a9",
@@ -115,16 +114,31 @@ def _table(cell: Cell, found: list[Outcome], compared: list[Ratio]) -> str:
     return "\n".join(lines)
 
 
-def write_between_markers(path: Path, text: str) -> bool:
-    """Replace what stands between the markers; whether the file has them."""
-    if not path.exists():
+def summary(records: list[Record]) -> str:
+    """One image of the GAN for each of 64 callers: a line a server, the ratios of this project over it."""
+    found = {(one.server, one.file): one.images_per_s for one in outcomes(records) if one.cell == GENERATE_ONE}
+    compared = [ratio for ratio in ratios(records) if ratio.cell == GENERATE_ONE]
+    same = {ratio.peer: ratio for ratio in compared if (ratio.own_file, ratio.peer_file) == ("plain", "plain")}
+    fast = {ratio.peer: ratio for ratio in compared if (ratio.own_file, ratio.peer_file) == ("fast", "plain")}
+    lines = [
+        "| server | plain, images/s | fast, images/s | digits over it, both plain | digits, fast, over it, plain |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for server in dict.fromkeys(server for server, _ in found):
+        rates = [found.get((server, file)) for file in ("plain", "fast")]
+        figures = ["failed" if rate is None else f"{rate.median:,.0f}" for rate in rates]
+        lines.append(f"| {server} | {' | '.join([*figures, _times(same.get(server)), _times(fast.get(server))])} |")
+    return "\n".join(lines)
+
+
+def write_between_markers(path: Path, name: str, text: str) -> bool:
+    """Replace what stands between the markers of a name; whether the file has them."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    old = path.read_text() if path.exists() else ""
+    if begin not in old or end not in old:
         return False
-    old = path.read_text()
-    if BEGIN not in old or END not in old:
-        return False
-    pattern = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
-    new = re.sub(pattern, lambda _: f"{BEGIN}\n{text}\n{END}", old, count=1, flags=re.DOTALL)
-    path.write_text(new)
+    pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
+    path.write_text(re.sub(pattern, lambda _: f"{begin}\n{text}\n{end}", old, count=1, flags=re.DOTALL))
     return True
 
 

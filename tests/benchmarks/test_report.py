@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from benchmarks.report import BEGIN, END, markdown, plot, read_results, write_between_markers, write_results
+from benchmarks.report import markdown, plot, read_results, write_between_markers, write_results
 from benchmarks.summary import outcomes
 from tests.benchmarks.measured import record
 
@@ -59,14 +59,14 @@ def test_the_plot_has_room_for_every_cell_and_for_failures():
 
 def test_only_what_stands_between_the_markers_is_replaced(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{BEGIN}\nold \\1\n{END}\nafter\n")
-    assert write_between_markers(page, "new \\1")
-    assert page.read_text() == f"before\n{BEGIN}\nnew \\1\n{END}\nafter\n"
+    page.write_text("before\n<!-- bench: begin -->\nold \\1\n<!-- bench: end -->\nafter\n")
+    assert write_between_markers(page, "bench", "new \\1")
+    assert page.read_text() == "before\n<!-- bench: begin -->\nnew \\1\n<!-- bench: end -->\nafter\n"
 
 
 def test_a_page_without_markers_or_no_page_stays_as_it_is(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("nothing of this kind\n")
-    assert not write_between_markers(page, "new")
-    assert not write_between_markers(tmp_path / "none.md", "new")
+    assert not write_between_markers(page, "bench", "new")
+    assert not write_between_markers(tmp_path / "none.md", "bench", "new")
     assert page.read_text() == "nothing of this kind\n"
