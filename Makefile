@@ -36,6 +36,7 @@ identity: $(VENV)/.installed-train
 # About 20 minutes on two cores; needs wrk, see benchmarks/README.md.
 bench: $(VENV)/.installed-train
 	$(BIN)/python -m benchmarks raw
+	$(BIN)/python -m benchmarks parts
 	$(BIN)/python -m benchmarks batching
 	$(BIN)/python -m benchmarks serve-bench --form short --fresh
 

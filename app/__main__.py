@@ -3,6 +3,7 @@
 import argparse
 import gc
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -91,8 +92,11 @@ def main() -> int:
         settings = Settings(_env_file=SETTINGS_FILE)
     except ValidationError as error:
         for item in error.errors(include_input=False):
-            name = "".join(f"DIGITS_{part}: ".upper() for part in item["loc"])
+            name = "".join(f"DIGITS_{str(part).upper().removeprefix('DIGITS_')}: " for part in item["loc"])
             print(f"{name}{item['msg']}", file=sys.stderr)
+        return 2
+    except (UnicodeDecodeError, OSError) as error:
+        print(f"{SETTINGS_FILE}: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return run_calibration(settings) if action == "calibrate" else serve(settings)
@@ -102,15 +106,21 @@ def run_calibration(settings: Settings) -> int:
     """Measure, show, write; the exit status."""
     measurements = []
     try:
+        if not os.access(SETTINGS_FILE.absolute().parent, os.W_OK):
+            raise PermissionError(f"{SETTINGS_FILE} cannot be written here")
         for one in calibrate.measure(settings):
             measurements.append(one)
             print(".", end="", flush=True)
+        if not measurements:
+            raise CheckpointError(settings.models_dir, "holds no model that generates")
         print(f"\nimages a second of each model, by rows of a batch:\n{calibrate.table(measurements)}")
         workers, rows = calibrate.best(measurements)
         calibrate.write(SETTINGS_FILE, workers, rows)
     except (CheckpointError, DeviceUnavailable, OSError) as error:
         log.error("cannot calibrate: %s", error)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(f"wrote DIGITS_WORKERS={workers} and DIGITS_MAX_BATCH_ROWS={rows} to {SETTINGS_FILE}")
     return 0
 

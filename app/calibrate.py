@@ -15,6 +15,7 @@ from app.settings import Settings
 BATCH_ROWS = (4, 8, 16, 32, 64, 128)
 # Of two batches that compute about as fast the smaller one answers sooner.
 GOOD_ENOUGH = 0.97
+COMMENT = "# Measured by `python -m app calibrate`. The environment goes before this file."
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def passes_until(network: Network, rows: Rows, end: float) -> int:
 
 
 def best(measurements: list[Measurement]) -> tuple[int, int]:
-    """Workers and batch rows that serve all models well: (workers, rows).
+    """Workers and batch rows that serve all models well: (workers, rows). There is at least one measurement.
 
     Models are weighed alike: what counts is the geometric mean of each one's rate over its own best. Of
     the choices within GOOD_ENOUGH of the best one, the one with the fewest rows, then the fewest workers.
@@ -95,8 +96,14 @@ def table(measurements: list[Measurement]) -> str:
 
 
 def write(path: Path, workers: int, batch_rows: int) -> None:
-    """The settings file that a start reads. Raises OSError."""
-    path.write_text(
-        "# Measured by `python -m app calibrate`. The environment goes before this file.\n"
-        f"DIGITS_WORKERS={workers}\nDIGITS_MAX_BATCH_ROWS={batch_rows}\n"
-    )
+    """The settings file that a start reads, its other lines as they were. Raises OSError and UnicodeDecodeError.
+
+    The file is the old one or the new one, never half of it.
+    """
+    measured = {"DIGITS_WORKERS": workers, "DIGITS_MAX_BATCH_ROWS": batch_rows}
+    old = path.read_text("utf-8").splitlines() if path.exists() else [COMMENT]
+    kept = [line for line in old if line.partition("=")[0].strip().upper() not in measured]
+    lines = [*kept, *(f"{name}={value}" for name, value in measured.items())]
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_text("\n".join(lines) + "\n", "utf-8")
+    temporary.replace(path)

@@ -8,7 +8,7 @@ import json
 import logging
 from typing import Any, cast
 
-from httptools import HttpParserError, HttpParserUpgrade
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.middleware import MAX_HEADER_BYTES
@@ -36,6 +36,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_body = False
         self._held = b""  # what came after a request that still waits for the one before it
         self._deaf = False  # nothing more is parsed
+        self._last_words = b""  # what is said before it ends, once every whole request has its answer
         self._offered = False  # the parser stopped behind a head that offers another protocol
 
     def data_received(self, data: bytes) -> None:
@@ -52,7 +53,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The next request's turn has come, and with it that of the bytes after it."""
         super().on_response_complete()
         if self._deaf:
-            self._answer_refusal()
+            if not self._answering():  # the last request that was parsed has its answer
+                self._say_last_words()
         elif self._held:
             self._parse(self._held)
 
@@ -81,12 +83,32 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(part)
         except HttpParserUpgrade as upgrade:
+            if not self._offered:
+                self._deaf = True  # CONNECT, which only a proxy takes up: the app refuses it, and nothing follows
+                return
             self._offered = False
-            self._feed(self._head_without_offer() + part[upgrade.args[0] :])
+            rest = self._head_without_offer() + part[upgrade.args[0] :]
+            # Another parser: behind a head that also says "close" this one swallows whatever comes.
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._feed(rest)
         except HttpParserError:
-            message = "Invalid HTTP request received."
-            log.warning(message)
-            self.send_400_response(message)
+            self._reject()
+
+    def _reject(self) -> None:
+        """What is no HTTP is answered with 400, after a whole request ahead of it has had its own answer."""
+        log.warning("Invalid HTTP request received.")
+        self._deaf, self._last_words = True, REJECTION
+        if not self._answering():
+            self._say_last_words()
+        elif self._in_body:
+            if not self.cycle.response_started:
+                self.transport.write(REJECTION)
+            self.transport.close()
+
+    def _answering(self) -> bool:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete
 
     def _head_without_offer(self) -> bytes:
         """The head of a request that offers another protocol, without the offer.
@@ -99,18 +121,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def _refuse(self) -> None:
-        self._deaf = True
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        if cycle is None or cycle.response_complete:
-            self._answer_refusal()
+        self._deaf, self._last_words = True, REFUSAL
+        if not self._answering():
+            self._say_last_words()
         elif self._in_body:
             self.transport.close()
-        # Otherwise the request before it was whole, and gets its answer first.
 
-    def _answer_refusal(self) -> None:
+    def _say_last_words(self) -> None:
         self._unset_keepalive_if_required()
         if not self.transport.is_closing():
-            self.transport.write(REFUSAL)
+            self.transport.write(self._last_words)
             self.transport.write_eof()
             self.loop.call_later(LINGER_S, self.transport.close)
 
@@ -130,8 +150,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._offered = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._offered:
             return
-        self._in_body = True
         super().on_headers_complete()
+        self._in_body = True
 
     def on_chunk_header(self) -> None:
         """A chunk of a body begins."""
@@ -145,23 +165,29 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request is whole."""
         self._unfinished = 0
+        self._in_body = False
         if not self._offered:
             super().on_message_complete()
 
 
-def refusal() -> bytes:
-    """The answer to headers that have no end: there is no request yet that could have an id."""
-    status = HeadersTooLarge.status
-    detail = f"a request has at most {MAX_HEADER_BYTES} bytes of headers"
-    body = {"type": "about:blank", "title": PHRASES[status], "status": status, "detail": detail}
-    content = json.dumps(body | {"code": HeadersTooLarge.code, "request_id": None})
+def answer(status: int, content_type: str, content: str) -> bytes:
+    """An answer to what is no request, and so has no id; the last one of its connection."""
     lines = [
         f"HTTP/1.1 {status} {PHRASES[status]}",
-        f"content-type: {PROBLEM_JSON}",
+        f"content-type: {content_type}",
         f"content-length: {len(content)}",
         "connection: close",
     ]
     return "\r\n".join([*lines, "", content]).encode()
 
 
+def refusal() -> bytes:
+    """The answer to headers that have no end."""
+    status = HeadersTooLarge.status
+    detail = f"a request has at most {MAX_HEADER_BYTES} bytes of headers"
+    body = {"type": "about:blank", "title": PHRASES[status], "status": status, "detail": detail}
+    return answer(status, PROBLEM_JSON, json.dumps(body | {"code": HeadersTooLarge.code, "request_id": None}))
+
+
 REFUSAL = refusal()
+REJECTION = answer(400, "text/plain; charset=utf-8", "Invalid HTTP request received.")

@@ -24,7 +24,7 @@ class Settings(BaseSettings):
         description="float32, bfloat16 (of the models that ship it), auto (that where the device computes in it)",
     )
     workers: int = Field(0, ge=0, le=256, description="forward passes at the same time; 0 is one a core, or 1 on a GPU")
-    max_batch_rows: int = Field(64, ge=1, le=4096, description="rows of one forward pass")
+    max_batch_rows: int = Field(32, ge=1, le=4096, description="rows of one forward pass")
     max_queued_rows: int = Field(
         4096, ge=1, le=1_000_000, description="rows that may wait for each network, at least `max_images`"
     )

@@ -1,11 +1,12 @@
 """`python -m benchmarks ...`: arguments to a campaign or a sweep, no logic."""
 
 import argparse
+import asyncio
 import os
 import signal
 import sys
 
-from benchmarks import batching, raw
+from benchmarks import batching, parts, raw
 from benchmarks.archives import prepare_archives
 from benchmarks.campaign import Campaign
 from benchmarks.cells import plan
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     alone = actions.add_parser("raw", help="measure the models alone, without a server")
     alone.add_argument("--rounds", type=int, default=3)
     alone.add_argument("--seconds", type=float, default=1.0, help="of each cell, default 1")
+    actions.add_parser("parts", help="measure what one request costs inside the process, part by part")
     growing = actions.add_parser("batching", help="measure digits alone, from one caller to overload")
     growing.add_argument("--seconds", type=int, default=5, help="of each number of callers, default 5")
     for command in (run, sweep, growing):
@@ -86,6 +88,7 @@ def render() -> None:
     records, found = read_results(RESULTS / "short.json")
     tables = {"bench": markdown(records, found), "bench-summary": summary(records)}
     tables |= {"raw": raw.markdown(raw.read()), "batching": batching.markdown(batching.read())}
+    tables["parts"] = parts.markdown(parts.read())
     for path in REPORTS:
         for name, text in tables.items():
             if write_between_markers(path, name, text):
@@ -97,6 +100,14 @@ def run_raw(arguments: argparse.Namespace) -> int:
     rates = raw.measure(arguments.rounds, arguments.seconds)
     raw.write(rates, os.environ.get("LD_PRELOAD") or "none")
     print(raw.markdown(rates))
+    return 0
+
+
+def run_parts() -> int:
+    """Measure, keep and show; the exit status."""
+    found = asyncio.run(parts.measure())
+    parts.write(found)
+    print(parts.markdown(found))
     return 0
 
 
@@ -124,6 +135,8 @@ def perform(arguments: argparse.Namespace) -> int:
     if arguments.action == "render":
         render()
         return 0
+    if arguments.action == "parts":
+        return run_parts()
     if arguments.action in {"raw", "identity"}:
         prepare_archives()
         return run_raw(arguments) if arguments.action == "raw" else run_identity(arguments)

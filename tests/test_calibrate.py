@@ -52,16 +52,29 @@ def test_a_start_reads_what_calibration_wrote_and_the_environment_goes_before_it
     assert Settings(_env_file=file).max_batch_rows == 16
 
 
+def test_other_lines_of_the_settings_file_stay(tmp_path):
+    file = tmp_path / "digits.env"
+    file.write_text("# mine\nDIGITS_PORT=9000\nDIGITS_WORKERS=7\n")
+    write(file, workers=2, batch_rows=16)
+    assert file.read_text() == "# mine\nDIGITS_PORT=9000\nDIGITS_WORKERS=2\nDIGITS_MAX_BATCH_ROWS=16\n"
+    assert list(tmp_path.iterdir()) == [file]
+
+
 @pytest.mark.parametrize(
     ("content", "status", "said"),
-    [("DIGITS_WORKERS=many\n", 2, "DIGITS_WORKERS: "), ("DIGITS_MODELS_DIR=absent\n", 1, "cannot calibrate: ")],
+    [
+        (b"DIGITS_WORKERS=many\n", 2, "DIGITS_WORKERS: "),
+        (b"DIGITS_MODELS_DIR=absent\n", 1, "cannot calibrate: "),
+        (b"DIGITS_SURPRISE=1\n", 2, "DIGITS_SURPRISE: "),
+        (b"\xff\xfe", 2, "digits.env: "),
+    ],
 )
 def test_a_calibration_that_cannot_be_says_why(tmp_path, content, status, said):
-    (tmp_path / "digits.env").write_text(content)
+    (tmp_path / "digits.env").write_bytes(content)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
     environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-m", "app", "calibrate"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == status
-    assert said in done.stderr
+    assert done.stderr.startswith(said) if status == 2 else said in done.stderr
     assert "Traceback" not in done.stderr

@@ -85,7 +85,7 @@ class RequestContext:
 def check_headers(scope: Scope) -> None:
     """Raises HeadersTooLarge over 100 headers or 32 KiB of them.
 
-    The server's own bound holds for headers that arrive in pieces, not for those of one read.
+    The protocol's own bound is there for what never becomes a request; this one answers as the app does.
     """
     headers = scope["headers"]
     size = sum(len(name) + len(value) for name, value in headers)

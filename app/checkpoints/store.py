@@ -82,29 +82,34 @@ def find_manifests(directory: Path) -> list[Path]:
 def load_model(manifest_file: Path, runtime: Runtime, max_rows: int) -> Model:
     """One checkpoint, verified against its digest and its golden rows, and warm. Raises CheckpointError.
 
-    Where the runtime may choose, an archive that fails its golden rows gives way to the next precision.
+    Where the runtime may choose, an archive that fails its golden rows, or whose rows depend on their batch, gives
+    way to the next precision. An archive that does not serve is not opened.
     """
     manifest = read_manifest(manifest_file)
     precisions = runtime.precisions(manifest.archives)
     for precision in precisions:
         path = manifest_file.parent / manifest.archives[precision].file
         networks = load_networks(path, manifest, precision, runtime, max_rows)
+        last = precision == precisions[-1]
         try:
             for capability, network in networks.items():
                 check_golden(capability, network, manifest.golden[capability], precision)
         except CheckFailed as error:
-            if precision == precisions[-1]:
+            if last:
                 raise CheckpointError(path, str(error)) from error
             log.warning("%s: %s; float32 serves instead", path, error)
-        else:
+            continue
+        identical = {name: warm_up(network, manifest.golden[name], max_rows) for name, network in networks.items()}
+        if last or all(identical.values()):
             break
+        log.warning("%s: a row depends on its batch; float32 serves instead", path)
     return Model(
         manifest=manifest,
         card=read_card(manifest_file.parent / "card.md"),
         precision=precision,
         runtime_id=runtime.id(precision),
         networks=networks,
-        identical={name: warm_up(network, manifest.golden[name], max_rows) for name, network in networks.items()},
+        identical=identical,
     )
 
 

@@ -212,6 +212,8 @@ class Batcher(Generic[R, Result]):
 
     def _take(self) -> list[tuple[_Job[R, Result], int, R]]:
         """One worker's share of what waits, in turns of `TURN_ROWS`: (job, number of its chunk, rows)."""
+        for job in [job for job in self._jobs if job.future.done()]:
+            self._forget(job)  # its caller has gone in this very turn of the loop, and had no chance to say so
         taken: dict[_Job[R, Result], int] = {}
         share = math.ceil(self._queued_rows / (1 + self._workers.idle))
         room = min(self._max_batch_rows, max(share, LEAST_SHARE_ROWS))

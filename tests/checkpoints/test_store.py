@@ -249,6 +249,15 @@ def test_an_archive_beyond_the_bound_is_refused_and_where_it_was_chosen_for_the_
     assert "generate differs by" in failure(precise, Runtime("cpu", "bfloat16"))
 
 
+def test_where_rows_depend_on_their_batch_in_bfloat16_float32_serves(precise, monkeypatch, caplog):
+    monkeypatch.setattr("app.inference.machine.cpuinfo", lambda: {"flags": "avx512_bf16"})
+    monkeypatch.setattr("app.checkpoints.store.warm_up", lambda network, *_: network.row_multiple > 1)
+    model = load_model(precise / "manifest.json", Runtime("cpu"), 8)
+    assert model.precision == "float32"
+    assert "a row depends on its batch; float32 serves instead" in caplog.text
+    assert load_model(precise / "manifest.json", Runtime("cpu", "bfloat16"), 8).precision == "bfloat16"
+
+
 def test_an_archive_that_fails_in_every_precision_stops_the_start(precise, monkeypatch):
     monkeypatch.setattr("app.inference.machine.cpuinfo", lambda: {"flags": "avx512_bf16"})
     exchange_images(precise)

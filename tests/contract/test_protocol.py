@@ -156,3 +156,32 @@ def test_what_is_no_http_is_refused(address, nonsense):
     with connection(address) as caller:
         send(caller, nonsense)
         assert [status for status, _ in answers(caller, 2)] == [400]
+
+
+@pytest.mark.parametrize(("target", "status"), [(b"/echo", 405), (b"http://x/echo", 405), (b"x:80", 400)])
+@pytest.mark.parametrize("before", [b"", GET])
+def test_nobody_is_connected_through(address, target, status, before):
+    with connection(address) as caller:
+        send(caller, before + b"CONNECT " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
+        statuses = [status for status, _ in answers(caller, 3)]
+        assert statuses == [*([200] if before else []), status]
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /echo HTTP/1.1\r\nConnection: close, upgrade\r\n", b"GET /echo HTTP/1.0\r\nConnection: upgrade\r\n"]
+)
+def test_an_offer_on_a_connection_that_is_to_be_closed_is_answered(address, head):
+    with connection(address) as caller:
+        send(caller, head + b"Host: x\r\nUpgrade: h2c\r\n\r\n")
+        assert [status for status, _ in answers(caller, 2)] == [200]
+
+
+@pytest.mark.parametrize("rest", [b"\x00x\r\n\r\n", b"\r\n" * 100_000, b"NO SUCH THING\r\n\r\n"])
+def test_what_follows_a_whole_request_does_not_take_its_answer(address, rest):
+    for _ in range(5):
+        with connection(address) as caller:
+            send(caller, b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc" + rest)
+            found = answers(caller, 2)
+            assert found
+            assert found[0][0] == 200
+            assert found[0][1]["bytes"] == 3

@@ -257,6 +257,38 @@ def test_rows_of_a_cancelled_caller_are_never_computed_and_free_their_place():
     asyncio.run(scenario())
 
 
+class Releasing(Workers):
+    """Does something in the very turn of the loop in which a worker is given back."""
+
+    at_release: Callable[[], object] = staticmethod(lambda: None)
+
+    async def __aexit__(self, *exception: object) -> None:
+        self.at_release()
+        await super().__aexit__(*exception)
+
+
+def test_a_caller_that_goes_as_a_worker_becomes_free_is_not_computed():
+    async def scenario() -> None:
+        pool = Releasing(1)
+        b = Bench(pool, 64, 1000, None)
+        first = b.ask(1)
+        await settle()
+        gone = b.ask(7, 8)
+        await settle()
+        pool.at_release = gone.cancel
+        await b.gate.open()
+        assert await first == [2]
+        await settle()
+        stays = b.ask(9)
+        await b.gate.open()
+        assert await stays == [18]
+        assert gone.cancelled()
+        assert b.gate.batches == [[1], [9]]
+        pool.close()
+
+    asyncio.run(scenario())
+
+
 def test_the_rest_of_a_split_request_is_dropped_when_its_caller_goes():
     async def scenario() -> None:
         async with bench(max_batch_rows=8) as b:
