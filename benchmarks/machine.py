@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.inference.machine import processor_model
-from benchmarks.places import PEERS, ROOT
+from benchmarks.places import PEERS, RESULTS, ROOT
 
 ALLOCATORS = ("tcmalloc", "none")
 LIBRARIES = ("torch", "numpy", "pillow", "fastapi", "starlette", "uvicorn", "pydantic")
@@ -48,10 +48,16 @@ def cores() -> int:
 
 
 def commit() -> str:
-    """The commit that is checked out, `-dirty` where tracked files differ from it."""
-    asked = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """The commit that is checked out, `-dirty` where tracked files other than results differ from it."""
+    name = _git("rev-parse", "--short=12", "HEAD") or "unknown"
+    elsewhere = f":(exclude){RESULTS.relative_to(ROOT)}"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", elsewhere)
+    return f"{name}-dirty" if changed else name
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def now() -> str:
