@@ -17,41 +17,45 @@ PASSES_BEFORE_CAPTURE = 3
 
 
 class GraphedForward:
-    """Rows on the CPU to float32 outputs on the CPU, through a graph that the first call captures.
+    """Rows on the CPU to float32 outputs on the CPU, through a graph of `rows` rows that the first call captures.
 
-    Every call has the shape of the first one: `Network` pads batches to it. One stream and one set of buffers
+    More rows pass in blocks: `Network` pads batches to a multiple of a block. One stream and one set of buffers
     a network, so calls take turns.
     """
 
-    def __init__(self, method: Callable[[Tensor], Tensor | tuple[Tensor, ...]], device: torch.device) -> None:
+    def __init__(
+        self, method: Callable[[Tensor], Tensor | tuple[Tensor, ...]], device: torch.device, rows: int
+    ) -> None:
         self._method = method
+        self._rows = rows
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graph = torch.cuda.CUDAGraph()
         self._turn = threading.Lock()
         self._captured: _Buffers | None = None
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Raises RuntimeError for what CUDA refuses, ValueError for rows of another shape than the first ones."""
+        """Raises RuntimeError for what CUDA refuses, ValueError for rows that do not fill whole blocks."""
+        if not len(rows) or len(rows) % self._rows:
+            raise ValueError(f"{len(rows)} rows do not fill blocks of {self._rows}")
         with self._turn, torch.inference_mode(), torch.cuda.stream(self._stream):
-            if self._captured is None:
-                self._captured = self._capture(rows)
-            buffers = self._captured
-            if rows.shape != buffers.host_rows.shape:
-                raise ValueError(
-                    f"the graph was captured for {tuple(buffers.host_rows.shape)}, not {tuple(rows.shape)}"
-                )
-            buffers.host_rows.copy_(rows)
-            buffers.rows.copy_(buffers.host_rows, non_blocking=True)
-            self._graph.replay()
-            for host, output in zip(buffers.host_outputs, buffers.outputs, strict=True):
-                host.copy_(output, non_blocking=True)
-            self._stream.synchronize()
-            # The next call writes over the pinned buffers.
-            return tuple(host.clone() for host in buffers.host_outputs)
+            blocks = [self._replay(block) for block in torch.split(rows, self._rows)]
+        return tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
+
+    def _replay(self, rows: Tensor) -> tuple[Tensor, ...]:
+        if self._captured is None:
+            self._captured = self._capture(rows)
+        buffers = self._captured
+        buffers.host_rows.copy_(rows)
+        buffers.rows.copy_(buffers.host_rows, non_blocking=True)
+        self._graph.replay()
+        for host, output in zip(buffers.host_outputs, buffers.outputs, strict=True):
+            host.copy_(output, non_blocking=True)
+        self._stream.synchronize()
+        # The next block writes over the pinned buffers.
+        return tuple(host.clone() for host in buffers.host_outputs)
 
     def _capture(self, rows: Tensor) -> "_Buffers":
-        device = self._stream.device
-        fixed = rows.to(device)
+        fixed = rows.to(self._stream.device)
         for _ in range(PASSES_BEFORE_CAPTURE):
             self._method(fixed)
         self._stream.synchronize()

@@ -143,7 +143,7 @@ class Runtime:
         methods = [getattr(frozen, capability) for capability in capabilities]
         if self.device.type == "cuda":
             # Kernels are chosen by the size of a batch, so all batches have one: see `cuda`.
-            return [Network(GraphedForward(method, self.device), row_multiple=rows) for method in methods]
+            return [Network(GraphedForward(method, self.device, rows), row_multiple=rows) for method in methods]
         return [Network(partial(forward, method, self.device)) for method in methods]
 
 

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 def test_a_graph_takes_and_gives_rows_on_the_cpu_and_computes_what_its_method_does():
     device = torch.device("cuda")
     layer = torch.nn.Linear(3, 2).to(device)
-    network = Network(GraphedForward(layer, device), row_multiple=8)
-    for size in (1, 5, 8):
+    network = Network(GraphedForward(layer, device, 8), row_multiple=8)
+    for size in (1, 5, 8, 9, 24):
         rows = normal_rows(0, 0, size, 3)
         ((made,),) = network.compute([rows])
         assert made.dtype == np.float32
@@ -30,17 +30,23 @@ def test_a_graph_takes_and_gives_rows_on_the_cpu_and_computes_what_its_method_do
 
 def test_an_answer_is_not_overwritten_by_the_next_call():
     device = torch.device("cuda")
-    forward = GraphedForward(torch.nn.Identity(), device)
+    forward = GraphedForward(torch.nn.Identity(), device, 4)
     (first,) = forward(torch.zeros(4, 3))
     forward(torch.ones(4, 3))
     assert torch.equal(first, torch.zeros(4, 3))
 
 
-def test_rows_of_another_shape_are_refused():
-    forward = GraphedForward(torch.nn.Identity(), torch.device("cuda"))
-    forward(torch.zeros(4, 3))
-    with pytest.raises(ValueError, match="captured for"):
-        forward(torch.zeros(5, 3))
+def test_rows_that_do_not_fill_whole_blocks_are_refused():
+    forward = GraphedForward(torch.nn.Identity(), torch.device("cuda"), 4)
+    for rows in (0, 3, 5):
+        with pytest.raises(ValueError, match="do not fill blocks of 4"):
+            forward(torch.zeros(rows, 3))
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 8, 32])
+def test_models_load_and_are_byte_identical_whatever_the_largest_batch_is(max_rows):
+    for model in load_models(ROOT / "models", Runtime("cuda"), max_rows).values():
+        assert all(model.identical.values())
 
 
 @pytest.mark.parametrize("precision", ["float32", "auto"])
