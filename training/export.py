@@ -82,8 +82,8 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
         family=config.family,
         capabilities=tuple(golden),
         latent_dim=learner.latent_dim,
-        image=ImageForm(shape=(1, 28, 28), normalization=Normalization(box=20)),
-        classes=tuple(str(digit) for digit in range(10)),
+        image=ImageForm(shape=(1, 28, 28), normalization=Normalization(box=dataset.box) if dataset.box else None),
+        classes=dataset.classes,
         archives=archives,
         dataset=DatasetUsed(
             name=dataset.name,

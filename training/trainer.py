@@ -36,7 +36,7 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
     config = config.model_copy(update={"device": str(device), "precision": str(dtype).removeprefix("torch.")})
     if dataset is None:
         dataset = load_mnist(config.data_dir)
-    images = dataset.train_images[: config.train_images]
+    images, labels = dataset.train_images[: config.train_images], dataset.train_labels[: config.train_images]
 
     steps = len(images) // config.batch_size
     if steps == 0:
@@ -50,7 +50,7 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
     write_atomically(config.run_dir / "config.json", config.model_dump_json(indent=2).encode())
 
     for epoch in range(len(history), config.epochs):
-        history.append(_train_epoch(config, learner, images, epoch))
+        history.append(_train_epoch(config, learner, images, labels, epoch))
         report.write_progress(config, history, learner)
         # Last, since a run resumes after the epochs that its state knows.
         save_state(config, learner, history)
@@ -115,7 +115,7 @@ def _read_state(config: TrainConfig) -> dict[str, Any]:
     return state
 
 
-def _train_epoch(config: TrainConfig, learner: Learner, images: Tensor, epoch: int) -> dict[str, float]:
+def _train_epoch(config: TrainConfig, learner: Learner, images: Tensor, labels: Tensor, epoch: int) -> dict[str, float]:
     """One pass; the mean of each loss over its steps."""
     learner.train()
     device = next(learner.parameters()).device
@@ -124,7 +124,7 @@ def _train_epoch(config: TrainConfig, learner: Learner, images: Tensor, epoch: i
     totals: dict[str, Tensor] = {}
     bar = tqdm(batches, total=steps, desc=f"epoch {epoch + 1}/{config.epochs}", mininterval=1.0)
     for done, rows in enumerate(bar, start=1):
-        losses = learner.step(to_unit_range(images[rows].to(device)))
+        losses = learner.step(to_unit_range(images[rows].to(device)), labels[rows].to(device))
         totals = {name: totals.get(name, 0) + value for name, value in losses.items()}
         if done % 25 == 0 or done == steps:  # reading a loss waits for the device
             bar.set_postfix({name: f"{float(total) / done:.3f}" for name, total in totals.items()})

@@ -277,7 +277,7 @@ class DriftingLearner(Learner):
         super().__init__()
         self.drifting = Drifting(drift, encoded_drift)
 
-    def step(self, images: Tensor) -> dict[str, Tensor]:
+    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         raise NotImplementedError
 
     def archive(self) -> nn.Module:

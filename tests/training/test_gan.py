@@ -47,6 +47,11 @@ def batches(images: Tensor, steps: int, size: int = 4) -> Tensor:
     return images[: steps * size].view(steps, size, 1, 28, 28)
 
 
+def labels(steps: int, size: int = 4) -> Tensor:
+    """Classes of the images, which a GAN without labels ignores."""
+    return torch.zeros(steps, size, dtype=torch.long)
+
+
 @pytest.fixture
 def lively():
     """A generator with batch normalisation whose statistics and scales are far from their start."""
@@ -169,7 +174,7 @@ def test_each_half_moves_one_player_and_leaves_the_other_still(images):
     model.discriminator_optimizer.register_step_pre_hook(before_discriminator)
     model.discriminator_optimizer.register_step_post_hook(after_discriminator)
     model.generator_optimizer.register_step_pre_hook(before_generator)
-    model.step(batches(images, 3))
+    model.step(batches(images, 3), labels(3))
 
     assert seen == ["discriminator"] * 3 + ["generator"]
     assert equal(clones(model.discriminator), discriminator_half)
@@ -180,7 +185,7 @@ def test_each_half_moves_one_player_and_leaves_the_other_still(images):
 def test_each_discriminator_step_sees_real_images_of_its_own(images):
     model, seen = learner(discriminator_steps=3), []
     model.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
-    model.step(batches(images, 3))
+    model.step(batches(images, 3), labels(3))
     real, fake = seen[0:6:2], seen[1:6:2]
     assert torch.equal(torch.stack(real), batches(images, 3))
     assert all(pixels.min() >= 0 and pixels.max() <= 1 for pixels in fake)
@@ -193,10 +198,10 @@ def test_each_half_moves_its_player_towards_its_own_end(images):
     model.discriminator.eval()
     real = batches(images, 1, size=16)
     for _ in range(3):
-        losses = model.step(real)
+        losses = model.step(real, labels(1, size=16))
     state = torch.get_rng_state()
     before = copy.deepcopy(model)
-    losses = model.step(real)
+    losses = model.step(real, labels(1, size=16))
     torch.set_rng_state(state)
     with torch.no_grad():
         fake, latents = torch.sigmoid(before.generator(torch.randn(16, 100))), torch.randn(16, 100)
@@ -213,9 +218,9 @@ def test_each_half_moves_its_player_towards_its_own_end(images):
 
 def test_the_average_moves_towards_the_generator_by_one_minus_the_decay(images):
     model = learner(discriminator_steps=1, ema_decay=0.9)
-    model.step(batches(images, 1))
+    model.step(batches(images, 1), labels(1))
     first = clones(model.generator)
-    model.step(batches(images, 1))
+    model.step(batches(images, 1), labels(1))
     second = clones(model.generator)
     assert not equal(first, second)
     for average, one, two in zip(model.average.module.parameters(), first, second, strict=True):
@@ -281,7 +286,7 @@ def test_estimating_statistics_of_a_generator_without_them_changes_nothing():
 def test_the_archive_is_the_average_with_statistics_of_its_own(images):
     model = learner(discriminator_steps=1, ema_decay=0.5, seed=9)
     for _ in range(2):
-        model.step(batches(images, 1))
+        model.step(batches(images, 1), labels(1))
     archive: Any = model.archive()
     # In training mode a network uses the statistics of the batch at hand, here the very batch that
     # the archive's were taken from: the two must agree.
@@ -314,7 +319,7 @@ def test_the_archive_gives_images_from_0_to_1_and_raw_logits(images):
 def test_making_an_archive_leaves_the_learner_as_it_was(images):
     model = learner(discriminator_steps=1)
     model.train()
-    model.step(batches(images, 1))
+    model.step(batches(images, 1), labels(1))
     before = copy.deepcopy(model.training_state())
     archive: Any = model.archive()
     nn.init.zeros_(archive.generator.dense.weight)

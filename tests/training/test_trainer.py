@@ -92,10 +92,15 @@ def test_metrics_are_means_over_the_steps_of_an_epoch(make_vae, dataset, monkeyp
         learner = build_learner(config, total_steps)
         step = learner.step
 
-        def watched_step(images):
-            losses = step(images)
+        def watched_step(images, labels):
+            losses = step(images, labels)
             seen.append({name: float(value) for name, value in losses.items()})
             assert images.shape == (1, 32, 1, 28, 28)
+            assert (labels.shape, labels.dtype) == ((1, 32), torch.int64)
+            pixels = (images[0] * 255).round().to(torch.uint8)
+            for image, label in zip(pixels, labels[0], strict=True):
+                (row,) = (dataset.train_images == image).flatten(1).all(dim=1).nonzero()[:, 0].tolist()
+                assert dataset.train_labels[row] == label
             assert images.min() == 0
             assert images.max() == 1
             return losses

@@ -21,6 +21,9 @@ from training.families.vae import (
     reconstruction_error,
 )
 
+# Classes of the images, which a VAE without labels ignores.
+LABELS = torch.zeros(1, 16, dtype=torch.long)
+
 
 def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
@@ -150,7 +153,7 @@ def test_beta_scales_the_kl_divergence_and_nothing_else(posterior, beta):
 
 def test_thirty_steps_lower_the_loss(images):
     model = learner(total_steps=30)
-    losses = [float(model.step(images[None, :16])["negative_elbo"]) for _ in range(30)]
+    losses = [float(model.step(images[None, :16], LABELS[:, :16])["negative_elbo"]) for _ in range(30)]
     # At the start every pixel costs about log 2; the strokes are mostly ground, which is learnt first.
     assert losses[0] == pytest.approx(784 * math.log(2), rel=0.2)
     assert losses[-1] < 0.5 * losses[0]
@@ -161,7 +164,7 @@ def test_a_step_reports_the_loss_of_its_batch_and_the_kl_divergence_in_it(images
     model = learner(beta=3.0)
     before = copy.deepcopy(model.vae)
     torch.manual_seed(7)
-    losses = model.step(images[None, :8])
+    losses = model.step(images[None, :8], LABELS[:, :8])
     torch.manual_seed(7)
     with torch.no_grad():
         logits, mean, log_variance = before(images[:8], torch.randn(8, 16))
@@ -177,16 +180,16 @@ def test_the_learning_rate_falls_to_zero_along_a_cosine(images):
     rates = []
     for _ in range(4):
         rates.append(model.optimizer.param_groups[0]["lr"])
-        model.step(images[None, :4])
+        model.step(images[None, :4], LABELS[:, :4])
     assert rates == pytest.approx([0.01, 0.01 * (2 + math.sqrt(2)) / 4, 0.005, 0.01 * (2 - math.sqrt(2)) / 4])
     assert model.optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
 def test_the_average_moves_towards_the_weights_by_one_minus_the_decay(images):
     model = learner(ema_decay=0.9)
-    model.step(images[None, :8])
+    model.step(images[None, :8], LABELS[:, :8])
     first = [weight.detach().clone() for weight in model.vae.parameters()]
-    model.step(images[None, :8])
+    model.step(images[None, :8], LABELS[:, :8])
     for average, one, two in zip(model.average.module.parameters(), first, model.vae.parameters(), strict=True):
         assert torch.allclose(average, 0.9 * one + 0.1 * two, atol=1e-7)
     assert any(not torch.equal(one, two) for one, two in zip(first, model.vae.parameters(), strict=True))
@@ -195,7 +198,7 @@ def test_the_average_moves_towards_the_weights_by_one_minus_the_decay(images):
 def test_the_archive_holds_the_average_not_the_last_weights(images):
     model = learner(ema_decay=0.9)
     for _ in range(3):
-        model.step(images[None, :8])
+        model.step(images[None, :8], LABELS[:, :8])
     archive: Any = model.archive()
     latents = torch.randn(3, 16)
     average: Any = model.average.module
@@ -208,10 +211,10 @@ def test_the_archive_holds_the_average_not_the_last_weights(images):
 
 def test_later_steps_leave_an_archive_as_it_was(images):
     model = learner()
-    model.step(images[None, :8])
+    model.step(images[None, :8], LABELS[:, :8])
     archive: Any = model.archive()
     latents = torch.randn(3, 16)
     before = archive.generate(latents)
-    model.step(images[None, :8])
-    model.step(images[None, :8])
+    model.step(images[None, :8], LABELS[:, :8])
+    model.step(images[None, :8], LABELS[:, :8])
     assert torch.equal(archive.generate(latents), before)

@@ -23,8 +23,11 @@ class Learner(nn.Module, ABC):
         self.compute_dtype = torch.float32
 
     @abstractmethod
-    def step(self, images: Tensor) -> dict[str, Tensor]:
-        """Learn from images `(batches_per_step, B, 1, 28, 28)` in [0, 1]; losses by name, scalars."""
+    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Learn from images `(batches_per_step, B, 1, 28, 28)` in [0, 1]; losses by name, scalars.
+
+        `labels` are the images' classes, int64 `(batches_per_step, B)`; unconditional families ignore them.
+        """
 
     @abstractmethod
     def archive(self) -> nn.Module:

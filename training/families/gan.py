@@ -165,7 +165,7 @@ class GanLearner(Learner):
             self.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.999)
         )
 
-    def step(self, images: Tensor) -> dict[str, Tensor]:
+    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - unconditional
         """A discriminator step on each batch of `(steps, B, 1, 28, 28)`, then one generator step."""
         # First half: the discriminator learns, the generator stands still. The steps share one batch of
         # fakes: making it is most of their cost.

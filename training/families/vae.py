@@ -147,7 +147,7 @@ class VaeLearner(Learner):
             self.optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
         )
 
-    def step(self, images: Tensor) -> dict[str, Tensor]:
+    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - unconditional
         """One gradient step on images `(1, B, 1, 28, 28)`; the losses of the batch, in nats an image."""
         batch = images[0]
         noise = torch.randn(len(batch), self.latent_dim, device=batch.device)
