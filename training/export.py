@@ -48,6 +48,7 @@ GOLDEN_TOLERANCE: dict[Capability, float] = {
     "decode": 1e-4,
     "encode": 1e-3,
     "discriminate": 1e-3,
+    "prior": 1e-4,
 }
 
 
@@ -66,11 +67,11 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
     """
     eager = learner.archive().cpu().to(memory_format=torch.contiguous_format).eval()
     content, archive = script(learner.fast_archive(eager, torch.float32))
-    golden = golden_cases(eager, archive, learner.latent_dim, dataset)
+    golden = golden_cases(eager, archive, learner, dataset)
     archives: dict[Precision, Archive] = {"float32": described(config.name, content)}
     contents: dict[Precision, bytes] = {"float32": content}
     content, lower = script(learner.fast_archive(eager, torch.bfloat16))
-    largest, mean = deviation(archive, lower, learner.latent_dim, config.seed)
+    largest, mean = deviation(archive, lower, learner, len(dataset.classes), config.seed)
     if largest <= PIXEL_BOUND:
         measured = Deviation(images=DEVIATION_IMAGES, largest=largest, mean=mean)
         archives["bfloat16"] = described(config.name, content, measured)
@@ -81,7 +82,11 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
         name=config.name,
         family=config.family,
         capabilities=tuple(golden),
+        conditional=learner.conditional,
         latent_dim=learner.latent_dim,
+        priors=learner.priors,
+        noise_dim=learner.noise_dim,
+        sampling=learner.sampling,
         image=ImageForm(shape=(1, 28, 28), normalization=Normalization(box=dataset.box) if dataset.box else None),
         classes=dataset.classes,
         archives=archives,
@@ -114,15 +119,21 @@ def described(name: str, content: bytes, deviation: Deviation | None = None) -> 
 
 
 @torch.no_grad()
-def deviation(reference: Any, lower: Any, latent_dim: int, seed: int) -> tuple[float, float]:
+def deviation(reference: Any, lower: Any, learner: Learner, classes: int, seed: int) -> tuple[float, float]:
     """The largest and the mean difference of pixels between two archives, over DEVIATION_IMAGES images.
 
-    Both are NaN when a pixel is.
+    Of latents of the default prior, all classes in turn. Both are NaN when a pixel is.
     """
     source = torch.Generator().manual_seed(seed)
+    fitted = learner.priors[0] == "fitted"
+    width = learner.noise_dim if fitted else learner.latent_dim
+    noise = torch.randn(DEVIATION_IMAGES, width, generator=source)
     largest, total = torch.zeros(()), torch.zeros((), dtype=torch.float64)
-    for latents in torch.split(torch.randn(DEVIATION_IMAGES, latent_dim, generator=source), 64):
-        difference = (lower.generate(latents) - reference.generate(latents)).abs()
+    wanted = torch.arange(DEVIATION_IMAGES) % classes
+    for rows, labels in zip(torch.split(noise, 64), torch.split(wanted, 64), strict=True):
+        latents = reference.prior(rows, labels) if fitted else rows
+        inputs = (latents, labels) if learner.conditional else (latents,)
+        difference = (lower.generate(*inputs) - reference.generate(*inputs)).abs()
         largest = torch.maximum(largest, difference.max())
         total += difference.mean(dim=(1, 2, 3), dtype=torch.float64).sum()
     return float(largest), float(total / DEVIATION_IMAGES)
@@ -161,30 +172,34 @@ def script(module: nn.Module) -> tuple[bytes, nn.Module]:
 
 
 @torch.no_grad()
-def golden_cases(eager: nn.Module, archive: nn.Module, latent_dim: int, dataset: Dataset) -> dict[Capability, Golden]:
+def golden_cases(eager: nn.Module, archive: nn.Module, learner: Learner, dataset: Dataset) -> dict[Capability, Golden]:
     """A few rows through each capability the archive has. Raises ExportMismatch where eager differs."""
     source = torch.Generator().manual_seed(0)
-    latents = torch.randn(GOLDEN_ROWS, latent_dim, generator=source)
-    images = to_unit_range(dataset.test_images[:GOLDEN_ROWS])
-    inputs: dict[Capability, Tensor] = {
-        "generate": latents,
-        "decode": latents,
-        "encode": images,
-        "discriminate": images,
+    latents = torch.randn(GOLDEN_ROWS, learner.latent_dim, generator=source)
+    noise = torch.randn(GOLDEN_ROWS, learner.noise_dim, generator=source)
+    drawn = torch.arange(GOLDEN_ROWS) % len(dataset.classes)
+    images, depicted = to_unit_range(dataset.test_images[:GOLDEN_ROWS]), dataset.test_labels[:GOLDEN_ROWS]
+    rows: dict[Capability, tuple[Tensor, Tensor]] = {
+        "generate": (latents, drawn),
+        "decode": (latents, drawn),
+        "encode": (images, depicted),
+        "discriminate": (images, depicted),
+        "prior": (noise, drawn),
     }
     cases: dict[Capability, Golden] = {}
-    for capability, rows in inputs.items():
+    for capability, labelled in rows.items():
         if not hasattr(archive, capability):
             continue
-        outputs = as_tuple(getattr(archive, capability)(rows))
-        expected = as_tuple(getattr(eager, capability)(rows))
+        inputs = labelled if learner.conditional or capability == "prior" else labelled[:1]
+        outputs = as_tuple(getattr(archive, capability)(*inputs))
+        expected = as_tuple(getattr(eager, capability)(*inputs))
         tolerance = GOLDEN_TOLERANCE[capability]
         differences = [(a - b).abs().max() for a, b in zip(outputs, expected, strict=True)]
         difference = float(torch.stack(differences).max())  # Python's max would let a NaN pass
         if not difference <= tolerance:
             raise ExportMismatch(f"{capability} differs by {difference} after reloading, bound {tolerance}")
         cases[capability] = Golden(
-            inputs=(TensorRecord.of(rows.numpy()),),
+            inputs=tuple(TensorRecord.of(rows.numpy()) for rows in inputs),
             outputs=tuple(TensorRecord.of(output.numpy()) for output in outputs),
             tolerance=tolerance,
         )

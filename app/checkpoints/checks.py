@@ -4,7 +4,7 @@ import numpy as np
 
 from app.checkpoints.manifest import IMAGING, PIXEL_BOUND, Capability, Golden, Precision
 from app.errors import InferenceFailed
-from app.inference.runtime import Network, Rows
+from app.inference.runtime import Inputs, Labelled, Network, Rows
 
 # TorchScript profiles a method on its first call and optimises it on the second.
 WARM_UP_PASSES = 3
@@ -24,9 +24,8 @@ def check_golden(capability: Capability, network: Network, golden: Golden, preci
     The outputs were recorded in float32. Images of another precision may be PIXEL_BOUND away from them.
     """
     try:
-        (rows,) = (record.array() for record in golden.inputs)
         expected = [record.array() for record in golden.outputs]
-        (outputs,) = network.compute([rows])
+        (outputs,) = network.compute([golden_rows(golden)])
     except (ValueError, InferenceFailed) as error:
         raise CheckFailed(f"{capability} fails on its golden rows: {error}") from error
     if [output.shape for output in outputs] != [output.shape for output in expected]:
@@ -44,8 +43,8 @@ def warm_up(network: Network, golden: Golden, max_rows: int) -> bool:
     batches of several sizes and at any place in them. Whether there is one; where there is none, the largest
     that was tried stays set.
     """
-    rows = varied(golden.inputs[0].array())
-    full = np.resize(rows, (max_rows, *rows.shape[1:]))
+    rows = varied(golden_rows(golden))
+    full = repeated(rows, max_rows)
     for _ in range(WARM_UP_PASSES):
         network.compute([rows[:1]])
         network.compute([full])
@@ -58,7 +57,13 @@ def warm_up(network: Network, golden: Golden, max_rows: int) -> bool:
     return False
 
 
-def rows_agree(network: Network, rows: Rows, full: Rows) -> bool:
+def golden_rows(golden: Golden) -> Inputs:
+    """The recorded inputs as what a network takes. Raises ValueError for a damaged record."""
+    rows, *labels = (record.array() for record in golden.inputs)
+    return Labelled(rows, labels[0]) if labels else rows
+
+
+def rows_agree(network: Network, rows: Inputs, full: Inputs) -> bool:
     """Whether `rows` give the same bits in batches of every size in SIZES, and within `full`."""
     alone = _batched(network, rows, len(rows))
     if any(not _equal(_batched(network, rows, size), alone) for size in SIZES):
@@ -67,13 +72,30 @@ def rows_agree(network: Network, rows: Rows, full: Rows) -> bool:
     return _equal(together, [np.resize(output, (len(full), *output.shape[1:])) for output in alone])
 
 
-def varied(rows: Rows) -> Rows:
-    """Golden rows (N, ...) and three mirrored forms of each: 4 N rows of the same kind, to have more of them."""
+def varied(rows: Inputs) -> Inputs:
+    """Golden rows (N, ...) and three mirrored forms of each: 4 N rows of the same kind, to have more of them.
+
+    With labels, every form of a row has another row's label.
+    """
+    if isinstance(rows, Labelled):
+        labels = np.concatenate([np.roll(rows.labels, shift) for shift in range(4)])
+        return Labelled(_mirrored(rows.rows), labels)
+    return _mirrored(rows)
+
+
+def repeated(rows: Inputs, count: int) -> Inputs:
+    """The rows again and again, `count` of them."""
+    if isinstance(rows, Labelled):
+        return Labelled(np.resize(rows.rows, (count, *rows.rows.shape[1:])), np.resize(rows.labels, count))
+    return np.resize(rows, (count, *rows.shape[1:]))
+
+
+def _mirrored(rows: Rows) -> Rows:
     turned = np.flip(rows, -1)
     return np.concatenate([rows, turned, np.roll(rows, 1, axis=-1), np.roll(turned, 1, axis=-1)])
 
 
-def _batched(network: Network, rows: Rows, size: int) -> list[Rows]:
+def _batched(network: Network, rows: Inputs, size: int) -> list[Rows]:
     """Each output for all `rows`, computed in batches of `size`."""
     parts = [network.compute([rows[first : first + size]])[0] for first in range(0, len(rows), size)]
     return [np.concatenate(output) for output in zip(*parts, strict=True)]

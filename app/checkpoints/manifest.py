@@ -4,14 +4,17 @@ Training writes it, the service reads it. Knows neither TorchScript nor HTTP.
 """
 
 import base64
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Capability = Literal["generate", "decode", "encode", "discriminate"]
+Capability = Literal["generate", "decode", "encode", "discriminate", "prior"]
 Precision = Literal["float32", "bfloat16"]
+Prior = Literal["fitted", "normal"]
+Control = Literal["temperature", "truncation"]
+Side = tuple[tuple[int, ...], ...]  # shapes of the inputs or of the outputs of a capability, each without its rows
 
 # What makes images, and may therefore compute in a lower precision than float32: the error can be seen, or not.
 IMAGING: frozenset[Capability] = frozenset({"generate", "decode"})
@@ -20,6 +23,9 @@ PIXEL_BOUND = 2 / 255
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
+# Callers list classes with commas between them, in a query, and ask for all of them by the word.
+CLASS_PATTERN = r"^[^,\x00-\x1f\x7f]{1,64}$"
+EVERY_CLASS = "balanced"
 
 
 class _Part(BaseModel):
@@ -109,30 +115,38 @@ class Quality(_Part):
     figures: dict[str, Figure]
 
 
+LITTLE_ENDIAN = {"float32": "<f4", "int64": "<i8"}
+
+
 class TensorRecord(_Part):
-    """A float32 tensor, little-endian, in base64."""
+    """A tensor, little-endian, in base64: rows in float32, labels in int64."""
 
     shape: tuple[int, ...]
+    dtype: Literal["float32", "int64"] = "float32"
     data: str = Field(repr=False)
 
     @classmethod
-    def of(cls, array: NDArray[np.float32]) -> Self:
+    def of(cls, array: NDArray[np.float32] | NDArray[np.int64]) -> Self:
         """Record an array of any shape."""
-        data = base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode()
-        return cls(shape=array.shape, data=data)
+        dtype: Literal["float32", "int64"] = "int64" if array.dtype == np.int64 else "float32"
+        data = base64.b64encode(np.ascontiguousarray(array, dtype=LITTLE_ENDIAN[dtype]).tobytes()).decode()
+        return cls(shape=array.shape, dtype=dtype, data=data)
 
-    def array(self) -> NDArray[np.float32]:
-        """The array again. Raises ValueError when shape and data disagree."""
-        flat = np.frombuffer(base64.b64decode(self.data, validate=True), dtype="<f4")
-        return flat.astype(np.float32).reshape(self.shape)
+    def array(self) -> NDArray[Any]:
+        """The array again, of `dtype`. Raises ValueError when shape and data disagree."""
+        flat = np.frombuffer(base64.b64decode(self.data, validate=True), dtype=LITTLE_ENDIAN[self.dtype])
+        return flat.astype(self.dtype).reshape(self.shape)
 
 
 class Golden(_Part):
-    """Inputs of a capability and what it gave for them when it was exported."""
+    """Inputs of a capability and what it gave for them when it was exported; labels are the second input."""
 
     inputs: tuple[TensorRecord, ...]
     outputs: tuple[TensorRecord, ...]
     tolerance: float = Field(gt=0, le=0.01, description="largest absolute difference another machine may show")
+
+
+ClassName = Annotated[str, Field(pattern=CLASS_PATTERN)]
 
 
 class Manifest(_Part):
@@ -143,9 +157,15 @@ class Manifest(_Part):
     family: str = Field(pattern=NAME_PATTERN)
     format: Literal["torchscript"] = "torchscript"
     capabilities: tuple[Capability, ...] = Field(min_length=1)
+    conditional: bool = Field(False, description="generate, decode, encode and discriminate take labels")
     latent_dim: int = Field(gt=0, le=4096)
+    priors: tuple[Prior, ...] = Field(("normal",), min_length=1, description="of latents; the first is the default")
+    noise_dim: int = Field(
+        default_factory=lambda earlier: earlier["latent_dim"], description="numbers that a latent is drawn from"
+    )
+    sampling: tuple[Control, ...] = Field((), description="controls of how latents are drawn")
     image: ImageForm
-    classes: tuple[str, ...] = Field(description="of the data; empty where it has none")
+    classes: tuple[ClassName, ...] = Field(description="of the data, by label; empty where it has none")
     archives: dict[Precision, Archive]
     dataset: DatasetUsed
     training: TrainingRecord
@@ -160,16 +180,46 @@ class Manifest(_Part):
             raise ValueError("archives other than float32, and only they, need a deviation")
         if set(self.golden) != set(self.capabilities):
             raise ValueError("golden needs one entry for each capability")
-        latent, image = (self.latent_dim,), self.image.shape
-        forms: dict[Capability, tuple[list[tuple[int, ...]], list[tuple[int, ...]]]] = {
-            "generate": ([latent], [image]),
-            "decode": ([latent], [image]),
-            "encode": ([image], [latent, latent]),
-            "discriminate": ([image], [()]),
-        }
         for capability, golden in self.golden.items():
             rows = {record.shape[0] if record.shape else 0 for record in (*golden.inputs, *golden.outputs)}
-            shapes = tuple([record.shape[1:] for record in side] for side in (golden.inputs, golden.outputs))
-            if len(rows) != 1 or rows == {0} or shapes != forms[capability]:
-                raise ValueError(f"golden rows of {capability} have other shapes than latent_dim and image name")
+            shapes = tuple(tuple(record.shape[1:] for record in side) for side in (golden.inputs, golden.outputs))
+            if len(rows) != 1 or rows == {0} or shapes != self.shapes(capability):
+                raise ValueError(f"golden rows of {capability} have other shapes than the manifest says it takes")
+            dtypes = [record.dtype for record in (*golden.inputs, *golden.outputs)]
+            if dtypes != ["float32", *["int64"] * (len(golden.inputs) - 1), *["float32"] * len(golden.outputs)]:
+                raise ValueError(f"golden rows of {capability} are float32, and their labels int64")
         return self
+
+    @model_validator(mode="after")
+    def _labelled(self) -> Self:
+        if len(set(self.classes)) != len(self.classes) or EVERY_CLASS in self.classes:
+            raise ValueError(f"classes have different names, none of which is {EVERY_CLASS!r}")
+        fitted = "fitted" in self.priors
+        if (self.conditional or fitted) and not self.classes:
+            raise ValueError("a model with labels needs classes")
+        if len(set(self.priors)) != len(self.priors) or fitted != ("prior" in self.capabilities):
+            raise ValueError("priors differ, and the capability prior goes with the fitted one")
+        if self.noise_dim != self.latent_dim + fitted:
+            raise ValueError("noise_dim is latent_dim, and one more with a fitted prior")
+        return self
+
+    def takes_labels(self, capability: Capability) -> bool:
+        """Whether a capability takes the rows' labels, int64, as its second input."""
+        return self.conditional or capability == "prior"
+
+    def gives_labels(self, prior: Prior) -> bool:
+        """Whether images of latents drawn from `prior` have labels."""
+        return self.conditional or prior == "fitted"
+
+    def shapes(self, capability: Capability) -> tuple[Side, Side]:
+        """The shapes of a row of each input and each output of a capability."""
+        latent, image = (self.latent_dim,), self.image.shape
+        forms: dict[Capability, tuple[Side, Side]] = {
+            "generate": ((latent,), (image,)),
+            "decode": ((latent,), (image,)),
+            "encode": ((image,), (latent, latent)),
+            "discriminate": ((image,), ((),)),
+            "prior": (((self.noise_dim,),), (latent,)),
+        }
+        inputs, outputs = forms[capability]
+        return (*inputs, ()) if self.takes_labels(capability) else inputs, outputs

@@ -17,15 +17,15 @@ PASSES_BEFORE_CAPTURE = 3
 
 
 class GraphedForward:
-    """Rows on the CPU to float32 outputs on the CPU, through a graph of `rows` rows that the first call captures.
+    """Rows on the CPU, and their labels where the method takes them, to float32 outputs on the CPU.
+
+    The first call captures a graph of `rows` rows.
 
     More rows pass in blocks: `Network` pads batches to a multiple of a block. One stream and one set of buffers
     a network, so calls take turns.
     """
 
-    def __init__(
-        self, method: Callable[[Tensor], Tensor | tuple[Tensor, ...]], device: torch.device, rows: int
-    ) -> None:
+    def __init__(self, method: Callable[..., Tensor | tuple[Tensor, ...]], device: torch.device, rows: int) -> None:
         self._method = method
         self._rows = rows
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -33,20 +33,23 @@ class GraphedForward:
         self._turn = threading.Lock()
         self._captured: _Buffers | None = None
 
-    def __call__(self, rows: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Raises RuntimeError for what CUDA refuses, ValueError for rows that do not fill whole blocks."""
-        if not len(rows) or len(rows) % self._rows:
-            raise ValueError(f"{len(rows)} rows do not fill blocks of {self._rows}")
+        rows = len(inputs[0])
+        if not rows or rows % self._rows:
+            raise ValueError(f"{rows} rows do not fill blocks of {self._rows}")
         with self._turn, torch.inference_mode(), torch.cuda.stream(self._stream):
-            blocks = [self._replay(block) for block in torch.split(rows, self._rows)]
+            split = zip(*(torch.split(each, self._rows) for each in inputs), strict=True)
+            blocks = [self._replay(block) for block in split]
         return tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
 
-    def _replay(self, rows: Tensor) -> tuple[Tensor, ...]:
+    def _replay(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self._captured is None:
-            self._captured = self._capture(rows)
+            self._captured = self._capture(inputs)
         buffers = self._captured
-        buffers.host_rows.copy_(rows)
-        buffers.rows.copy_(buffers.host_rows, non_blocking=True)
+        for given, host, fixed in zip(inputs, buffers.host_inputs, buffers.inputs, strict=True):
+            host.copy_(given)
+            fixed.copy_(host, non_blocking=True)
         self._graph.replay()
         for host, output in zip(buffers.host_outputs, buffers.outputs, strict=True):
             host.copy_(output, non_blocking=True)
@@ -54,13 +57,13 @@ class GraphedForward:
         # The next block writes over the pinned buffers.
         return tuple(host.clone() for host in buffers.host_outputs)
 
-    def _capture(self, rows: Tensor) -> "_Buffers":
-        fixed = rows.to(self._stream.device)
+    def _capture(self, inputs: tuple[Tensor, ...]) -> "_Buffers":
+        fixed = tuple(rows.to(self._stream.device) for rows in inputs)
         for _ in range(PASSES_BEFORE_CAPTURE):
-            self._method(fixed)
+            self._method(*fixed)
         self._stream.synchronize()
         with torch.cuda.graph(self._graph, stream=self._stream):
-            given = self._method(fixed)
+            given = self._method(*fixed)
             outputs = tuple(output.float() for output in (given if isinstance(given, tuple) else (given,)))
         return _Buffers(fixed, outputs)
 
@@ -68,8 +71,7 @@ class GraphedForward:
 class _Buffers:
     """What a graph reads and writes on the device, and pinned memory on the host to copy from and to."""
 
-    def __init__(self, rows: Tensor, outputs: tuple[Tensor, ...]) -> None:
-        self.rows = rows
-        self.outputs = outputs
-        self.host_rows = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+    def __init__(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+        self.inputs, self.outputs = inputs, outputs
+        self.host_inputs = tuple(torch.empty(i.shape, dtype=i.dtype, pin_memory=True) for i in inputs)
         self.host_outputs = tuple(torch.empty(o.shape, dtype=o.dtype, pin_memory=True) for o in outputs)

@@ -10,9 +10,10 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,17 +26,36 @@ from app.inference.cuda import GraphedForward
 from app.inference.machine import computes_in_bfloat16, find_device, runtime_facts
 
 Rows = NDArray[np.float32]
+Labels = NDArray[np.int64]
 Outputs = tuple[Rows, ...]
-# A batch, as a tensor on the CPU, to its outputs, as float32 tensors on the CPU.
-Forward = Callable[[Tensor], tuple[Tensor, ...]]
+# A batch, as tensors on the CPU, its rows and where it takes them their labels, to its outputs, as float32
+# tensors on the CPU.
+Forward = Callable[..., tuple[Tensor, ...]]
 
 
 class MissingMethod(Exception):
     """The archive has no method of this name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Rows `(n, ...)` together with the class of each, `(n,)`: what a network that takes labels computes from."""
+
+    rows: Rows
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice) -> "Labelled":
+        return Labelled(self.rows[rows], self.labels[rows])
+
+
+Inputs = Rows | Labelled
+
+
 class Network:
-    """One capability of a loaded archive: float32 rows in, float32 rows out, both on the CPU.
+    """One capability of a loaded archive: float32 rows in, with labels or without, float32 rows out, on the CPU.
 
     `row_multiple`: batches are padded to a multiple of so many rows. Kernels choose how to compute by the size
     of a batch, and treat what does not fill a tile apart; who loads a network finds out which multiple makes
@@ -46,24 +66,23 @@ class Network:
         self._forward = forward
         self.row_multiple = row_multiple
 
-    def compute(self, chunks: Sequence[Rows]) -> list[Outputs]:
+    def compute(self, chunks: Sequence[Inputs]) -> list[Outputs]:
         """One forward pass over the rows of all chunks; each chunk's outputs, in order.
 
-        A chunk is `(rows, ...)`, each of its outputs has as many rows. Raises InferenceFailed when the
-        archive raises, gives another number of rows, or values that are not finite.
+        A chunk is `(rows, ...)`, all with labels or none, each of its outputs has as many rows. Raises
+        InferenceFailed when the archive raises, gives another number of rows, or values that are not finite.
         """
         # Arrays around the pass, not tensors: every operation of PyTorch lets go of the interpreter, and on a busy
         # event loop each time of asking for it again is a wait.
         total = sum(len(chunk) for chunk in chunks)
         padding = -total % self.row_multiple
-        parts = [*chunks, np.zeros((padding, *chunks[0].shape[1:]), np.float32)] if padding else chunks
-        rows = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        inputs = joined(chunks, padding)
         try:
             with torch.inference_mode():
-                outputs = [output.numpy() for output in self._forward(torch.from_numpy(rows))]
+                outputs = [output.numpy() for output in self._forward(*map(torch.from_numpy, inputs))]
         except Exception as error:
             raise InferenceFailed("the network failed on these rows") from error
-        if any(len(output) != len(rows) for output in outputs):
+        if any(len(output) != total + padding for output in outputs):
             raise InferenceFailed("the network gave a wrong number of rows")
         # The sum is finite if all its terms are: outputs are images, or numbers around one.
         if not all(math.isfinite(output[:total].sum()) for output in outputs):
@@ -73,6 +92,22 @@ class Network:
             results.append(tuple(output[first : first + len(chunk)] for output in outputs))
             first += len(chunk)
         return results
+
+
+def joined(chunks: Sequence[Inputs], padding: int) -> tuple[NDArray[Any], ...]:
+    """The rows of all chunks and `padding` rows of zeros as one array, with labels as two."""
+    if isinstance(chunks[0], Labelled):
+        labelled = [chunk for chunk in chunks if isinstance(chunk, Labelled)]
+        rows = [chunk.rows for chunk in labelled]
+        return stacked(rows, padding), stacked([chunk.labels for chunk in labelled], padding)
+    return (stacked(chunks, padding),)  # type: ignore[arg-type] # all have labels or none
+
+
+def stacked(parts: Sequence[NDArray[Any]], padding: int) -> NDArray[Any]:
+    """Arrays one after the other along the first axis, and `padding` rows of zeros."""
+    if padding:
+        parts = [*parts, np.zeros((padding, *parts[0].shape[1:]), parts[0].dtype)]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 class Runtime:
@@ -148,10 +183,10 @@ class Runtime:
 
 
 def forward(
-    method: Callable[[Tensor], Tensor | tuple[Tensor, ...]], device: torch.device, rows: Tensor
+    method: Callable[..., Tensor | tuple[Tensor, ...]], device: torch.device, *inputs: Tensor
 ) -> tuple[Tensor, ...]:
-    """Rows on the CPU through a method on `device`, its outputs as float32 on the CPU."""
-    given = method(rows.to(device))
+    """Inputs on the CPU through a method on `device`, its outputs as float32 on the CPU."""
+    given = method(*(rows.to(device) for rows in inputs))
     return tuple(output.to("cpu", torch.float32) for output in (given if isinstance(given, tuple) else (given,)))
 
 

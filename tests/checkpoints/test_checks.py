@@ -67,6 +67,23 @@ def test_a_full_batch_is_compared_too():
     assert not rows_agree(network, LATENTS, np.tile(LATENTS, (4, 1)))
 
 
+def test_rows_with_labels_are_checked_with_them():
+    labels = np.arange(4)
+    recorded = Golden(
+        inputs=(TensorRecord.of(LATENTS), TensorRecord.of(labels)),
+        outputs=(TensorRecord.of(LATENTS + labels[:, None].astype(np.float32)),),
+        tolerance=1e-4,
+    )
+    network = Network(lambda rows, labels: (rows + labels[:, None],))
+    check_golden("generate", network, recorded, "float32")
+    assert warm_up(network, recorded, 32)
+    off_by_one = Network(lambda rows, labels: (rows + labels[:, None] + 1,))
+    with pytest.raises(CheckFailed, match="differs by"):
+        check_golden("generate", off_by_one, recorded, "float32")
+    with_neighbour = Network(lambda rows, labels: (rows + labels.roll(1)[:, None],))
+    assert not warm_up(with_neighbour, recorded, 32)
+
+
 def test_a_network_of_one_shape_keeps_its_padding():
     network = Network(lambda rows: (rows,), row_multiple=32)
     assert warm_up(network, golden(LATENTS), 32)

@@ -15,6 +15,7 @@ from app.checkpoints.manifest import TensorRecord
 from app.checkpoints.store import CheckpointError, load_model, load_models
 from app.inference.runtime import Runtime
 from tests.conftest import ROOT
+from tests.labelled import write_checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +314,92 @@ def test_a_checkpoint_without_a_card_loads(runtime, checkpoint):
     assert load_model(checkpoint / "manifest.json", runtime, 8).card is None
 
 
-def test_a_recorded_tensor_comes_back_exactly():
-    array = np.linspace(-1, 1, 24, dtype=np.float32).reshape(2, 3, 4)
-    assert np.array_equal(TensorRecord.of(array).array(), array)
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_a_recorded_tensor_comes_back_exactly(dtype):
+    array = np.linspace(-1000, 1000, 24).astype(dtype).reshape(2, 3, 4)
+    again = TensorRecord.of(array).array()
+    assert again.dtype == dtype
+    assert np.array_equal(again, array)
+
+
+def test_a_manifest_from_before_there_were_labels_loads(runtime, checkpoint):
+    def edit(manifest: dict[str, Any]) -> None:
+        for field in ("conditional", "priors", "noise_dim", "sampling"):
+            del manifest[field]
+        for golden in manifest["golden"].values():
+            for record in (*golden["inputs"], *golden["outputs"]):
+                del record["dtype"]
+
+    change(checkpoint, edit)
+    manifest = load_model(checkpoint / "manifest.json", runtime, 8).manifest
+    assert (manifest.conditional, manifest.sampling) == (False, ())
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """A directory of checkpoints that take labels."""
+    write_checkpoints(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "capabilities"),
+    [
+        ("cgan", {"generate", "discriminate"}),
+        ("cvae", {"generate", "decode", "encode"}),
+        ("boots", {"generate", "decode", "encode"}),
+        ("fitted", {"generate", "decode", "encode", "prior"}),
+    ],
+)
+def test_checkpoints_that_take_labels_load_and_their_rows_do_not_depend_on_their_batch(
+    runtime, labelled, name, capabilities
+):
+    model = load_models(labelled, runtime, 8)[name]
+    assert set(model.networks) == capabilities
+    assert all(model.identical.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "cause"),
+    [
+        ("cgan", "conditional", False, "golden rows of generate"),
+        ("fitted", "conditional", True, "golden rows of generate"),
+        ("cgan", "classes", [], "needs classes"),
+        ("fitted", "classes", [], "needs classes"),
+        ("cgan", "classes", ["cat", "cat"], "different names"),
+        ("cgan", "classes", ["cat", "balanced"], "different names"),
+        ("cgan", "classes", ["cat,dog"], "classes.0"),
+        ("cgan", "classes", [""], "classes.0"),
+        ("fitted", "priors", ["normal"], "goes with the fitted one"),
+        ("fitted", "priors", ["normal", "normal"], "goes with the fitted one"),
+        ("fitted", "priors", [], "priors"),
+        ("cgan", "priors", ["fitted", "normal"], "goes with the fitted one"),
+        ("fitted", "noise_dim", 6, "golden rows of prior"),
+        ("cgan", "noise_dim", 7, "noise_dim"),
+        ("cgan", "sampling", ["luck"], "sampling.0"),
+    ],
+)
+def test_a_manifest_whose_labels_do_not_fit_together_is_refused(runtime, labelled, name, field, value, cause):
+    change(labelled / name, lambda manifest: manifest.update({field: value}))
+    text = failure(labelled / name, runtime)
+    assert f"{name}/manifest.json: " in text
+    assert cause in text
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_golden_rows_and_labels_of_another_type_are_refused(runtime, labelled, dtype):
+    def edit(manifest: dict[str, Any]) -> None:
+        for record in manifest["golden"]["generate"]["inputs"]:
+            record["dtype"] = dtype
+
+    change(labelled / "cgan", edit)
+    assert "float32, and their labels int64" in failure(labelled / "cgan", runtime)
+
+
+def test_an_archive_that_takes_other_labels_is_refused(runtime, labelled):
+    def edit(manifest: dict[str, Any]) -> None:
+        record = manifest["golden"]["generate"]["inputs"][1]
+        record["data"] = TensorRecord.of(np.array([3, 2, 1, 0])).data
+
+    change(labelled / "cgan", edit)
+    assert "generate differs by" in failure(labelled / "cgan", runtime)

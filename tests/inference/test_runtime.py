@@ -11,7 +11,7 @@ import torch
 
 from app.errors import InferenceFailed
 from app.inference.machine import DeviceUnavailable, computes_in_bfloat16, find_device, processor_model
-from app.inference.runtime import Network, Rows, Runtime
+from app.inference.runtime import Labelled, Network, Rows, Runtime
 from app.inference.workers import Workers
 
 CPU = torch.device("cpu")
@@ -77,6 +77,17 @@ def test_each_chunk_gets_its_own_rows_back_in_order():
     for chunk, (doubled, sums) in zip(chunks, network.compute(chunks), strict=True):
         assert np.array_equal(doubled, chunk * 2)
         assert np.array_equal(sums, chunk.sum(axis=1))
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_labels_go_with_their_rows(multiple):
+    network = Network(lambda rows, labels: (rows * labels[:, None], labels.float()), multiple)
+    chunks = [Labelled(ones(size), np.arange(size)) for size in (1, 5, 2)]
+    for chunk, (scaled, labels) in zip(chunks, network.compute(chunks), strict=True):
+        assert labels.tolist() == chunk.labels.tolist()
+        assert scaled[:, 0].tolist() == chunk.labels.tolist()
+    part = Labelled(ones(9), np.arange(9))[3:5]
+    assert (len(part), part.labels.tolist()) == (2, [3, 4])
 
 
 @pytest.mark.parametrize("multiple", [1, 4, 16])

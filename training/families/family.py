@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from app.checkpoints.manifest import Control, Prior
+
 
 class Learner(nn.Module, ABC):
     """The networks of a family together with their optimisers.
@@ -17,6 +19,11 @@ class Learner(nn.Module, ABC):
 
     batches_per_step: int
     latent_dim: int
+    # What the manifest says of the archive: whether its capabilities take labels, from which priors its latents
+    # are drawn, the default first, and by what drawing is controlled.
+    conditional: bool = False
+    priors: tuple[Prior, ...] = ("normal",)
+    sampling: tuple[Control, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,6 +35,11 @@ class Learner(nn.Module, ABC):
 
         `labels` are the images' classes, int64 `(batches_per_step, B)`; unconditional families ignore them.
         """
+
+    @property
+    def noise_dim(self) -> int:
+        """Columns of the noise that a latent is drawn from: a fitted prior picks its component by one more."""
+        return self.latent_dim + ("fitted" in self.priors)
 
     @abstractmethod
     def archive(self) -> nn.Module:

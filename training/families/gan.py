@@ -149,6 +149,7 @@ class GanLearner(Learner):
     """Both players, their optimisers and the moving average of the generator that ships."""
 
     latent_dim = LATENT_DIM
+    sampling = ("truncation",)
 
     def __init__(self, config: GanConfig, total_steps: int) -> None:  # noqa: ARG002 - a GAN has no schedule
         super().__init__()

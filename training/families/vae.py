@@ -136,6 +136,7 @@ class VaeLearner(Learner):
 
     batches_per_step = 1
     latent_dim = LATENT_DIM
+    sampling = ("temperature",)
 
     def __init__(self, config: VaeConfig, total_steps: int) -> None:
         super().__init__()
