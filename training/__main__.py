@@ -5,11 +5,12 @@ import logging
 import sys
 from typing import get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from training.config import CONFIGS, TrainConfig
-from training.data import DataUnavailable, TooFewImages
+from training.config import CONFIGS
+from training.data import DataUnavailable, TooFewImages, load_mnist
+from training.evaluation.extractor import ClassifierConfig, make_classifier
 from training.export import ExportMismatch
 from training.trainer import CannotResume, export_run, train
 
@@ -25,10 +26,12 @@ def parser() -> argparse.ArgumentParser:
         families = actions.add_parser(action, help=text).add_subparsers(dest="family", required=True)
         for family, config in CONFIGS.items():
             add_flags(families.add_parser(family, help=config.__doc__), config, resume=action == "train")
+    classifier = actions.add_parser("classifier", help="train the classifier that quality is measured with")
+    add_flags(classifier, ClassifierConfig)
     return root
 
 
-def add_flags(command: argparse.ArgumentParser, config: type[TrainConfig], *, resume: bool) -> None:
+def add_flags(command: argparse.ArgumentParser, config: type[BaseModel], *, resume: bool = False) -> None:
     """The config's fields as flags; what is not given keeps the config's default."""
     for name, field in config.model_fields.items():
         if name == "family":
@@ -49,16 +52,18 @@ def main() -> int:
     """Run one command; the exit status. Failures a person can mend are one line on standard error."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = vars(parser().parse_args())
-    action, family = arguments.pop("action"), arguments.pop("family")
+    action, family = arguments.pop("action"), arguments.pop("family", None)
     resume = arguments.pop("resume", False)
     try:
-        config = CONFIGS[family](**arguments)
+        config = ClassifierConfig(**arguments) if family is None else CONFIGS[family](**arguments)
     except ValidationError as error:
         for item in error.errors():
             print(f"--{str(item['loc'][0]).replace('_', '-')}: {item['msg']}", file=sys.stderr)
         return 2
     try:
-        if action == "train":
+        if isinstance(config, ClassifierConfig):
+            make_classifier(config, load_mnist(config.data_dir))
+        elif action == "train":
             train(config, resume=resume)
         else:
             export_run(config)

@@ -97,7 +97,7 @@ def test_serving_imports_nothing_that_only_training_needs():
     loaded = set(done.stdout.split())
     assert {"torch", "fastapi"} <= loaded
     # not tqdm: torch itself imports it where it is installed
-    assert not loaded & {"training", "torchvision", "matplotlib", "pytest", "httpx"}
+    assert not loaded & {"training", "torchvision", "torch_fidelity", "matplotlib", "pytest", "httpx"}
 
 
 def test_importing_the_app_starts_no_thread_and_reads_no_setting():

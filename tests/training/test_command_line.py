@@ -75,6 +75,21 @@ def flags(values: dict[str, object]) -> list[object]:
     return words
 
 
+def test_a_classifier_is_trained_by_one_command_and_what_it_reached_is_kept(command_line, mnist, tmp_path):
+    words = flags({"epochs": 1, "seed": 7, "data_dir": mnist, "runs_dir": tmp_path / "r"})
+    status, _, errors = command_line("classifier", *words)
+    assert (status, errors) == (0, "")
+    record = json.loads(next((tmp_path / "r" / "classifiers").glob("*.json")).read_text())
+    assert (record["dataset"], record["epochs"], record["seed"]) == ("MNIST", 1, 7)
+    assert 0 <= record["test_accuracy"] <= 1
+
+
+def test_a_classifier_of_no_epochs_is_refused_in_one_line(command_line):
+    status, _, errors = command_line("classifier", "--epochs", 0)
+    assert status == 2
+    assert errors == "--epochs: Input should be greater than or equal to 1\n"
+
+
 @pytest.mark.parametrize("family", sorted(CONFIGS))
 def test_every_flag_reaches_the_run_and_the_run_makes_a_checkpoint(command_line, mnist, tmp_path, family):
     places = {"data_dir": str(mnist), "runs_dir": str(tmp_path / "r"), "models_dir": str(tmp_path / "m")}
@@ -127,7 +142,7 @@ def test_the_module_runs_as_a_program():
     command = [sys.executable, "-m", "training", "--help"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "{train,export}" in done.stdout
+    assert "{train,export,classifier}" in done.stdout
     assert done.stderr == ""
 
 

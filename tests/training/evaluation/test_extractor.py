@@ -1,0 +1,84 @@
+"""Classifiers as files: found by the digest of their data, checked by their own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import FIXTURES, ROOT
+from training.data import load_mnist, mnist_digest
+from training.evaluation.extractor import (
+    SHIPPED,
+    ClassifierConfig,
+    ClassifierDamaged,
+    Extractor,
+    find_extractor,
+    make_classifier,
+)
+
+
+@pytest.fixture
+def mnist_dataset(dataset):
+    """The strokes under the digest of MNIST."""
+    return replace(dataset, digest=mnist_digest())
+
+
+@pytest.fixture
+def shipped(mnist_dataset, tmp_path) -> Extractor:
+    extractor = find_extractor(mnist_dataset, tmp_path)
+    assert extractor is not None
+    return extractor
+
+
+def test_the_shipped_classifier_reads_the_committed_digits(shipped):
+    pictures = [np.asarray(Image.open(FIXTURES / "mnist" / f"{digit}.png")) for digit in range(10)]
+    features = shipped.features(torch.from_numpy(np.stack(pictures))[:, None])
+    probabilities = shipped.probabilities(features)
+    assert features.shape == (10, 84)
+    assert probabilities.argmax(dim=1).tolist() == list(range(10))
+    assert probabilities.max(dim=1).values.min() > 0.9
+    assert torch.allclose(probabilities.sum(dim=1), torch.ones(10))
+
+
+def test_the_shipped_classifier_is_right_on_99_2_percent_of_the_test_images_and_its_record_says_how_many(shipped):
+    assert shipped.record.test_images == 10_000
+    assert shipped.record.test_accuracy >= 0.992
+    if not (ROOT / "data" / "MNIST" / "raw").is_dir():
+        pytest.skip("MNIST is not under data/: its accuracy is as recorded")
+    mnist = load_mnist(ROOT / "data")
+    verdicts = shipped.probabilities(shipped.features(mnist.test_images)).argmax(dim=1)
+    assert float((verdicts == mnist.test_labels).double().mean()) == pytest.approx(shipped.record.test_accuracy)
+
+
+def test_a_classifier_trained_here_is_found_for_its_data_and_for_no_other(dataset, tmp_path):
+    assert find_extractor(dataset, tmp_path) is None
+    weights = make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), dataset)
+    assert weights.is_relative_to(tmp_path)
+    found = find_extractor(dataset, tmp_path)
+    assert found is not None
+    assert (found.record.dataset, found.record.classes, found.record.test_images) == ("strokes", 10, 32)
+    verdicts = found.probabilities(found.features(dataset.test_images)).argmax(dim=1)
+    assert found.record.test_accuracy == pytest.approx(float((verdicts == dataset.test_labels).double().mean()))
+    assert find_extractor(replace(dataset, digest="f" * 64), tmp_path) is None
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:-1] + b"x"])
+def test_damaged_weights_are_refused(dataset, tmp_path, damage):
+    weights = make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), dataset)
+    weights.write_bytes(damage(weights.read_bytes()))
+    with pytest.raises(ClassifierDamaged, match="SHA-256"):
+        find_extractor(dataset, tmp_path)
+
+
+def test_missing_weights_are_an_error_not_an_absent_classifier(dataset, tmp_path):
+    make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), dataset).unlink()
+    with pytest.raises(ClassifierDamaged, match="cannot be read"):
+        find_extractor(dataset, tmp_path)
+
+
+def test_everything_shipped_has_its_record_and_its_weights():
+    names = {path.stem for path in SHIPPED.iterdir()}
+    assert names == {"mnist"}
+    assert {path.name for path in SHIPPED.iterdir()} == {"mnist.json", "mnist.pt"}

@@ -1,0 +1,135 @@
+"""A kept classifier as the measure of images: its weights checked by digest, its features and verdicts.
+
+Knows which data a classifier belongs to. A figure measured with another classifier is another figure, so that
+the digests of data and weights go wherever the figures go.
+"""
+
+import hashlib
+import io
+import logging
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from training.data import Dataset, to_unit_range
+from training.evaluation.classifier import LeNet5, train_classifier
+from training.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+SHIPPED = Path(__file__).parent / "classifiers"
+BATCH = 1000
+
+
+class ClassifierDamaged(Exception):
+    """The weights of a classifier are not those that its record names."""
+
+
+class ClassifierConfig(BaseModel):
+    """A LeNet-5 classifier of the data's classes, which the figures of quality are measured with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(24, ge=1)
+    seed: int = Field(0, ge=0, lt=2**53)
+    data_dir: Path = Path("data")
+    runs_dir: Path = Path("runs")
+
+
+class ClassifierRecord(BaseModel):
+    """What is known of a classifier: `<name>.json` beside `<name>.pt`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: str = Field(description="of the weights' file")
+    dataset: str
+    dataset_digest: str
+    classes: int
+    test_images: int
+    test_accuracy: float = Field(ge=0, le=1)
+    epochs: int
+    seed: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Quantised images to features and to probabilities of classes."""
+
+    network: LeNet5
+    record: ClassifierRecord
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 images `(N, 1, 28, 28)` to float32 features `(N, 84)`."""
+        return torch.cat([self.network.features(to_unit_range(batch)) for batch in torch.split(images, BATCH)])
+
+    @torch.no_grad()
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Features `(N, 84)` to the probability of each class, float32 `(N, classes)`."""
+        logits: Tensor = self.network.to_logits(features)
+        return logits.softmax(dim=1)
+
+
+def make_classifier(config: ClassifierConfig, dataset: Dataset) -> Path:
+    """Train a classifier of the data and keep it under `runs_dir/classifiers`. Gives the weights' file.
+
+    A rerun on the same data replaces it. Raises TooFewImages, and OSError on a full disk.
+    """
+    network = train_classifier(dataset, config.epochs, config.seed)
+    with torch.no_grad():
+        logits = torch.cat([network(to_unit_range(batch)) for batch in torch.split(dataset.test_images, BATCH)])
+    right = logits.argmax(dim=1) == dataset.test_labels
+    buffer = io.BytesIO()
+    torch.save(network.state_dict(), buffer)
+    record = ClassifierRecord(
+        sha256=hashlib.sha256(buffer.getvalue()).hexdigest(),
+        dataset=dataset.name,
+        dataset_digest=dataset.digest,
+        classes=len(dataset.classes),
+        test_images=len(right),
+        test_accuracy=float(right.double().mean()),
+        epochs=config.epochs,
+        seed=config.seed,
+        versions={"python": platform.python_version(), "torch": torch.__version__},
+    )
+    weights = _folder(config.runs_dir) / f"{dataset.digest[:12]}.pt"
+    write_atomically(weights, buffer.getvalue())
+    write_atomically(weights.with_suffix(".json"), record.model_dump_json(indent=2).encode() + b"\n")
+    log.info("%s is right on %.2f %% of %d test images", weights, 100 * record.test_accuracy, record.test_images)
+    return weights
+
+
+def find_extractor(dataset: Dataset, runs_dir: Path) -> Extractor | None:
+    """The classifier of exactly this data: the one that ships, else one trained here, else None.
+
+    Raises ClassifierDamaged when its weights are missing, cannot be read or are not those of its record.
+    """
+    for folder in (SHIPPED, _folder(runs_dir)):
+        for path in sorted(folder.glob("*.json")):
+            record = ClassifierRecord.model_validate_json(path.read_bytes())
+            if record.dataset_digest == dataset.digest:
+                return load_extractor(path.with_suffix(".pt"), record)
+    return None
+
+
+def load_extractor(weights: Path, record: ClassifierRecord) -> Extractor:
+    """The classifier in the file. Raises ClassifierDamaged where the file is not what the record says."""
+    try:
+        content = weights.read_bytes()
+    except OSError as error:
+        raise ClassifierDamaged(f"{weights} cannot be read: {error.strerror}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != record.sha256:
+        raise ClassifierDamaged(f"{weights} has SHA-256 {digest}, its record says {record.sha256}")
+    network = LeNet5(record.classes)
+    network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
+    return Extractor(network.eval(), record)
+
+
+def _folder(runs_dir: Path) -> Path:
+    return runs_dir / "classifiers"

@@ -1,0 +1,92 @@
+"""How far generated images are from real ones, in features. Knows neither images nor models.
+
+Rows of features are float32 `(N, D)`, the generated ones first. torch-fidelity computes what it has; density and
+coverage, which no kept library has, are computed here.
+"""
+
+import torch
+from torch import Tensor
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric  # type: ignore[import-untyped]
+from torch_fidelity.metric_kid import kid_features_to_metric  # type: ignore[import-untyped]
+from torch_fidelity.metric_prc import prc_features_to_metric  # type: ignore[import-untyped]
+
+# Of the papers that the functions name.
+KERNEL_SUBSETS, KERNEL_SUBSET_ROWS = 100, 1000
+PRECISION_NEIGHBOURS = 3
+DENSITY_NEIGHBOURS = 5
+ROWS = 2500
+
+
+def frechet_distance(generated: Tensor, real: Tensor) -> float:
+    """Squared Frechet distance of the normal distributions fitted to both sets; 0 for equal ones.
+
+    Source: M. Heusel et al., "GANs Trained by a Two Time-Scale Update Rule...", 2017, arXiv:1706.08500. It falls with
+    the number of images also for a perfect model: compare it with its floor, at the same number.
+    """
+    statistics = [fid_features_to_statistics(features.double()) for features in (generated, real)]
+    return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
+
+
+def kernel_distance(generated: Tensor, real: Tensor) -> float:
+    """Squared maximum mean discrepancy under a cubic kernel, unbiased: around 0 for samples of one distribution.
+
+    The mean over subsets of both, drawn from a fixed seed. Source: M. Binkowski et al., "Demystifying MMD GANs", 2018,
+    arXiv:1801.01401.
+    """
+    rows = min(KERNEL_SUBSET_ROWS, len(generated), len(real))
+    measured = kid_features_to_metric(
+        generated.double(), real.double(), kid_subsets=KERNEL_SUBSETS, kid_subset_size=rows, rng_seed=0, verbose=False
+    )
+    return float(measured["kernel_inception_distance_mean"])
+
+
+def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:
+    """The share of generated rows in the manifold of the real ones, and of real rows in that of the generated.
+
+    A manifold is the union of the balls that reach from each row to its third neighbour. Source: T. Kynkaanniemi et
+    al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019, arXiv:1904.06991.
+    """
+    measured = prc_features_to_metric(
+        generated,
+        real,
+        prc_neighborhood=min(PRECISION_NEIGHBOURS, len(generated) - 1, len(real) - 1),
+        prc_batch_size=ROWS,
+        save_cpu_ram=True,
+        verbose=False,
+    )
+    return float(measured["precision"]), float(measured["recall"])
+
+
+def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:
+    """How many balls of real rows hold a generated row, and the share of balls that hold one.
+
+    Balls reach from each real row to its fifth neighbour. Density is around 1 for samples of one distribution and may
+    be above it; coverage is in [0, 1] and below 1 also for a perfect model. Source: M. F. Naeem et al., "Reliable
+    Fidelity and Diversity Metrics for Generative Models", 2020, arXiv:2002.09797, equations 3 and 4.
+    """
+    neighbours = min(DENSITY_NEIGHBOURS, len(real) - 1)
+    inside, covered = 0, 0
+    for rows in torch.split(real, ROWS):
+        # The nearest row is the row itself.
+        radii = torch.cdist(rows, real).kthvalue(neighbours + 1, dim=1).values
+        held = torch.cdist(rows, generated) < radii[:, None]
+        inside += int(held.sum())
+        covered += int(held.any(dim=1).sum())
+    return inside / (neighbours * len(generated)), covered / len(real)
+
+
+def class_balance(probabilities: Tensor) -> float:
+    """Entropy of how often each class is the likeliest, over its maximum: 1 for all alike, 0 for one class only."""
+    classes = probabilities.shape[1]
+    shares = torch.bincount(probabilities.argmax(dim=1), minlength=classes).double() / len(probabilities)
+    return float(torch.special.entr(shares).sum() / torch.log(torch.tensor(float(classes))))
+
+
+def confidence(probabilities: Tensor) -> float:
+    """Mean probability of the likeliest class, in [1 / classes, 1]."""
+    return float(probabilities.double().max(dim=1).values.mean())
+
+
+def label_agreement(probabilities: Tensor, labels: Tensor) -> float:
+    """The share of images whose likeliest class is the label asked for, int64 `(N,)`."""
+    return float((probabilities.argmax(dim=1) == labels).double().mean())
