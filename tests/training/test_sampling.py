@@ -1,0 +1,126 @@
+"""Images drawn from a model: what reaches the network, for each choice."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from app.checkpoints.manifest import Prior
+from training.sampling import Controls, balanced, draw_images, draw_latents, gives_labels, quantised, truncated
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a manifest says of a model with three latent numbers."""
+
+    conditional: bool = False
+    priors: tuple[Prior, ...] = ("normal",)
+    latent_dim: int = 3
+
+    @property
+    def noise_dim(self) -> int:
+        return self.latent_dim + ("fitted" in self.priors)
+
+
+class Spy(nn.Module):
+    """Paints the label, or where there is none the first latent; its prior gives the label and the last column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def generate(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        assert latents.shape[1] == 3
+        grey = torch.sigmoid(latents[:, 0]) if labels is None else labels / 255
+        return grey[:, None, None, None].expand(-1, 1, 4, 4)
+
+    def prior(self, noise: Tensor, labels: Tensor) -> Tensor:
+        assert noise.shape[1] == 4
+        return torch.stack([labels.float(), noise[:, 0], noise[:, 3]], dim=1)
+
+
+PLAIN, CONDITIONAL, FITTED = Shape(), Shape(conditional=True), Shape(priors=("fitted", "normal"))
+MANY = torch.zeros(40_000, dtype=torch.int64)
+
+
+def test_balanced_labels_take_the_classes_in_turn():
+    assert balanced(5, 3).tolist() == [0, 1, 2, 0, 1]
+    assert balanced(5, 3).dtype == torch.int64
+
+
+def test_a_conditional_model_is_given_each_images_label():
+    images = draw_images(Spy(), CONDITIONAL, balanced(700, 10), seed=0)
+    assert (images.shape, images.dtype) == ((700, 1, 4, 4), torch.uint8)
+    assert images[:, 0, 0, 0].tolist() == [number % 10 for number in range(700)]
+
+
+def test_only_conditional_models_and_fitted_priors_give_labels():
+    assert gives_labels(CONDITIONAL)
+    assert gives_labels(FITTED)
+    assert not gives_labels(PLAIN)
+    assert not gives_labels(FITTED, Controls(prior="normal"))
+
+
+def test_latents_are_standard_normal_by_default():
+    latents = draw_latents(Spy(), PLAIN, MANY, seed=0)
+    assert latents.mean(dim=0) == pytest.approx([0] * 3, abs=0.02)
+    assert latents.std(dim=0) == pytest.approx([1] * 3, abs=0.02)
+
+
+def test_temperature_scales_latents():
+    plain, cold = (draw_latents(Spy(), PLAIN, MANY, 0, Controls(temperature=t)) for t in (1.0, 0.5))
+    assert torch.equal(cold, plain * 0.5)
+
+
+def test_truncated_numbers_follow_the_normal_distribution_cut_off_at_the_bound():
+    for bound in (0.5, 2.0):
+        latents = draw_latents(Spy(), PLAIN, MANY, 0, Controls(truncation=bound))
+        assert latents.abs().max() < bound
+        density = math.exp(-(bound**2) / 2) / math.sqrt(2 * math.pi)
+        variance = 1 - 2 * bound * density / math.erf(bound / math.sqrt(2))
+        assert latents.var(dim=0) == pytest.approx([variance] * 3, rel=0.03)
+
+
+def test_truncation_keeps_the_order_of_numbers_and_a_wide_one_changes_none():
+    numbers = torch.linspace(-5, 5, 101)
+    cut = truncated(numbers, 1.5)
+    assert (cut.diff() > 0).all()
+    assert cut[50] == pytest.approx(0, abs=1e-7)
+    assert torch.allclose(truncated(numbers, 12.0), numbers, atol=1e-5)
+
+
+def test_a_fitted_prior_is_the_default_and_gets_labels_and_a_column_to_pick_its_component_by():
+    labels = balanced(40_000, 10)
+    latents = draw_latents(Spy(), FITTED, labels, 0, Controls(temperature=0.5))
+    assert torch.equal(latents[:, 0], labels.float())
+    assert latents[:, 1].std() == pytest.approx(0.5, rel=0.02)
+    assert latents[:, 2].std() == pytest.approx(1.0, rel=0.02)
+    normal = draw_latents(Spy(), FITTED, labels, 0, Controls(prior="normal"))
+    assert torch.equal(normal, draw_latents(Spy(), PLAIN, labels, 0))
+
+
+def test_a_prior_that_the_model_lacks_is_refused():
+    with pytest.raises(ValueError, match="normal, not fitted"):
+        draw_latents(Spy(), PLAIN, MANY, 0, Controls(prior="fitted"))
+
+
+def test_a_seed_gives_the_same_images_and_leaves_the_global_random_state_alone():
+    state = torch.get_rng_state()
+    first = draw_images(Spy(), PLAIN, balanced(300, 10), seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    assert torch.equal(draw_images(Spy(), PLAIN, balanced(300, 10), seed=1), first)
+    assert not torch.equal(draw_images(Spy(), PLAIN, balanced(300, 10), seed=2), first)
+
+
+def test_quantised_images_are_those_of_the_service():
+    levels = torch.arange(256) / 255
+    assert torch.equal(quantised(levels), torch.arange(256, dtype=torch.uint8))
+    assert quantised(torch.tensor([-0.1, 0.5, 1.1])).tolist() == [0, 128, 255]
+
+
+def test_pixels_that_are_not_numbers_are_refused():
+    with pytest.raises(ValueError, match="not numbers"):
+        quantised(torch.tensor([0.5, math.nan]))

@@ -1,0 +1,115 @@
+"""Images drawn from a model: seed, labels, prior, temperature and truncation. Knows no family and no file.
+
+Rows of one seed are drawn together, so that image i depends on how many are drawn: for figures and pictures,
+which say their number. The service draws its rows one by one.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from app.checkpoints.manifest import Prior
+
+BATCH = 250
+
+
+class Form(Protocol):
+    """What both a manifest and a learner say of the network that makes images."""
+
+    @property
+    def latent_dim(self) -> int: ...  # noqa: D102
+    @property
+    def noise_dim(self) -> int: ...  # noqa: D102
+    @property
+    def conditional(self) -> bool: ...  # noqa: D102
+    @property
+    def priors(self) -> tuple[Prior, ...]: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Controls:
+    """How latents are drawn. The default is the model's own prior, as it is.
+
+    `temperature` scales the normal numbers of a latent; `truncation` t draws them from the normal distribution cut
+    off at -t and t.
+    """
+
+    prior: Prior | None = None
+    temperature: float = 1.0
+    truncation: float | None = None
+
+
+PLAIN = Controls()
+
+
+def balanced(count: int, classes: int) -> Tensor:
+    """Labels in turn, int64 `(count,)`: image i has i mod classes."""
+    return torch.arange(count) % classes
+
+
+def gives_labels(form: Form, controls: Controls = PLAIN) -> bool:
+    """Whether images so drawn are of a class that can be asked for."""
+    return form.conditional or _prior(form, controls) == "fitted"
+
+
+@torch.no_grad()
+def draw_images(network: nn.Module, form: Form, labels: Tensor, seed: int, controls: Controls = PLAIN) -> Tensor:
+    """As many images as there are labels, uint8 `(N, 1, H, W)` on the CPU, as the service quantises them.
+
+    A network that takes no labels is drawn from as often, and they are left aside. PyTorch's global random state is
+    neither used nor changed. Raises ValueError for images that are not numbers, and for an unknown prior.
+    """
+    device = next(network.parameters()).device
+    latents = draw_latents(network, form, labels, seed, controls)
+    images = []
+    for rows, wanted in zip(torch.split(latents, BATCH), torch.split(labels, BATCH), strict=True):
+        inputs = (rows.to(device), wanted.to(device)) if form.conditional else (rows.to(device),)
+        images.append(quantised(network.generate(*inputs)).cpu())  # type: ignore[operator]
+    return torch.cat(images)
+
+
+@torch.no_grad()
+def draw_latents(network: nn.Module, form: Form, labels: Tensor, seed: int, controls: Controls = PLAIN) -> Tensor:
+    """As many latents as there are labels, float32 `(N, latent_dim)` on the CPU. Raises ValueError as above."""
+    prior = _prior(form, controls)
+    if prior not in form.priors:
+        raise ValueError(f"the model's latents are drawn from {' or '.join(form.priors)}, not {prior}")
+    source = torch.Generator().manual_seed(seed)
+    normal = torch.randn(len(labels), form.latent_dim, generator=source)
+    if controls.truncation is not None:
+        normal = truncated(normal, controls.truncation)
+    normal = normal * controls.temperature
+    if prior == "normal":
+        return normal
+    # The last column picks the component of the mixture.
+    noise = torch.cat([normal, torch.randn(len(labels), form.noise_dim - form.latent_dim, generator=source)], dim=1)
+    device = next(network.parameters()).device
+    drawn = [
+        network.prior(rows.to(device), wanted.to(device)).cpu()  # type: ignore[operator]
+        for rows, wanted in zip(torch.split(noise, BATCH), torch.split(labels, BATCH), strict=True)
+    ]
+    return torch.cat(drawn)
+
+
+def truncated(normal: Tensor, bound: float) -> Tensor:
+    """Standard normal numbers to those of the normal distribution between -bound and bound, rank by rank.
+
+    Source: A. Brock et al., "Large Scale GAN Training for High Fidelity Natural Image Synthesis", 2018,
+    arXiv:1809.11096, section 3.1, with the inverse of the distribution function in place of redrawing.
+    """
+    low, high = torch.special.ndtr(torch.tensor([-bound, bound], dtype=torch.float64))
+    cut: Tensor = torch.special.ndtri(low + torch.special.ndtr(normal.double()) * (high - low))
+    return cut.to(normal.dtype)
+
+
+def quantised(images: Tensor) -> Tensor:
+    """Images in [0, 1] to 8 bits, uint8, halves up. Raises ValueError for NaN, which no grey value stands for."""
+    if images.isnan().any():
+        raise ValueError("an image has pixels that are not numbers")
+    return (images.float().clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8)
+
+
+def _prior(form: Form, controls: Controls) -> Prior:
+    return form.priors[0] if controls.prior is None else controls.prior
