@@ -100,7 +100,7 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
         golden=golden,
     )
     directory = config.models_dir / config.name
-    samples = report.sample_grid(archive, learner.latent_dim, config.seed)
+    samples = report.sample_grid(archive, learner, len(dataset.classes), config.seed)
     for precision, described_archive in archives.items():
         write_atomically(directory / described_archive.file, contents[precision])
     write_atomically(directory / "manifest.json", manifest.model_dump_json(indent=2).encode() + b"\n")

@@ -4,24 +4,27 @@ import csv
 import io
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from app.checkpoints.manifest import Archive, Manifest
 from training.config import TrainConfig
 from training.families.family import Learner
 from training.files import write_atomically
+from training.sampling import PLAIN, Controls, Form, balanced, draw_images, gives_labels
 
 SAMPLE_ROWS, SAMPLE_COLUMNS = 8, 8
+# Of models whose images have labels; classes beyond these take their turn in the next row.
+GRID_COLUMNS = 10
 
 
-def write_progress(config: TrainConfig, history: list[dict[str, float]], learner: Learner) -> None:
+def write_progress(config: TrainConfig, history: list[dict[str, float]], learner: Learner, classes: int) -> None:
     """After an epoch: `metrics.csv`, `curves.png` and a grid of the same noise as every epoch."""
     write_atomically(config.run_dir / "metrics.csv", csv_bytes(history))
     write_atomically(config.run_dir / "curves.png", curves_png(history))
-    grid = sample_grid(learner.archive(), learner.latent_dim, config.seed)
+    # Nothing is fitted to the latents before the run has ended.
+    grid = sample_grid(learner.archive(), learner, classes, config.seed, Controls(prior="normal"))
     write_atomically(config.run_dir / "samples" / f"epoch-{len(history):04d}.png", grid)
 
 
@@ -49,21 +52,17 @@ def curves_png(history: list[dict[str, float]]) -> bytes:
     return buffer.getvalue()
 
 
-@torch.no_grad()
-def sample_grid(archive: torch.nn.Module, latent_dim: int, seed: int) -> bytes:
-    """Images of fixed noise as a PNG grid, two screen pixels a pixel."""
-    source = torch.Generator().manual_seed(seed)
-    latents = torch.randn(SAMPLE_ROWS * SAMPLE_COLUMNS, latent_dim, generator=source)
-    device = next(archive.parameters()).device
-    images: Tensor = archive.generate(latents.to(device))  # type: ignore[operator]
-    return grid_png(images, SAMPLE_COLUMNS)
+def sample_grid(network: nn.Module, form: Form, classes: int, seed: int, controls: Controls = PLAIN) -> bytes:
+    """Images of fixed noise as a PNG grid, two screen pixels a pixel: a column a class where they have labels."""
+    columns = min(classes, GRID_COLUMNS) if gives_labels(form, controls) else SAMPLE_COLUMNS
+    labels = balanced(SAMPLE_ROWS * columns, classes)
+    return grid_png(draw_images(network, form, labels, seed, controls), columns)
 
 
 def grid_png(images: Tensor, columns: int, scale: int = 2) -> bytes:
-    """Images `(B, 1, H, W)` in [0, 1], B a multiple of `columns`, as one PNG, row by row."""
+    """uint8 images `(B, 1, H, W)`, B a multiple of `columns`, as one PNG, row by row."""
     count, _, height, width = images.shape
-    pixels = (images.float().cpu() * 255).round().to(torch.uint8).numpy()
-    cells = pixels.reshape(count // columns, columns, height, width).swapaxes(1, 2)
+    cells = images.numpy().reshape(count // columns, columns, height, width).swapaxes(1, 2)
     grid = cells.reshape(count // columns * height, columns * width)
     buffer = io.BytesIO()
     Image.fromarray(np.kron(grid, np.ones((scale, scale), np.uint8))).save(buffer, "PNG")

@@ -51,7 +51,7 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
 
     for epoch in range(len(history), config.epochs):
         history.append(_train_epoch(config, learner, images, labels, epoch))
-        report.write_progress(config, history, learner)
+        report.write_progress(config, history, learner, len(dataset.classes))
         # Last, since a run resumes after the epochs that its state knows.
         save_state(config, learner, history)
     checkpoint = export(config, learner, dataset, history)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,10 @@ HISTORY = [
 ]
 
 
+UNLABELLED = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=False, priors=("normal",))
+CONDITIONAL = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=True, priors=("normal",))
+
+
 class Echo(torch.nn.Module):
     """Paints each image evenly in a colour taken from its latent."""
 
@@ -26,6 +31,17 @@ class Echo(torch.nn.Module):
 
     def generate(self, latents):
         return torch.sigmoid(latents[:, :1, None, None] * self.weight).expand(-1, 1, 28, 28)
+
+
+class Labelled(torch.nn.Module):
+    """Paints each image evenly in the grey of its label."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def generate(self, latents, labels):
+        return (labels / 255)[:, None, None, None].expand(-1, 1, 28, 28)
 
 
 def test_csv_has_a_header_and_one_line_an_epoch_with_every_digit_kept():
@@ -50,7 +66,7 @@ def test_curves_follow_the_losses():
 
 
 def test_a_grid_shows_images_row_by_row_each_pixel_twice_as_large():
-    images = torch.linspace(0, 1, 6 * 4 * 3).view(6, 1, 4, 3)
+    images = torch.linspace(0, 255, 6 * 4 * 3).to(torch.uint8).view(6, 1, 4, 3)
     with Image.open(io.BytesIO(grid_png(images, columns=3))) as image:
         assert image.format == "PNG"
         assert image.mode == "L"
@@ -61,18 +77,26 @@ def test_a_grid_shows_images_row_by_row_each_pixel_twice_as_large():
             for x in range(3):
                 top, left = 2 * (number // 3 * 4 + y), 2 * (number % 3 * 3 + x)
                 block = pixels[top : top + 2, left : left + 2]
-                assert (block == round(255 * float(images[number, 0, y, x]))).all()
+                assert (block == int(images[number, 0, y, x])).all()
 
 
 def test_sample_grids_of_one_seed_show_the_same_noise_and_leave_the_random_state_alone():
     state = torch.get_rng_state()
-    first = sample_grid(Echo(), 3, seed=1)
+    first = sample_grid(Echo(), UNLABELLED, 10, seed=1)
     assert torch.equal(torch.get_rng_state(), state)
-    assert sample_grid(Echo(), 3, seed=1) == first
-    assert sample_grid(Echo(), 3, seed=2) != first
+    assert sample_grid(Echo(), UNLABELLED, 10, seed=1) == first
+    assert sample_grid(Echo(), UNLABELLED, 10, seed=2) != first
     with Image.open(io.BytesIO(first)) as image:
         assert image.size == (8 * 28 * 2, 8 * 28 * 2)
         assert len(set(np.asarray(image)[::56, ::56].flatten().tolist())) > 30, "sixty-four latents, not one"
+
+
+@pytest.mark.parametrize(("classes", "columns"), [(2, 2), (10, 10), (12, 10)])
+def test_a_sample_grid_of_a_conditional_model_has_a_column_a_class(classes, columns):
+    with Image.open(io.BytesIO(sample_grid(Labelled(), CONDITIONAL, classes, seed=1))) as image:
+        assert image.size == (columns * 28 * 2, 8 * 28 * 2)
+        cells = np.asarray(image)[::56, ::56]
+    assert cells.flatten().tolist() == [number % classes for number in range(8 * columns)]
 
 
 def test_the_card_says_what_the_manifest_says(vae_run):

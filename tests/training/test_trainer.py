@@ -193,10 +193,10 @@ def stop(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     else:
         write_progress = report.write_progress
 
-        def reported(config: TrainConfig, history: list[dict[str, float]], learner: Any) -> None:
+        def reported(config: TrainConfig, history: list[dict[str, float]], *others: Any) -> None:
             if len(history) == 2:
                 raise Stopped
-            write_progress(config, history, learner)
+            write_progress(config, history, *others)
 
         monkeypatch.setattr(report, "write_progress", reported)
 
