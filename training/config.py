@@ -16,7 +16,7 @@ class TrainConfig(BaseModel):
     epochs: int = Field(ge=1)
     batch_size: int = Field(128, ge=2)
     seed: int = Field(0, ge=0, lt=2**53)
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the weights that ship, a step")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the weights that ship, a step; less in the first steps")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     train_images: int | None = Field(None, ge=1, description="use only the first so many")

@@ -216,7 +216,7 @@ def test_each_half_moves_its_player_towards_its_own_end(images):
     assert not any(loss.requires_grad for loss in losses.values())
 
 
-def test_the_average_moves_towards_the_generator_by_one_minus_the_decay(images):
+def test_the_average_moves_towards_the_generator_as_its_warm_up_says(images):
     model = learner(discriminator_steps=1, ema_decay=0.9)
     model.step(batches(images, 1), labels(1))
     first = clones(model.generator)
@@ -224,7 +224,7 @@ def test_the_average_moves_towards_the_generator_by_one_minus_the_decay(images):
     second = clones(model.generator)
     assert not equal(first, second)
     for average, one, two in zip(model.average.module.parameters(), first, second, strict=True):
-        assert torch.allclose(average, 0.9 * one + 0.1 * two, atol=1e-7)
+        assert torch.allclose(average, 2 / 11 * one + 9 / 11 * two, atol=1e-7)
 
 
 # --- what ships

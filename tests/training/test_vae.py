@@ -185,13 +185,13 @@ def test_the_learning_rate_falls_to_zero_along_a_cosine(images):
     assert model.optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
-def test_the_average_moves_towards_the_weights_by_one_minus_the_decay(images):
+def test_the_average_moves_towards_the_weights_as_its_warm_up_says(images):
     model = learner(ema_decay=0.9)
     model.step(images[None, :8], LABELS[:, :8])
     first = [weight.detach().clone() for weight in model.vae.parameters()]
     model.step(images[None, :8], LABELS[:, :8])
     for average, one, two in zip(model.average.module.parameters(), first, model.vae.parameters(), strict=True):
-        assert torch.allclose(average, 0.9 * one + 0.1 * two, atol=1e-7)
+        assert torch.allclose(average, 2 / 11 * one + 9 / 11 * two, atol=1e-7)
     assert any(not torch.equal(one, two) for one, two in zip(first, model.vae.parameters(), strict=True))
 
 
@@ -203,9 +203,9 @@ def test_the_archive_holds_the_average_not_the_last_weights(images):
     latents = torch.randn(3, 16)
     average: Any = model.average.module
     with torch.no_grad():
-        assert torch.equal(archive.generate(latents), torch.sigmoid(average.decoder(latents)))
+        assert torch.allclose(archive.generate(latents), torch.sigmoid(average.decoder(latents)), atol=1e-7)
         assert torch.equal(archive.encode(images[:3])[0], average.encoder(images[:3])[0])
-        assert not torch.allclose(archive.generate(latents), torch.sigmoid(model.vae.decoder(latents)), atol=1e-6)
+        assert not torch.allclose(archive.generate(latents), torch.sigmoid(model.vae.decoder(latents)), atol=1e-5)
     assert not archive.training
 
 

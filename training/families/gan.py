@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from training.average import Average
 from training.config import GanConfig
 from training.families.family import Learner
 from training.fast import Spread, ToPixels, Upsample, stable_rows, to_images
@@ -157,8 +157,7 @@ class GanLearner(Learner):
         self.batches_per_step = config.discriminator_steps
         self.generator = Generator(batch_norm=config.batch_norm).to(memory_format=torch.channels_last)
         self.discriminator = Discriminator().to(memory_format=torch.channels_last)
-        average = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(self.generator, multi_avg_fn=average)
+        self.average = Average(self.generator, config.ema_decay)
         self.generator_optimizer = torch.optim.Adam(
             self.generator.parameters(), lr=config.generator_learning_rate, betas=(0.5, 0.999)
         )

@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from training.average import Average
 from training.config import VaeConfig
 from training.families.family import Learner
 from training.fast import Spread, ToPixels, Upsample, stable_rows, to_images
@@ -142,7 +142,7 @@ class VaeLearner(Learner):
         super().__init__()
         self.config = config
         self.vae = Vae()
-        self.average = AveragedModel(self.vae, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))  # type: ignore[no-untyped-call]
+        self.average = Average(self.vae, config.ema_decay)
         self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=config.learning_rate)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))

@@ -1,0 +1,48 @@
+"""The global random streams: kept, restored, shielded. Knows no run."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_state() -> dict[str, Any]:
+    """The position of every global stream of this process, as plain data and tensors."""
+    name, key, position, has_gauss, gauss = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(np.asarray(key).astype(np.int64)), position, has_gauss, gauss],
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+    }
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put the streams where `random_state` found them; those of absent devices are left out."""
+    if "python" in state:
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+    if "numpy" in state:
+        name, key, *rest = state["numpy"]
+        np.random.set_state((name, key.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Whatever is drawn inside, the global streams go on afterwards as if it had not been."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(state)
