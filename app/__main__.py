@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from app import calibrate
 from app.checkpoints.store import CheckpointError
+from app.descriptors import TooFewDescriptors, provide
 from app.inference.machine import DeviceUnavailable
 from app.main import create_app
-from app.protocol import BoundedHttpProtocol
+from app.protocol import Limits, within
 from app.readiness import Readiness
 from app.settings import Settings
 
@@ -43,7 +44,7 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=BoundedHttpProtocol,
+                http=within(Limits(settings.receive_timeout_s, settings.max_connections)),
                 # Measured: uvloop, which uvicorn prefers where it is installed, is no faster here.
                 loop="asyncio",
                 # Nothing here asks who the caller is, or whether a proxy spoke TLS.
@@ -132,6 +133,11 @@ def serve(settings: Settings) -> int:
     # uvicorn raises the signal that ended it once more, under the handler it found. Ending when told is no error.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        provide(settings.max_connections)
+    except TooFewDescriptors as error:
+        log.error("cannot start: %s", error)
+        return 1
     server = Server(settings)
     freeze()
     sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -1,19 +1,23 @@
 """Everything a caller can be told went wrong, and the one form it is told in (RFC 9457).
 
 ServiceError                  500 internal_error
+├── BadRequest                400 bad_request
 ├── InvalidRequest            422 invalid_request
 │   ├── InvalidImage          422 invalid_image
 │   └── CapabilityMissing     422 capability_missing
 ├── ModelNotFound             404 model_not_found
 ├── NotAcceptable             406 not_acceptable
+├── RequestTimeout            408 request_timeout
 ├── BodyTooLarge              413 body_too_large
 ├── UnsupportedMediaType      415 unsupported_media_type
+├── Misdirected               421 misdirected_request
 ├── HeadersTooLarge           431 headers_too_large
 ├── CallerGone                499 caller_gone
 ├── InferenceFailed           500 inference_failed
 ├── Unavailable               503 unavailable, with Retry-After
 │   ├── NotReady              503 not_ready
 │   ├── Overloaded            503 overloaded
+│   ├── TooManyCallers        503 too_many_callers
 │   └── Draining              503 draining
 └── DeadlineExceeded          504 deadline_exceeded
 
@@ -45,10 +49,18 @@ class ServiceError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     retry_after_s: ClassVar[int | None] = None
+    headers: ClassVar[dict[str, str]] = {}
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class BadRequest(ServiceError):
+    """What came is no HTTP, or could be read in two ways."""
+
+    status = 400
+    code = "bad_request"
 
 
 class InvalidRequest(ServiceError):
@@ -84,11 +96,19 @@ class NotAcceptable(ServiceError):
     code = "not_acceptable"
 
 
+class RequestTimeout(ServiceError):
+    """The request was not whole in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class BodyTooLarge(ServiceError):
-    """The request body is over the limit."""
+    """The request body is over the limit. The rest of it is not waited for."""
 
     status = 413
     code = "body_too_large"
+    headers: ClassVar[dict[str, str]] = {"Connection": "close"}
 
 
 class UnsupportedMediaType(ServiceError):
@@ -96,6 +116,13 @@ class UnsupportedMediaType(ServiceError):
 
     status = 415
     code = "unsupported_media_type"
+
+
+class Misdirected(ServiceError):
+    """The request names a host that is not served here."""
+
+    status = 421
+    code = "misdirected_request"
 
 
 class HeadersTooLarge(ServiceError):
@@ -138,6 +165,12 @@ class Overloaded(Unavailable):
     code = "overloaded"
 
 
+class TooManyCallers(Unavailable):
+    """There are as many connections as there may be."""
+
+    code = "too_many_callers"
+
+
 class Draining(Unavailable):
     """The process is about to end and takes nothing new."""
 
@@ -175,7 +208,9 @@ def problem(
 
 def problem_of(request: Request, error: ServiceError) -> JSONResponse:
     """The answer that an error has."""
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    headers = dict(error.headers)
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
     return problem(request, error.status, error.code, error.detail, headers=headers)
 
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from app.api import generate, health, interpolate, models, reconstruct, score
 from app.api.dependencies import ImageWorkers, State
+from app.api.hosts import Hosts
 from app.api.middleware import RequestContext
 from app.checkpoints.store import CheckpointError, load_models
 from app.errors import install_error_handlers
@@ -49,7 +50,7 @@ def create_app(
         redirect_slashes=False,
         lifespan=_lifespan(settings, readiness, metrics, on_load_failure),
     )
-    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(RequestContext, metrics=metrics, hosts=Hosts(settings.allowed_hosts))
     install_error_handlers(app)
     for endpoint in (generate, reconstruct, interpolate, score, models, health):
         app.include_router(endpoint.router)

@@ -1,18 +1,26 @@
-"""uvicorn's HTTP protocol over httptools, with bounds on all that is no body. Knows nothing of operations.
+"""uvicorn's HTTP protocol over httptools, with bounds on bytes, times and connections. Knows nothing of operations.
 
 httptools, llhttp in C, parses a request several times as fast as h11 does, and bounds nothing: it would gather
-a header without an end for ever, and begin thousands of pipelined requests out of one read.
+a header without an end for ever, and begin thousands of pipelined requests out of one read. uvicorn waits for ever,
+too: for the rest of a request, and for a caller to take its answer.
+
+A caller that closes its half of a connection is taken to have gone: a FIN says no more than that, and rows that
+nobody waits for are not computed.
 """
 
-import json
+import asyncio
 import logging
-from typing import Any, cast
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any, ClassVar, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.middleware import MAX_HEADER_BYTES
-from app.errors import PHRASES, PROBLEM_JSON, HeadersTooLarge
+from app.heads import checked_target
+from app.refusals import BUSY, LATE, MALFORMED, TOO_LARGE
 
 log = logging.getLogger(__name__)
 
@@ -20,43 +28,141 @@ log = logging.getLogger(__name__)
 MAX_UNFINISHED_BYTES = 2 * MAX_HEADER_BYTES
 # Bytes given to the parser at once, so that what it holds and what it begins is known to within so many.
 SLICE = 4096
-# How long a refused caller may still send. Closing at once, with bytes unread, would take the refusal back.
-LINGER_S = 2
+# How long, and how much, a caller may still send that is answered for good. Closing at once, with bytes unread,
+# would take the answer back.
+LINGER_S, LINGER_BYTES = 2, 4 * 2**20
+# What an answered request may still send of its body before its connection is worth less than those bytes.
+MAX_REST_BYTES = 2**20
+# An answer is taken at this pace at least, in bytes a second; slower readers hold memory for longer than they should.
+LEAST_PACE = 16 * 1024
+# Connections beyond the bound that are told so; those beyond these are closed without a word.
+SPARE_CONNECTIONS = 64
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one process grants its callers.
+
+    receive_timeout_s: from the first byte of a request to its last one; for a new connection, to the first.
+    max_connections: at the same time; the next ones are refused.
+    """
+
+    receive_timeout_s: float = 10
+    max_connections: int = 2048
+
+
+class Outlet:
+    """What a request's answer is written to: counts the bytes, and lets the protocol close."""
+
+    __slots__ = ("_write", "close", "is_closing", "written")
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self._write, self.is_closing, self.close = transport.write, transport.is_closing, close
+        self.written = 0
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the transport."""
+        self.written += len(data)
+        self._write(data)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Refuses what never becomes whole, and parses a pipelined request no earlier than its turn comes.
 
     A request line with its headers, the head of a chunk, or trailers may have `MAX_UNFINISHED_BYTES` bytes.
+    One timer a connection looks, at least once in `receive_timeout_s`, whether anything is overdue; requests only
+    move the time that something is due at.
     """
+
+    limits: ClassVar[Limits] = Limits()
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._unfinished = 0  # bytes since the parser last had something whole: headers, a piece of body, a message
+        self._rest = 0  # bytes of a body that came after its answer
+        self._receiving = False  # a request has begun and is not whole
         self._in_body = False
         self._held = b""  # what came after a request that still waits for the one before it
         self._deaf = False  # nothing more is parsed
         self._last_words = b""  # what is said before it ends, once every whole request has its answer
+        self._lingering = False
         self._offered = False  # the parser stopped behind a head that offers another protocol
+        self._due = inf  # when the caller must have sent what is waited for
+        self._taken: tuple[float, int] | None = None  # when the caller was last seen behind, and what it had taken
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A caller. Over the bound it is told so and not heard."""
+        super().connection_made(transport)
+        self._outlet = Outlet(transport, self._close)
+        now = self.loop.time()
+        self._due = now + self.limits.receive_timeout_s
+        self._timer = self.loop.call_at(self._due, self._tick)
+        over = len(self.connections) - self.limits.max_connections
+        if over > SPARE_CONNECTIONS:
+            transport.abort()
+        elif over > 0:
+            self._end_with(BUSY)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end, whoever closed."""
+        self._deaf, self._held = True, b""
+        self._timer.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, or hold it until its turn."""
         if not self._deaf:
             self._parse(self._held + data if self._held else data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The end, whoever closed."""
-        self._deaf, self._held = True, b""
-        super().connection_lost(exc)
+        elif self._lingering:
+            self._rest += len(data)
+            if self._rest > LINGER_BYTES:
+                self.transport.abort()
 
     def on_response_complete(self) -> None:
         """The next request's turn has come, and with it that of the bytes after it."""
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing() or self._lingering:
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            if self._deaf and cycle.more_body:  # and never gets the rest
+                self._end_with(self._last_words)
+                return
+            self._due = self.loop.time() + self.limits.receive_timeout_s if cycle.more_body else inf
+            self._start_asgi_task(cycle, app)
+        elif not self._receiving:
+            self._due = self.loop.time() + self.timeout_keep_alive
         if self._deaf:
             if not self._answering():  # the last request that was parsed has its answer
-                self._say_last_words()
+                self._end_with(self._last_words)
         elif self._held:
             self._parse(self._held)
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        if self._is_slow(now):
+            self.transport.abort()
+            return
+        if now >= self._due:
+            self._due = inf
+            self._expire()
+        self._timer = self.loop.call_at(min(self._due, now + self.limits.receive_timeout_s), self._tick)
+
+    def _is_slow(self, now: float) -> bool:
+        """Whether the caller, behind now and when last looked at, has taken its answers too slowly meanwhile."""
+        unsent = self.transport.get_write_buffer_size()
+        before, self._taken = self._taken, (now, self._outlet.written - unsent) if unsent else None
+        if before is None or self._taken is None:
+            return False
+        return self._taken[1] - before[1] < LEAST_PACE * (now - before[0])
+
+    def _expire(self) -> None:
+        """What was due is not here."""
+        if not self._receiving or self._lingering:
+            self.transport.close()
+        else:
+            self._refuse(LATE)
 
     def _parse(self, data: bytes) -> None:
         start, waited = 0, bool(self._held)
@@ -65,8 +171,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             start += len(part)
             self._unfinished += len(part)
             self._feed(part)
-            if self._unfinished > MAX_UNFINISHED_BYTES:
-                self._refuse()
+            if self._unfinished > MAX_UNFINISHED_BYTES and not self._deaf:
+                self._refuse(TOO_LARGE)
             if self._deaf or self.transport.is_closing():
                 self._held = b""
                 return
@@ -79,7 +185,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.resume_reading()
 
     def _feed(self, part: bytes) -> None:
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(part)
         except HttpParserUpgrade as upgrade:
@@ -93,18 +198,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             self._feed(rest)
         except HttpParserError:
-            self._reject()
-
-    def _reject(self) -> None:
-        """What is no HTTP is answered with 400, after a whole request ahead of it has had its own answer."""
-        log.warning("Invalid HTTP request received.")
-        self._deaf, self._last_words = True, REJECTION
-        if not self._answering():
-            self._say_last_words()
-        elif self._in_body:
-            if not self.cycle.response_started:
-                self.transport.write(REJECTION)
-            self.transport.close()
+            self._refuse(MALFORMED)
 
     def _answering(self) -> bool:
         cycle = cast("RequestResponseCycle | None", self.cycle)
@@ -120,23 +214,38 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
-    def _refuse(self) -> None:
-        self._deaf, self._last_words = True, REFUSAL
-        if not self._answering():
-            self._say_last_words()
-        elif self._in_body:
-            self.transport.close()
+    def _refuse(self, answer: bytes) -> None:
+        """Hear nothing more. The request that is not whole gets `answer`, after those ahead of it have had theirs."""
+        waits = self._in_body and not self.pipeline  # the app has that very request, and waits for the rest
+        self._last_words = b"" if waits and self.cycle.response_started else answer
+        self._deaf, self._due = True, inf
+        if waits:
+            self.cycle.disconnected = not self.cycle.response_complete
+            self.cycle.message_event.set()
+        if waits or not self._answering():
+            self._end_with(self._last_words)
 
-    def _say_last_words(self) -> None:
-        self._unset_keepalive_if_required()
+    def _end_with(self, answer: bytes) -> None:
+        self._deaf = True
         if not self.transport.is_closing():
-            self.transport.write(self._last_words)
-            self.transport.write_eof()
-            self.loop.call_later(LINGER_S, self.transport.close)
+            self._outlet.write(answer)
+            self._close()
+
+    def _close(self) -> None:
+        """Say that nothing more comes, and close once the caller has, or has had the time to read that."""
+        if self.transport.is_closing() or self._lingering:
+            return
+        self._deaf, self._lingering, self._rest = True, True, 0
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._due = self.loop.time() + LINGER_S
+        self._timer.cancel()
+        self._timer = self.loop.call_at(self._due, self._tick)
 
     def on_message_begin(self) -> None:
         """A request line begins."""
-        self._in_body = False
+        self._in_body, self._receiving, self._rest = False, True, 0
+        self._due = self.loop.time() + self.limits.receive_timeout_s
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -145,13 +254,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """A request begins, unless its head is to be read once more."""
+        """A request begins, unless its head is to be read once more. Raises MalformedHead, which ends the parser."""
         self._unfinished = 0
         self._offered = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._offered:
             return
+        self.url = checked_target(self.parser.get_http_version(), self.url, self.headers)
         super().on_headers_complete()
+        self.cycle.transport = cast(asyncio.Transport, self._outlet)
         self._in_body = True
+        if self.pipeline:
+            self._due = inf  # nothing is read until its turn comes
 
     def on_chunk_header(self) -> None:
         """A chunk of a body begins."""
@@ -160,34 +273,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
         self._unfinished = 0
+        if self.cycle.response_complete:
+            self._rest += len(body)
+            if self._rest > MAX_REST_BYTES:
+                self._close()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is whole."""
         self._unfinished = 0
-        self._in_body = False
-        if not self._offered:
-            super().on_message_complete()
+        if self._offered:
+            return
+        self._in_body = self._receiving = False
+        self._due = inf if self._answering() else self.loop.time() + self.timeout_keep_alive
+        super().on_message_complete()
 
 
-def answer(status: int, content_type: str, content: str) -> bytes:
-    """An answer to what is no request, and so has no id; the last one of its connection."""
-    lines = [
-        f"HTTP/1.1 {status} {PHRASES[status]}",
-        f"content-type: {content_type}",
-        f"content-length: {len(content)}",
-        "connection: close",
-    ]
-    return "\r\n".join([*lines, "", content]).encode()
-
-
-def refusal() -> bytes:
-    """The answer to headers that have no end."""
-    status = HeadersTooLarge.status
-    detail = f"a request has at most {MAX_HEADER_BYTES} bytes of headers"
-    body = {"type": "about:blank", "title": PHRASES[status], "status": status, "detail": detail}
-    return answer(status, PROBLEM_JSON, json.dumps(body | {"code": HeadersTooLarge.code, "request_id": None}))
-
-
-REFUSAL = refusal()
-REJECTION = answer(400, "text/plain; charset=utf-8", "Invalid HTTP request received.")
+def within(limits: Limits) -> type[BoundedHttpProtocol]:
+    """The protocol with these limits."""
+    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"limits": limits})

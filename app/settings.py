@@ -1,10 +1,13 @@
 """Every knob of the service, typed. One prefix in the environment: DIGITS_."""
 
+import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+HOST_PATTERN = re.compile(r"(\*\.)?[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 class Settings(BaseSettings):
@@ -39,8 +42,31 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(2**20, ge=1024, le=2**28, description="bytes of a body that holds images")
     max_image_side: int = Field(1024, ge=28, le=8192, description="pixels of a side of an uploaded image")
     image_workers: int = Field(2, ge=1, le=64, description="threads that decode and encode images")
+    receive_timeout_s: float = Field(
+        10, gt=0, le=3600, description="seconds from the first byte of a request to its last; new connections to a byte"
+    )
+    max_connections: int = Field(
+        2048, ge=1, le=1_000_000, description="connections at the same time, the next ones are refused"
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="hosts that requests may name, as in a.org,*.b.org; unset, every one"
+    )
     shutdown_grace_s: int = Field(15, ge=0, le=3600, description="seconds accepted requests get at SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """Text of the environment with commas in it."""
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not HOST_PATTERN.fullmatch(host):
+                raise ValueError("names, *.names and addresses with commas between them, without ports")
+        return tuple(host.lower() for host in value)
 
     @model_validator(mode="after")
     def _queue_takes_a_whole_request(self) -> Self:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from app.inference.engine import Engine
 from app.main import create_app
-from app.protocol import BoundedHttpProtocol
+from app.protocol import Limits, within
 from app.readiness import Readiness
 from app.settings import Settings
 
@@ -38,11 +38,18 @@ class WatchedReadiness(Readiness):
 
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[httpx.Client]:
+def listening(app: FastAPI, limits: Limits | None = None, keep_alive_s: int = 30) -> Iterator[httpx.Client]:
     """A client of the app behind a real server, in a thread, on a free port of loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(
-            uvicorn.Config(app, http=BoundedHttpProtocol, loop="asyncio", log_config=None, access_log=False)
+            uvicorn.Config(
+                app,
+                http=within(limits or Limits()),
+                loop="asyncio",
+                timeout_keep_alive=keep_alive_s,
+                log_config=None,
+                access_log=False,
+            )
         )
         thread = Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

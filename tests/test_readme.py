@@ -27,7 +27,7 @@ def curl_commands() -> list[str]:
 def settings_table() -> str:
     lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f"`{field.default}`"
+        default = "" if field.default in (None, ()) else f"`{field.default}`"
         lines.append(f"| `DIGITS_{name.upper()}` | {default} | {field.description} |")
     return "\n".join(lines)
 

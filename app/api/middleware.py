@@ -9,7 +9,8 @@ from prometheus_client import Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import Draining, HeadersTooLarge, ServiceError, problem_of
+from app.api.hosts import Hosts
+from app.errors import Draining, HeadersTooLarge, Misdirected, ServiceError, problem_of
 from app.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,9 @@ class RequestContext:
     between the server and every answer.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Hosts) -> None:
         self._app = app
+        self._hosts = hosts
         self._metrics = metrics
         # An id is no secret: drawn without asking the system for randomness, which lets go of the interpreter.
         self._ids = random.Random()  # noqa: S311
@@ -52,8 +54,9 @@ class RequestContext:
 
         try:
             check_headers(scope)
+            self._hosts.check(scope)
             await self._app(scope, receive, send_with_id)
-        except HeadersTooLarge as error:
+        except (HeadersTooLarge, Misdirected) as error:
             await problem_of(Request(scope), error)(scope, receive, send_with_id)
         except asyncio.CancelledError:
             # The server's grace period is over; whoever waits is told to come back.

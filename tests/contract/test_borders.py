@@ -44,7 +44,10 @@ ALLOWED = {
     "app.readiness": {"app.errors", "app.inference.engine"},
     "app.api": {"app"},
     "app.main": {"app"},
-    "app.protocol": {"app.api.middleware", "app.errors"},
+    "app.descriptors": set(),
+    "app.heads": set(),
+    "app.refusals": {"app.api.middleware", "app.errors"},
+    "app.protocol": {"app.api.middleware", "app.heads", "app.refusals"},
     "app.__main__": {"app"},
     "training": {"app.checkpoints.manifest"},
 }

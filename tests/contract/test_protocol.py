@@ -1,16 +1,15 @@
 """The HTTP protocol on the wire: what never becomes whole is refused, and everything else gets one answer."""
 
-import contextlib
-import json
-import socket
 from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI
 from starlette.requests import Request
 
+from app.errors import install_error_handlers
 from app.protocol import MAX_UNFINISHED_BYTES
 from tests.conftest import listening
+from tests.contract.wire import Address, answers, connection, send
 
 GET = b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -23,10 +22,12 @@ ENDLESS = {
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[tuple[str, int]]:
+def address() -> Iterator[Address]:
     app = FastAPI()
+    install_error_handlers(app)
 
-    @app.api_route("/echo", methods=["GET", "POST"])
+    @app.get("/echo", operation_id="get")
+    @app.post("/echo", operation_id="post")
     async def echo(request: Request) -> dict[str, object]:
         body = await request.body()
         names = [name.decode() for name, _ in request.scope["headers"]]
@@ -34,31 +35,6 @@ def address() -> Iterator[tuple[str, int]]:
 
     with listening(app) as client:
         yield client.base_url.host, client.base_url.port or 0
-
-
-@contextlib.contextmanager
-def connection(address: tuple[str, int]) -> Iterator[socket.socket]:
-    with socket.create_connection(address, timeout=10) as caller:
-        yield caller
-
-
-def send(caller: socket.socket, content: bytes) -> None:
-    with contextlib.suppress(OSError):  # refused while we were still sending
-        caller.sendall(content)
-
-
-def answers(caller: socket.socket, count: int) -> list[tuple[int, dict[str, object]]]:
-    """Status and JSON of the next `count` answers; fewer when the connection ends."""
-    found: list[tuple[int, dict[str, object]]] = []
-    with caller.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
-        while len(found) < count and (status := lines.readline()):
-            length = 0
-            while (line := lines.readline().strip().lower()) != b"":
-                if line.startswith(b"content-length:"):
-                    length = int(line.split(b":")[1])
-            content = lines.read(length)
-            found.append((int(status.split()[1]), json.loads(content) if content.startswith(b"{") else {}))
-    return found
 
 
 @pytest.mark.parametrize("what", ENDLESS)
@@ -139,23 +115,6 @@ def test_an_upgrade_that_is_not_offered_is_ignored(address, upgrade):
         caller.sendall(b"abc")
         caller.sendall(b"de")
         assert [body["bytes"] for _, body in answers(caller, 3)] == [5, 0, 5]
-
-
-@pytest.mark.parametrize(
-    "nonsense",
-    [
-        b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"no request at all\r\n\r\n",
-        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"GET /echo HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n",
-    ],
-)
-def test_what_is_no_http_is_refused(address, nonsense):
-    with connection(address) as caller:
-        send(caller, nonsense)
-        assert [status for status, _ in answers(caller, 2)] == [400]
 
 
 @pytest.mark.parametrize(("target", "status"), [(b"/echo", 405), (b"http://x/echo", 405), (b"x:80", 400)])

@@ -1,0 +1,31 @@
+"""Answers to what never became a request, ready to be sent. Knows nothing of connections.
+
+They have no request id, as there was no request to give one to, and are the last ones of their connections.
+"""
+
+import json
+
+from app.api.middleware import MAX_HEADER_BYTES
+from app.errors import PHRASES, PROBLEM_JSON, BadRequest, HeadersTooLarge, RequestTimeout, ServiceError, TooManyCallers
+
+
+def refusal(error: ServiceError) -> bytes:
+    """The whole answer that an error has, from its status line to its last byte."""
+    status = error.status
+    body = {"type": "about:blank", "title": PHRASES[status], "status": status, "detail": error.detail}
+    content = json.dumps(body | {"code": error.code, "request_id": None})
+    lines = [
+        f"HTTP/1.1 {status} {PHRASES[status]}",
+        f"content-type: {PROBLEM_JSON}",
+        f"content-length: {len(content)}",
+        "connection: close",
+    ]
+    if error.retry_after_s is not None:
+        lines.append(f"retry-after: {error.retry_after_s}")
+    return "\r\n".join([*lines, "", content]).encode()
+
+
+TOO_LARGE = refusal(HeadersTooLarge(f"a request has at most {MAX_HEADER_BYTES} bytes of headers"))
+MALFORMED = refusal(BadRequest("this is no request of HTTP/1.1, or one that can be read in two ways"))
+LATE = refusal(RequestTimeout("the request was not whole in time"))
+BUSY = refusal(TooManyCallers("there are as many connections as the service takes"))

@@ -1,0 +1,47 @@
+"""A caller that writes bytes, not requests, and reads what comes back."""
+
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+Address = tuple[str, int]
+Answer = tuple[int, dict[str, Any]]
+
+
+@contextlib.contextmanager
+def connection(address: Address) -> Iterator[socket.socket]:
+    """A connection. Its timeout only ends a test that would never end."""
+    with socket.create_connection(address, timeout=60) as caller:
+        yield caller
+
+
+def send(caller: socket.socket, content: bytes) -> None:
+    """Send as much as is taken."""
+    with contextlib.suppress(OSError):  # refused while we were still sending
+        caller.sendall(content)
+
+
+def answers(caller: socket.socket, count: int) -> list[Answer]:
+    """Status and JSON of the next `count` answers; fewer when the connection ends."""
+    found: list[Answer] = []
+    with caller.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
+        while len(found) < count and (status := lines.readline()):
+            length, kind = 0, b""
+            while (line := lines.readline().strip().lower()) != b"":
+                if line.startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+                if line.startswith(b"content-type:"):
+                    kind = line.split(b":")[1].strip()
+            content = lines.read(length)
+            code = int(status.split()[1])
+            assert code < 400 or kind == b"application/problem+json", status
+            if code != 100:
+                found.append((code, json.loads(content) if content.startswith(b"{") else {}))
+    return found
+
+
+def until_closed(caller: socket.socket) -> list[Answer]:
+    """Every answer there is until the other side closes. It waits for that, however long it takes."""
+    return answers(caller, 2**31)
