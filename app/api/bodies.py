@@ -1,5 +1,7 @@
 """Request bodies, bounded and strict: JSON to a model, multipart to files. Knows no operation."""
 
+import json
+import re
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -18,6 +20,8 @@ MULTIPART = "multipart/form-data"
 # One image file as the body itself. Which of them it is, its first bytes say.
 IMAGE_TYPES = ("image/png", "image/jpeg", "application/octet-stream")
 
+CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -27,6 +31,12 @@ def refuse_query(request: Request) -> None:
         raise InvalidRequest("with a JSON body every option stands in the body, none in the query")
 
 
+async def refuse_any_query(request: Request) -> None:
+    """A dependency that raises InvalidRequest for a query where there are no options."""
+    if request.scope["query_string"]:
+        raise InvalidRequest("there are no options here")
+
+
 async def refuse_repeated_names(request: Request) -> None:
     """A dependency that raises InvalidRequest for a query that gives an option twice."""
     if len(request.query_params.multi_items()) != len(request.query_params):
@@ -34,13 +44,14 @@ async def refuse_repeated_names(request: Request) -> None:
 
 
 def media_type(request: Request) -> str:
-    """The body's media type in lower case without its parameters; empty where none is given."""
-    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+    """The body's media type in lower case without its parameters; empty where none is given, or more than one."""
+    given = request.headers.getlist("content-type")
+    return given[0].split(";")[0].strip().lower() if len(given) == 1 else ""
 
 
 def require_media_type(request: Request, *accepted: str) -> str:
     """The body's media type. Raises UnsupportedMediaType unless it is one of `accepted`, uncompressed."""
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+    if any(coding.strip().lower() != "identity" for coding in request.headers.getlist("content-encoding")):
         raise UnsupportedMediaType("compressed bodies are not read")
     given = media_type(request)
     if given not in accepted:
@@ -49,13 +60,30 @@ def require_media_type(request: Request, *accepted: str) -> str:
 
 
 async def read_json(request: Request, model: type[Model]) -> Model:
-    """The body as `model`, which decides how strict. Raises BodyTooLarge and RequestValidationError."""
+    """The body, in UTF-8 without a byte order mark, as `model`, which decides how strict.
+
+    A name given twice is refused, of which RFC 8259 lets each reader take another value. Raises
+    UnsupportedMediaType for another charset, BodyTooLarge, InvalidRequest and RequestValidationError.
+    """
+    charset = CHARSET.search(request.headers.get("content-type", ""))
+    if charset is not None and charset[1].lower() not in {"utf-8", "us-ascii"}:
+        raise UnsupportedMediaType("JSON is read in UTF-8")
     content = await read_all(request, state_of(request)["settings"].max_json_bytes)
     try:
-        return model.model_validate_json(content)
+        asked = model.model_validate_json(content)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in found]) from None
+    # Every name has a colon: where there are no more colons than fields, no name is there twice.
+    if content.count(b":") > len(asked.model_fields_set):
+        json.loads(content, object_pairs_hook=refuse_pairs)
+    return asked
+
+
+def refuse_pairs(pairs: list[tuple[str, Any]]) -> None:
+    """Raises InvalidRequest for a name that an object has twice."""
+    if len(dict(pairs)) != len(pairs):
+        raise InvalidRequest("a name is given twice in the body")
 
 
 async def read_upload(request: Request, given: str, field: str, max_files: int) -> list[bytes]:

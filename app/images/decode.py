@@ -10,15 +10,14 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from app.errors import InvalidImage
+from app.images.container import PNG_SIGNATURE, cut_short, essence
 
 Plane = NDArray[np.float32]
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_SIGNATURE = b"\xff\xd8\xff"
 MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"}
-# Each scan of a progressive JPEG, be it of ten bytes, costs a pass over all pixels. Encoders write about ten.
-JPEG_SCAN = b"\xff\xda"
-MAX_SCANS = 100
+# Where a PNG's bits a sample and kind of colour stand, and the kinds of grey and of colour without a palette.
+DEPTH, COLOUR = 24, 25
+GREY, RGB = 0, 2
 # EXIF 2.32, tag 0x0112: what sets a picture upright.
 ORIENTATION = 0x0112
 UPRIGHT = {
@@ -57,31 +56,29 @@ def decode_image(content: bytes, *, max_side: int = 1024) -> Picture:
     Raises InvalidImage for everything else: other formats, sides outside 1..max_side, more than one frame,
     and files that are damaged or cut short.
     """
+    content = essence(content)
     try:
         with _open(content) as image:
             _check_header(image, max_side)
             # Reads to the end and compares checksums: a PNG short of its last bytes would load without an error.
             image.verify()
         with _open(content) as image:
+            # A JPEG's luma is what it holds: neither its colours are unpacked nor luma made of them again.
+            image.draft("L", image.size)
             image.load()
+            _mend_transparency(image, content)
             return _picture(_upright(image))
     except InvalidImage:
         raise
     except Exception as error:
         # A decoder that meets broken bytes raises almost any built-in exception (OSError, SyntaxError,
         # IndexError, struct.error, zlib.error, MemoryError, ...), and none is the caller's business.
-        raise InvalidImage("The image is damaged or cut short; send a complete PNG or JPEG file.") from error
+        raise cut_short() from error
 
 
 def _open(content: bytes) -> Image.Image:
     """The file with its header read. Not `Image.open`, whose check for huge images warns instead of refusing."""
-    if content.startswith(PNG_SIGNATURE):
-        return PngImageFile(BytesIO(content))
-    if content.startswith(JPEG_SIGNATURE):
-        if content.count(JPEG_SCAN) > MAX_SCANS:
-            raise InvalidImage("The JPEG has too many scans.")
-        return JpegImageFile(BytesIO(content))
-    raise InvalidImage("The file is not an image of a supported format; send a PNG or a JPEG.")
+    return (PngImageFile if content.startswith(PNG_SIGNATURE) else JpegImageFile)(BytesIO(content))
 
 
 def _check_header(image: Image.Image, max_side: int) -> None:
@@ -91,6 +88,23 @@ def _check_header(image: Image.Image, max_side: int) -> None:
         raise InvalidImage("The image has more than one frame; send a still PNG or JPEG.")
     if image.mode not in MODES:
         raise InvalidImage("The image has a pixel layout that is not supported.")
+
+
+def _mend_transparency(image: Image.Image, content: bytes) -> None:
+    """Bring a PNG's transparent colour to the depth of its pixels.
+
+    It is stored in 16 bits, of which the lowest `depth` count (PNG, section 11.3.2.1). Pillow scales pixels to 8 bits
+    and not the colour; of colours in 16 bits it keeps the upper eight.
+    """
+    transparent = image.info.get("transparency")
+    if transparent is None or not content.startswith(PNG_SIGNATURE):
+        return
+    depth = content[DEPTH]
+    if content[COLOUR] == GREY and depth in {2, 4, 8}:
+        largest = 2**depth - 1
+        image.info["transparency"] = (transparent & largest) * 255 // largest
+    elif content[COLOUR] == RGB:
+        image.info["transparency"] = tuple(part >> 8 if depth == 16 else part & 255 for part in transparent)
 
 
 def _upright(image: Image.Image) -> Image.Image:
