@@ -13,7 +13,7 @@ from types import FrameType
 import uvicorn
 from pydantic import ValidationError
 
-from app import calibrate
+from app import calibrate, logs
 from app.checkpoints.store import CheckpointError
 from app.descriptors import TooFewDescriptors, provide
 from app.inference.machine import DeviceUnavailable
@@ -99,7 +99,7 @@ def main() -> int:
     except (UnicodeDecodeError, OSError) as error:
         print(f"{SETTINGS_FILE}: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings.log_level)
     return run_calibration(settings) if action == "calibrate" else serve(settings)
 
 

@@ -2,6 +2,7 @@
 
 ServiceError                  500 internal_error
 ├── BadRequest                400 bad_request
+├── Unauthorized              401 unauthorized
 ├── InvalidRequest            422 invalid_request
 │   ├── InvalidImage          422 invalid_image
 │   └── CapabilityMissing     422 capability_missing
@@ -61,6 +62,14 @@ class BadRequest(ServiceError):
 
     status = 400
     code = "bad_request"
+
+
+class Unauthorized(ServiceError):
+    """The service has a key, and the request has not."""
+
+    status = 401
+    code = "unauthorized"
+    headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": "Bearer"}
 
 
 class InvalidRequest(ServiceError):
@@ -258,5 +267,6 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     if status == 405 and (route := request.scope.get("route")) is not None:
         # Starlette names the methods of the first route of the path only.
         app: FastAPI = request.scope["app"]
-        headers["Allow"] = ", ".join(sorted(method.upper() for method in app.openapi()["paths"][route.path]))
+        methods = {method.upper() for method in app.openapi()["paths"].get(route.path, route.methods)}
+        headers["Allow"] = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
     return problem(request, status, code, detail, headers=headers)

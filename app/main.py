@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import monotonic
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
-from app.api import generate, health, interpolate, models, reconstruct, score
+from app.api import docs, generate, health, interpolate, models, reconstruct, score
 from app.api.dependencies import ImageWorkers, State
 from app.api.hosts import Hosts
+from app.api.keys import require_key
 from app.api.middleware import RequestContext
 from app.checkpoints.store import CheckpointError, load_models
 from app.errors import install_error_handlers
@@ -22,6 +24,9 @@ from app.readiness import Readiness
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
+
+# Headers of answers that a web page of another origin may read.
+EXPOSED = ("ETag", "Retry-After", "X-Request-Id", "X-Model", "X-Model-Digest", "X-Precision", "X-Runtime", "X-Seed")
 
 DESCRIPTION = """Generates, reconstructs, interpolates and scores small images with the models it was started with.
 
@@ -48,12 +53,25 @@ def create_app(
         description=DESCRIPTION,
         version="0.1.0",
         redirect_slashes=False,
+        # Its own page loads scripts from another host, and its routes have no dependencies.
+        openapi_url=None,
         lifespan=_lifespan(settings, readiness, metrics, on_load_failure),
     )
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-Request-Timeout"),
+            expose_headers=EXPOSED,
+        )
     app.add_middleware(RequestContext, metrics=metrics, hosts=Hosts(settings.allowed_hosts))
     install_error_handlers(app)
-    for endpoint in (generate, reconstruct, interpolate, score, models, health):
-        app.include_router(endpoint.router)
+    key = settings.api_key
+    guards = [Depends(require_key(key.get_secret_value()))] if key else []
+    for endpoint in (generate, reconstruct, interpolate, score, models, health, docs):
+        app.include_router(endpoint.router, dependencies=guards)
+    app.include_router(health.probes)
     return app
 
 
@@ -62,7 +80,7 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[State]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        image_workers = ImageWorkers(settings.image_workers)
+        image_workers = ImageWorkers(settings.image_workers, settings.decode_workers, settings.max_waiting_uploads)
         metrics.ready.set_function(lambda: float(not readiness.reasons()))
         # A task, so that the server listens meanwhile: alive, and not ready.
         loading = asyncio.create_task(_load(settings, readiness, metrics, on_load_failure))

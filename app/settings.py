@@ -4,9 +4,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+# RFC 6750, section 2.1, and no less than 16 of them.
+KEY_PATTERN = re.compile(r"(?=.{16})[A-Za-z0-9._~+/-]+=*")
+ORIGIN_PATTERN = re.compile(r"https?://([0-9a-z._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 HOST_PATTERN = re.compile(r"(\*\.)?[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -41,7 +44,9 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(16 * 1024, ge=1024, le=2**24, description="bytes of a JSON body")
     max_upload_bytes: int = Field(2**20, ge=1024, le=2**28, description="bytes of a body that holds images")
     max_image_side: int = Field(1024, ge=28, le=8192, description="pixels of a side of an uploaded image")
-    image_workers: int = Field(2, ge=1, le=64, description="threads that decode and encode images")
+    image_workers: int = Field(2, ge=1, le=64, description="threads that encode images")
+    decode_workers: int = Field(2, ge=1, le=64, description="threads that decode uploads")
+    max_waiting_uploads: int = Field(64, ge=1, le=4096, description="uploads that may wait to be decoded")
     receive_timeout_s: float = Field(
         10, gt=0, le=3600, description="seconds from the first byte of a request to its last; new connections to a byte"
     )
@@ -51,10 +56,16 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="hosts that requests may name, as in a.org,*.b.org; unset, every one"
     )
+    api_key: SecretStr | None = Field(
+        None, description="what callers must send as `Authorization: Bearer`, 16 characters or more; unset, nothing"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="web pages that may read answers, as in https://a.org,http://b.org:8000, or *; unset, none"
+    )
     shutdown_grace_s: int = Field(15, ge=0, le=3600, description="seconds accepted requests get at SIGTERM")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """Text of the environment with commas in it."""
@@ -67,6 +78,20 @@ class Settings(BaseSettings):
             if not HOST_PATTERN.fullmatch(host):
                 raise ValueError("names, *.names and addresses with commas between them, without ports")
         return tuple(host.lower() for host in value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value != ("*",) and not all(ORIGIN_PATTERN.fullmatch(origin) for origin in value):
+            raise ValueError("origins as in https://a.org:8000 with commas between them and without paths, or *")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not KEY_PATTERN.fullmatch(value.get_secret_value()):
+            raise ValueError("at least 16 letters, digits and any of -._~+/=")
+        return value
 
     @model_validator(mode="after")
     def _queue_takes_a_whole_request(self) -> Self:

@@ -116,24 +116,32 @@ def documented(*forms: str, errors: tuple[int, ...] = (), seeded: bool = False) 
         names += ["X-From-Seed", "X-To-Seed", "ETag"]
     headers = {name: {"schema": {"type": "string"}} for name in names}
     responses: dict[int | str, dict[str, Any]] = {200: {"content": content, "headers": headers}}
-    for status in errors:
+    for status in sorted({*ALWAYS, *errors}):
         problem_content = {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}
         responses[status] = {"description": DESCRIPTIONS[status], "content": problem_content}
+        if status == 401:
+            responses[status]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
         if status == 503:
             responses[status]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     return responses
 
 
 DESCRIPTIONS = {
+    400: "no HTTP/1.1, or ambiguous",
+    401: "the key of the service is missing or wrong",
     404: "no such model",
     406: "no form of the answer is accepted",
+    408: "the request was not whole in time",
     413: "the body is too large",
     415: "the body is of a type that is not read",
+    421: "the host is not served here",
     422: "the request is refused",
     431: "too many headers",
     500: "the service failed",
     503: "overloaded, draining or not ready; Retry-After says when to come back",
     504: "not in time",
 }
-COMMON_ERRORS = (404, 406, 422, 431, 500, 503, 504)
-BODY_ERRORS = (404, 406, 413, 415, 422, 431, 500, 503, 504)
+# What any request can meet before an operation sees it.
+ALWAYS = (400, 408, 421, 431, 500, 503)
+COMMON_ERRORS = (401, 404, 406, 422, 504)
+BODY_ERRORS = (401, 404, 406, 413, 415, 422, 504)

@@ -10,7 +10,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from app.api.negotiation import favourite
-from app.errors import CallerGone
+from app.errors import CallerGone, Overloaded
 from app.inference.engine import Engine
 from app.metrics import Metrics
 from app.readiness import Readiness
@@ -20,18 +20,34 @@ T = TypeVar("T")
 
 
 class ImageWorkers:
-    """A few threads that decode and encode images, so that the event loop does not."""
+    """A few threads that encode images, and a few that decode uploads, so that the event loop does not.
 
-    def __init__(self, size: int) -> None:
-        self._threads = ThreadPoolExecutor(size, thread_name_prefix="images")
+    Uploads that wait for a decoder hold their bytes: `waiting` of them may, the next ones are refused.
+    """
+
+    def __init__(self, encoders: int, decoders: int, waiting: int) -> None:
+        self._encoders = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
+        self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+        self._places = decoders + waiting
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call `function` on one of the threads. Raises what it raises."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        """Call `function` on a thread that encodes. Raises what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._encoders, function, *arguments)
+
+    async def decode(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call `function` on a thread that decodes. Raises what it raises, and Overloaded."""
+        if self._places == 0:
+            raise Overloaded("as many uploads wait to be read as may")
+        self._places -= 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, function, *arguments)
+        finally:
+            self._places += 1
 
     def close(self) -> None:
         """Let the threads end once they have nothing left to do."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._encoders, self._decoders):
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 class State(TypedDict):

@@ -10,21 +10,24 @@ from app.api.dependencies import StateDep
 from app.api.schemas import Alive, Ready
 from app.errors import Draining, NotReady, problem
 
+# Queries are not looked at: probes and scrapers send some of their own.
 router = APIRouter(tags=["health"])
+# Supervisors and balancers have no key.
+probes = APIRouter(tags=["health"])
 
 
-@router.get("/livez", operation_id="livez", summary="Is the process alive?")
+@probes.get("/livez", operation_id="livez", summary="Is the process alive?", responses=documented())
 async def livez() -> Alive:
     """200 as soon as the server answers at all, also while models are being loaded."""
     return Alive()
 
 
-@router.get(
+@probes.get(
     "/readyz",
     operation_id="readyz",
     summary="Can requests be served?",
     response_model=Ready,
-    responses=documented(errors=(503,)),
+    responses=documented(),
 )
 async def readyz(request: Request, state: StateDep) -> JSONResponse:
     """200 once every model is loaded, checked and warm; 503 with reasons before, and while draining."""
@@ -42,7 +45,7 @@ async def readyz(request: Request, state: StateDep) -> JSONResponse:
     operation_id="metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"example": "digits_ready 1.0"}}}},
+    responses=documented(errors=(401,)) | {200: {"content": {"text/plain": {"example": "digits_ready 1.0"}}}},
 )
 async def metrics_page(state: StateDep) -> Response:
     """Request, queue and inference time, batch sizes, images, rejections and the models that serve."""

@@ -41,6 +41,10 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            # As GET, and the server leaves the content out (RFC 9110, section 9.3.2).
+            scope = {**scope, "method": "GET"}
         scope["request_id"] = request_id = f"{self._ids.getrandbits(128):032x}"
         started = monotonic()
         status = 0
@@ -71,10 +75,10 @@ class RequestContext:
             fault = ServiceError("the service failed; its log has the fault under the request id")
             await problem_of(Request(scope), fault)(scope, receive, send_with_id)
         finally:
-            self._count(scope, status, monotonic() - started)
+            self._count(scope, method, status, monotonic() - started)
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        method = scope["method"] if scope["method"] in METHODS else "other"
+    def _count(self, scope: Scope, method: str, status: int, seconds: float) -> None:
+        method = method if method in METHODS else "other"
         key = method, getattr(scope.get("route"), "path", UNMATCHED), status
         if (histogram := self._seconds.get(key)) is None:
             # Kept, as finding a series by its labels takes longer than adding to it. There are few.

@@ -5,19 +5,20 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 
 from app.api.answers import documented
+from app.api.bodies import refuse_any_query
 from app.api.dependencies import EngineDep, StateDep
 from app.api.negotiation import JSON, accepts
 from app.api.schemas import Guarantee, ModelDetail, ModelList, ModelSummary, RuntimeFacts
 from app.errors import ModelNotFound
 
-router = APIRouter(tags=["models"], dependencies=[Depends(accepts(JSON))])
+router = APIRouter(tags=["models"], dependencies=[Depends(accepts(JSON)), Depends(refuse_any_query)])
 
 
 @router.get(
     "/models",
     operation_id="list_models",
     summary="List the loaded models",
-    responses=documented(errors=(406, 500, 503)),
+    responses=documented(errors=(401, 406, 422)),
 )
 async def list_models(engine: EngineDep, state: StateDep) -> ModelList:
     """In order of name, which is also the order in which a capable one is chosen."""
@@ -41,7 +42,7 @@ async def list_models(engine: EngineDep, state: StateDep) -> ModelList:
     "/models/{name}",
     operation_id="describe_model",
     summary="Show a model's manifest and card",
-    responses=documented(errors=(404, 406, 422, 500, 503)),
+    responses=documented(errors=(401, 404, 406, 422)),
 )
 async def describe_model(engine: EngineDep, name: Annotated[str, Path(max_length=64, examples=["vae"])]) -> ModelDetail:
     """Where the weights come from, how good they are and under which protocol that was measured."""

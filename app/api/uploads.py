@@ -14,8 +14,10 @@ from app.settings import Settings
 async def read_images(
     contents: list[bytes], form: ImageForm, workers: ImageWorkers, settings: Settings, *, normalized: bool
 ) -> NDArray[np.float32]:
-    """Files to rows `(n, 1, height, width)` in [0, 1], in the order given. Raises InvalidImage."""
-    rows = [await workers.run(read_image, content, form, settings.max_image_side, normalized) for content in contents]
+    """Files to rows `(n, 1, height, width)` in [0, 1], in the order given. Raises InvalidImage and Overloaded."""
+    rows = [
+        await workers.decode(read_image, content, form, settings.max_image_side, normalized) for content in contents
+    ]
     return np.stack(rows)
 
 

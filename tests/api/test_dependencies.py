@@ -7,12 +7,13 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from app.api import generate, health, interpolate, models, reconstruct, score
+from app.api import docs, generate, health, interpolate, models, reconstruct, score
 
+MODULES = (docs, generate, health, interpolate, models, reconstruct, score)
 ROUTES = [
     route
-    for endpoint in (generate, health, interpolate, models, reconstruct, score)
-    for route in endpoint.router.routes
+    for router in (*(module.router for module in MODULES), health.probes)
+    for route in router.routes
     if isinstance(route, APIRoute)
 ]
 

@@ -7,7 +7,7 @@ import pytest
 from app import errors
 from app.inference.engine import Engine
 from tests.api.reading import problem_of
-from tests.conftest import serving
+from tests.conftest import FIXTURES, serving
 
 POSTS = ["/generate", "/reconstruct", "/interpolate", "/score"]
 
@@ -73,11 +73,19 @@ def test_a_path_that_is_no_route_is_not_found(client, path):
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("GET", "/generate", "POST"), ("DELETE", "/models/vae", "GET"), ("PUT", "/interpolate", "GET, POST")],
+    [
+        ("GET", "/generate", "POST"),
+        ("DELETE", "/models/vae", "GET, HEAD"),
+        ("PUT", "/interpolate", "GET, HEAD, POST"),
+        ("POST", "/docs", "GET, HEAD"),
+        ("HEAD", "/score", "POST"),
+    ],
 )
 def test_a_method_that_a_route_does_not_have_is_refused_naming_those_it_has(client, method, path, allowed):
     answer = client.request(method, path)
-    problem_of(answer, 405, "method_not_allowed")
+    if method != "HEAD":
+        problem_of(answer, 405, "method_not_allowed")
+    assert answer.status_code == 405
     assert answer.headers["allow"] == allowed
 
 
@@ -92,6 +100,76 @@ def test_a_form_that_no_operation_answers_in_is_refused(client, path):
 )
 def test_headers_over_the_limit_are_refused(client, headers):
     problem_of(client.get("/livez", headers=headers), 431, "headers_too_large")
+
+
+def test_another_charset_than_utf_8_is_refused(client):
+    for charset in ("utf-16", "latin-1", '"utf-32"', ""):
+        headers = {"Content-Type": f"application/json; charset={charset}"}
+        problem_of(client.post("/generate", content=b"{}", headers=headers), 415, "unsupported_media_type")
+    for charset in ("utf-8", "UTF-8", '"utf-8"', "us-ascii"):
+        headers = {"Content-Type": f"application/json; charset={charset}"}
+        assert client.post("/generate", content=b"{}", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_two_types_of_one_body_are_refused(client, path):
+    headers = [("Content-Type", "application/json"), ("Content-Type", "application/json")]
+    problem_of(client.post(path, content=b"{}", headers=headers), 415, "unsupported_media_type")
+
+
+def test_a_second_coding_of_a_body_is_refused(client):
+    headers = [("Content-Type", "application/json"), ("Content-Encoding", "identity"), ("Content-Encoding", "br")]
+    problem_of(client.post("/generate", content=b"{}", headers=headers), 415, "unsupported_media_type")
+
+
+def test_after_a_body_that_is_too_large_the_connection_is_closed(client):
+    answer = client.post("/reconstruct", content=bytes(2**20 + 1), headers={"Content-Type": "image/png"})
+    problem_of(answer, 413, "body_too_large")
+    assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("path", ["/models", "/models/vae"])
+def test_a_query_where_there_are_no_options_is_refused(client, path):
+    problem_of(client.get(path, params={"limit": 3}), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+def test_probes_and_scrapers_may_send_what_they_like(client, path):
+    assert client.get(path, params={"now": 3}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/models",
+        "/models/vae",
+        "/docs",
+        "/openapi.json",
+        "/interpolate?from_seed=1&to_seed=2",
+    ],
+)
+def test_head_is_get_without_the_content(client, path):
+    head, get = client.head(path), client.get(path)
+    assert head.status_code == get.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-type"] == get.headers["content-type"]
+    if path != "/metrics":
+        assert head.headers["content-length"] == get.headers["content-length"]
+
+
+def test_uploads_over_what_may_wait_are_refused():
+    with serving(decode_workers=1, max_waiting_uploads=1) as client, ThreadPoolExecutor(16) as callers:
+        file = (FIXTURES / "drawings" / "2-table.jpg").read_bytes()
+        headers = {"Content-Type": "image/jpeg"}
+        answers = list(callers.map(lambda _: client.post("/score", content=file, headers=headers), range(32)))
+        refused = [answer for answer in answers if answer.status_code != 200]
+        assert 0 < len(refused) < 32
+        for answer in refused:
+            problem_of(answer, 503, "overloaded")
+        assert client.post("/score", content=file, headers=headers).status_code == 200
 
 
 def test_every_answer_has_an_id_of_its_own(client):

@@ -46,6 +46,7 @@ ALLOWED = {
     "app.main": {"app"},
     "app.descriptors": set(),
     "app.heads": set(),
+    "app.logs": set(),
     "app.refusals": {"app.api.middleware", "app.errors"},
     "app.protocol": {"app.api.middleware", "app.heads", "app.refusals"},
     "app.__main__": {"app"},
