@@ -8,8 +8,8 @@ from pathlib import Path
 from time import monotonic
 
 from app.checkpoints.store import Model, load_models
-from app.inference.latents import normal_rows
-from app.inference.runtime import Network, Rows, Runtime
+from app.inference.latents import normal_rows, uniform_labels
+from app.inference.runtime import Inputs, Labelled, Network, Runtime
 from app.settings import Settings
 
 BATCH_ROWS = (4, 8, 16, 32, 64, 128)
@@ -49,7 +49,10 @@ def measure(settings: Settings, seconds: float = 1.0) -> Iterator[Measurement]:
 def throughput(model: Model, workers: int, batch_rows: int, seconds: float) -> float:
     """Rows a second of `generate` over `seconds`, on so many threads at the same time."""
     network = model.networks["generate"]
-    rows = normal_rows(0, 0, batch_rows, model.manifest.latent_dim)
+    latents = normal_rows(0, 0, batch_rows, model.manifest.latent_dim)
+    rows: Inputs = latents
+    if model.manifest.takes_labels("generate"):
+        rows = Labelled(latents, uniform_labels(0, 0, batch_rows, len(model.manifest.classes)))
     passes_until(network, rows, monotonic())  # this size's first pass may choose kernels
     started = monotonic()
     with ThreadPoolExecutor(workers, initializer=Runtime.prepare_thread) as threads:
@@ -57,7 +60,7 @@ def throughput(model: Model, workers: int, batch_rows: int, seconds: float) -> f
     return done * batch_rows / (monotonic() - started)
 
 
-def passes_until(network: Network, rows: Rows, end: float) -> int:
+def passes_until(network: Network, rows: Inputs, end: float) -> int:
     """Forward passes of `rows`, at least one, until the clock shows `end`; how many."""
     passes = 0
     while passes == 0 or monotonic() < end:

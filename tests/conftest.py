@@ -16,6 +16,7 @@ from app.main import create_app
 from app.protocol import Limits, within
 from app.readiness import Readiness
 from app.settings import Settings
+from tests.labelled import write_checkpoints
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -83,3 +84,13 @@ def client() -> Iterator[httpx.Client]:
 def digit() -> bytes:
     """A real MNIST test image, a seven, as PNG."""
     return (FIXTURES / "mnist" / "7.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """The service with models that take labels beside the shipped GAN, which takes none."""
+    models = tmp_path_factory.mktemp("labelled")
+    write_checkpoints(models)
+    (models / "gan").symlink_to(ROOT / "models" / "gan")
+    with serving(models_dir=models) as client:
+        yield client

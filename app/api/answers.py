@@ -1,7 +1,7 @@
 """Images and provenance to responses, and how responses are documented. Knows no operation."""
 
 from binascii import b2a_base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from json import JSONEncoder
 from typing import Any, TypeVar
 
@@ -55,11 +55,17 @@ def json_answer(provenance: Provenance, fields: dict[str, Any], images: bytes | 
     return head if images is None else b"".join((head[:-1], b',"images":', images, b"}"))
 
 
-async def images_json(images: Pixels, first: int, scale: int, workers: ImageWorkers) -> bytes:
-    """Images `(n, height, width)` as a JSON array of numbered PNGs."""
+async def images_json(
+    images: Pixels, labels: Sequence[str | None] | None, first: int, scale: int, workers: ImageWorkers
+) -> bytes:
+    """Images `(n, height, width)`, the classes of which are `labels`, as a JSON array of numbered PNGs."""
 
     def encode_all() -> bytes:
-        items = [b'{"index":%d,"png":"%b"}' % (first + i, base64_png(image, scale)) for i, image in enumerate(images)]
+        named = [b"null"] * len(images) if labels is None else [to_json(label).encode() for label in labels]
+        items = [
+            b'{"index":%d,"label":%b,"png":"%b"}' % (first + i, name, base64_png(image, scale))
+            for i, (name, image) in enumerate(zip(named, images, strict=True))
+        ]
         return b"[%b]" % b",".join(items)
 
     return await off_loop(encode_all, encoding_ns(images, scale), workers)

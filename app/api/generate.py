@@ -15,7 +15,8 @@ from app.api.requests import GenerateRequest
 from app.api.schemas import GenerateAnswer
 from app.images import encode
 from app.inference.engine import latent_rows
-from app.inference.latents import draw_seed, normal_rows
+from app.inference.latents import draw_seed
+from app.inference.sampling import class_names, draw, given_labels
 
 router = APIRouter(tags=["images"])
 
@@ -31,30 +32,38 @@ router = APIRouter(tags=["images"])
 async def generate(call: Annotated[Call, Depends(call_for(JSON, PNG, NPZ))]) -> Response:
     """Image i of a seed is the same bytes whatever `n` is; `first` starts at another index.
 
-    JSON holds one PNG an image. `image/png` is one grid, row by row, ceil(sqrt n) columns.
-    `application/x-npz` holds `images` (uint8), `latents` (float32) and `index`.
+    JSON holds one PNG an image, with its label. `image/png` is one grid, row by row, ceil(sqrt n) columns, and holds
+    no labels. `application/x-npz` holds `images` (uint8), `latents` (float32), `index` and, where the model has labels,
+    `labels` (int64): label k is class k of those the model lists.
     """
     require_media_type(call.request, JSON_BODY)
     refuse_query(call.request)
     asked = await read_json(call.request, GenerateRequest)
-    model = call.engine.select(asked.model, "generate")
+    choices = asked.choices
+    by_label = asked.label is not None or None
+    model = call.engine.select(asked.model, "generate", labelled=by_label, classes=choices.classes)
     check_count(asked.count, asked.scale, model.manifest.image.pixels, call.settings)
     if asked.latents is None:
         seed = draw_seed() if asked.seed is None else asked.seed
-        latents = normal_rows(seed, asked.first, asked.count, model.manifest.latent_dim)
+        drawn = draw(model.manifest, choices, seed, asked.first, asked.count)
+        prior, work = drawn.prior, call.engine.draw(model, drawn)
     else:
-        seed, latents = None, latent_rows(model, asked.latents)
-    made = await while_connected(call.request, call.engine.generate(model, latents))
+        latents = latent_rows(model, asked.latents)
+        labels = given_labels(model.manifest, asked.label, asked.count)
+        seed, prior, work = None, None, call.engine.generate(model, latents, labels)
+    made = await while_connected(call.request, work)
     call.metrics.images.labels(model.name, "generate").inc(asked.count)
     images = encode.to_uint8(made.images)
     if call.form == JSON:
-        encoded = await images_json(images, asked.first, asked.scale, call.workers)
-        content = json_answer(made.provenance, {"seed": seed}, encoded)
+        names = None if made.labels is None else class_names(model.manifest, made.labels)
+        encoded = await images_json(images, names, asked.first, asked.scale, call.workers)
+        content = json_answer(made.provenance, {"seed": seed, "prior": prior}, encoded)
     elif call.form == PNG:
         content = await picture(images, PNG, asked.scale, call.workers)
     else:
         index = np.arange(asked.first, asked.first + asked.count, dtype=np.int64)
+        labelled = {} if made.labels is None else {"labels": made.labels}
         content = await off_loop(
-            lambda: encode.npz(images=images, latents=made.latents, index=index), images.size, call.workers
+            lambda: encode.npz(images=images, latents=made.latents, index=index, **labelled), images.size, call.workers
         )
     return respond(content, call.form, made.provenance, seed)

@@ -1,11 +1,9 @@
 """`GET /interpolate` and `POST /interpolate`."""
 
 import hashlib
-import re
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
@@ -32,30 +30,21 @@ from app.api.bodies import (
 )
 from app.api.dependencies import Call, call_for, while_connected
 from app.api.negotiation import APNG, JSON, NPZ, PNG
-from app.api.requests import InterpolateQuery, InterpolateRequest, InterpolateUploadQuery, PathName
+from app.api.requests import NUMBER, InterpolateQuery, InterpolateRequest, InterpolateUploadQuery
 from app.api.schemas import InterpolateAnswer
 from app.api.uploads import read_images
 from app.checkpoints.store import Model
 from app.errors import InvalidRequest
 from app.images import encode
-from app.inference.engine import Provenance, latent_rows
-from app.inference.latents import draw_seed, interpolate, normal_rows
-from app.inference.runtime import Rows
+from app.inference.engine import Images, Provenance, latent_rows
+from app.inference.latents import Path, draw_seed, interpolate
+from app.inference.sampling import Choices, given_labels
+from app.inference.walks import Asked, Ends, ends_of, label_row
 
 router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
 
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 FORMS = (JSON, PNG, APNG, NPZ)
 CallDep = Annotated[Call, Depends(call_for(*FORMS))]
-
-
-@dataclass(frozen=True)
-class End:
-    """One end of a path: a latent `(latent,)`, and the seed it is image 0 of, if it is one."""
-
-    latent: Rows
-    seed: int | None
-    drawn: bool = False  # by the server: asked again, the answer is another one
 
 
 @router.get(
@@ -67,20 +56,17 @@ class End:
     | {304: {"description": "the caller's copy is current"}},
 )
 async def interpolate_query(call: CallDep, asked: Annotated[InterpolateQuery, Query()]) -> Response:
-    """The ends are image 0 of `/generate` with their seeds. `image/png` is a strip, `image/apng` an animation.
+    """The ends are image 0 of `/generate` with their seeds, labels and controls.
 
-    With both ends given, the answer carries a strong ETag and `If-None-Match` is honoured.
+    `image/png` is a strip, `image/apng` an animation. With both ends given, the answer carries a strong ETag and
+    `If-None-Match` is honoured.
     """
-    model = call.engine.select(asked.model, "generate")
-    check_count(asked.steps, asked.scale, model.manifest.image.pixels, call.settings)
-    start = end_of(model, asked.from_seed, numbers(asked.from_latent), "from")
-    end = end_of(model, asked.to_seed, numbers(asked.to_latent), "to")
+    walk = walk_of(call, asked, numbers(asked.from_latent), numbers(asked.to_latent))
     headers = {}
-    if not (start.drawn or end.drawn):
-        headers["ETag"] = etag = entity_tag(call.engine.provenance(model), call.form, asked, start, end)
+    if not (walk.ends.start.asked.drawn or walk.ends.end.asked.drawn):
+        headers["ETag"] = etag = entity_tag(call.engine.provenance(walk.model), call.form, walk)
         if matches(",".join(call.request.headers.getlist("if-none-match")), etag):
             return Response(status_code=304, headers={"ETag": etag, "Vary": "Accept"})
-    walk = Walk(model, start, end, asked.steps, asked.path, asked.scale)
     return await walked(call, walk, headers)
 
 
@@ -98,26 +84,12 @@ async def interpolate_body(call: CallDep, options: Annotated[InterpolateUploadQu
     As multipart, between two files in the field `files`, from and to, for a model that encodes; their
     options are query parameters.
     """
-    request, engine, settings = call.request, call.engine, call.settings
+    request = call.request
     if require_media_type(request, JSON_BODY, MULTIPART) == MULTIPART:
-        model = engine.select(options.model, "encode", "generate")
-        check_count(options.steps, options.scale, model.manifest.image.pixels, settings)
-        files = await read_files(request, "files", 2)
-        if len(files) != 2:
-            raise InvalidRequest("two files are needed in the field 'files': from and to")
-        form = model.manifest.image
-        images = await read_images(files, form, call.workers, settings, normalized=options.normalize)
-        means = await while_connected(request, engine.encode(model, images))
-        walk = Walk(model, End(means[0], None), End(means[1], None), options.steps, options.path, options.scale)
-    else:
-        refuse_query(request)
-        asked = await read_json(request, InterpolateRequest)
-        model = engine.select(asked.model, "generate")
-        check_count(asked.steps, asked.scale, model.manifest.image.pixels, settings)
-        start = end_of(model, asked.from_seed, asked.from_latent, "from")
-        end = end_of(model, asked.to_seed, asked.to_latent, "to")
-        walk = Walk(model, start, end, asked.steps, asked.path, asked.scale)
-    return await walked(call, walk)
+        return await walked(call, await walk_between_uploads(call, options))
+    refuse_query(request)
+    asked = await read_json(request, InterpolateRequest)
+    return await walked(call, walk_of(call, asked, asked.from_latent, asked.to_latent))
 
 
 @dataclass(frozen=True)
@@ -125,42 +97,90 @@ class Walk:
     """What is asked, whichever way it was asked."""
 
     model: Model
-    start: End
-    end: End
+    ends: Ends
     steps: int
-    path: PathName
+    path: Path
     scale: int
+
+    @property
+    def labels(self) -> list[int | None]:
+        """The label of each image."""
+        return self.ends.labels(self.model.manifest.conditional, self.steps)
+
+
+def walk_of(
+    call: Call,
+    asked: InterpolateQuery | InterpolateRequest,
+    from_latent: list[float] | None,
+    to_latent: list[float] | None,
+) -> Walk:
+    """The walk between two seeds or latents. Raises InvalidRequest, ModelNotFound, CapabilityMissing."""
+    model = call.engine.select(asked.model, "generate", labelled=bool(asked.classes) or None, classes=asked.classes)
+    check_count(asked.steps, asked.scale, model.manifest.image.pixels, call.settings)
+    start = asked_end(model, asked.from_seed, from_latent, asked.from_label, "from")
+    end = asked_end(model, asked.to_seed, to_latent, asked.to_label, "to")
+    choices = Choices(asked.label, asked.prior, asked.temperature, asked.truncation)
+    ends = ends_of(model.manifest, start, end, choices)
+    return Walk(model, ends, asked.steps, asked.path or ends.path, asked.scale)
+
+
+async def walk_between_uploads(call: Call, asked: InterpolateUploadQuery) -> Walk:
+    """The walk between the posterior means of two files. Raises InvalidRequest and InvalidImage, too."""
+    request, settings = call.request, call.settings
+    classes = () if asked.label is None else (asked.label,)
+    model = call.engine.select(asked.model, "encode", "generate", labelled=bool(classes), classes=classes)
+    check_count(asked.steps, asked.scale, model.manifest.image.pixels, settings)
+    labels = given_labels(model.manifest, asked.label, 2)
+    files = await read_files(request, "files", 2)
+    if len(files) != 2:
+        raise InvalidRequest("two files are needed in the field 'files': from and to")
+    images = await read_images(files, model.manifest.image, call.workers, settings, normalized=asked.normalize)
+    means = await while_connected(request, call.engine.encode(model, images, labels))
+    ends = ends_of(model.manifest, Asked(latent=means[0]), Asked(latent=means[1]), Choices(asked.label))
+    return Walk(model, ends, asked.steps, asked.path or ends.path, asked.scale)
 
 
 async def walked(call: Call, walk: Walk, headers: dict[str, str] | None = None) -> Response:
     """Compute the walk and answer in the form asked for."""
-    form, workers = call.form, call.workers
-    latents = interpolate(walk.start.latent, walk.end.latent, walk.steps, walk.path)
-    made = await while_connected(call.request, call.engine.generate(walk.model, latents))
+    form, workers, seeds = call.form, call.workers, walk.ends.seeds
+    made = await while_connected(call.request, images_along(call, walk))
     call.metrics.images.labels(walk.model.name, "interpolate").inc(walk.steps)
-    images = encode.to_uint8(made.images)
+    images, labels = encode.to_uint8(made.images), walk.labels
     if form == JSON:
-        seeds = {"seed": walk.start.seed, "from_seed": walk.start.seed, "to_seed": walk.end.seed}
-        encoded = await images_json(images, 0, walk.scale, workers)
-        content = json_answer(made.provenance, seeds | {"path": walk.path}, encoded)
+        fields = {"seed": seeds[0], "from_seed": seeds[0], "to_seed": seeds[1]}
+        classes = walk.model.manifest.classes
+        names = [None if label is None else classes[label] for label in labels]
+        encoded = await images_json(images, names, 0, walk.scale, workers)
+        content = json_answer(made.provenance, fields | {"prior": walk.ends.prior, "path": walk.path}, encoded)
     elif form == NPZ:
-        content = await off_loop(lambda: encode.npz(images=images, latents=made.latents), images.size, workers)
+        rows = label_row(labels)
+        labelled = {} if rows is None else {"labels": rows}
+        content = await off_loop(
+            lambda: encode.npz(images=images, latents=made.latents, **labelled), images.size, workers
+        )
     else:
         content = await picture(images, form, walk.scale, workers, columns=walk.steps)
-    ends = {"X-From-Seed": walk.start.seed, "X-To-Seed": walk.end.seed}
-    named = {name: str(seed) for name, seed in ends.items() if seed is not None}
-    return respond(content, form, made.provenance, walk.start.seed, named | (headers or {}))
+    named = {
+        name: str(seed) for name, seed in zip(("X-From-Seed", "X-To-Seed"), seeds, strict=True) if seed is not None
+    }
+    return respond(content, form, made.provenance, seeds[0], named | (headers or {}))
 
 
-def end_of(model: Model, seed: int | None, latent: list[float] | None, side: str) -> End:
-    """An end from what the caller gave, a drawn seed where it gave neither. Raises InvalidRequest for both."""
+async def images_along(call: Call, walk: Walk) -> Images:
+    """The images of a walk: its ends' latents, the latents between them, and what the model makes of them."""
+    start, end = [await call.engine.latents(walk.model, end.drawn) for end in (walk.ends.start, walk.ends.end)]
+    latents = interpolate(start[0], end[0], walk.steps, walk.path)
+    labels = label_row(walk.labels) if walk.model.manifest.conditional else None
+    return await call.engine.generate(walk.model, latents, labels)
+
+
+def asked_end(model: Model, seed: int | None, latent: list[float] | None, label: str | None, side: str) -> Asked:
+    """An end as the caller gave it, with a drawn seed where there is none. Raises InvalidRequest for two sources."""
     if seed is not None and latent is not None:
         raise InvalidRequest(f"give {side}_seed or {side}_latent, not both")
     if latent is not None:
-        return End(latent_rows(model, [latent])[0], None)
-    drawn = seed is None
-    used = draw_seed() if seed is None else seed
-    return End(normal_rows(used, 0, 1, model.manifest.latent_dim)[0], used, drawn)
+        return Asked(latent=latent_rows(model, [latent])[0], label=label)
+    return Asked(seed=draw_seed() if seed is None else seed, label=label, drawn=seed is None)
 
 
 def numbers(text: str | None) -> list[float] | None:
@@ -173,11 +193,12 @@ def numbers(text: str | None) -> list[float] | None:
     return [float(part) for part in parts]
 
 
-def entity_tag(provenance: Provenance, form: str, asked: InterpolateQuery, start: End, end: End) -> str:
-    """A strong ETag: a hash of everything the bytes of the answer depend on."""
-    facts = (provenance, form, start.seed, end.seed, asked.steps, asked.path, asked.scale)
+def entity_tag(provenance: Provenance, form: str, walk: Walk) -> str:
+    """A strong ETag: a hash of everything the bytes of the answer depend on, known before any of it is computed."""
+    facts = (provenance, form, walk.ends.seeds, walk.labels, walk.ends.prior, walk.steps, walk.path, walk.scale)
     digest = hashlib.sha256(repr(facts).encode())
-    digest.update(np.stack([start.latent, end.latent]).tobytes())
+    for end in (walk.ends.start, walk.ends.end):
+        digest.update(end.drawn.noise.tobytes())
     return f'"{digest.hexdigest()[:32]}"'
 
 

@@ -30,6 +30,9 @@ async def list_models(engine: EngineDep, state: StateDep) -> ModelList:
             digest=model.digest,
             precision=model.precision,
             latent_dim=model.manifest.latent_dim,
+            conditional=model.manifest.conditional,
+            priors=list(model.manifest.priors),
+            sampling=list(model.manifest.sampling),
             image=model.manifest.image,
             classes=list(model.manifest.classes),
         )

@@ -25,6 +25,7 @@ from app.api.schemas import ReconstructAnswer
 from app.api.uploads import read_images
 from app.images import encode
 from app.inference.engine import Reconstruction
+from app.inference.sampling import given_labels
 
 router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
 
@@ -45,22 +46,25 @@ async def reconstruct(
 
     The file is the body itself, or the field `file` of a multipart form. `input` is the image as the model saw
     it. `image/png` is input and reconstruction side by side; `application/x-npz` holds both (uint8) with `mean`
-    and `log_variance` (float32).
+    and `log_variance` (float32). A conditional model needs the `label` of the image.
     """
     request, settings = call.request, call.settings
     given = require_media_type(request, MULTIPART, *IMAGE_TYPES)
-    model = call.engine.select(asked.model, "encode", "decode")
+    classes = () if asked.label is None else (asked.label,)
+    model = call.engine.select(asked.model, "encode", "decode", labelled=bool(classes), classes=classes)
+    labels = given_labels(model.manifest, asked.label, 1)
     check_count(2, asked.scale, model.manifest.image.pixels, settings)
     files = await read_upload(request, given, "file", 1)
     rows = await read_images(files, model.manifest.image, call.workers, settings, normalized=asked.normalize)
-    result = await while_connected(request, call.engine.reconstruct(model, rows[0], asked.seed))
+    result = await while_connected(request, call.engine.reconstruct(model, rows[0], asked.seed, labels))
     call.metrics.images.labels(model.name, "reconstruct").inc()
-    content = await written(result, call, asked.seed, asked.scale)
+    content = await written(result, call, asked)
     return respond(content, call.form, result.provenance, asked.seed)
 
 
-async def written(result: Reconstruction, call: Call, seed: int | None, scale: int) -> bytes:
+async def written(result: Reconstruction, call: Call, asked: ReconstructQuery) -> bytes:
     """A reconstruction in the form that the caller wants."""
+    scale = asked.scale
     pair = encode.to_uint8(np.stack([result.image, result.reconstruction]))
     if call.form == PNG:
         return await picture(pair, PNG, scale, call.workers, columns=2)
@@ -73,7 +77,8 @@ async def written(result: Reconstruction, call: Call, seed: int | None, scale: i
         lambda: [base64_png(image, scale).decode() for image in pair], encoding_ns(pair, scale), call.workers
     )
     fields = {
-        "seed": seed,
+        "seed": asked.seed,
+        "label": asked.label,
         "input": {"png": first},
         "reconstruction": {"png": second},
         "latent": {"mean": result.mean.tolist(), "log_variance": result.log_variance.tolist()},

@@ -3,9 +3,13 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from app.checkpoints.manifest import EVERY_CLASS, Prior
 from app.inference.latents import MAX_SEED
+from app.inference.sampling import Choices
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 ModelName = Annotated[str, Field(min_length=1, max_length=64, examples=["vae"])]
@@ -14,7 +18,38 @@ Scale = Annotated[int, Field(ge=1, le=16, description="enlarges PNGs by whole pi
 Steps = Annotated[int, Field(ge=2, description="images from end to end, both ends counted")]
 PathName = Annotated[
     Literal["lerp", "slerp"],
-    Field(description="the straight line, or the arc on the sphere where normal latents lie"),
+    Field(
+        description="the straight line, or the arc on the sphere where normal latents lie; unset, slerp, and lerp "
+        "where the ends are of a fitted prior"
+    ),
+]
+
+
+def _class_name(value: object) -> object:
+    """An integer of JSON as the name that is written so."""
+    return str(value) if type(value) is int and 0 <= value <= MAX_SEED else value
+
+
+def _one_class(name: str) -> str:
+    if name == EVERY_CLASS:
+        raise ValueError("one class is asked for here")
+    return name
+
+
+# A class is asked for as the manifest names it. 3 in JSON stands for "3": a name, never the number of a class.
+ClassText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_one_class)]
+ClassName = Annotated[ClassText, BeforeValidator(_class_name, json_schema_input_type=str | int)]
+ClassNames = Annotated[list[ClassName], Field(min_length=1, max_length=4096)]
+ClassList = Annotated[str, Field(min_length=1, max_length=4096)]
+PriorName = Annotated[
+    Prior, Field(description="what latents are drawn from; unset, the model's default, the first it lists")
+]
+Temperature = Annotated[
+    float, Field(gt=0, le=2, description="of a VAE: multiplies the noise; below 1 images are likelier and less varied")
+]
+Truncation = Annotated[
+    float,
+    Field(gt=0, le=10, description="of a GAN: keeps noise within so many standard deviations; 2 cuts off 5 %"),
 ]
 Normalize = Annotated[
     bool,
@@ -37,6 +72,14 @@ def _plain_integer(value: object) -> object:
     return value
 
 
+def _plain_number(value: object) -> object:
+    if isinstance(value, str):
+        if len(value) > 32 or not NUMBER.fullmatch(value):
+            raise ValueError("a number is written in digits, with a point and an exponent where it has them")
+        return float(value)
+    return value
+
+
 def _plain_boolean(value: object) -> object:
     if isinstance(value, str):
         if value not in {"true", "false"}:
@@ -47,6 +90,7 @@ def _plain_boolean(value: object) -> object:
 
 PlainInteger = BeforeValidator(_plain_integer, json_schema_input_type=int)
 PlainBoolean = BeforeValidator(_plain_boolean, json_schema_input_type=bool)
+PlainNumber = BeforeValidator(_plain_number, json_schema_input_type=float)
 
 
 QuerySeed = Annotated[Seed, PlainInteger]
@@ -63,7 +107,26 @@ def _check_last(first: int, count: int) -> None:
         raise ValueError("first + n - 1 is over 2^53 - 1")
 
 
-class GenerateRequest(_Strict):
+class _Sampled(_Strict):
+    """How images are drawn."""
+
+    label: Literal["balanced"] | ClassName | ClassNames | None = Field(
+        None,
+        description="a class by its name; several, of which image i has item i modulo their number; or `balanced`, all "
+        "classes in turn. Unset, each image's class is drawn from seed and index",
+        examples=["balanced", "3", ["3", "8"]],
+    )
+    prior: PriorName | None = None
+    temperature: Temperature | None = None
+    truncation: Truncation | None = None
+
+    @property
+    def choices(self) -> Choices:
+        """What was chosen."""
+        return Choices(self.label, self.prior, self.temperature, self.truncation)
+
+
+class GenerateRequest(_Sampled):
     """Images of a seed, or of latents."""
 
     model: ModelName | None = Field(None, description="unset, the default model")
@@ -78,8 +141,9 @@ class GenerateRequest(_Strict):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if self.latents is not None:
-            if self.seed is not None or self.first != 0:
-                raise ValueError("latents stand in place of seed and first")
+            drawn = (self.seed, self.prior, self.temperature, self.truncation)
+            if any(value is not None for value in drawn) or self.first != 0:
+                raise ValueError("latents stand in place of seed, first, prior, temperature and truncation")
             if self.n is not None and self.n != len(self.latents):
                 raise ValueError("n is not the number of latents")
         _check_last(self.first, self.count)
@@ -95,12 +159,35 @@ class ReconstructQuery(_Query):
     """Options of an upload to reconstruct."""
 
     model: ModelName | None = None
+    label: ClassText | None = Field(None, description="the class of the image, which a conditional model needs")
     seed: QuerySeed | None = Field(None, description="decode a sample of the posterior instead of its mean")
     normalize: Annotated[Normalize, PlainBoolean] = True
     scale: Annotated[Scale, PlainInteger] = 1
 
 
-class InterpolateQuery(_Query):
+class _Path(BaseModel):
+    """Two ends, each a seed or a latent, and how they are drawn."""
+
+    label: ClassName | None = Field(
+        None, description="the class along the path of a conditional model, or of both ends with a fitted prior"
+    )
+    from_label: ClassName | None = Field(None, description="the class of one end, with a fitted prior")
+    to_label: ClassName | None = Field(None, description="the class of the other end, with a fitted prior")
+    prior: PriorName | None = None
+
+    @model_validator(mode="after")
+    def _one_label(self) -> Self:
+        if self.label is not None and (self.from_label, self.to_label) != (None, None):
+            raise ValueError("give label, or from_label and to_label")
+        return self
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes asked for."""
+        return [name for name in (self.label, self.from_label, self.to_label) if name is not None]
+
+
+class InterpolateQuery(_Query, _Path):
     """Two ends, each a seed or a latent."""
 
     model: ModelName | None = None
@@ -108,12 +195,14 @@ class InterpolateQuery(_Query):
     to_seed: QuerySeed | None = Field(None, description="unset, the server draws one and tells it", examples=[2])
     from_latent: str | None = Field(None, max_length=65536, description="comma-separated numbers")
     to_latent: str | None = Field(None, max_length=65536, description="comma-separated numbers")
+    temperature: Annotated[Temperature, PlainNumber] | None = None
+    truncation: Annotated[Truncation, PlainNumber] | None = None
     steps: Annotated[Steps, PlainInteger] = 10
-    path: PathName = "slerp"
+    path: PathName | None = None
     scale: Annotated[Scale, PlainInteger] = 1
 
 
-class InterpolateRequest(_Strict):
+class InterpolateRequest(_Strict, _Path):
     """Two ends, each a seed or a latent, as JSON."""
 
     model: ModelName | None = None
@@ -121,8 +210,10 @@ class InterpolateRequest(_Strict):
     to_seed: Seed | None = None
     from_latent: Latent | None = None
     to_latent: Latent | None = None
+    temperature: Temperature | None = None
+    truncation: Truncation | None = None
     steps: Steps = 10
-    path: PathName = "slerp"
+    path: PathName | None = None
     scale: Scale = 1
 
 
@@ -130,8 +221,9 @@ class InterpolateUploadQuery(_Query):
     """Options where the ends are two uploads."""
 
     model: ModelName | None = None
+    label: ClassText | None = Field(None, description="the class of both images, which a conditional model needs")
     steps: Annotated[Steps, PlainInteger] = 10
-    path: PathName = "slerp"
+    path: PathName | None = None
     scale: Annotated[Scale, PlainInteger] = 1
     normalize: Annotated[Normalize, PlainBoolean] = True
 
@@ -140,10 +232,15 @@ class ScoreUploadQuery(_Query):
     """Options of uploads to score."""
 
     model: ModelName | None = None
+    label: ClassList | None = Field(
+        None,
+        description="the class of the images, or of each of them with commas between, for a conditional model",
+        examples=["3", "3,4"],
+    )
     normalize: Annotated[Normalize, PlainBoolean] = True
 
 
-class ScoreRequest(_Strict):
+class ScoreRequest(_Sampled):
     """Generated images to score."""
 
     model: ModelName | None = Field(None, description="the one that scores")

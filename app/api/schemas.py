@@ -4,13 +4,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.checkpoints.manifest import Capability, ImageForm, Precision
+from app.checkpoints.manifest import Capability, Control, ImageForm, Precision, Prior
 
 
 class ImageItem(BaseModel):
     """One generated image."""
 
     index: int = Field(examples=[0])
+    label: str | None = Field(description="the name of its class; null where the model has no labels", examples=["3"])
     png: str = Field(description="base64")
 
 
@@ -32,9 +33,10 @@ class _Answer(BaseModel):
 
 
 class GenerateAnswer(_Answer):
-    """Images with the seed that was used, null where the caller gave latents."""
+    """Images with the seed and the prior that were used, null where the caller gave latents."""
 
     seed: int | None = Field(examples=[7])
+    prior: Prior | None = Field(examples=["normal"])
     images: list[ImageItem]
 
 
@@ -57,6 +59,7 @@ class ReconstructAnswer(_Answer):
     """An upload as the model saw it and what the model made of it."""
 
     seed: int | None
+    label: str | None = Field(description="of the upload, for a conditional model; else null")
     input: Png
     reconstruction: Png
     latent: LatentParameters
@@ -69,6 +72,7 @@ class InterpolateAnswer(_Answer):
     seed: int | None
     from_seed: int | None
     to_seed: int | None
+    prior: Prior | None = Field(description="of the ends that are seeds; null where none is", examples=["normal"])
     path: str
     images: list[ImageItem]
 
@@ -77,6 +81,7 @@ class ScoreItem(BaseModel):
     """One image's score."""
 
     index: int = Field(examples=[0])
+    label: str | None = Field(description="the class it was generated or scored as; else null", examples=["3"])
     logit: float = Field(examples=[1.54])
     probability: float = Field(description="the logit's sigmoid", examples=[0.82])
 
@@ -99,8 +104,11 @@ class ModelSummary(BaseModel):
     digest: str
     precision: Precision
     latent_dim: int
+    conditional: bool = Field(description="whether the networks take labels, those of uploads too")
+    priors: list[Prior] = Field(description="what latents can be drawn from; the first is the default")
+    sampling: list[Control] = Field(description="how drawing can be controlled")
     image: ImageForm
-    classes: list[str]
+    classes: list[str] = Field(description="names to ask for, where the model is conditional or has a fitted prior")
 
 
 class ModelList(BaseModel):

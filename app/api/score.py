@@ -1,5 +1,6 @@
 """`POST /score`."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -26,8 +27,9 @@ from app.checkpoints.store import Model
 from app.errors import InvalidRequest
 from app.images import encode
 from app.inference.engine import Engine
-from app.inference.latents import draw_seed, normal_rows
-from app.inference.runtime import Rows
+from app.inference.latents import draw_seed
+from app.inference.runtime import Labels, Rows
+from app.inference.sampling import class_names, draw, given_labels, labels_of, prior_of
 
 router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
 
@@ -56,57 +58,97 @@ async def score(
 
     As JSON: images of a seed, made by a generator.
 
-    Generated images are rounded to 8 bits first, so that they score as their PNGs do.
+    Generated images are rounded to 8 bits first, so that they score as their PNGs do. A conditional model scores an
+    image as one of its label: uploads need theirs, generated images have it, or need it where their model has none.
     """
     request, engine, settings = call.request, call.engine, call.settings
     seed, first, generator = None, 0, None
     given = require_media_type(request, JSON_BODY, MULTIPART, *IMAGE_TYPES)
     if given != JSON_BODY:
-        model = engine.select(options.model, "discriminate")
+        names = options.label.split(",") if options.label is not None else None
+        model = engine.select(options.model, "discriminate", labelled=names is not None, classes=names or ())
         files = await read_upload(request, given, "files", min(MAX_FILES, settings.max_images))
+        labels = labels_of_files(model, names, len(files))
         form = model.manifest.image
         images = await read_images(files, form, call.workers, settings, normalized=options.normalize)
     else:
         refuse_query(request)
         asked = await read_json(request, ScoreRequest)
-        model = engine.select(asked.model, "discriminate")
-        generator = generator_for(engine, model, asked.generator)
+        model = engine.select(asked.model, "discriminate", classes=asked.choices.classes)
+        generator = generator_for(engine, model, asked)
         seed, first = draw_seed() if asked.seed is None else asked.seed, asked.first
-        images = await generated_images(call, generator, asked, seed)
-    scores = await while_connected(request, engine.score(model, images))
+        images, labels = await generated_images(call, model, generator, asked, seed)
+    known = labels if model.manifest.conditional else None
+    scores = await while_connected(request, engine.score(model, images, known))
     call.metrics.images.labels(model.name, "score").inc(len(images))
     if call.form == NPZ:
-        content = encode.npz(logits=scores.logits, probabilities=scores.probabilities)
+        labelled = {} if labels is None else {"labels": labels}
+        content = encode.npz(logits=scores.logits, probabilities=scores.probabilities, **labelled)
     else:
-        pairs = zip(scores.logits.tolist(), scores.probabilities.tolist(), strict=True)
+        # Only a conditional scorer or a generator has labels; where both have, they have the same classes.
+        classes = (model if model.manifest.conditional else generator or model).manifest
+        named = [None] * len(images) if labels is None else class_names(classes, labels)
+        rows = zip(named, scores.logits.tolist(), scores.probabilities.tolist(), strict=True)
         fields = {
             "seed": seed,
             "generator": generator.name if generator else None,
             "meaning": MEANING,
             "scores": [
-                {"index": index, "logit": logit, "probability": probability}
-                for index, (logit, probability) in enumerate(pairs, start=first)
+                {"index": index, "label": name, "logit": logit, "probability": probability}
+                for index, (name, logit, probability) in enumerate(rows, start=first)
             ],
         }
         content = json_answer(scores.provenance, fields)
     return respond(content, call.form, scores.provenance, seed)
 
 
-def generator_for(engine: Engine, scorer: Model, name: str | None) -> Model:
+def labels_of_files(model: Model, names: list[str] | None, count: int) -> Labels | None:
+    """The labels of uploads, `(count,)`: one for all or one each. Raises InvalidRequest for another number."""
+    if names is not None and len(names) not in {1, count}:
+        raise InvalidRequest("label is one class for all images, or one for each with commas between")
+    return given_labels(model.manifest, names, count)
+
+
+def generator_for(engine: Engine, scorer: Model, asked: ScoreRequest) -> Model:
     """The generator asked for; unset, the scoring model if it can, else the default one.
 
     Raises ModelNotFound, CapabilityMissing, and InvalidRequest where its images have another shape.
     """
-    own = name is None and "generate" in scorer.networks
-    generator = scorer if own else engine.select(name, "generate")
+    # A conditional scorer knows what to do with a label that the generator has no use for.
+    labelled = (asked.label is not None and not scorer.manifest.conditional) or None
+    own = asked.generator is None and "generate" in scorer.networks and not labelled
+    generator = (
+        scorer
+        if own
+        else engine.select(
+            asked.generator, "generate", labelled=labelled, classes=asked.choices.classes if labelled else ()
+        )
+    )
     if generator.manifest.image.shape != scorer.manifest.image.shape:
         raise InvalidRequest(f"models {generator.name} and {scorer.name} have images of different shapes")
     return generator
 
 
-async def generated_images(call: Call, generator: Model, asked: ScoreRequest, seed: int) -> Rows:
-    """The images that `/generate` gives for the same seed, as rows `(n, 1, height, width)`."""
-    check_count(asked.n, 1, generator.manifest.image.pixels, call.settings)
-    latents = normal_rows(seed, asked.first, asked.n, generator.manifest.latent_dim)
-    made = await while_connected(call.request, call.engine.generate(generator, latents))
-    return to_unit(encode.to_uint8(made.images))[:, None]
+async def generated_images(
+    call: Call, scorer: Model, generator: Model, asked: ScoreRequest, seed: int
+) -> tuple[Rows, Labels | None]:
+    """The images that `/generate` gives for the same seed, as rows `(n, 1, height, width)`, and their labels.
+
+    Where the generator has no labels but the scorer needs some, they are what the caller says the images shall be.
+    Raises InvalidRequest where they cannot be known.
+    """
+    manifest, choices = generator.manifest, asked.choices
+    check_count(asked.n, 1, manifest.image.pixels, call.settings)
+    labels = None
+    if scorer.manifest.conditional and not manifest.gives_labels(prior_of(manifest, choices)):
+        labels = labels_of(scorer.manifest, choices.label, asked.first, asked.n)
+        if labels is None:
+            raise InvalidRequest(
+                f"model {scorer.name} needs labels and images of {generator.name} have none: give label"
+            )
+        choices = replace(choices, label=None)
+    elif scorer.manifest.conditional and manifest.classes != scorer.manifest.classes:
+        raise InvalidRequest(f"models {generator.name} and {scorer.name} have different classes")
+    drawn = draw(manifest, choices, seed, asked.first, asked.n)
+    made = await while_connected(call.request, call.engine.draw(generator, drawn))
+    return to_unit(encode.to_uint8(made.images))[:, None], drawn.labels if labels is None else labels

@@ -207,6 +207,11 @@ class Manifest(_Part):
         """Whether a capability takes the rows' labels, int64, as its second input."""
         return self.conditional or capability == "prior"
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether images can be asked for by label."""
+        return any(self.gives_labels(prior) for prior in self.priors)
+
     def gives_labels(self, prior: Prior) -> bool:
         """Whether images of latents drawn from `prior` have labels."""
         return self.conditional or prior == "fitted"

@@ -5,7 +5,7 @@ Knows capabilities, never families; knows nothing of HTTP or of image files.
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,9 @@ from app.checkpoints.store import Model
 from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound
 from app.inference import latents
 from app.inference.batching import Batcher
-from app.inference.runtime import Outputs, Rows, Runtime
+from app.inference.runtime import Inputs, Labelled, Labels, Outputs, Rows, Runtime
+from app.inference.sampling import Draw
+from app.inference.stages import Stage, stages
 from app.inference.workers import Workers
 from app.metrics import Metrics
 from app.settings import Settings
@@ -38,11 +40,12 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Images:
-    """Generated images with the latents they came from."""
+    """Generated images with the latents and the labels they came from."""
 
     provenance: Provenance
     images: Rows  # (n, height, width) in [0, 1]
     latents: Rows  # (n, latent)
+    labels: Labels | None = None  # (n,), None where the model has none
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,16 @@ class Engine:
         self._default = settings.default_model
         self._timeout_s = settings.request_timeout_s
         self._workers = Workers(settings.workers or runtime.default_workers, Runtime.prepare_thread)
-        self._batchers: dict[tuple[str, Capability], Batcher[Rows, Outputs]] = {
-            (model.name, capability): Batcher(
-                network.compute,
+        self._batchers: dict[tuple[str, Stage], Batcher[Inputs, Outputs]] = {
+            (model.name, stage): Batcher(
+                compute,
                 self._workers,
-                metrics.batch_observer(model.name, capability),
+                metrics.batch_observer(model.name, stage),
                 max_batch_rows=settings.max_batch_rows,
                 max_queued_rows=settings.max_queued_rows,
             )
             for model in models.values()
-            for capability, network in model.networks.items()
+            for stage, compute in stages(model).items()
         }
 
     async def close(self) -> None:
@@ -94,49 +97,78 @@ class Engine:
         await asyncio.gather(*(batcher.close() for batcher in self._batchers.values()))
         self._workers.close()
 
-    def select(self, name: str | None, *capabilities: Capability) -> Model:
+    def select(
+        self,
+        name: str | None,
+        *capabilities: Capability,
+        labelled: bool | None = None,
+        classes: Collection[str] = (),
+    ) -> Model:
         """The named model, else the default one if it is capable, else the first capable one by name.
 
+        labelled: whether the caller gives labels. With uploads a network either needs them or does not know
+        them; without, they are only asked for. None where it does not matter.
+        classes: names of classes asked for. Where no model is named, those that have them go before.
         Raises ModelNotFound for an unknown name, CapabilityMissing naming a model that can.
         """
-        wanted = set(capabilities)
-        capable = [model for model in self.models.values() if wanted <= set(model.networks)]
+        capable = [model for model in self.models.values() if not cannot(model, capabilities, labelled)]
         if name is not None:
             if name not in self.models:
                 raise ModelNotFound(f"no such model; there are: {', '.join(self.models)}")
             model = self.models[name]
             if model not in capable:
-                lacks = " and ".join(sorted(wanted - set(model.networks)))
-                raise CapabilityMissing(f"model {name} cannot {lacks}; {_who_can(capable)}")
+                missing = cannot(model, capabilities, labelled)
+                raise CapabilityMissing(f"model {name} cannot {missing}; {_who_can(capable)}")
             return model
         if not capable:
-            raise CapabilityMissing(f"no loaded model can {' and '.join(sorted(wanted))}")
-        return next((model for model in capable if model.name == self._default), capable[0])
+            how = {None: "", True: " by label", False: " without a label"}[labelled]
+            raise CapabilityMissing(f"no loaded model can {' and '.join(sorted(capabilities))}{how}")
+        knowing = [model for model in capable if set(classes) <= set(model.manifest.classes)] or capable
+        return next((model for model in knowing if model.name == self._default), knowing[0])
 
-    async def generate(self, model: Model, rows: Rows) -> Images:
-        """Latents `(n, latent)` to images."""
-        (images,) = await self._through(model, "generate", rows)
-        return Images(self.provenance(model), images[:, 0], rows)
+    async def draw(self, model: Model, draw: Draw) -> Images:
+        """The images of what was drawn for the model."""
+        if draw.prior == "normal":
+            return await self.generate(model, draw.noise, draw.labels)
+        images, rows = await self._through(model, "sample", draw.noise, draw.labels)
+        return Images(self.provenance(model), images[:, 0], rows, draw.labels)
 
-    async def reconstruct(self, model: Model, image: Rows, seed: int | None) -> Reconstruction:
-        """Encode an image `(1, height, width)` in [0, 1] and decode its mean, or a sample of a seed."""
-        mean, log_variance = await self._through(model, "encode", image[None])
+    async def latents(self, model: Model, draw: Draw) -> Rows:
+        """The latents of what was drawn for the model: `(n, latent)`."""
+        if draw.prior == "normal":
+            return draw.noise
+        (rows,) = await self._through(model, "prior", draw.noise, draw.labels)
+        return rows
+
+    async def generate(self, model: Model, rows: Rows, labels: Labels | None = None) -> Images:
+        """Latents `(n, latent)`, with labels `(n,)` for a conditional model, to images."""
+        (images,) = await self._through(model, "generate", rows, labels)
+        return Images(self.provenance(model), images[:, 0], rows, labels)
+
+    async def reconstruct(
+        self, model: Model, image: Rows, seed: int | None, labels: Labels | None = None
+    ) -> Reconstruction:
+        """Encode an image `(1, height, width)` in [0, 1] and decode its mean, or a sample of a seed.
+
+        labels: that of the image, `(1,)`, for a conditional model.
+        """
+        mean, log_variance = await self._through(model, "encode", image[None], labels)
         latent = mean
         if seed is not None:
             noise = latents.normal_rows(seed, 0, 1, mean.shape[1], stream=latents.POSTERIOR_STREAM)
             latent = mean + np.exp(0.5 * log_variance) * noise
-        (decoded,) = await self._through(model, "decode", latent)
+        (decoded,) = await self._through(model, "decode", latent, labels)
         bce, mse, kl = reconstruction_errors(image, decoded[0], mean[0], log_variance[0])
         return Reconstruction(self.provenance(model), image[0], decoded[0, 0], mean[0], log_variance[0], bce, mse, kl)
 
-    async def encode(self, model: Model, images: Rows) -> Rows:
+    async def encode(self, model: Model, images: Rows, labels: Labels | None = None) -> Rows:
         """The posterior means of images `(n, 1, height, width)` in [0, 1]: `(n, latent)`."""
-        mean, _ = await self._through(model, "encode", images)
+        mean, _ = await self._through(model, "encode", images, labels)
         return mean
 
-    async def score(self, model: Model, images: Rows) -> Scores:
+    async def score(self, model: Model, images: Rows, labels: Labels | None = None) -> Scores:
         """What the discriminator says of images `(n, 1, height, width)` in [0, 1]."""
-        (logits,) = await self._through(model, "discriminate", images)
+        (logits,) = await self._through(model, "discriminate", images, labels)
         # One by one: a vectorised sigmoid rounds the last lanes of an array differently.
         probabilities = np.array([sigmoid(logit) for logit in logits.tolist()], dtype=np.float32)
         return Scores(self.provenance(model), logits, probabilities)
@@ -145,13 +177,30 @@ class Engine:
         """What names the origin of an answer of this model."""
         return Provenance(model.name, model.digest, model.precision, model.runtime_id)
 
-    async def _through(self, model: Model, capability: Capability, rows: Rows) -> list[Rows]:
-        """Rows through one network: each of its outputs, whole again."""
-        batcher = self._batchers[model.name, capability]
-        chunks = await batcher.submit(np.ascontiguousarray(rows, dtype=np.float32), timeout_s=self._timeout_s)
+    async def _through(self, model: Model, stage: Stage, rows: Rows, labels: Labels | None = None) -> list[Rows]:
+        """Rows, with their labels where the stage takes them, through one stage: its outputs, whole again."""
+        batcher = self._batchers[model.name, stage]
+        rows = np.ascontiguousarray(rows, dtype=np.float32)
+        inputs = rows if labels is None else Labelled(rows, labels)
+        chunks = await batcher.submit(inputs, timeout_s=self._timeout_s)
         if len(chunks) == 1:
             return list(chunks[0])
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
+
+
+def cannot(model: Model, capabilities: Sequence[Capability], labelled: bool | None) -> str | None:
+    """What of the wanted a model cannot do, in words; None where it can do all. `labelled` as `select` has it."""
+    lacking = sorted(set(capabilities) - set(model.networks))
+    if lacking:
+        return " and ".join(lacking)
+    uploads = "encode" in capabilities or "discriminate" in capabilities
+    takes = model.manifest.conditional if uploads else model.manifest.has_labels
+    doing = " and ".join(sorted(capabilities))
+    if labelled and not takes:
+        return f"{doing} by label"
+    if labelled is False and uploads and takes:
+        return f"{doing} without a label"
+    return None
 
 
 def latent_rows(model: Model, given: Sequence[Sequence[float]]) -> Rows:

@@ -1,9 +1,10 @@
-"""Seeds to latent rows, and paths between two latents. Knows no model.
+"""Seeds to rows of noise and to labels, and paths between two latents. Knows no model.
 
-A latent is a pure function of (stream, seed, index): row i does not depend on how many rows were
+A row is a pure function of (stream, seed, index): row i does not depend on how many rows were
 asked for, nor on what was drawn before. `torch.randn` with a generator has no such property.
 """
 
+import math
 import secrets
 from typing import Literal
 
@@ -19,6 +20,8 @@ WORDS_PER_BLOCK = 4  # of Philox 4x64
 # Independent streams of one seed: the second word of the Philox key.
 LATENT_STREAM = 0
 POSTERIOR_STREAM = 1
+COMPONENT_STREAM = 2  # which component of a fitted prior
+LABEL_STREAM = 3
 
 Path = Literal["lerp", "slerp"]
 
@@ -28,8 +31,21 @@ def draw_seed() -> int:
     return secrets.randbelow(MAX_SEED + 1)
 
 
-def normal_rows(seed: int, first: int, count: int, width: int, *, stream: int = LATENT_STREAM) -> NDArray[np.float32]:
+def normal_rows(
+    seed: int,
+    first: int,
+    count: int,
+    width: int,
+    *,
+    stream: int = LATENT_STREAM,
+    temperature: float | None = None,
+    truncation: float | None = None,
+) -> NDArray[np.float32]:
     """Rows `first` to `first + count - 1` of a seed: standard normal, float32 `(count, width)`.
+
+    `truncation` keeps values within so many standard deviations: the value that was the p-quantile of the normal
+    distribution is that of the distribution cut off there. `temperature` then multiplies them. Both change a seed's
+    rows smoothly, where drawing again what lies outside would not.
 
     Philox 4x64-10 in counter mode gives 64 bits a value (J. Salmon et al., "Parallel Random Numbers: As
     Easy as 1, 2, 3", 2011; NumPy keeps its raw output stable). Row i owns the blocks that start at
@@ -37,11 +53,31 @@ def normal_rows(seed: int, first: int, count: int, width: int, *, stream: int = 
     that quantile of the normal distribution is the value. All of it happens on the CPU in float64 and is
     rounded once.
     """
+    p = open_unit_interval(raw_rows(seed, first, count, width, stream))
+    if truncation is not None:
+        below = math.erfc(truncation / math.sqrt(2)) / 2  # the share of the normal distribution that is cut off there
+        p = below + p * (1 - 2 * below)
+    values = normal_quantile(p)
+    if temperature is not None:
+        values *= temperature
+    return values.astype(np.float32)
+
+
+def uniform_labels(seed: int, first: int, count: int, classes: int) -> NDArray[np.int64]:
+    """Labels `first` to `first + count - 1` of a seed: each of 0 to `classes - 1` as likely, int64 `(count,)`.
+
+    The upper 32 bits of a word are scaled to the classes: the likeliest is more so by less than classes / 2^32.
+    """
+    words = raw_rows(seed, first, count, 1, LABEL_STREAM)[:, 0]
+    return (((words >> np.uint64(32)) * np.uint64(classes)) >> np.uint64(32)).astype(np.int64)
+
+
+def raw_rows(seed: int, first: int, count: int, width: int, stream: int) -> NDArray[np.uint64]:
+    """Rows `first` to `first + count - 1` of a stream of a seed: random bits, uint64 `(count, width)`."""
     blocks = -(-width // WORDS_PER_BLOCK)
     key = np.array([seed, stream], dtype=np.uint64)
     words = np.random.Philox(key=key, counter=first * blocks).random_raw(count * blocks * WORDS_PER_BLOCK)
-    words = words.reshape(count, blocks * WORDS_PER_BLOCK)[:, :width]
-    return normal_quantile(open_unit_interval(words)).astype(np.float32)
+    return words.reshape(count, blocks * WORDS_PER_BLOCK)[:, :width]
 
 
 def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], steps: int, path: Path) -> NDArray[np.float32]:

@@ -21,6 +21,24 @@ ALLOWED = {
     "app.inference.workers": set(),
     "app.inference.machine": {"app.images.png", "app.inference.latents"},
     "app.inference.cuda": set(),
+    "app.inference.sampling": {
+        "app.checkpoints.manifest",
+        "app.errors",
+        "app.inference.latents",
+        "app.inference.runtime",
+    },
+    "app.inference.stages": {
+        "app.checkpoints.manifest",
+        "app.checkpoints.store",
+        "app.inference.runtime",
+    },
+    "app.inference.walks": {
+        "app.checkpoints.manifest",
+        "app.errors",
+        "app.inference.latents",
+        "app.inference.runtime",
+        "app.inference.sampling",
+    },
     "app.inference.runtime": {
         "app.checkpoints.manifest",
         "app.errors",
@@ -36,6 +54,8 @@ ALLOWED = {
         "app.inference.batching",
         "app.inference.latents",
         "app.inference.runtime",
+        "app.inference.sampling",
+        "app.inference.stages",
         "app.inference.workers",
         "app.metrics",
         "app.settings",

@@ -9,10 +9,11 @@ import torch
 
 from app.checkpoints.manifest import PIXEL_BOUND
 from app.checkpoints.store import load_models
-from app.inference.latents import normal_rows
+from app.inference.latents import normal_rows, uniform_labels
 from app.inference.machine import computes_in_bfloat16
-from app.inference.runtime import Network, Rows, Runtime
+from app.inference.runtime import Inputs, Labelled, Network, Rows, Runtime
 from tests.conftest import ROOT, serving
+from tests.labelled import write_checkpoints
 
 SIZES = [*range(1, 34), 64]
 IMAGES = 8192
@@ -60,6 +61,68 @@ def test_200_images_under_load_are_those_asked_alone(model, workers):
 
         alone = [ask(index, 1)[0] for index in range(200)]
         spans = [(first, n) for n in (1, 3, 8, 33) for first in range(0, 200 - n, 2 * n)]
+        with ThreadPoolExecutor(16) as callers:
+            under_load = list(callers.map(lambda span: ask(*span), spans))
+    for (first, n), images in zip(spans, under_load, strict=True):
+        assert images == alone[first : first + n]
+
+
+@pytest.fixture(scope="module")
+def labelled_models(tmp_path_factory):
+    """A directory of checkpoints that take labels."""
+    directory = tmp_path_factory.mktemp("labelled")
+    write_checkpoints(directory)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [
+        ("cgan", "generate"),
+        ("cgan", "discriminate"),
+        ("cvae", "encode"),
+        ("cvae", "decode"),
+        ("fitted", "prior"),
+        ("fitted", "generate"),
+    ],
+)
+def test_a_labelled_row_is_the_same_bits_in_a_batch_of_any_size_at_any_place(labelled_models, name, capability):
+    model = load_models(labelled_models, Runtime("cpu"), 8)[name]
+    shape = model.manifest.shapes(capability)[0][0]
+    rows = normal_rows(11, 0, 64, int(np.prod(shape))).reshape(64, *shape)
+    source: Inputs = rows
+    if model.manifest.takes_labels(capability):
+        source = Labelled(rows, uniform_labels(11, 0, 64, 10))
+    network = model.networks[capability]
+    alone = [network.compute([source[row : row + 1]])[0] for row in range(64)]
+    for size in SIZES:
+        for first in {0, (64 - size) // 2, 64 - size}:
+            together = network.compute([source[first : first + size]])[0]
+            for output, parts in zip(together, zip(*alone, strict=True), strict=True):
+                assert np.array_equal(output, np.concatenate(parts[first : first + size])), f"{size} rows from {first}"
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("cgan", {}),
+        ("cgan", {"label": "balanced", "truncation": 1.5}),
+        ("cvae", {"label": ["3", "8", "1"], "temperature": 0.7}),
+        ("fitted", {}),
+        ("fitted", {"label": "balanced", "temperature": 0.7}),
+        ("fitted", {"prior": "normal"}),
+    ],
+)
+def test_labelled_images_under_load_are_those_asked_alone(labelled_models, model, options):
+    with serving(models_dir=labelled_models, workers=3) as client:
+
+        def ask(first: int, n: int) -> list[dict[str, object]]:
+            body = {"model": model, "n": n, "seed": 7, "first": first, **options}
+            images: list[dict[str, object]] = client.post("/generate", json=body).json()["images"]
+            return images
+
+        alone = [ask(index, 1)[0] for index in range(100)]
+        spans = [(first, n) for n in (1, 3, 8, 33) for first in range(0, 100 - n, 2 * n)]
         with ThreadPoolExecutor(16) as callers:
             under_load = list(callers.map(lambda span: ask(*span), spans))
     for (first, n), images in zip(spans, under_load, strict=True):

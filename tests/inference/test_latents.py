@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from app.inference.latents import (
+    COMPONENT_STREAM,
+    LABEL_STREAM,
     LATENT_STREAM,
     MAX_SEED,
     POSTERIOR_STREAM,
@@ -16,6 +18,7 @@ from app.inference.latents import (
     normal_quantile,
     normal_rows,
     open_unit_interval,
+    uniform_labels,
 )
 
 # (seed, index, width, stream) to the first values of the row, exactly. A failure here means that seeds
@@ -31,6 +34,9 @@ DIGESTS = {
     100: "526d40ed1493c3739c5d7be0178cfedba8b839f822e41b6000384f8f47818c66",
     16: "31cec87bca80b0e7609e98e22a2848c0ffb5ca2c2a17cef148af7b10eaa66434",
 }
+LABELS_OF_SEED_0 = [4, 0, 6, 4, 0, 5, 4, 7, 8, 1, 1, 2, 8, 7, 5, 7, 6, 5, 2, 3]
+# (seed, index) to the number that picks the component of a fitted prior.
+COMPONENTS = {(0, 0): "0x1.c9e8b0p-1", (7, 37): "-0x1.0b6cdcp+0", (MAX_SEED, MAX_SEED): "-0x1.9914d8p-3"}
 
 
 def test_the_scheme_is_the_one_the_vectors_belong_to():
@@ -67,7 +73,7 @@ def test_seeds_indices_and_streams_have_different_rows():
         normal_rows(seed, index, 1, 8, stream=stream)[0]
         for seed in (0, 1, 2, MAX_SEED)
         for index in (0, 1, 2, MAX_SEED)
-        for stream in (LATENT_STREAM, POSTERIOR_STREAM)
+        for stream in (LATENT_STREAM, POSTERIOR_STREAM, COMPONENT_STREAM, LABEL_STREAM)
     ]
     assert len({row.tobytes() for row in rows}) == len(rows)
 
@@ -100,6 +106,68 @@ def test_the_smallest_and_the_largest_word_give_finite_values():
     extremes = normal_quantile(numbers)
     assert np.isfinite(extremes).all()
     assert extremes[0] == pytest.approx(-extremes[1], rel=1e-3)
+
+
+def test_labels_and_components_are_the_committed_ones():
+    assert uniform_labels(0, 0, 20, 10).tolist() == LABELS_OF_SEED_0
+    for (seed, index), expected in COMPONENTS.items():
+        assert normal_rows(seed, index, 1, 1, stream=COMPONENT_STREAM).item() == float.fromhex(expected)
+
+
+def test_a_label_does_not_depend_on_how_many_are_asked_or_where_the_asking_starts():
+    whole = uniform_labels(7, 0, 100, 10)
+    assert whole.dtype == np.int64
+    for first, count in ((0, 1), (37, 3), (99, 1)):
+        assert np.array_equal(uniform_labels(7, first, count, 10), whole[first : first + count])
+    assert uniform_labels(MAX_SEED, MAX_SEED, 1, 300).shape == (1,)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 47, 300])
+def test_every_label_is_as_likely(classes):
+    labels = uniform_labels(3, 0, 60_000, classes)
+    expected = 60_000 / classes
+    chi_squared = ((np.bincount(labels, minlength=classes) - expected) ** 2 / expected).sum()
+    assert labels.min() == 0
+    assert labels.max() == classes - 1
+    assert chi_squared <= (classes - 1) + 5 * np.sqrt(2 * (classes - 1)) + 5
+
+
+def test_labels_and_noise_of_a_seed_know_nothing_of_each_other():
+    labels = uniform_labels(3, 0, 20_000, 10).astype(np.float64)
+    for stream in (LATENT_STREAM, COMPONENT_STREAM):
+        values = normal_rows(3, 0, 20_000, 1, stream=stream)[:, 0].astype(np.float64)
+        assert abs(np.corrcoef(labels, values)[0, 1]) < 5 / np.sqrt(20_000)
+
+
+@pytest.mark.parametrize("truncation", [0.01, 0.5, 1.0, 2.0, 5.0])
+def test_truncation_maps_each_value_to_the_quantile_of_the_cut_off_normal(truncation):
+    normal = NormalDist()
+    plain, cut = (normal_rows(3, 0, 50, 10, truncation=t).ravel().tolist() for t in (None, truncation))
+    below, above = normal.cdf(-truncation), normal.cdf(truncation)
+    expected = [normal.inv_cdf(below + normal.cdf(value) * (above - below)) for value in plain]
+    np.testing.assert_allclose(cut, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(cut).max() <= np.float32(truncation)
+
+
+def test_truncation_far_out_changes_nothing_and_close_in_everything_to_near_zero():
+    plain = normal_rows(3, 0, 200, 10)
+    np.testing.assert_allclose(normal_rows(3, 0, 200, 10, truncation=10.0), plain, rtol=1e-6)
+    assert np.abs(normal_rows(3, 0, 200, 10, truncation=1e-12)).max() <= 1e-12
+
+
+def test_temperature_multiplies_after_truncation():
+    plain = normal_rows(3, 0, 20, 10)
+    assert np.array_equal(normal_rows(3, 0, 20, 10, temperature=0.5), plain * np.float32(0.5))
+    assert np.array_equal(normal_rows(3, 0, 20, 10, temperature=1.0), plain)
+    both = normal_rows(3, 0, 20, 10, temperature=2.0, truncation=1.0)
+    assert np.array_equal(both, 2 * normal_rows(3, 0, 20, 10, truncation=1.0))
+
+
+@pytest.mark.parametrize("controls", [{"truncation": 0.7}, {"temperature": 0.7}])
+def test_a_controlled_row_does_not_depend_on_how_many_are_asked(controls):
+    whole = normal_rows(7, 0, 100, 100, **controls)
+    for first, count in ((0, 1), (37, 2), (5, 95)):
+        assert np.array_equal(normal_rows(7, first, count, 100, **controls), whole[first : first + count])
 
 
 @pytest.mark.parametrize("path", ["lerp", "slerp"])
