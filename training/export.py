@@ -37,6 +37,7 @@ from training.data import Dataset, to_unit_range
 from training.evaluation.held_out import evaluate
 from training.families.family import Learner
 from training.files import write_atomically
+from training.sampling import balanced, draw_latents
 
 log = logging.getLogger(__name__)
 
@@ -124,15 +125,11 @@ def deviation(reference: Any, lower: Any, learner: Learner, classes: int, seed: 
 
     Of latents of the default prior, all classes in turn. Both are NaN when a pixel is.
     """
-    source = torch.Generator().manual_seed(seed)
-    fitted = learner.priors[0] == "fitted"
-    width = learner.noise_dim if fitted else learner.latent_dim
-    noise = torch.randn(DEVIATION_IMAGES, width, generator=source)
     largest, total = torch.zeros(()), torch.zeros((), dtype=torch.float64)
-    wanted = torch.arange(DEVIATION_IMAGES) % classes
-    for rows, labels in zip(torch.split(noise, 64), torch.split(wanted, 64), strict=True):
-        latents = reference.prior(rows, labels) if fitted else rows
-        inputs = (latents, labels) if learner.conditional else (latents,)
+    wanted = balanced(DEVIATION_IMAGES, classes)
+    latents = draw_latents(reference, learner, wanted, seed)
+    for rows, labels in zip(torch.split(latents, 64), torch.split(wanted, 64), strict=True):
+        inputs = (rows, labels) if learner.conditional else (rows,)
         difference = (lower.generate(*inputs) - reference.generate(*inputs)).abs()
         largest = torch.maximum(largest, difference.max())
         total += difference.mean(dim=(1, 2, 3), dtype=torch.float64).sum()
