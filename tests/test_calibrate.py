@@ -10,6 +10,7 @@ import pytest
 from app.calibrate import BATCH_ROWS, Measurement, best, measure, table, write
 from app.settings import Settings
 from tests.conftest import ROOT
+from tests.labelled import write_checkpoints
 
 
 def measured(**models: Mapping[tuple[int, int], float]) -> list[Measurement]:
@@ -39,6 +40,14 @@ def test_every_shipped_model_is_measured_with_every_size_of_batch():
     assert best(found) in {(one.workers, one.batch_rows) for one in found}
     lines = table(found).splitlines()
     assert len(lines) == 1 + len({(one.model, one.workers) for one in found})
+
+
+def test_models_with_labels_are_measured_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("app.calibrate.BATCH_ROWS", (4,))
+    write_checkpoints(tmp_path)
+    found = {one.model: one.rows_per_second for one in measure(Settings(models_dir=tmp_path, device="cpu"), 0.01)}
+    assert set(found) == {"boots", "cgan", "cvae", "fitted"}
+    assert all(rate > 0 for rate in found.values())
 
 
 def test_a_start_reads_what_calibration_wrote_and_the_environment_goes_before_it(tmp_path, monkeypatch):

@@ -111,15 +111,16 @@ class Engine:
         classes: names of classes asked for. Where no model is named, those that have them go before.
         Raises ModelNotFound for an unknown name, CapabilityMissing naming a model that can.
         """
-        capable = [model for model in self.models.values() if not cannot(model, capabilities, labelled)]
+        missing = None
         if name is not None:
             if name not in self.models:
                 raise ModelNotFound(f"no such model; there are: {', '.join(self.models)}")
-            model = self.models[name]
-            if model not in capable:
-                missing = cannot(model, capabilities, labelled)
-                raise CapabilityMissing(f"model {name} cannot {missing}; {_who_can(capable)}")
-            return model
+            missing = cannot(self.models[name], capabilities, labelled)
+            if missing is None:
+                return self.models[name]
+        capable = [model for model in self.models.values() if cannot(model, capabilities, labelled) is None]
+        if missing is not None:
+            raise CapabilityMissing(f"model {name} cannot {missing}; {_who_can(capable)}")
         if not capable:
             how = {None: "", True: " by label", False: " without a label"}[labelled]
             raise CapabilityMissing(f"no loaded model can {' and '.join(sorted(capabilities))}{how}")

@@ -48,7 +48,9 @@ def test_apng_has_a_frame_for_each_step(client):
 
 
 def test_npz_holds_images_and_latents(client):
-    answer = client.get("/interpolate", params={**SEEDS, "model": "vae"}, headers={"Accept": "application/x-npz"})
+    answer = client.get(
+        "/interpolate", params={**SEEDS, "model": "vae", "prior": "normal"}, headers={"Accept": "application/x-npz"}
+    )
     loaded = arrays(answer.content)
     assert loaded["images"].shape == (5, 28, 28)
     assert np.array_equal(loaded["latents"][0], normal_rows(1, 0, 1, 16)[0])
@@ -94,19 +96,21 @@ def test_latents_in_the_query_are_ends(client):
         "from_latent": ",".join(map(str, normal_rows(1, 0, 1, 16)[0].tolist())),
         "to_latent": ",".join(map(str, normal_rows(2, 0, 1, 16)[0].tolist())),
     }
-    answer = client.get("/interpolate", params={"model": "vae", "steps": 5, **ends})
+    answer = client.get("/interpolate", params={"model": "vae", "steps": 5, "path": "slerp", **ends})
     assert answer.json()["seed"] is None
     assert "etag" in answer.headers
-    seeded = client.get("/interpolate", params={**SEEDS, "model": "vae"})
+    seeded = client.get("/interpolate", params={**SEEDS, "model": "vae", "prior": "normal"})
     assert answer.json()["images"] == seeded.json()["images"]
 
 
 def test_post_takes_latents_and_seeds_as_json(client):
-    body = {"model": "vae", "from_latent": normal_rows(1, 0, 1, 16)[0].tolist(), "to_seed": 2, "steps": 5}
+    latent = normal_rows(1, 0, 1, 16)[0].tolist()
+    body = {"model": "vae", "from_latent": latent, "to_seed": 2, "steps": 5, "prior": "normal"}
     answer = client.post("/interpolate", json=body)
     assert_named(answer, "vae")
     assert answer.json()["to_seed"] == 2
-    assert answer.json()["images"] == client.get("/interpolate", params={**SEEDS, "model": "vae"}).json()["images"]
+    seeded = client.get("/interpolate", params={**SEEDS, "model": "vae", "prior": "normal"})
+    assert answer.json()["images"] == seeded.json()["images"]
 
 
 @pytest.mark.parametrize("accept", ["application/json", "image/png", "image/apng", "application/x-npz"])
