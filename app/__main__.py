@@ -8,70 +8,23 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from types import FrameType
 
-import uvicorn
 from pydantic import ValidationError
 
 from app import calibrate, logs
 from app.checkpoints.store import CheckpointError
 from app.descriptors import TooFewDescriptors, provide
 from app.inference.machine import DeviceUnavailable
-from app.main import create_app
-from app.protocol import Limits, within
-from app.readiness import Readiness
+from app.server import Server, leave
 from app.settings import Settings
 
 log = logging.getLogger("app")
 
-KEEP_ALIVE_S = 30
 # A worker that comes back from a forward pass asks for the interpreter, and on a busy event loop gets it only when
 # it has waited this long. Python's own 5 ms are as long as a whole batch.
 SWITCH_INTERVAL_S = 5e-5
 # In the working directory; what `calibrate` writes and every start reads.
 SETTINGS_FILE = Path("digits.env")
-
-
-class Server(uvicorn.Server):
-    """A server that stops being ready the moment it is told to end, and knows whether loading failed."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.readiness = Readiness()
-        self.load_failed = False
-        app = create_app(settings, readiness=self.readiness, on_load_failure=self._end)
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host=settings.host,
-                port=settings.port,
-                http=within(Limits(settings.receive_timeout_s, settings.max_connections)),
-                # Measured: uvloop, which uvicorn prefers where it is installed, is no faster here.
-                loop="asyncio",
-                # Nothing here asks who the caller is, or whether a proxy spoke TLS.
-                proxy_headers=False,
-                ws="none",
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=settings.shutdown_grace_s,
-                access_log=False,
-                log_config=None,
-                server_header=False,
-            )
-        )
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM and SIGINT: not ready from here on; a second one ends at once."""
-        self.readiness.drain()
-        super().handle_exit(sig, frame)
-
-    async def main_loop(self) -> None:
-        """Serve until told to end, or not at all where loading failed before the server listened."""
-        self.should_exit = self.should_exit or self.load_failed
-        await super().main_loop()
-
-    def _end(self) -> None:
-        self.load_failed = True
-        # Told to end before it has started, uvicorn leaves without ending the lifespan.
-        self.should_exit = self.started
 
 
 def freeze() -> None:
@@ -130,9 +83,9 @@ def serve(settings: Settings) -> int:
     """Serve until told to end; the exit status."""
     # Pillow warns of oddities in uploads, which are the caller's business and would fill the log.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    # uvicorn raises the signal that ended it once more, under the handler it found. Ending when told is no error.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, lambda *_: leave(0))  # until the server has its own: ending when told is no error
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         provide(settings.max_connections)
     except TooFewDescriptors as error:
@@ -149,8 +102,8 @@ def serve(settings: Settings) -> int:
     if not server.started:
         where = (settings.host, settings.port)
         log.error("cannot start: nothing can listen at DIGITS_HOST=%s DIGITS_PORT=%d", *where)
-    return 0 if server.started and not server.load_failed else 1
+    return 0 if server.started and not server.failed else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

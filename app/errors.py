@@ -19,12 +19,15 @@ ServiceError                  500 internal_error
 │   ├── NotReady              503 not_ready
 │   ├── Overloaded            503 overloaded
 │   ├── TooManyCallers        503 too_many_callers
+│   ├── OutOfMemory           503 out_of_memory
+│   ├── WorkerLost            503 worker_lost
 │   └── Draining              503 draining
 └── DeadlineExceeded          504 deadline_exceeded
 
 A detail is written for the caller and never repeats what the caller sent.
 """
 
+import random
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -36,6 +39,7 @@ from starlette.requests import Request
 
 PROBLEM_JSON = "application/problem+json"
 MAX_FIELD_ERRORS = 8
+MAX_RETRY_AFTER_S = 3
 PHRASES = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
 # What Starlette itself raises: code and detail by status.
 OF_STARLETTE = {
@@ -49,7 +53,6 @@ class ServiceError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
-    retry_after_s: ClassVar[int | None] = None
     headers: ClassVar[dict[str, str]] = {}
 
     def __init__(self, detail: str) -> None:
@@ -155,11 +158,10 @@ class InferenceFailed(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """Not now; the same request may pass later."""
+    """Not now; the same request may pass later, after as many seconds as `retry_after` draws."""
 
     status = 503
     code = "unavailable"
-    retry_after_s = 1
 
 
 class NotReady(Unavailable):
@@ -169,7 +171,7 @@ class NotReady(Unavailable):
 
 
 class Overloaded(Unavailable):
-    """The row queue is full."""
+    """As many requests, bytes of bodies or rows are in flight as there may be."""
 
     code = "overloaded"
 
@@ -178,6 +180,18 @@ class TooManyCallers(Unavailable):
     """There are as many connections as there may be."""
 
     code = "too_many_callers"
+
+
+class OutOfMemory(Unavailable):
+    """The device had no memory for the rows, not even in halves of a batch."""
+
+    code = "out_of_memory"
+
+
+class WorkerLost(Unavailable):
+    """A thread that computes has ended or hangs; the process is about to end, for a supervisor to start another."""
+
+    code = "worker_lost"
 
 
 class Draining(Unavailable):
@@ -215,11 +229,16 @@ def problem(
     return JSONResponse(body | extensions, status, headers, media_type=PROBLEM_JSON)
 
 
+def retry_after() -> int:
+    """Seconds after which to come back: drawn, so that those who were refused together do not return together."""
+    return random.randint(1, MAX_RETRY_AFTER_S)  # noqa: S311
+
+
 def problem_of(request: Request, error: ServiceError) -> JSONResponse:
     """The answer that an error has."""
     headers = dict(error.headers)
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(retry_after())
     return problem(request, error.status, error.code, error.detail, headers=headers)
 
 

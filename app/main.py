@@ -4,21 +4,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from time import monotonic
 
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api import docs, generate, health, interpolate, models, reconstruct, score
+from app.api.admission import RequestAdmission
 from app.api.dependencies import ImageWorkers, State
 from app.api.hosts import Hosts
 from app.api.keys import require_key
 from app.api.middleware import RequestContext
-from app.checkpoints.store import CheckpointError, load_models
-from app.errors import install_error_handlers
-from app.inference.engine import Engine
-from app.inference.machine import DeviceUnavailable
-from app.inference.runtime import Runtime
+from app.errors import WorkerLost, install_error_handlers
+from app.loading import Loader
 from app.metrics import Metrics
 from app.readiness import Readiness
 from app.settings import Settings
@@ -38,12 +35,13 @@ def create_app(
     settings: Settings,
     *,
     readiness: Readiness | None = None,
-    on_load_failure: Callable[[], None] = lambda: None,
+    reload: asyncio.Event | None = None,
+    on_failure: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """An app that loads `settings.models_dir` once its lifespan starts.
+    """An app that loads `settings.models_dir` once its lifespan starts, and again whenever `reload` is set.
 
-    `on_load_failure` is called after the cause was logged; a server passes what ends the process. With
-    `readiness` the caller can start draining.
+    `on_failure` is called when the service can never be ready (again), after the cause was logged; a server passes
+    what ends the process. With `readiness` the caller can start draining.
     """
     readiness = readiness or Readiness()
     metrics = Metrics()
@@ -55,8 +53,10 @@ def create_app(
         redirect_slashes=False,
         # Its own page loads scripts from another host, and its routes have no dependencies.
         openapi_url=None,
-        lifespan=_lifespan(settings, readiness, metrics, on_load_failure),
+        lifespan=_lifespan(settings, readiness, metrics, reload or asyncio.Event(), on_failure),
     )
+    # The innermost one first: a refusal passes all others.
+    app.add_middleware(RequestAdmission, settings=settings, metrics=metrics)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -76,51 +76,45 @@ def create_app(
 
 
 def _lifespan(
-    settings: Settings, readiness: Readiness, metrics: Metrics, on_load_failure: Callable[[], None]
+    settings: Settings, readiness: Readiness, metrics: Metrics, reload: asyncio.Event, on_failure: Callable[[], None]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[State]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         image_workers = ImageWorkers(settings.image_workers, settings.decode_workers, settings.max_waiting_uploads)
         metrics.ready.set_function(lambda: float(not readiness.reasons()))
+        loader = Loader(settings, readiness, metrics)
         # A task, so that the server listens meanwhile: alive, and not ready.
-        loading = asyncio.create_task(_load(settings, readiness, metrics, on_load_failure))
+        running = asyncio.create_task(_run(loader, readiness, reload, on_failure))
         try:
             yield State(settings=settings, metrics=metrics, readiness=readiness, image_workers=image_workers)
         finally:
             readiness.drain()
-            loading.cancel()
-            engine = (await asyncio.gather(loading, return_exceptions=True))[0]
-            if isinstance(engine, Engine):
-                await engine.close()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await loader.close()
             image_workers.close()
 
     return lifespan
 
 
-async def _load(
-    settings: Settings, readiness: Readiness, metrics: Metrics, on_load_failure: Callable[[], None]
-) -> Engine | None:
-    """Load, check and warm up every model off the event loop, then become ready."""
-    started = monotonic()
+async def _run(loader: Loader, readiness: Readiness, reload: asyncio.Event, on_failure: Callable[[], None]) -> None:
+    """Load, then reload whenever that is asked for, until a worker is lost or this is cancelled."""
+    if not await loader.start():
+        on_failure()
+        return
+    reloading = asyncio.create_task(_reload_when_asked(loader, reload))
     try:
-        runtime = await asyncio.to_thread(Runtime, settings.device, settings.precision)
-        loaded = await asyncio.to_thread(load_models, settings.models_dir, runtime, settings.max_batch_rows)
-        if settings.default_model is not None and settings.default_model not in loaded:
-            cause = f"holds no model {settings.default_model}, which DIGITS_DEFAULT_MODEL names"
-            raise CheckpointError(settings.models_dir, cause)
-        engine = Engine(loaded, runtime, settings, metrics)
-    except (CheckpointError, DeviceUnavailable) as error:
-        log.error("cannot start: %s", error)
-    except Exception:
-        log.exception("cannot start")
-    else:
-        for model in loaded.values():
-            labels = (model.name, model.manifest.family, model.digest, model.precision, model.runtime_id)
-            metrics.model_info.labels(*labels).set(1)
-        readiness.loaded(engine)
-        names = ", ".join(loaded)
-        log.info("ready: %s on %s after %.1f s", names, runtime.device, monotonic() - started)
-        return engine
-    readiness.failed()
-    on_load_failure()
-    return None
+        reason = await loader.watch()
+    finally:
+        reloading.cancel()
+    log.error("cannot go on: %s", reason)
+    readiness.lost()
+    loader.fail(lambda: WorkerLost("the service has failed and is about to start anew"))
+    on_failure()
+
+
+async def _reload_when_asked(loader: Loader, reload: asyncio.Event) -> None:
+    while True:
+        await reload.wait()
+        reload.clear()
+        await loader.reload()

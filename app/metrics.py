@@ -55,6 +55,15 @@ class Metrics:
         self.queued_rows = Gauge(
             "digits_queued_rows", "Rows waiting for a worker.", ("model", "capability"), registry=registry
         )
+        self.requests_in_flight = Gauge(
+            "digits_requests_in_flight", "Requests that were admitted and have no answer yet.", registry=registry
+        )
+        self.body_bytes_in_flight = Gauge(
+            "digits_body_bytes_in_flight", "Bytes that the bodies of those requests may have.", registry=registry
+        )
+        self.rows_in_flight = Gauge(
+            "digits_rows_in_flight", "Rows that were admitted and are not computed yet.", registry=registry
+        )
         self.images = Counter("digits_images", "Images in answers.", ("model", "operation"), registry=registry)
         self.rejections = Counter(
             "digits_rejections", "Requests answered with an error, by its code.", ("code",), registry=registry
@@ -65,6 +74,14 @@ class Metrics:
             ("model", "family", "digest", "precision", "runtime"),
             registry=registry,
         )
+        self.reloads = Counter(
+            "digits_reloads",
+            "Reloads of the models: swapped, or refused as a checkpoint was bad.",
+            ("outcome",),
+            registry=registry,
+        )
+        for outcome in ("swapped", "refused"):
+            self.reloads.labels(outcome)
         self.ready = Gauge("digits_ready", "1 while the service takes requests.", registry=registry)
 
     def batch_observer(self, model: str, capability: str) -> "BatchObserver":
@@ -77,13 +94,16 @@ class BatchObserver:
 
     def __init__(self, metrics: Metrics, model: str, capability: str) -> None:
         self._queued = metrics.queued_rows.labels(model, capability)
+        self._rows_queued = 0
         self._waited = metrics.queue_seconds.labels(model, capability)
         self._inference = metrics.inference_seconds.labels(model, capability)
         self._rows = metrics.batch_rows.labels(model, capability)
 
     def queued(self, rows: int) -> None:
         """So many rows wait now."""
-        self._queued.set(rows)
+        # By how much it changed: after a reload two queues of a name have rows for a while.
+        self._queued.inc(rows - self._rows_queued)
+        self._rows_queued = rows
 
     def waited(self, seconds: float) -> None:
         """A caller's first rows waited so long for a worker."""

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.api.middleware import MAX_HEADER_BYTES
 from app.heads import checked_target
-from app.refusals import BUSY, LATE, MALFORMED, TOO_LARGE
+from app.refusals import LATE, MALFORMED, TOO_LARGE, busy
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if over > SPARE_CONNECTIONS:
             transport.abort()
         elif over > 0:
-            self._end_with(BUSY)
+            self._end_with(busy())
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end, whoever closed."""

@@ -4,13 +4,23 @@ They have no request id, as there was no request to give one to, and are the las
 """
 
 import json
+import random
 
 from app.api.middleware import MAX_HEADER_BYTES
-from app.errors import PHRASES, PROBLEM_JSON, BadRequest, HeadersTooLarge, RequestTimeout, ServiceError, TooManyCallers
+from app.errors import (
+    MAX_RETRY_AFTER_S,
+    PHRASES,
+    PROBLEM_JSON,
+    BadRequest,
+    HeadersTooLarge,
+    RequestTimeout,
+    ServiceError,
+    TooManyCallers,
+)
 
 
-def refusal(error: ServiceError) -> bytes:
-    """The whole answer that an error has, from its status line to its last byte."""
+def refusal(error: ServiceError, after_s: int = 0) -> bytes:
+    """The whole answer that an error has, from its status line to its last byte; after_s: when to come back."""
     status = error.status
     body = {"type": "about:blank", "title": PHRASES[status], "status": status, "detail": error.detail}
     content = json.dumps(body | {"code": error.code, "request_id": None})
@@ -20,12 +30,20 @@ def refusal(error: ServiceError) -> bytes:
         f"content-length: {len(content)}",
         "connection: close",
     ]
-    if error.retry_after_s is not None:
-        lines.append(f"retry-after: {error.retry_after_s}")
+    if after_s:
+        lines.append(f"retry-after: {after_s}")
     return "\r\n".join([*lines, "", content]).encode()
 
 
 TOO_LARGE = refusal(HeadersTooLarge(f"a request has at most {MAX_HEADER_BYTES} bytes of headers"))
 MALFORMED = refusal(BadRequest("this is no request of HTTP/1.1, or one that can be read in two ways"))
 LATE = refusal(RequestTimeout("the request was not whole in time"))
-BUSY = refusal(TooManyCallers("there are as many connections as the service takes"))
+BUSY = [
+    refusal(TooManyCallers("there are as many connections as the service takes"), after_s)
+    for after_s in range(1, MAX_RETRY_AFTER_S + 1)
+]
+
+
+def busy() -> bytes:
+    """What one caller too many is told, with a time to come back that is drawn."""
+    return random.choice(BUSY)  # noqa: S311

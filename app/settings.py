@@ -31,11 +31,15 @@ class Settings(BaseSettings):
     )
     workers: int = Field(0, ge=0, le=256, description="forward passes at the same time; 0 is one a core, or 1 on a GPU")
     max_batch_rows: int = Field(32, ge=1, le=4096, description="rows of one forward pass")
+    max_requests: int = Field(512, ge=1, le=100_000, description="requests in flight; more are refused")
+    max_bytes_in_flight: int = Field(
+        2**26, ge=2**20, le=2**36, description="bytes of the bodies of these requests, at least `max_upload_bytes`"
+    )
     max_queued_rows: int = Field(
-        4096, ge=1, le=1_000_000, description="rows that may wait for each network, at least `max_images`"
+        4096, ge=1, le=1_000_000, description="rows in flight, waiting or being computed, at least `max_images`"
     )
     request_timeout_s: float = Field(
-        30, gt=0, le=3600, description="seconds that the rows of a request may take to pass a network"
+        30, gt=0, le=3600, description="seconds in which a request is to be computed, and the most a caller can ask for"
     )
     max_images: int = Field(256, ge=16, le=4096, description="images of one request")
     max_answer_pixels: int = Field(
@@ -62,7 +66,16 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="web pages that may read answers, as in https://a.org,http://b.org:8000, or *; unset, none"
     )
-    shutdown_grace_s: int = Field(15, ge=0, le=3600, description="seconds accepted requests get at SIGTERM")
+    worker_checks: int = Field(
+        10,
+        ge=1,
+        le=3600,
+        description="seconds, counted, after which a forward pass counts as hung and the process ends",
+    )
+    shutdown_lag_s: float = Field(
+        1, ge=0, le=3600, description="seconds that requests are still taken after SIGTERM, when readiness says 503"
+    )
+    shutdown_grace_s: int = Field(15, ge=0, le=3600, description="seconds from SIGTERM to the end at the latest")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
 
     @field_validator("allowed_hosts", "cors_origins", mode="before")
@@ -94,7 +107,11 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _queue_takes_a_whole_request(self) -> Self:
+    def _a_whole_request_is_admitted(self) -> Self:
         if self.max_queued_rows < self.max_images:
             raise ValueError("DIGITS_MAX_QUEUED_ROWS is below DIGITS_MAX_IMAGES: a large request could never be served")
+        if self.max_bytes_in_flight < self.max_upload_bytes:
+            raise ValueError(
+                "DIGITS_MAX_BYTES_IN_FLIGHT is below DIGITS_MAX_UPLOAD_BYTES: a large upload could never be served"
+            )
         return self

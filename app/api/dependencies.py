@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypedDict, TypeVar, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from app.api.deadlines import deadline_of
 from app.api.negotiation import favourite
 from app.errors import CallerGone, Overloaded
 from app.inference.engine import Engine
@@ -87,6 +88,7 @@ class Call:
     request: Request
     engine: Engine
     form: str
+    deadline: float  # of the monotonic clock
     settings: Settings
     metrics: Metrics
     workers: ImageWorkers
@@ -95,14 +97,16 @@ class Call:
 def call_for(*forms: str) -> Callable[[Request], Coroutine[Any, Any, Call]]:
     """A dependency that gives all a route needs at once: each one that FastAPI resolves costs some 15 us.
 
-    Raises NotReady and Draining, then NotAcceptable where the caller takes none of `forms`.
+    Raises NotReady, Draining and WorkerLost; NotAcceptable where the caller takes none of `forms`; InvalidRequest for
+    a timeout that is none.
     """
 
     async def call(request: Request) -> Call:
         state = state_of(request)
         engine = state["readiness"].engine()
         form = favourite(request, forms)
-        return Call(request, engine, form, state["settings"], state["metrics"], state["image_workers"])
+        deadline = deadline_of(request.scope, state["settings"].request_timeout_s)
+        return Call(request, engine, form, deadline, state["settings"], state["metrics"], state["image_workers"])
 
     return call
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from app.api.answers import BODY_ERRORS, check_count, documented, images_json, json_answer, off_loop, picture, respond
 from app.api.bodies import JSON as JSON_BODY
 from app.api.bodies import read_json, refuse_query, request_body, require_media_type
+from app.api.deadlines import PARAMETER as TIMEOUT
 from app.api.dependencies import Call, call_for, while_connected
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.requests import GenerateRequest
@@ -27,7 +28,7 @@ router = APIRouter(tags=["images"])
     summary="Generate images from a seed or from latents",
     response_model=GenerateAnswer,
     responses=documented(PNG, NPZ, errors=BODY_ERRORS),
-    openapi_extra=request_body(json=GenerateRequest),
+    openapi_extra=request_body(json=GenerateRequest) | TIMEOUT,
 )
 async def generate(call: Annotated[Call, Depends(call_for(JSON, PNG, NPZ))]) -> Response:
     """Image i of a seed is the same bytes whatever `n` is; `first` starts at another index.
@@ -43,15 +44,16 @@ async def generate(call: Annotated[Call, Depends(call_for(JSON, PNG, NPZ))]) -> 
     by_label = asked.label is not None or None
     model = call.engine.select(asked.model, "generate", labelled=by_label, classes=choices.classes)
     check_count(asked.count, asked.scale, model.manifest.image.pixels, call.settings)
-    if asked.latents is None:
-        seed = draw_seed() if asked.seed is None else asked.seed
-        drawn = draw(model.manifest, choices, seed, asked.first, asked.count)
-        prior, work = drawn.prior, call.engine.draw(model, drawn)
-    else:
-        latents = latent_rows(model, asked.latents)
-        labels = given_labels(model.manifest, asked.label, asked.count)
-        seed, prior, work = None, None, call.engine.generate(model, latents, labels)
-    made = await while_connected(call.request, work)
+    with call.engine.admit(asked.count):
+        if asked.latents is None:
+            seed = draw_seed() if asked.seed is None else asked.seed
+            drawn = draw(model.manifest, choices, seed, asked.first, asked.count)
+            prior, work = drawn.prior, call.engine.draw(model, drawn, call.deadline)
+        else:
+            latents = latent_rows(model, asked.latents)
+            labels = given_labels(model.manifest, asked.label, asked.count)
+            seed, prior, work = None, None, call.engine.generate(model, latents, call.deadline, labels)
+        made = await while_connected(call.request, work)
     call.metrics.images.labels(model.name, "generate").inc(asked.count)
     images = encode.to_uint8(made.images)
     if call.form == JSON:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from app.api.answers import documented
 from app.api.dependencies import StateDep
 from app.api.schemas import Alive, Ready
-from app.errors import Draining, NotReady, problem
+from app.errors import Draining, NotReady, problem, retry_after
 
 # Queries are not looked at: probes and scrapers send some of their own.
 router = APIRouter(tags=["health"])
@@ -35,8 +35,8 @@ async def readyz(request: Request, state: StateDep) -> JSONResponse:
     reasons = readiness.reasons()
     if not reasons:
         return JSONResponse(Ready(models=list(readiness.engine().models)).model_dump())
-    kind = Draining if readiness.draining else NotReady
-    headers = {"Retry-After": str(kind.retry_after_s)}
+    kind = Draining if readiness.leaving else NotReady
+    headers = {"Retry-After": str(retry_after())}
     return problem(request, kind.status, kind.code, "; ".join(reasons), headers=headers, reasons=reasons)
 
 

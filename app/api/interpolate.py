@@ -28,11 +28,12 @@ from app.api.bodies import (
     request_body,
     require_media_type,
 )
+from app.api.deadlines import PARAMETER as TIMEOUT
 from app.api.dependencies import Call, call_for, while_connected
 from app.api.negotiation import APNG, JSON, NPZ, PNG
 from app.api.requests import NUMBER, InterpolateQuery, InterpolateRequest, InterpolateUploadQuery
 from app.api.schemas import InterpolateAnswer
-from app.api.uploads import read_images
+from app.api.uploads import decoded
 from app.checkpoints.store import Model
 from app.errors import InvalidRequest
 from app.images import encode
@@ -54,6 +55,7 @@ CallDep = Annotated[Call, Depends(call_for(*FORMS))]
     response_model=InterpolateAnswer,
     responses=documented(*FORMS, errors=COMMON_ERRORS, seeded=True)
     | {304: {"description": "the caller's copy is current"}},
+    openapi_extra=TIMEOUT,
 )
 async def interpolate_query(call: CallDep, asked: Annotated[InterpolateQuery, Query()]) -> Response:
     """The ends are image 0 of `/generate` with their seeds, labels and controls.
@@ -67,7 +69,9 @@ async def interpolate_query(call: CallDep, asked: Annotated[InterpolateQuery, Qu
         headers["ETag"] = etag = entity_tag(call.engine.provenance(walk.model), call.form, walk)
         if matches(",".join(call.request.headers.getlist("if-none-match")), etag):
             return Response(status_code=304, headers={"ETag": etag, "Vary": "Accept"})
-    return await walked(call, walk, headers)
+    with call.engine.admit(walk.steps):
+        made = await while_connected(call.request, images_along(call, walk))
+    return await answered(call, walk, made, headers)
 
 
 @router.post(
@@ -76,7 +80,7 @@ async def interpolate_query(call: CallDep, asked: Annotated[InterpolateQuery, Qu
     summary="Walk between two latents, or between two uploaded images",
     response_model=InterpolateAnswer,
     responses=documented(*FORMS, errors=BODY_ERRORS),
-    openapi_extra=request_body(json=InterpolateRequest, files="files", many=True),
+    openapi_extra=request_body(json=InterpolateRequest, files="files", many=True) | TIMEOUT,
 )
 async def interpolate_body(call: CallDep, options: Annotated[InterpolateUploadQuery, Query()]) -> Response:
     """As JSON, between two ends, each a seed or a latent.
@@ -86,10 +90,13 @@ async def interpolate_body(call: CallDep, options: Annotated[InterpolateUploadQu
     """
     request = call.request
     if require_media_type(request, JSON_BODY, MULTIPART) == MULTIPART:
-        return await walked(call, await walk_between_uploads(call, options))
+        return await walked_between_uploads(call, options)
     refuse_query(request)
     asked = await read_json(request, InterpolateRequest)
-    return await walked(call, walk_of(call, asked, asked.from_latent, asked.to_latent))
+    walk = walk_of(call, asked, asked.from_latent, asked.to_latent)
+    with call.engine.admit(walk.steps):
+        made = await while_connected(request, images_along(call, walk))
+    return await answered(call, walk, made)
 
 
 @dataclass(frozen=True)
@@ -124,26 +131,28 @@ def walk_of(
     return Walk(model, ends, asked.steps, asked.path or ends.path, asked.scale)
 
 
-async def walk_between_uploads(call: Call, asked: InterpolateUploadQuery) -> Walk:
+async def walked_between_uploads(call: Call, asked: InterpolateUploadQuery) -> Response:
     """The walk between the posterior means of two files. Raises InvalidRequest and InvalidImage, too."""
-    request, settings = call.request, call.settings
+    request = call.request
     classes = () if asked.label is None else (asked.label,)
     model = call.engine.select(asked.model, "encode", "generate", labelled=bool(classes), classes=classes)
-    check_count(asked.steps, asked.scale, model.manifest.image.pixels, settings)
+    check_count(asked.steps, asked.scale, model.manifest.image.pixels, call.settings)
     labels = given_labels(model.manifest, asked.label, 2)
     files = await read_files(request, "files", 2)
     if len(files) != 2:
         raise InvalidRequest("two files are needed in the field 'files': from and to")
-    images = await read_images(files, model.manifest.image, call.workers, settings, normalized=asked.normalize)
-    means = await while_connected(request, call.engine.encode(model, images, labels))
-    ends = ends_of(model.manifest, Asked(latent=means[0]), Asked(latent=means[1]), Choices(asked.label))
-    return Walk(model, ends, asked.steps, asked.path or ends.path, asked.scale)
+    with call.engine.admit(asked.steps):
+        images = await decoded(call, files, model.manifest.image, normalized=asked.normalize)
+        means = await while_connected(request, call.engine.encode(model, images, call.deadline, labels))
+        ends = ends_of(model.manifest, Asked(latent=means[0]), Asked(latent=means[1]), Choices(asked.label))
+        walk = Walk(model, ends, asked.steps, asked.path or ends.path, asked.scale)
+        made = await while_connected(request, images_along(call, walk))
+    return await answered(call, walk, made)
 
 
-async def walked(call: Call, walk: Walk, headers: dict[str, str] | None = None) -> Response:
-    """Compute the walk and answer in the form asked for."""
+async def answered(call: Call, walk: Walk, made: Images, headers: dict[str, str] | None = None) -> Response:
+    """A walk in the form asked for."""
     form, workers, seeds = call.form, call.workers, walk.ends.seeds
-    made = await while_connected(call.request, images_along(call, walk))
     call.metrics.images.labels(walk.model.name, "interpolate").inc(walk.steps)
     images, labels = encode.to_uint8(made.images), walk.labels
     if form == JSON:
@@ -168,10 +177,12 @@ async def walked(call: Call, walk: Walk, headers: dict[str, str] | None = None) 
 
 async def images_along(call: Call, walk: Walk) -> Images:
     """The images of a walk: its ends' latents, the latents between them, and what the model makes of them."""
-    start, end = [await call.engine.latents(walk.model, end.drawn) for end in (walk.ends.start, walk.ends.end)]
+    start, end = [
+        await call.engine.latents(walk.model, end.drawn, call.deadline) for end in (walk.ends.start, walk.ends.end)
+    ]
     latents = interpolate(start[0], end[0], walk.steps, walk.path)
     labels = label_row(walk.labels) if walk.model.manifest.conditional else None
-    return await call.engine.generate(walk.model, latents, labels)
+    return await call.engine.generate(walk.model, latents, call.deadline, labels)
 
 
 def asked_end(model: Model, seed: int | None, latent: list[float] | None, label: str | None, side: str) -> Asked:

@@ -46,7 +46,7 @@ class RequestContext:
             # As GET, and the server leaves the content out (RFC 9110, section 9.3.2).
             scope = {**scope, "method": "GET"}
         scope["request_id"] = request_id = f"{self._ids.getrandbits(128):032x}"
-        started = monotonic()
+        scope["arrived_at"] = started = monotonic()
         status = 0
 
         async def send_with_id(message: Message) -> None:

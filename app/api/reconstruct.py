@@ -18,11 +18,12 @@ from app.api.answers import (
     respond,
 )
 from app.api.bodies import IMAGE_TYPES, MULTIPART, read_upload, refuse_repeated_names, request_body, require_media_type
+from app.api.deadlines import PARAMETER as TIMEOUT
 from app.api.dependencies import Call, call_for, while_connected
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.requests import ReconstructQuery
 from app.api.schemas import ReconstructAnswer
-from app.api.uploads import read_images
+from app.api.uploads import decoded
 from app.images import encode
 from app.inference.engine import Reconstruction
 from app.inference.sampling import given_labels
@@ -36,7 +37,7 @@ router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)
     summary="Encode an uploaded image and decode it again",
     response_model=ReconstructAnswer,
     responses=documented(PNG, NPZ, errors=BODY_ERRORS),
-    openapi_extra=request_body(files="file", plain=True),
+    openapi_extra=request_body(files="file", plain=True) | TIMEOUT,
 )
 async def reconstruct(
     call: Annotated[Call, Depends(call_for(JSON, PNG, NPZ))],
@@ -55,8 +56,10 @@ async def reconstruct(
     labels = given_labels(model.manifest, asked.label, 1)
     check_count(2, asked.scale, model.manifest.image.pixels, settings)
     files = await read_upload(request, given, "file", 1)
-    rows = await read_images(files, model.manifest.image, call.workers, settings, normalized=asked.normalize)
-    result = await while_connected(request, call.engine.reconstruct(model, rows[0], asked.seed, labels))
+    with call.engine.admit(1):
+        rows = await decoded(call, files, model.manifest.image, normalized=asked.normalize)
+        work = call.engine.reconstruct(model, rows[0], asked.seed, call.deadline, labels)
+        result = await while_connected(request, work)
     call.metrics.images.labels(model.name, "reconstruct").inc()
     content = await written(result, call, asked)
     return respond(content, call.form, result.provenance, asked.seed)

@@ -18,15 +18,16 @@ from app.api.bodies import (
     require_media_type,
 )
 from app.api.bodies import JSON as JSON_BODY
+from app.api.deadlines import PARAMETER as TIMEOUT
 from app.api.dependencies import Call, call_for, while_connected
 from app.api.negotiation import JSON, NPZ
 from app.api.requests import ScoreRequest, ScoreUploadQuery
 from app.api.schemas import ScoreAnswer
-from app.api.uploads import read_images, to_unit
+from app.api.uploads import decoded, to_unit
 from app.checkpoints.store import Model
 from app.errors import InvalidRequest
 from app.images import encode
-from app.inference.engine import Engine
+from app.inference.engine import Engine, Scores
 from app.inference.latents import draw_seed
 from app.inference.runtime import Labels, Rows
 from app.inference.sampling import class_names, draw, given_labels, labels_of, prior_of
@@ -48,7 +49,7 @@ MEANING = (
     summary="Ask a discriminator whether images look like its training data",
     response_model=ScoreAnswer,
     responses=documented(NPZ, errors=BODY_ERRORS),
-    openapi_extra=request_body(json=ScoreRequest, files="files", many=True, plain=True),
+    openapi_extra=request_body(json=ScoreRequest, files="files", many=True, plain=True) | TIMEOUT,
 )
 async def score(
     call: Annotated[Call, Depends(call_for(JSON, NPZ))],
@@ -69,17 +70,19 @@ async def score(
         model = engine.select(options.model, "discriminate", labelled=names is not None, classes=names or ())
         files = await read_upload(request, given, "files", min(MAX_FILES, settings.max_images))
         labels = labels_of_files(model, names, len(files))
-        form = model.manifest.image
-        images = await read_images(files, form, call.workers, settings, normalized=options.normalize)
+        with engine.admit(len(files)):
+            images = await decoded(call, files, model.manifest.image, normalized=options.normalize)
+            scores = await scored(call, model, images, labels)
     else:
         refuse_query(request)
         asked = await read_json(request, ScoreRequest)
         model = engine.select(asked.model, "discriminate", classes=asked.choices.classes)
         generator = generator_for(engine, model, asked)
         seed, first = draw_seed() if asked.seed is None else asked.seed, asked.first
-        images, labels = await generated_images(call, model, generator, asked, seed)
-    known = labels if model.manifest.conditional else None
-    scores = await while_connected(request, engine.score(model, images, known))
+        check_count(asked.n, 1, generator.manifest.image.pixels, settings)
+        with engine.admit(asked.n):
+            images, labels = await generated_images(call, model, generator, asked, seed)
+            scores = await scored(call, model, images, labels)
     call.metrics.images.labels(model.name, "score").inc(len(images))
     if call.form == NPZ:
         labelled = {} if labels is None else {"labels": labels}
@@ -100,6 +103,12 @@ async def score(
         }
         content = json_answer(scores.provenance, fields)
     return respond(content, call.form, scores.provenance, seed)
+
+
+async def scored(call: Call, model: Model, images: Rows, labels: Labels | None) -> Scores:
+    """What the model says of images whose rows were admitted."""
+    known = labels if model.manifest.conditional else None
+    return await while_connected(call.request, call.engine.score(model, images, call.deadline, known))
 
 
 def labels_of_files(model: Model, names: list[str] | None, count: int) -> Labels | None:
@@ -138,7 +147,6 @@ async def generated_images(
     Raises InvalidRequest where they cannot be known.
     """
     manifest, choices = generator.manifest, asked.choices
-    check_count(asked.n, 1, manifest.image.pixels, call.settings)
     labels = None
     if scorer.manifest.conditional and not manifest.gives_labels(prior_of(manifest, choices)):
         labels = labels_of(scorer.manifest, choices.label, asked.first, asked.n)
@@ -150,5 +158,5 @@ async def generated_images(
     elif scorer.manifest.conditional and manifest.classes != scorer.manifest.classes:
         raise InvalidRequest(f"models {generator.name} and {scorer.name} have different classes")
     drawn = draw(manifest, choices, seed, asked.first, asked.n)
-    made = await while_connected(call.request, call.engine.draw(generator, drawn))
+    made = await while_connected(call.request, call.engine.draw(generator, drawn, call.deadline))
     return to_unit(encode.to_uint8(made.images))[:, None], drawn.labels if labels is None else labels

@@ -3,12 +3,22 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from app.api.dependencies import ImageWorkers
+from app.api.deadlines import in_time
+from app.api.dependencies import Call, ImageWorkers, while_connected
 from app.checkpoints.manifest import ImageForm
 from app.images.decode import decode_image
 from app.images.encode import to_uint8
 from app.images.normalize import fit, normalize
 from app.settings import Settings
+
+
+async def decoded(call: Call, contents: list[bytes], form: ImageForm, *, normalized: bool) -> NDArray[np.float32]:
+    """Files to rows as `read_images` has them, as long as the caller is there and its time is not over.
+
+    Raises InvalidImage, CallerGone, DeadlineExceeded.
+    """
+    reading = read_images(contents, form, call.workers, call.settings, normalized=normalized)
+    return await while_connected(call.request, in_time(reading, call.deadline))
 
 
 async def read_images(

@@ -10,10 +10,11 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
-from app.errors import DeadlineExceeded, Draining, InferenceFailed, Overloaded
+from app.errors import DeadlineExceeded, Draining, InferenceFailed, ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 TURN_ROWS = 8
 # Idle workers share what waits, but no share is smaller: handing over costs more than it gains.
 LEAST_SHARE_ROWS = 4
+# Who waits is told of a missed deadline so much later at most.
+SWEEP_S = 0.02
 
 
 class Rows(Protocol):
@@ -37,19 +40,23 @@ T = TypeVar("T")
 
 
 class Workers(Protocol):
-    """Where batches are computed: entering waits for a free worker, in order of asking."""
+    """Where batches are computed (`inference.workers.Workers`)."""
 
     @property
     def idle(self) -> int:
-        """Workers that nobody has entered for."""
+        """Workers that nobody holds."""
         ...
 
-    async def __aenter__(self) -> Any: ...
+    def when_free(self, start: Callable[[], None]) -> None:
+        """Call `start` from the event loop when a worker is held for it, in order of asking."""
+        ...
 
-    async def __aexit__(self, *exception: object) -> None: ...
+    def run(self, function: Callable[[], T], done: Callable[[T | None, Exception | None], None]) -> None:
+        """Call `function` on the worker held, then `done` on the event loop, which releases it."""
+        ...
 
-    async def run(self, function: Callable[[], T]) -> T:
-        """Call `function` on the worker that was entered for, off the event loop."""
+    def release(self) -> None:
+        """Give the worker held to somebody else."""
         ...
 
 
@@ -69,8 +76,9 @@ class Observer(Protocol):
 class _Job(Generic[R, Result]):
     """One caller's rows: how far they were taken, and what came back for each chunk of them."""
 
-    def __init__(self, rows: R, future: asyncio.Future[list[Result]]) -> None:
+    def __init__(self, rows: R, deadline: float, future: asyncio.Future[list[Result]]) -> None:
         self.rows = rows
+        self.deadline = deadline
         self.future = future
         self.asked_at = monotonic()
         self.taken = 0
@@ -87,73 +95,86 @@ class _Job(Generic[R, Result]):
         if complete and not self.future.done():
             self.future.set_result([self.results[number] for number in range(self.chunks)])
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
 
+    def is_over(self, now: float) -> bool:
+        """Whether nobody wants the rows any more; who is late is told."""
+        if self.deadline <= now:
+            self.fail(DeadlineExceeded("the rows were not computed in time; ask for fewer or later"))
+        return self.future.done()
+
+
+# A job, the number of its chunk, and the chunk.
+Share = list[tuple[_Job[R, Result], int, R]]
+
 
 class Batcher(Generic[R, Result]):
-    """The queue of one network.
+    """The queue of one network. Who may wait in it is decided before (`inference.admission`).
 
-    `compute` takes the chunks of a batch, at most `max_batch_rows` rows together, and gives one result
-    a chunk, in order. It runs on a worker. It must belong to one running event loop.
+    `compute` takes the chunks of a batch, at most `max_batch_rows` rows together, and gives for each chunk, in
+    order, its result or the error that is its own. It runs on a worker. It must belong to one running event loop.
     """
 
     def __init__(
         self,
-        compute: Callable[[Sequence[R]], Sequence[Result]],
+        compute: Callable[[Sequence[R]], Sequence[Result | ServiceError]],
         workers: Workers,
         observer: Observer,
         *,
         max_batch_rows: int,
-        max_queued_rows: int,
     ) -> None:
         self._compute = compute
         self._workers = workers
         self._observer = observer
         self._max_batch_rows = max_batch_rows
-        self._max_queued_rows = max_queued_rows
-        self._jobs: deque[_Job[R, Result]] = deque()
+        self._jobs: deque[_Job[R, Result]] = deque()  # with rows that wait
+        self._open: dict[_Job[R, Result], None] = {}  # whose caller waits, in order
         self._queued_rows = 0
-        self._asking: asyncio.Task[None] | None = None  # waits for a worker on behalf of the queue
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._is_asking = False
+        self._under_way = 0
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
+        self._closed: Callable[[], ServiceError] | None = None
+        self._sweep: asyncio.TimerHandle | None = None
 
-    async def submit(self, rows: R, *, timeout_s: float | None = None) -> list[Result]:
+    async def submit(self, rows: R, *, deadline: float = math.inf) -> list[Result]:
         """Queue `rows`, at least one; the results of their chunks, in order.
 
-        Raises Overloaded or Draining at once, without waiting; DeadlineExceeded after `timeout_s`;
-        InferenceFailed or whatever ServiceError `compute` raised. A caller that is cancelled or late
-        takes the rows that still wait out of the queue: they are never computed.
+        deadline: of the monotonic clock. Raises DeadlineExceeded once it has passed, Draining at once when closed,
+        and whatever ServiceError `compute` gave. A caller that is cancelled or late takes the rows that still wait
+        out of the queue: they are never computed.
         """
-        self._admit(len(rows))
-        job: _Job[R, Result] = _Job(rows, asyncio.get_running_loop().create_future())
-        self._jobs.append(job)
-        self._count(len(rows))
-        self._ask_for_worker()
+        if not len(rows):
+            raise ValueError("a job needs at least one row")
+        if self._closed is not None:
+            raise self._closed()
+        job: _Job[R, Result] = _Job(rows, deadline, asyncio.get_running_loop().create_future())
+        if not job.is_over(job.asked_at):
+            self._jobs.append(job)
+            self._open[job] = None
+            self._count(len(rows))
+            self._sweep_by(deadline)
         try:
-            async with asyncio.timeout(timeout_s):
-                return await job.future
-        except TimeoutError:
-            raise DeadlineExceeded("the rows were not computed in time; ask for fewer or later") from None
+            self._ask_for_worker()
+            return await job.future
         finally:
             self._forget(job)
+            self._open.pop(job, None)
+
+    def fail(self, error: Callable[[], ServiceError]) -> None:
+        """Refuse what comes from now on, and fail everybody who waits, for rows under way too."""
+        self._closed = error
+        for job in list(self._open):
+            self._fail(job, error())
 
     async def close(self) -> None:
         """Refuse what comes from now on, fail what still waits, and wait for batches under way."""
-        self._closed = True
+        self._closed = _draining
         for job in list(self._jobs):
-            job.fail(Draining("the service is shutting down"))
-            self._forget(job)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _admit(self, rows: int) -> None:
-        if rows < 1:
-            raise ValueError("a job needs at least one row")
-        if self._closed:
-            raise Draining("the service is shutting down")
-        if self._queued_rows + rows > self._max_queued_rows:
-            raise Overloaded("too many rows are waiting; try again later")
+            self._fail(job, _draining())
+        await self._at_rest.wait()
 
     def _count(self, rows: int) -> None:
         self._queued_rows += rows
@@ -161,59 +182,83 @@ class Batcher(Generic[R, Result]):
 
     def _forget(self, job: _Job[R, Result]) -> None:
         """Take the job's rows that nobody took yet out of the queue; nothing where there are none."""
-        if job.waiting:
+        if job in self._open and job.waiting:
             self._jobs.remove(job)
             self._count(-job.waiting)
             job.taken = len(job.rows)
 
+    def _sweep_by(self, deadline: float) -> None:
+        """See to it that whoever is late at `deadline` is told: one timer for the whole queue, not one a job."""
+        if deadline == math.inf or (self._sweep is not None and self._sweep.when() <= deadline):
+            return
+        if self._sweep is not None:
+            self._sweep.cancel()
+        self._sweep = asyncio.get_running_loop().call_at(deadline, self._sweep_late)
+
+    def _sweep_late(self) -> None:
+        self._sweep = None
+        now = monotonic()
+        for job in [job for job in self._open if job.is_over(now)]:
+            self._forget(job)
+        waiting = [job.deadline for job in self._open if not job.future.done()]
+        if waiting:
+            self._sweep_by(max(min(waiting), now + SWEEP_S))
+
     def _ask_for_worker(self) -> None:
-        if self._jobs and self._asking is None:
-            self._asking = asyncio.create_task(self._serve_batch())
-            self._tasks.add(self._asking)
-            self._asking.add_done_callback(self._task_done)
+        if self._jobs and not self._is_asking:
+            self._workers.when_free(self._start_batch)
+            self._is_asking = True
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task is self._asking:
-            # It ended before it had a worker: nobody else would ever ask for those who wait.
-            self._asking = None
-            for job in list(self._jobs):
-                job.fail(InferenceFailed("no worker could be had"))
-                self._forget(job)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a batch task ended unexpectedly", exc_info=error)
+    def _start_batch(self) -> None:
+        """A worker is held: take what has gathered by now and let it be computed."""
+        self._is_asking = False
+        batch = self._take()
+        self._ask_for_worker()  # the rest may go to another worker at the same time
+        if not batch:
+            self._workers.release()
+            return
+        self._under_way += 1
+        self._at_rest.clear()
+        chunks = [rows for _, _, rows in batch]
+        self._workers.run(lambda: self._compute(chunks), partial(self._end_batch, batch, monotonic()))
 
-    async def _serve_batch(self) -> None:
-        """Wait for a worker, then take what has gathered by now and compute it."""
-        async with self._workers:
-            batch = self._take()
-            self._asking = None
-            self._ask_for_worker()  # the rest may go to another worker at the same time
-            if not batch:
-                return
-            started = monotonic()
-            try:
-                results = await self._workers.run(lambda: self._compute([rows for _, _, rows in batch]))
-                if len(results) != len(batch):
-                    raise InferenceFailed("the network gave a wrong number of rows")
-            except BaseException as error:
-                # These callers fail, others do not notice. A cancelled task, too, owes them an answer.
-                log.error("a batch of %d rows failed", sum(len(rows) for _, _, rows in batch), exc_info=error)
-                cause = error if isinstance(error, Exception) else Draining("the service is shutting down")
-                for job, _, _ in batch:
-                    job.fail(cause)
-                    self._forget(job)
-                if not isinstance(error, Exception):
-                    raise
-            else:
-                self._observer.computed(sum(len(rows) for _, _, rows in batch), monotonic() - started)
-                for (job, chunk, _), result in zip(batch, results, strict=True):
-                    job.deliver(chunk, result)
+    def _end_batch(
+        self,
+        batch: Share[R, Result],
+        started: float,
+        results: Sequence[Result | ServiceError] | None,
+        error: Exception | None,
+    ) -> None:
+        """Tell each caller of a batch what became of its rows."""
+        count = sum(len(rows) for _, _, rows in batch)
+        if error is None and len(results or ()) != len(batch):
+            error = InferenceFailed("the network gave a wrong number of rows")
+        if error is not None:
+            log.error("a batch of %d rows failed", count, exc_info=error)
+        outcomes: Sequence[Result | Exception] = [error] * len(batch) if error is not None else results or ()
+        # First the rest of what failed leaves the queue, then the worker goes on: the answers are written meanwhile.
+        for (job, _, _), outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                self._fail(job, outcome)
+        self._workers.release()
+        if error is None:
+            self._observer.computed(count, monotonic() - started)
+        for (job, chunk, _), outcome in zip(batch, outcomes, strict=True):
+            if not isinstance(outcome, Exception):
+                job.deliver(chunk, outcome)
+        self._under_way -= 1
+        if not self._under_way:
+            self._at_rest.set()
 
-    def _take(self) -> list[tuple[_Job[R, Result], int, R]]:
-        """One worker's share of what waits, in turns of `TURN_ROWS`: (job, number of its chunk, rows)."""
-        for job in [job for job in self._jobs if job.future.done()]:
-            self._forget(job)  # its caller has gone in this very turn of the loop, and had no chance to say so
+    def _fail(self, job: _Job[R, Result], error: Exception) -> None:
+        job.fail(error)
+        self._forget(job)
+
+    def _take(self) -> Share[R, Result]:
+        """One worker's share of what waits, in turns of `TURN_ROWS`."""
+        now = monotonic()
+        for job in [job for job in self._jobs if job.is_over(now)]:
+            self._forget(job)  # late, or gone in this very turn of the loop, with no chance to say so
         taken: dict[_Job[R, Result], int] = {}
         share = math.ceil(self._queued_rows / (1 + self._workers.idle))
         room = min(self._max_batch_rows, max(share, LEAST_SHARE_ROWS))
@@ -227,9 +272,14 @@ class Batcher(Generic[R, Result]):
         batch = []
         for job, rows in taken.items():
             if job.taken == 0:
-                self._observer.waited(monotonic() - job.asked_at)
+                self._observer.waited(now - job.asked_at)
             batch.append((job, job.chunks, job.rows[job.taken : job.taken + rows]))
             job.taken += rows
             job.chunks += 1
-        self._count(-sum(taken.values()))
+        if taken:
+            self._count(-sum(taken.values()))
         return batch
+
+
+def _draining() -> Draining:
+    return Draining("the service is shutting down")

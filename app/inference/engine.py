@@ -5,8 +5,10 @@ Knows capabilities, never families; knows nothing of HTTP or of image files.
 
 import asyncio
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,9 +16,11 @@ from torch.nn import functional
 
 from app.checkpoints.manifest import Capability, Precision
 from app.checkpoints.store import Model
-from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound
+from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
 from app.inference import latents
+from app.inference.admission import RowAdmission
 from app.inference.batching import Batcher
+from app.inference.faults import compute_apart
 from app.inference.runtime import Inputs, Labelled, Labels, Outputs, Rows, Runtime
 from app.inference.sampling import Draw
 from app.inference.stages import Stage, stages
@@ -72,21 +76,30 @@ class Scores:
 
 
 class Engine:
-    """The loaded models behind one pool of workers."""
+    """The loaded models, before the workers that all engines share: a reload puts another one in its place.
 
-    def __init__(self, models: Mapping[str, Model], runtime: Runtime, settings: Settings, metrics: Metrics) -> None:
+    Whoever began with an engine ends with it; the last of them lets go of its models.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        runtime: Runtime,
+        workers: Workers,
+        admission: RowAdmission,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
         self.models = models
         self.runtime = runtime
         self._default = settings.default_model
-        self._timeout_s = settings.request_timeout_s
-        self._workers = Workers(settings.workers or runtime.default_workers, Runtime.prepare_thread)
+        self._admission = admission
         self._batchers: dict[tuple[str, Stage], Batcher[Inputs, Outputs]] = {
             (model.name, stage): Batcher(
-                compute,
-                self._workers,
+                partial(compute_apart, compute),
+                workers,
                 metrics.batch_observer(model.name, stage),
                 max_batch_rows=settings.max_batch_rows,
-                max_queued_rows=settings.max_queued_rows,
             )
             for model in models.values()
             for stage, compute in stages(model).items()
@@ -95,7 +108,15 @@ class Engine:
     async def close(self) -> None:
         """Refuse new rows, fail waiting ones, wait for forward passes under way."""
         await asyncio.gather(*(batcher.close() for batcher in self._batchers.values()))
-        self._workers.close()
+
+    def fail(self, error: Callable[[], ServiceError]) -> None:
+        """Refuse new rows, and fail all that were taken, with an error of this kind."""
+        for batcher in self._batchers.values():
+            batcher.fail(error)
+
+    def admit(self, rows: int) -> AbstractContextManager[None]:
+        """A place for the rows that a request has at one time. Raises Overloaded at once where there is none."""
+        return self._admission.admit(rows)
 
     def select(
         self,
@@ -127,49 +148,49 @@ class Engine:
         knowing = [model for model in capable if set(classes) <= set(model.manifest.classes)] or capable
         return next((model for model in knowing if model.name == self._default), knowing[0])
 
-    async def draw(self, model: Model, draw: Draw) -> Images:
-        """The images of what was drawn for the model."""
+    async def draw(self, model: Model, draw: Draw, deadline: float) -> Images:
+        """The images of what was drawn for the model. deadline: here as below, of the monotonic clock."""
         if draw.prior == "normal":
-            return await self.generate(model, draw.noise, draw.labels)
-        images, rows = await self._through(model, "sample", draw.noise, draw.labels)
+            return await self.generate(model, draw.noise, deadline, draw.labels)
+        images, rows = await self._through(model, "sample", draw.noise, deadline, draw.labels)
         return Images(self.provenance(model), images[:, 0], rows, draw.labels)
 
-    async def latents(self, model: Model, draw: Draw) -> Rows:
+    async def latents(self, model: Model, draw: Draw, deadline: float) -> Rows:
         """The latents of what was drawn for the model: `(n, latent)`."""
         if draw.prior == "normal":
             return draw.noise
-        (rows,) = await self._through(model, "prior", draw.noise, draw.labels)
+        (rows,) = await self._through(model, "prior", draw.noise, deadline, draw.labels)
         return rows
 
-    async def generate(self, model: Model, rows: Rows, labels: Labels | None = None) -> Images:
+    async def generate(self, model: Model, rows: Rows, deadline: float, labels: Labels | None = None) -> Images:
         """Latents `(n, latent)`, with labels `(n,)` for a conditional model, to images."""
-        (images,) = await self._through(model, "generate", rows, labels)
+        (images,) = await self._through(model, "generate", rows, deadline, labels)
         return Images(self.provenance(model), images[:, 0], rows, labels)
 
     async def reconstruct(
-        self, model: Model, image: Rows, seed: int | None, labels: Labels | None = None
+        self, model: Model, image: Rows, seed: int | None, deadline: float, labels: Labels | None = None
     ) -> Reconstruction:
         """Encode an image `(1, height, width)` in [0, 1] and decode its mean, or a sample of a seed.
 
         labels: that of the image, `(1,)`, for a conditional model.
         """
-        mean, log_variance = await self._through(model, "encode", image[None], labels)
+        mean, log_variance = await self._through(model, "encode", image[None], deadline, labels)
         latent = mean
         if seed is not None:
             noise = latents.normal_rows(seed, 0, 1, mean.shape[1], stream=latents.POSTERIOR_STREAM)
             latent = mean + np.exp(0.5 * log_variance) * noise
-        (decoded,) = await self._through(model, "decode", latent, labels)
+        (decoded,) = await self._through(model, "decode", latent, deadline, labels)
         bce, mse, kl = reconstruction_errors(image, decoded[0], mean[0], log_variance[0])
         return Reconstruction(self.provenance(model), image[0], decoded[0, 0], mean[0], log_variance[0], bce, mse, kl)
 
-    async def encode(self, model: Model, images: Rows, labels: Labels | None = None) -> Rows:
+    async def encode(self, model: Model, images: Rows, deadline: float, labels: Labels | None = None) -> Rows:
         """The posterior means of images `(n, 1, height, width)` in [0, 1]: `(n, latent)`."""
-        mean, _ = await self._through(model, "encode", images, labels)
+        mean, _ = await self._through(model, "encode", images, deadline, labels)
         return mean
 
-    async def score(self, model: Model, images: Rows, labels: Labels | None = None) -> Scores:
+    async def score(self, model: Model, images: Rows, deadline: float, labels: Labels | None = None) -> Scores:
         """What the discriminator says of images `(n, 1, height, width)` in [0, 1]."""
-        (logits,) = await self._through(model, "discriminate", images, labels)
+        (logits,) = await self._through(model, "discriminate", images, deadline, labels)
         # One by one: a vectorised sigmoid rounds the last lanes of an array differently.
         probabilities = np.array([sigmoid(logit) for logit in logits.tolist()], dtype=np.float32)
         return Scores(self.provenance(model), logits, probabilities)
@@ -178,12 +199,14 @@ class Engine:
         """What names the origin of an answer of this model."""
         return Provenance(model.name, model.digest, model.precision, model.runtime_id)
 
-    async def _through(self, model: Model, stage: Stage, rows: Rows, labels: Labels | None = None) -> list[Rows]:
+    async def _through(
+        self, model: Model, stage: Stage, rows: Rows, deadline: float, labels: Labels | None = None
+    ) -> list[Rows]:
         """Rows, with their labels where the stage takes them, through one stage: its outputs, whole again."""
         batcher = self._batchers[model.name, stage]
         rows = np.ascontiguousarray(rows, dtype=np.float32)
         inputs = rows if labels is None else Labelled(rows, labels)
-        chunks = await batcher.submit(inputs, timeout_s=self._timeout_s)
+        chunks = await batcher.submit(inputs, deadline=deadline)
         if len(chunks) == 1:
             return list(chunks[0])
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]

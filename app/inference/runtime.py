@@ -23,6 +23,7 @@ from torch import Tensor
 from app.checkpoints.manifest import Capability, Precision
 from app.errors import InferenceFailed
 from app.inference.cuda import GraphedForward
+from app.inference.faults import fault_of
 from app.inference.machine import computes_in_bfloat16, find_device, runtime_facts
 
 Rows = NDArray[np.float32]
@@ -70,7 +71,8 @@ class Network:
         """One forward pass over the rows of all chunks; each chunk's outputs, in order.
 
         A chunk is `(rows, ...)`, all with labels or none, each of its outputs has as many rows. Raises
-        InferenceFailed when the archive raises, gives another number of rows, or values that are not finite.
+        InferenceFailed when the archive raises, gives another number of rows, or values that are not finite;
+        OutOfMemory; DeviceLost.
         """
         # Arrays around the pass, not tensors: every operation of PyTorch lets go of the interpreter, and on a busy
         # event loop each time of asking for it again is a wait.
@@ -81,7 +83,7 @@ class Network:
             with torch.inference_mode():
                 outputs = [output.numpy() for output in self._forward(*map(torch.from_numpy, inputs))]
         except Exception as error:
-            raise InferenceFailed("the network failed on these rows") from error
+            raise fault_of(error) from error
         if any(len(output) != total + padding for output in outputs):
             raise InferenceFailed("the network gave a wrong number of rows")
         # The sum is finite if all its terms are: outputs are images, or numbers around one.

@@ -200,7 +200,7 @@ def test_rows_over_the_queue_bound_are_refused_with_a_time_to_come_back():
         assert 0 < len(refused) < 32
         for answer in refused:
             problem_of(answer, 503, "overloaded")
-            assert answer.headers["retry-after"] == "1"
+            assert answer.headers["retry-after"] in {"1", "2", "3"}
         assert client.post("/generate", json={"n": 16}).status_code == 200
 
 

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from threading import Event
+from time import monotonic
 
 import pytest
 
-from app.errors import DeadlineExceeded, Draining, InferenceFailed, Overloaded
+from app.errors import DeadlineExceeded, Draining, InferenceFailed, ServiceError, WorkerLost
 from app.inference.batching import TURN_ROWS, Batcher
 from app.inference.workers import Workers
 
@@ -60,13 +61,13 @@ class Recorder:
         self.batches.append(rows)
 
 
-Compute = Callable[[Sequence[list[int]]], list[list[int]]]
+Compute = Callable[[Sequence[list[int]]], Sequence[list[int] | ServiceError]]
 
 
 class Bench:
     """A batcher, its gate and its observer."""
 
-    def __init__(self, workers: Workers, max_batch_rows: int, max_queued_rows: int, compute: Compute | None) -> None:
+    def __init__(self, workers: Workers, max_batch_rows: int, compute: Compute | None) -> None:
         self.gate = Gate()
         self.observer = Recorder()
         self.batcher: Batcher[list[int], list[int]] = Batcher(
@@ -74,23 +75,20 @@ class Bench:
             workers,
             self.observer,
             max_batch_rows=max_batch_rows,
-            max_queued_rows=max_queued_rows,
         )
 
-    def ask(self, *rows: int, timeout_s: float | None = None) -> "asyncio.Task[list[int]]":
+    def ask(self, *rows: int, timeout_s: float = 3600) -> "asyncio.Task[list[int]]":
         async def whole() -> list[int]:
-            parts = await self.batcher.submit(list(rows), timeout_s=timeout_s)
+            parts = await self.batcher.submit(list(rows), deadline=monotonic() + timeout_s)
             return [row for part in parts for row in part]
 
         return asyncio.create_task(whole())
 
 
 @asynccontextmanager
-async def bench(
-    *, workers: int = 1, max_batch_rows: int = 64, max_queued_rows: int = 1000, compute: Compute | None = None
-) -> AsyncIterator[Bench]:
+async def bench(*, workers: int = 1, max_batch_rows: int = 64, compute: Compute | None = None) -> AsyncIterator[Bench]:
     pool = Workers(workers)
-    made = Bench(pool, max_batch_rows, max_queued_rows, compute)
+    made = Bench(pool, max_batch_rows, compute)
     try:
         yield made
     finally:
@@ -180,38 +178,9 @@ def test_a_large_request_does_not_starve_a_small_one():
     asyncio.run(scenario())
 
 
-def test_rows_over_the_queue_bound_are_refused_at_once():
-    async def scenario() -> None:
-        async with bench(max_queued_rows=10) as b:
-            computing = b.ask(0)
-            await asyncio.wait_for(b.gate.started.get(), 10)
-            waiting = b.ask(*range(10))
-            await settle()
-            with pytest.raises(Overloaded):
-                await b.ask(11)
-            b.gate._passes[0].set()
-            await b.gate.open()
-            assert await computing == [0]
-            assert len(await waiting) == 10
-
-    asyncio.run(scenario())
-
-
-def test_rows_are_counted_not_requests():
-    async def scenario() -> None:
-        async with bench(max_queued_rows=10) as b:
-            with pytest.raises(Overloaded):
-                await b.ask(*range(11))
-            asked = b.ask(*range(10))
-            await b.gate.open()
-            assert len(await asked) == 10
-
-    asyncio.run(scenario())
-
-
 def test_the_queue_is_empty_again_after_everything_was_served():
     async def scenario() -> None:
-        async with bench(max_queued_rows=8) as b:
+        async with bench() as b:
             for _ in range(5):
                 asked = b.ask(*range(8))
                 await b.gate.open()
@@ -239,7 +208,7 @@ def test_cancelled_caller_does_not_harm_batchmates():
 
 def test_rows_of_a_cancelled_caller_are_never_computed_and_free_their_place():
     async def scenario() -> None:
-        async with bench(max_queued_rows=4) as b:
+        async with bench() as b:
             computing = b.ask(0)
             await asyncio.wait_for(b.gate.started.get(), 10)
             gone = b.ask(1, 2, 3, 4)
@@ -262,15 +231,15 @@ class Releasing(Workers):
 
     at_release: Callable[[], object] = staticmethod(lambda: None)
 
-    async def __aexit__(self, *exception: object) -> None:
+    def release(self) -> None:
         self.at_release()
-        await super().__aexit__(*exception)
+        super().release()
 
 
 def test_a_caller_that_goes_as_a_worker_becomes_free_is_not_computed():
     async def scenario() -> None:
         pool = Releasing(1)
-        b = Bench(pool, 64, 1000, None)
+        b = Bench(pool, 64, None)
         first = b.ask(1)
         await settle()
         gone = b.ask(7, 8)
@@ -341,7 +310,7 @@ def test_one_bad_batch_fails_its_own_rows_only():
 
 def test_a_failed_batch_takes_the_waiting_rest_of_its_requests_out_of_the_queue():
     async def scenario() -> None:
-        async with bench(max_batch_rows=8, max_queued_rows=20) as b:
+        async with bench(max_batch_rows=8) as b:
             b.gate.failures[0] = InferenceFailed("broken")
             bad = b.ask(*range(20))
             await b.gate.open()
@@ -408,7 +377,7 @@ def test_a_busy_worker_is_not_kept_a_share():
 def test_two_networks_take_turns_on_one_worker():
     async def scenario() -> None:
         workers = Workers(1)
-        one, other = Bench(workers, 1, 100, None), Bench(workers, 1, 100, None)
+        one, other = Bench(workers, 1, None), Bench(workers, 1, None)
         order: list[str] = []
 
         async def follow(name: str, bench: Bench) -> None:
@@ -466,7 +435,7 @@ def test_every_request_is_settled_once_under_a_storm_of_cancellations_and_failur
                 raise InferenceFailed("a bad row")
             return [[2 * row for row in chunk] for chunk in chunks]
 
-        async with bench(workers=3, max_batch_rows=5, max_queued_rows=10_000, compute=compute) as b:
+        async with bench(workers=3, max_batch_rows=5, compute=compute) as b:
             asked = [b.ask(row, row + 1, row + 2) for row in range(0, 900, 3)]
             await settle()
             for task in asked[::7]:
@@ -487,5 +456,98 @@ def test_a_request_of_no_rows_is_a_fault_of_the_program():
         async with bench() as b:
             with pytest.raises(ValueError, match="at least one row"):
                 await b.ask()
+
+    asyncio.run(scenario())
+
+
+def test_an_error_of_one_chunk_fails_its_caller_and_no_other():
+    def compute(chunks: Sequence[list[int]]) -> list[list[int] | ServiceError]:
+        return [InferenceFailed("a bad row") if 13 in chunk else [2 * row for row in chunk] for chunk in chunks]
+
+    async def scenario() -> None:
+        async with bench(compute=compute) as b:
+            good, bad, also_good = b.ask(1, 2), b.ask(13), b.ask(3)
+            assert await good == [2, 4]
+            assert await also_good == [6]
+            with pytest.raises(InferenceFailed):
+                await bad
+
+    asyncio.run(scenario())
+
+
+def test_a_deadline_that_has_passed_already_is_told_at_once():
+    async def scenario() -> None:
+        async with bench() as b:
+            with pytest.raises(DeadlineExceeded):
+                await b.ask(1, timeout_s=-1)
+            assert b.gate.batches == []
+            assert b.observer.queue == []
+
+    asyncio.run(scenario())
+
+
+def test_a_caller_whose_rows_are_under_way_is_told_of_its_deadline_too():
+    async def scenario() -> None:
+        async with bench() as b:
+            late = b.ask(1, timeout_s=0.01)
+            await asyncio.wait_for(b.gate.started.get(), 10)
+            with pytest.raises(DeadlineExceeded):
+                await late
+            b.gate._passes[0].set()
+            good = b.ask(2)
+            await b.gate.open()
+            assert await good == [4]
+
+    asyncio.run(scenario())
+
+
+def test_each_of_many_deadlines_is_told_whatever_their_order():
+    async def scenario() -> None:
+        async with bench() as b:
+            computing = b.ask(0)
+            await asyncio.wait_for(b.gate.started.get(), 10)
+            late = [b.ask(1, timeout_s=seconds) for seconds in (0.05, 0.01, 0.03, 0.02)]
+            patient = b.ask(2)
+            results = await asyncio.wait_for(asyncio.gather(*late, return_exceptions=True), 10)
+            assert [type(result) for result in results] == [DeadlineExceeded] * 4
+            b.gate._passes[0].set()
+            await b.gate.open()
+            assert await computing == [0]
+            assert await patient == [4]
+            assert b.gate.batches == [[0], [2]]
+
+    asyncio.run(scenario())
+
+
+def test_a_late_row_is_dropped_when_rows_are_taken_even_before_it_was_told():
+    async def scenario() -> None:
+        async with bench() as b:
+            late, patient = b.ask(1, timeout_s=0.01), b.ask(2)
+            await asyncio.sleep(0)  # both have asked; the loop goes on to the batch only once the time is over
+            deadline = monotonic() + 0.02
+            while monotonic() < deadline:
+                pass
+            await b.gate.open()
+            with pytest.raises(DeadlineExceeded):
+                await late
+            assert await patient == [4]
+            assert b.gate.batches == [[2]]
+
+    asyncio.run(scenario())
+
+
+def test_when_all_is_lost_everybody_who_waits_is_told_and_nobody_is_taken_any_more():
+    async def scenario() -> None:
+        async with bench(max_batch_rows=2) as b:
+            computing, waiting = b.ask(1, 2), b.ask(3)
+            await asyncio.wait_for(b.gate.started.get(), 10)
+            b.batcher.fail(lambda: WorkerLost("all is lost"))
+            for task in (computing, waiting, b.ask(4)):
+                with pytest.raises(WorkerLost):
+                    await task
+            assert b.observer.queue[-1] == 0
+            b.gate._passes[0].set()
+            await b.batcher.close()
+            assert b.gate.batches == [[1, 2]]
 
     asyncio.run(scenario())

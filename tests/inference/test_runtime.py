@@ -1,9 +1,7 @@
 """Devices, networks and workers."""
 
-import asyncio
 import math
 import os
-import threading
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ import torch
 from app.errors import InferenceFailed
 from app.inference.machine import DeviceUnavailable, computes_in_bfloat16, find_device, processor_model
 from app.inference.runtime import Labelled, Network, Rows, Runtime
-from app.inference.workers import Workers
 
 CPU = torch.device("cpu")
 
@@ -127,18 +124,6 @@ def test_a_bad_value_in_the_padding_fails_nobody():
     assert np.array_equal(made, ones(3))
 
 
-def test_every_worker_is_prepared_before_it_works():
-    async def scenario() -> None:
-        workers = Workers(2, lambda: prepared.append(threading.current_thread().name))
-        async with workers:
-            name = await workers.run(lambda: threading.current_thread().name)
-            assert name in prepared
-        workers.close()
-
-    prepared: list[str] = []
-    asyncio.run(scenario())
-
-
 def test_no_gradient_is_recorded():
     weight, recorded = torch.ones(2, requires_grad=True), []
 
@@ -149,31 +134,3 @@ def test_no_gradient_is_recorded():
 
     Network(weigh).compute([ones(1)])
     assert recorded == [False]
-
-
-def test_work_runs_off_the_event_loop_and_never_on_more_workers_than_there_are():
-    async def scenario() -> None:
-        workers = Workers(2)
-        running, most, lock = 0, 0, threading.Lock()
-        both = threading.Barrier(2)
-
-        def work() -> str:
-            nonlocal running, most
-            with lock:
-                running += 1
-                most = max(most, running)
-            both.wait(10)
-            with lock:
-                running -= 1
-            return threading.current_thread().name
-
-        async def ask() -> str:
-            async with workers:
-                return await workers.run(work)
-
-        names = await asyncio.gather(*(ask() for _ in range(8)))
-        assert most == 2
-        assert all(name.startswith("inference") for name in names)
-        workers.close()
-
-    asyncio.run(scenario())

@@ -1,0 +1,137 @@
+"""uvicorn with a start, a reload and an end in order. Knows nothing of models or operations."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from socket import socket
+from time import monotonic
+from types import FrameType
+from typing import NoReturn
+
+import uvicorn
+
+from app.main import create_app
+from app.protocol import Limits, within
+from app.readiness import Readiness
+from app.settings import Settings
+
+log = logging.getLogger("app")
+
+KEEP_ALIVE_S = 30
+# What answers get to leave the process when it fails, seconds.
+FAILURE_GRACE_S = 1
+TICK_S = 0.02
+# The exit status of a process that was told to end twice.
+FORCED = 1
+
+
+class Server(uvicorn.Server):
+    """A server that ends in order, within its grace, whoever holds connections; and knows whether the app failed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.readiness = Readiness()
+        self.failed = False
+        self._settings = settings
+        self._reload = asyncio.Event()
+        self._told_at: float | None = None  # to end, on the monotonic clock
+        self._lag_s = 0.0
+        app = create_app(settings, readiness=self.readiness, reload=self._reload, on_failure=self._end)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                http=within(Limits(settings.receive_timeout_s, settings.max_connections)),
+                # Measured: uvloop, which uvicorn prefers where it is installed, is no faster here.
+                loop="asyncio",
+                # Nothing here asks who the caller is, or whether a proxy spoke TLS.
+                proxy_headers=False,
+                ws="none",
+                timeout_keep_alive=KEEP_ALIVE_S,
+                access_log=False,
+                log_config=None,
+                server_header=False,
+            )
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """SIGTERM and SIGINT: not ready from here on; a second one ends at once.
+
+        Nobody looks to readiness before pressing Ctrl-C, so only SIGTERM has a lag.
+        """
+        if self._told_at is not None:
+            log.warning("told to end twice: ending at once")
+            leave(FORCED)
+        self._told_at = monotonic()
+        self._lag_s = self._settings.shutdown_lag_s if sig == signal.SIGTERM else 0.0
+        self.readiness.leave()
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Listen, and reload the models at SIGHUP."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
+        await super().startup(sockets)
+
+    async def main_loop(self) -> None:
+        """Serve until told to end, or not at all where loading failed before the server listened."""
+        self.should_exit = self.should_exit or self.failed
+        await super().main_loop()
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:  # noqa: ARG002
+        """Lag, refuse, finish, cut off: all of it within the grace from the signal.
+
+        uvicorn's own waits for every connection to be closed, for ever by default: one half of a request holds it.
+        """
+        grace = FAILURE_GRACE_S if self.failed else self._settings.shutdown_grace_s
+        told_at = monotonic() if self._told_at is None else self._told_at
+        end = told_at + grace
+        # So that who still waits can be told, and the lifespan has time to end.
+        cut = end - min(1.0, grace / 10)
+        await self._lag(min(told_at + self._lag_s, cut))
+        self.readiness.drain()
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        state = self.server_state
+        await until(lambda: not state.tasks and not state.connections, cut)
+        if state.tasks:
+            log.warning("%d requests are cut off: the grace is over", len(state.tasks))
+        for task in list(state.tasks):
+            task.cancel()
+        await until(lambda: not state.tasks, (cut + end) / 2)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await self.lifespan.shutdown()
+
+    async def _lag(self, end: float) -> None:
+        """Take requests until balancers have seen that this service is not ready; each answer ends its connection."""
+        if monotonic() < end:
+            state = self.server_state
+            state.default_headers = [*state.default_headers, (b"connection", b"close")]
+            await until(lambda: self.failed, end)
+
+    def _end(self) -> None:
+        self.failed = True
+        # Told to end before it has started, uvicorn leaves without ending the lifespan.
+        self.should_exit = self.started
+
+
+async def until(condition: Callable[[], bool], end: float) -> None:
+    """Wait for the condition, at most until the monotonic clock shows `end`."""
+    # Connections are a set of uvicorn's, which tells nobody when it changes.
+    while not condition() and (left := end - monotonic()) > 0:  # noqa: ASYNC110
+        await asyncio.sleep(min(TICK_S, left))
+
+
+def leave(status: int) -> NoReturn:
+    """End the process, whatever its threads do: one that hangs in native code would hold the interpreter for ever."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)

@@ -1,0 +1,96 @@
+"""Requests, bytes and rows have their bounds, and whoever is over one is told at once."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from app.main import create_app
+from app.settings import Settings
+from tests.api.reading import problem_of
+from tests.api.test_health import metric
+from tests.conftest import ROOT, WatchedReadiness, listening, serving
+
+
+@contextmanager
+def half_a_request(client: httpx.Client, length: int) -> Iterator[None]:
+    """A caller that has said how long its body is, and sends none of it."""
+    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as caller:
+        before = in_flight(client)
+        caller.sendall(head.encode())
+        while in_flight(client) == before:  # the other side of a socket can only be asked
+            pass
+        yield
+    while in_flight(client) > before:
+        pass
+
+
+def in_flight(client: httpx.Client) -> float:
+    return metric(client.get("/metrics").text, "digits_requests_in_flight")
+
+
+def test_requests_over_the_bound_are_refused_before_their_bodies_are_read():
+    with serving(max_requests=1) as client, half_a_request(client, 30):
+        answer = client.post("/generate", content=b"no JSON at all", headers={"Content-Type": "application/json"})
+        problem_of(answer, 503, "overloaded")
+        assert answer.headers["retry-after"] in {"1", "2", "3"}
+        page = client.get("/metrics").text
+        assert metric(page, "digits_rejections_total", code="overloaded") == 1
+        assert metric(page, "digits_request_seconds_count", method="POST", route="unmatched", status="503") == 1
+
+
+def test_health_and_metrics_answer_when_nothing_else_is_admitted():
+    with serving(max_requests=1) as client, half_a_request(client, 30):
+        for path in ("/livez", "/readyz", "/metrics"):
+            assert client.get(path).status_code == 200
+        problem_of(client.get("/models"), 503, "overloaded")
+
+
+def test_a_place_is_free_again_once_its_request_has_ended():
+    with serving(max_requests=1) as client:
+        for _ in range(3):
+            with half_a_request(client, 30):
+                problem_of(client.post("/generate", json={}), 503, "overloaded")
+            for body in ({}, {"n": 0}):
+                assert client.post("/generate", json=body).status_code in {200, 422}
+        assert in_flight(client) == 0
+
+
+def test_bytes_that_bodies_may_have_are_bounded_before_they_come():
+    with serving(max_bytes_in_flight=2**20, max_upload_bytes=2**20) as client, half_a_request(client, 2**30):
+        page = client.get("/metrics").text
+        assert metric(page, "digits_body_bytes_in_flight") == 2**20  # no more of it would be read
+        problem_of(client.post("/generate", json={}), 503, "overloaded")
+
+        def endless() -> Iterator[bytes]:
+            yield b"{}"
+
+        problem_of(client.post("/generate", content=endless()), 503, "overloaded")
+        assert client.get("/models").status_code == 200  # it has no body
+
+
+def test_rows_are_refused_after_parsing_and_before_anything_is_decoded():
+    readiness = WatchedReadiness()
+    settings = Settings(models_dir=ROOT / "models", device="cpu", max_images=16, max_queued_rows=16)
+    with listening(create_app(settings, readiness=readiness)) as client:
+        assert readiness.ended.wait(120)
+
+        def upload(path: str) -> httpx.Response:
+            return client.post(path, content=b"no image at all", headers={"Content-Type": "image/png"})
+
+        with readiness.engine().admit(16):
+            assert metric(client.get("/metrics").text, "digits_rows_in_flight") == 16
+            problem_of(upload("/reconstruct?model=nobody"), 404, "model_not_found")
+            for path in ("/reconstruct", "/score"):
+                problem_of(upload(path), 503, "overloaded")
+            files = [("files", b"no image"), ("files", b"no image")]
+            problem_of(client.post("/interpolate", files=files), 503, "overloaded")
+            for path in ("/generate", "/score", "/interpolate"):
+                problem_of(client.post(path, json={}), 503, "overloaded")
+            problem_of(client.get("/interpolate"), 503, "overloaded")
+        for path in ("/reconstruct", "/score"):
+            problem_of(upload(path), 422, "invalid_image")
+        assert client.post("/generate", json={"n": 16}).status_code == 200
+        assert metric(client.get("/metrics").text, "digits_rows_in_flight") == 0
