@@ -62,7 +62,8 @@ class GraphedForward:
         for _ in range(PASSES_BEFORE_CAPTURE):
             self._method(*fixed)
         self._stream.synchronize()
-        with torch.cuda.graph(self._graph, stream=self._stream):
+        # While models are reloaded, other threads use the device: only this one's calls are captured.
+        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
             given = self._method(*fixed)
             outputs = tuple(output.float() for output in (given if isinstance(given, tuple) else (given,)))
         return _Buffers(fixed, outputs)

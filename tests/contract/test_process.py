@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -126,3 +127,35 @@ def test_whoever_still_waits_when_the_grace_is_over_is_told_to_come_back():
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["retry-after"] in {"1", "2", "3"}
         assert answer.json()["code"] == "draining"
+
+
+def readiness_is(url: str, status: int) -> None:
+    """Until readiness says so: another process can only be asked."""
+    while httpx.get(f"{url}/readyz", timeout=5).status_code != status:
+        pass
+
+
+def test_after_sigterm_readiness_is_red_while_requests_are_still_served():
+    with running(shutdown_lag_s="3000", shutdown_grace_s="3600") as service:
+        service.process.send_signal(signal.SIGTERM)
+        readiness_is(service.url, 503)
+        answer = httpx.post(f"{service.url}/generate", json={}, timeout=60)
+        assert answer.status_code == 200
+        assert answer.headers["connection"] == "close"  # the next one goes to somebody else
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(30) == 1
+
+
+def test_callers_who_hold_connections_cannot_hold_the_end():
+    whole = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n{"
+    large = b"GET /interpolate?steps=256&scale=16 HTTP/1.1\r\nHost: x\r\n\r\n"
+    settings = {"receive_timeout_s": "3600", "shutdown_grace_s": "3", "shutdown_lag_s": "0"}
+    with running(**settings) as service, ExitStack() as stack:
+        address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
+        callers = [stack.enter_context(socket.create_connection(address)) for _ in range(12)]
+        for number, sent in enumerate((b"", whole[:20], whole, large)):
+            for caller in callers[number::4]:
+                caller.sendall(sent)
+        assert httpx.post(f"{service.url}/generate", json={}).status_code == 200
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(60) == 0
