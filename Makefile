@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
-.PHONY: run test train identity bench bench-full lint format clean
+.PHONY: run test train evaluate identity bench bench-full lint format clean
 
 run: $(VENV)/.installed-serve
 	$(BIN)/python -m app
@@ -28,6 +28,10 @@ format: $(VENV)/.installed-test
 train: $(VENV)/.installed-train
 	$(BIN)/python -m training train vae
 	$(BIN)/python -m training train gan
+
+# A few minutes a model: the figures in manifests, cards and README.
+evaluate: $(VENV)/.installed-train
+	$(BIN)/python -m training evaluate $(notdir $(wildcard models/*)) --document README.md
 
 # A few minutes: every seed in every company gives the same bytes.
 identity: $(VENV)/.installed-train

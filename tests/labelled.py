@@ -17,7 +17,6 @@ from app.checkpoints.manifest import (
     ImageForm,
     Manifest,
     Prior,
-    Quality,
     TensorRecord,
     TrainingRecord,
 )
@@ -142,7 +141,7 @@ def write(
         training=TrainingRecord(
             config={}, seed=0, epochs=1, parameters={}, losses={}, versions={}, source_commit="unknown"
         ),
-        quality=Quality(protocol="none", figures={}),
+        quality=None,
         golden=golden,
     )
     (directory / name).mkdir()

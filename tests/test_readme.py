@@ -14,6 +14,7 @@ from app.settings import Settings
 from tests.api.reading import arrays, frames, image
 from tests.conftest import ROOT
 from tests.contract.process import running
+from training.card import PICTURES, card, quality_table
 
 README = (ROOT / "README.md").read_text()
 
@@ -29,16 +30,6 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, ()) else f"`{field.default}`"
         lines.append(f"| `DIGITS_{name.upper()}` | {default} | {field.description} |")
-    return "\n".join(lines)
-
-
-def quality_table() -> str:
-    lines = ["| model | figure | value | floor | ceiling | unit |", "| --- | --- | --- | --- | --- | --- |"]
-    for path in sorted((ROOT / "models").glob("*/manifest.json")):
-        manifest = Manifest.model_validate_json(path.read_bytes())
-        for name, figure in manifest.quality.figures.items():
-            numbers = f"{figure.value:.3f} | {figure.floor:.3f} | {figure.ceiling:.3f}"
-            lines.append(f"| `{manifest.name}` | {name.replace('_', ' ')} | {numbers} | {figure.unit} |")
     return "\n".join(lines)
 
 
@@ -71,7 +62,16 @@ def test_the_settings_table_is_that_of_the_code():
 
 
 def test_the_quality_table_is_that_of_the_shipped_manifests():
-    assert f"<!-- quality: begin -->\n{quality_table()}\n<!-- quality: end -->" in README
+    paths = sorted((ROOT / "models").glob("*/manifest.json"))
+    table = quality_table([Manifest.model_validate_json(path.read_bytes()) for path in paths])
+    assert f"<!-- quality: begin -->\n{table}\n<!-- quality: end -->" in README
+
+
+def test_the_shipped_cards_are_those_of_the_shipped_manifests():
+    for path in sorted((ROOT / "models").glob("*/manifest.json")):
+        pictures = [name for name in PICTURES if (path.parent / name).is_file()]
+        text = (path.parent / "card.md").read_text()
+        assert text == card(Manifest.model_validate_json(path.read_bytes()), pictures), path.parent
 
 
 def test_every_file_of_the_tree_exists():

@@ -8,11 +8,26 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from training.config import CONFIGS
+from training.card import quality_text
+from training.config import CONFIGS, TrainConfig
 from training.data import DataUnavailable, TooFewImages, load_mnist
-from training.evaluation.extractor import ClassifierConfig, make_classifier
-from training.export import ExportMismatch
+from training.evaluation.checkpoint import CannotEvaluate, EvaluateConfig, evaluate_named
+from training.evaluation.extractor import ClassifierConfig, ClassifierDamaged, make_classifier
+from training.export import ArchiveDamaged, ExportMismatch
+from training.sampling import NotANumber
 from training.trainer import CannotResume, export_run, train
+
+COMMANDS: dict[str, type[BaseModel]] = {"classifier": ClassifierConfig, "evaluate": EvaluateConfig}
+MENDABLE = (
+    ArchiveDamaged,
+    CannotEvaluate,
+    CannotResume,
+    ClassifierDamaged,
+    DataUnavailable,
+    ExportMismatch,
+    NotANumber,
+    TooFewImages,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,13 +43,16 @@ def parser() -> argparse.ArgumentParser:
             add_flags(families.add_parser(family, help=config.__doc__), config, resume=action == "train")
     classifier = actions.add_parser("classifier", help="train the classifier that quality is measured with")
     add_flags(classifier, ClassifierConfig)
+    evaluate = actions.add_parser("evaluate", help="measure checkpoints; write their manifests and cards")
+    evaluate.add_argument("names", nargs="+", metavar="NAME", help="of a directory in the models' directory")
+    add_flags(evaluate, EvaluateConfig)
     return root
 
 
 def add_flags(command: argparse.ArgumentParser, config: type[BaseModel], *, resume: bool = False) -> None:
     """The config's fields as flags; what is not given keeps the config's default."""
     for name, field in config.model_fields.items():
-        if name == "family":
+        if name in {"family", "names"}:
             continue
         default = None if field.default is PydanticUndefined else field.default
         text = "; ".join(part for part in (field.description, f"default {default}") if part)
@@ -55,7 +73,7 @@ def main() -> int:
     action, family = arguments.pop("action"), arguments.pop("family", None)
     resume = arguments.pop("resume", False)
     try:
-        config = ClassifierConfig(**arguments) if family is None else CONFIGS[family](**arguments)
+        config = (COMMANDS[action] if family is None else CONFIGS[family])(**arguments)
     except ValidationError as error:
         for item in error.errors():
             print(f"--{str(item['loc'][0]).replace('_', '-')}: {item['msg']}", file=sys.stderr)
@@ -63,11 +81,15 @@ def main() -> int:
     try:
         if isinstance(config, ClassifierConfig):
             make_classifier(config, load_mnist(config.data_dir))
-        elif action == "train":
-            train(config, resume=resume)
-        else:
-            export_run(config)
-    except (DataUnavailable, TooFewImages, CannotResume, ExportMismatch, OSError, RuntimeError) as error:
+        elif isinstance(config, EvaluateConfig):
+            for manifest in evaluate_named(config):
+                print(f"{manifest.name}\n\n{quality_text(manifest)}")
+        elif isinstance(config, TrainConfig):
+            if action == "train":
+                train(config, resume=resume)
+            else:
+                export_run(config)
+    except (*MENDABLE, OSError, RuntimeError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

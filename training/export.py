@@ -10,6 +10,8 @@ import logging
 import platform
 import subprocess
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,13 @@ from app.checkpoints.manifest import (
     TensorRecord,
     TrainingRecord,
 )
-from training import report
+from training.card import PICTURES, card
 from training.config import TrainConfig
 from training.data import Dataset, to_unit_range
-from training.evaluation.held_out import evaluate
 from training.families.family import Learner
 from training.files import write_atomically
+from training.pictures import sample_grid
+from training.report import curves_png
 from training.sampling import balanced, draw_latents
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,10 @@ GOLDEN_TOLERANCE: dict[Capability, float] = {
 }
 
 
+class ArchiveDamaged(Exception):
+    """An archive is not the one that its manifest names."""
+
+
 class ExportMismatch(Exception):
     """The reloaded archive does not compute what the trained network computes."""
 
@@ -61,7 +68,7 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
     """Write `models_dir/name`: an archive a precision, their manifest, a card and samples. Gives the directory.
 
     What ships is the fast form of the trained network. It is scripted, reloaded and compared with the
-    textbook form first; quality is measured on the reloaded float32 archive. A bfloat16 archive ships where
+    textbook form first; its quality is measured after. A bfloat16 archive ships where
     its images are within PIXEL_BOUND of those of the float32 one. Replacing the manifest is the switch.
     Raises ExportMismatch, and OSError on a full disk: until the switch the previous checkpoint is
     untouched, from then on the new one is whole and only its card or its samples may be old.
@@ -97,20 +104,36 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
             train_images=len(dataset.train_images[: config.train_images]),
         ),
         training=training_record(config, eager, history),
-        quality=evaluate(archive, tuple(golden), learner.latent_dim, dataset, config.seed),
         golden=golden,
     )
     directory = config.models_dir / config.name
-    samples = report.sample_grid(archive, learner, len(dataset.classes), config.seed)
+    samples = sample_grid(archive, learner, len(dataset.classes), config.seed)
     for precision, described_archive in archives.items():
         write_atomically(directory / described_archive.file, contents[precision])
     write_atomically(directory / "manifest.json", manifest.model_dump_json(indent=2).encode() + b"\n")
     write_atomically(directory / "samples.png", samples)
-    write_atomically(directory / "card.md", report.card(manifest).encode())
+    write_atomically(directory / "curves.png", curves_png(history))
+    # Pictures that measuring makes are of the weights before; it makes them anew.
+    for stale in set(PICTURES) - {"samples.png", "curves.png"}:
+        (directory / stale).unlink(missing_ok=True)
+    write_atomically(directory / "card.md", card(manifest, ("samples.png", "curves.png")).encode())
     for old in directory.glob("*.pt"):
         if old.name not in {current.file for current in archives.values()}:
             old.unlink()
     return directory
+
+
+def load_archive(directory: Path, archive: Archive) -> nn.Module:
+    """The network in an archive of a checkpoint, on the CPU. Raises ArchiveDamaged before it opens another file."""
+    path = directory / archive.file
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArchiveDamaged(f"{path} cannot be read: {error.strerror}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != archive.digest:
+        raise ArchiveDamaged(f"{path} has SHA-256 {digest}, its manifest says {archive.digest}")
+    return _opened(content)
 
 
 def described(name: str, content: bytes, deviation: Deviation | None = None) -> Archive:
@@ -158,14 +181,24 @@ def script(module: nn.Module) -> tuple[bytes, nn.Module]:
 
     Saved to memory first: saving straight to a full disk aborts the process.
     """
+    with _deprecated_on_purpose():
+        buffer = io.BytesIO()
+        torch.jit.save(torch.jit.script(module), buffer)
+    return buffer.getvalue(), _opened(buffer.getvalue())
+
+
+def _opened(content: bytes) -> nn.Module:
+    with _deprecated_on_purpose():
+        archive: nn.Module = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
+    return archive.eval()
+
+
+@contextmanager
+def _deprecated_on_purpose() -> Iterator[None]:
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
             warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=category)
-        buffer = io.BytesIO()
-        torch.jit.save(torch.jit.script(module), buffer)
-        content = buffer.getvalue()
-        archive: nn.Module = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
-        return content, archive.eval()
+        yield
 
 
 @torch.no_grad()

@@ -15,6 +15,10 @@ from app.checkpoints.manifest import Prior
 BATCH = 250
 
 
+class NotANumber(ValueError):
+    """The network made pixels that are not numbers."""
+
+
 class Form(Protocol):
     """What both a manifest and a learner say of the network that makes images."""
 
@@ -54,15 +58,19 @@ def gives_labels(form: Form, controls: Controls = PLAIN) -> bool:
     return form.conditional or _prior(form, controls) == "fitted"
 
 
-@torch.no_grad()
 def draw_images(network: nn.Module, form: Form, labels: Tensor, seed: int, controls: Controls = PLAIN) -> Tensor:
     """As many images as there are labels, uint8 `(N, 1, H, W)` on the CPU, as the service quantises them.
 
     A network that takes no labels is drawn from as often, and they are left aside. PyTorch's global random state is
-    neither used nor changed. Raises ValueError for images that are not numbers, and for an unknown prior.
+    neither used nor changed. Raises NotANumber for such pixels, and ValueError for an unknown prior.
     """
+    return generate(network, form, draw_latents(network, form, labels, seed, controls), labels)
+
+
+@torch.no_grad()
+def generate(network: nn.Module, form: Form, latents: Tensor, labels: Tensor) -> Tensor:
+    """Latents float32 `(N, latent_dim)` and labels int64 `(N,)` to images as above."""
     device = next(network.parameters()).device
-    latents = draw_latents(network, form, labels, seed, controls)
     images = []
     for rows, wanted in zip(torch.split(latents, BATCH), torch.split(labels, BATCH), strict=True):
         inputs = (rows.to(device), wanted.to(device)) if form.conditional else (rows.to(device),)
@@ -105,9 +113,9 @@ def truncated(normal: Tensor, bound: float) -> Tensor:
 
 
 def quantised(images: Tensor) -> Tensor:
-    """Images in [0, 1] to 8 bits, uint8, halves up. Raises ValueError for NaN, which no grey value stands for."""
+    """Images in [0, 1] to 8 bits, uint8, halves up. Raises NotANumber for NaN, which no grey value stands for."""
     if images.isnan().any():
-        raise ValueError("an image has pixels that are not numbers")
+        raise NotANumber("an image has pixels that are not numbers")
     return (images.float().clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8)
 
 

@@ -13,6 +13,7 @@ from training import report
 from training.config import TrainConfig
 from training.data import Dataset, TooFewImages, epoch_batches, load_mnist, to_unit_range
 from training.device import choose_device, choose_precision
+from training.evaluation.checkpoint import evaluate_checkpoint
 from training.export import export
 from training.families import build_learner
 from training.families.family import Learner
@@ -55,7 +56,8 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
         # Last, since a run resumes after the epochs that its state knows.
         save_state(config, learner, history)
     checkpoint = export(config, learner, dataset, history)
-    log.info("exported %s", checkpoint)
+    log.info("exported %s; measuring it", checkpoint)
+    evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
 
 
 def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
@@ -67,8 +69,10 @@ def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
     config = config.model_copy(update={key: trained[key] for key in ("epochs", "device", "precision")})
     learner = build_learner(config, config.epochs)
     history = load_state(config, learner)
-    checkpoint = export(config, learner, dataset or load_mnist(config.data_dir), history)
-    log.info("exported %s after %d epochs", checkpoint, len(history))
+    dataset = dataset or load_mnist(config.data_dir)
+    checkpoint = export(config, learner, dataset, history)
+    log.info("exported %s after %d epochs; measuring it", checkpoint, len(history))
+    evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
 
 
 def save_state(config: TrainConfig, learner: Learner, history: list[dict[str, float]]) -> None:

@@ -100,19 +100,40 @@ class TrainingRecord(_Part):
 
 
 class Figure(_Part):
-    """One measured figure between its floor and its ceiling; lower is better."""
+    """One measured figure beside what a perfect model and what useless ones would get."""
 
-    value: float
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    value: float = Field(description="mean over the seeds")
+    deviation: float | None = Field(None, ge=0, description="standard deviation over the seeds; null without any")
+    standard_error: float | None = Field(None, ge=0, description="over test images, where they are a sample")
     unit: str
-    floor: float = Field(description="what a perfect model would get")
-    ceiling: float = Field(description="what a useless one gets")
+    better: Literal["lower", "higher", "floor"] | None = Field(description="floor: near it; null: neither")
+    floor: float | None = Field(None, description="what real images get, or a perfect model; null where unknown")
+    ceilings: dict[str, float] = Field({}, description="what useless models get, by name")
+
+
+class ControlEffect(_Part):
+    """What one way of drawing latents does to figures, measured on fewer images than those of the protocol."""
+
+    prior: Prior
+    temperature: float
+    truncation: float | None
+    figures: dict[str, float]
 
 
 class Quality(_Part):
     """Measured quality under one named protocol."""
 
     protocol: str
+    extractor: str | None = Field(
+        pattern=DIGEST_PATTERN, description="SHA-256 of the classifier's weights; null: figures of features left out"
+    )
+    images: int = Field(gt=0, description="generated for each seed")
+    seeds: tuple[int, ...] = Field(min_length=1)
     figures: dict[str, Figure]
+    control_images: int = Field(gt=0, description="generated for each effect of a control")
+    controls: tuple[ControlEffect, ...]
 
 
 LITTLE_ENDIAN = {"float32": "<f4", "int64": "<i8"}
@@ -169,7 +190,7 @@ class Manifest(_Part):
     archives: dict[Precision, Archive]
     dataset: DatasetUsed
     training: TrainingRecord
-    quality: Quality
+    quality: Quality | None = Field(None, description="null until it has been measured")
     golden: dict[Capability, Golden]
 
     @model_validator(mode="after")

@@ -30,12 +30,14 @@ def test_a_model_shows_its_manifest_and_card(client, name):
 
 
 @pytest.mark.parametrize("name", ["vae", "gan"])
-def test_quality_stands_between_its_floor_and_its_ceiling_under_a_named_protocol(client, name):
+def test_quality_stands_between_its_floor_and_its_ceilings_under_a_named_protocol(client, name):
     quality = client.get(f"/models/{name}").json()["manifest"]["quality"]
-    assert quality["protocol"] == "held-out-1"
-    assert quality["figures"]
-    for figure in quality["figures"].values():
-        assert figure["floor"] < figure["value"] < figure["ceiling"]
+    assert quality["protocol"] == "digits-eval-1"
+    assert (quality["images"], quality["seeds"]) == (10_000, [0, 1, 2])
+    distance = quality["figures"]["frechet_distance"]
+    assert set(distance["ceilings"]) == {"noise", "blurred", "one_class"}
+    assert distance["floor"] < distance["value"] < min(distance["ceilings"].values())
+    assert 0 < distance["deviation"] < 0.1 * distance["value"]
 
 
 def test_the_runtime_of_answers_is_explained(client):

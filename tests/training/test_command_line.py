@@ -84,6 +84,30 @@ def test_a_classifier_is_trained_by_one_command_and_what_it_reached_is_kept(comm
     assert 0 <= record["test_accuracy"] <= 1
 
 
+def test_a_checkpoint_is_measured_by_one_command_which_prints_the_figures(command_line, mnist, tmp_path):
+    places = {"data_dir": mnist, "runs_dir": tmp_path / "r", "models_dir": tmp_path / "m"}
+    assert command_line("train", "vae", *flags(SHARED | places))[0] == 0
+    document = tmp_path / "README.md"
+    document.write_text("<!-- quality: begin -->\n<!-- quality: end -->\n")
+    status, printed, errors = command_line("evaluate", "vae", *flags({**places, "seeds": 4, "document": document}))
+    assert (status, errors) == (0, "")
+    manifest = Manifest.model_validate_json((tmp_path / "m" / "vae" / "manifest.json").read_bytes())
+    assert manifest.quality is not None
+    assert manifest.quality.seeds == (0, 1, 2, 3)
+    for line in ("| near copies ", "| negative elbo "):
+        assert line in printed
+        assert line in document.read_text()
+
+
+def test_a_checkpoint_that_is_not_there_and_too_few_seeds_are_refused_in_one_line(command_line, mnist, tmp_path):
+    status, _, errors = command_line("evaluate", "nobody", "--data-dir", mnist, "--models-dir", tmp_path)
+    assert status == 1
+    assert errors == f"CannotEvaluate: {tmp_path}/nobody/manifest.json: No such file or directory\n"
+    status, _, errors = command_line("evaluate", "vae", "--seeds", 2)
+    assert status == 2
+    assert errors == "--seeds: Input should be greater than or equal to 3\n"
+
+
 def test_a_classifier_of_no_epochs_is_refused_in_one_line(command_line):
     status, _, errors = command_line("classifier", "--epochs", 0)
     assert status == 2
@@ -142,7 +166,7 @@ def test_the_module_runs_as_a_program():
     command = [sys.executable, "-m", "training", "--help"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "{train,export,classifier}" in done.stdout
+    assert "{train,export,classifier,evaluate}" in done.stdout
     assert done.stderr == ""
 
 

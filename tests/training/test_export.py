@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +22,14 @@ from app.checkpoints.manifest import Manifest
 from app.checkpoints.store import load_model
 from app.inference.runtime import Runtime
 from tests.labelled import DIGITS, LATENT_DIM, ConditionalGan, ConditionalVae, FittedVae, write
+from training.card import PICTURES
 from training.config import TrainConfig, VaeConfig
 from training.data import to_unit_range
 from training.export import ExportMismatch, deviation, export, golden_cases, portable, script, source_commit
 from training.families import build_learner
 from training.families.family import Learner
 
+EXPORTED = {"manifest.json", "samples.png", "curves.png", "card.md"}
 HISTORY = [{"epoch": 1, "negative_elbo": 300.0, "kl_divergence": 3.0}]
 
 # Runs where nothing of this project can be imported: plain PyTorch and the manifest's JSON.
@@ -126,6 +129,7 @@ def test_the_manifest_says_what_was_exported(request, dataset, fixture, capabili
     assert manifest.training.seed == run.seed
     assert manifest.training.epochs == run.epochs
     assert manifest.training.versions["torch"] == torch.__version__
+    assert manifest.quality is not None
     assert manifest.quality.figures
 
 
@@ -135,7 +139,7 @@ def test_the_archives_name_holds_its_digest_and_nothing_else_is_left_in_the_dire
         for archive in manifest.archives.values():
             assert archive.file == f"{run.name}-{archive.digest[:12]}.pt"
         archives = {archive.file for archive in manifest.archives.values()}
-        assert set(contents(directory)) == archives | {"manifest.json", "samples.png", "card.md"}
+        assert set(contents(directory)) == archives | {"manifest.json", "card.md"} | set(PICTURES)
         with Image.open(directory / "samples.png") as image:
             image.load()
             assert (image.format, image.size) == ("PNG", (448, 448))
@@ -176,6 +180,16 @@ def test_the_archive_computes_what_the_learner_would_ship(make_vae, dataset):
     assert not archive.training
 
 
+def test_an_export_takes_the_figures_and_the_pictures_of_the_weights_before_away(vae_run, dataset, tmp_path):
+    config = vae_run.model_copy(update={"models_dir": tmp_path})
+    shutil.copytree(vae_run.models_dir / "vae", tmp_path / "vae")
+    directory = export(config, vae(config, seed=1), dataset, HISTORY)
+    manifest = assert_whole(directory)
+    assert manifest.quality is None
+    assert set(contents(directory)) == {archive.file for archive in manifest.archives.values()} | EXPORTED
+    assert "Not measured yet." in (directory / "card.md").read_text()
+
+
 def test_a_new_export_replaces_the_manifest_and_removes_the_old_archive(make_vae, dataset):
     config = make_vae()
     directory = export(config, vae(config, seed=1), dataset, HISTORY)
@@ -201,7 +215,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_untouched(make_vae, dataset)
     assert contents(directory) == before
 
 
-@pytest.mark.parametrize("failing", ["archive", "manifest.json", "samples.png", "card.md"])
+@pytest.mark.parametrize("failing", ["archive", *sorted(EXPORTED)])
 def test_whichever_write_fails_a_whole_checkpoint_is_there(make_vae, dataset, monkeypatch, failing):
     config = make_vae()
     directory = export(config, vae(config, seed=1), dataset, HISTORY)
@@ -223,7 +237,7 @@ def test_whichever_write_fails_a_whole_checkpoint_is_there(make_vae, dataset, mo
     # And the next export mends it all.
     export(config, vae(config, seed=2), dataset, HISTORY)
     archives = {archive.file for archive in assert_whole(directory).archives.values()}
-    assert set(contents(directory)) == archives | {"manifest.json", "samples.png", "card.md"}
+    assert set(contents(directory)) == archives | EXPORTED
 
 
 @torch.no_grad()

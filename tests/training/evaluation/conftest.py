@@ -1,0 +1,38 @@
+"""Real digits, few and known: the ten committed ones, moved about, under the digest of MNIST."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from app.checkpoints.manifest import Manifest
+from tests.conftest import FIXTURES
+from training.config import VaeConfig
+from training.data import Dataset, mnist_digest
+from training.evaluation.extractor import Extractor, find_extractor
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """Each digit at 25 places to learn from; at nine of them to test with."""
+    pictures = [np.asarray(Image.open(FIXTURES / "mnist" / f"{digit}.png")) for digit in range(10)]
+    places = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
+    moved = torch.from_numpy(np.stack([np.roll(picture, place, (0, 1)) for place in places for picture in pictures]))
+    labels = torch.arange(10).repeat(len(places))
+    near = torch.tensor([max(abs(y), abs(x)) < 2 for y, x in places for _ in pictures])
+    images = moved[:, None]
+    return Dataset("MNIST", mnist_digest(), images, labels, images[near], labels[near])
+
+
+@pytest.fixture(scope="session")
+def extractor(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Extractor:
+    """The shipped classifier."""
+    found = find_extractor(digits, tmp_path_factory.mktemp("no runs"))
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def manifest(vae_run: VaeConfig) -> Manifest:
+    """That of a VAE of sixteen latent numbers."""
+    return Manifest.model_validate_json((vae_run.models_dir / "vae" / "manifest.json").read_bytes())

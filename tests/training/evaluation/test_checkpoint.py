@@ -1,0 +1,132 @@
+"""`evaluate` on a checkpoint: what it writes, what it leaves alone, what it refuses."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.checkpoints.manifest import Manifest
+from training.config import VaeConfig
+from training.evaluation import checkpoint, protocol
+from training.evaluation.checkpoint import CannotEvaluate, evaluate_checkpoint, write_table
+from training.evaluation.extractor import ClassifierConfig, make_classifier
+from training.export import ArchiveDamaged
+
+
+@pytest.fixture
+def directory(vae_run: VaeConfig, tmp_path: Path) -> Path:
+    """A copy of a trained checkpoint, its figures, pictures and card taken away."""
+    copy = tmp_path / "models" / "vae"
+    shutil.copytree(vae_run.models_dir / "vae", copy)
+    for path in [*copy.glob("*.png"), copy / "card.md"]:
+        path.unlink()
+    manifest = read(copy).model_copy(update={"quality": None})
+    (copy / "manifest.json").write_text(manifest.model_dump_json())
+    return copy
+
+
+def read(directory: Path) -> Manifest:
+    return Manifest.model_validate_json((directory / "manifest.json").read_bytes())
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_a_checkpoint_gets_figures_pictures_and_a_card_and_keeps_its_archives(directory, dataset, tmp_path):
+    before = contents(directory)
+    given = evaluate_checkpoint(directory, dataset, tmp_path)
+    after = contents(directory)
+    assert read(directory) == given
+    assert given.quality is not None
+    assert given.quality.figures
+    assert given.model_copy(update={"quality": None}) == Manifest.model_validate_json(before["manifest.json"])
+    assert set(after) - set(before) == {"card.md", "samples.png", "neighbours.png", "traversals.png"}
+    for name in before:
+        assert name == "manifest.json" or after[name] == before[name]
+    for picture in ("samples.png", "neighbours.png", "traversals.png"):
+        assert f"]({picture})" in after["card.md"].decode()
+
+
+def test_measuring_again_writes_the_same_bytes(directory, dataset, tmp_path):
+    evaluate_checkpoint(directory, dataset, tmp_path)
+    first = contents(directory)
+    evaluate_checkpoint(directory, dataset, tmp_path)
+    assert contents(directory) == first
+
+
+def test_a_classifier_of_the_data_adds_the_figures_that_need_one(directory, dataset, tmp_path):
+    without = evaluate_checkpoint(directory, dataset, tmp_path).quality
+    make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), dataset)
+    measured = evaluate_checkpoint(directory, dataset, tmp_path).quality
+    assert without is not None
+    assert measured is not None
+    assert without.extractor is None
+    assert measured.extractor is not None
+    assert set(measured.figures) > set(without.figures)
+    assert measured.controls
+    assert measured.protocol == "strokes-eval-1"
+
+
+def test_other_data_than_the_model_was_trained_on_is_refused(directory, dataset, tmp_path):
+    before = contents(directory)
+    with pytest.raises(CannotEvaluate, match="not on this"):
+        evaluate_checkpoint(directory, replace(dataset, digest="f" * 64), tmp_path)
+    assert contents(directory) == before
+
+
+def test_an_archive_that_is_not_the_manifests_is_refused_before_it_is_opened(directory, dataset, tmp_path):
+    archive = directory / read(directory).archives["float32"].file
+    archive.write_bytes(archive.read_bytes() + b"x")
+    before = contents(directory)
+    with pytest.raises(ArchiveDamaged, match="SHA-256"):
+        evaluate_checkpoint(directory, dataset, tmp_path)
+    archive.unlink()
+    with pytest.raises(ArchiveDamaged, match="cannot be read"):
+        evaluate_checkpoint(directory, dataset, tmp_path)
+    assert {name: before[name] for name in contents(directory)} == contents(directory)
+
+
+def test_no_manifest_and_one_that_makes_no_sense_are_refused_in_one_line(directory, dataset, tmp_path):
+    (directory / "manifest.json").write_text('{"name": "vae"}')
+    with pytest.raises(CannotEvaluate, match=r"manifest\.json"):
+        evaluate_checkpoint(directory, dataset, tmp_path)
+    with pytest.raises(CannotEvaluate, match="No such file"):
+        evaluate_checkpoint(tmp_path / "nothing", dataset, tmp_path)
+
+
+def test_a_checkpoint_that_is_replaced_meanwhile_keeps_its_new_manifest(directory, dataset, tmp_path, monkeypatch):
+    archives = {"float32": read(directory).archives["float32"].model_copy(update={"digest": "f" * 64})}
+    replaced = read(directory).model_copy(update={"archives": archives}).model_dump_json()
+
+    def and_replaced(*arguments):
+        quality = protocol.evaluate(*arguments)
+        (directory / "manifest.json").write_text(replaced)
+        return quality
+
+    monkeypatch.setattr(checkpoint, "evaluate", and_replaced)
+    with pytest.raises(CannotEvaluate, match="replaced"):
+        evaluate_checkpoint(directory, dataset, tmp_path)
+    assert (directory / "manifest.json").read_text() == replaced
+
+
+def test_the_table_of_a_document_is_made_anew_between_its_marks(directory, dataset, tmp_path):
+    evaluate_checkpoint(directory, dataset, tmp_path)
+    document = tmp_path / "README.md"
+    document.write_text("before\n<!-- quality: begin -->\nold\n<!-- quality: end -->\nafter\n")
+    write_table(document, directory.parent)
+    lines = document.read_text().splitlines()
+    assert lines[:2] == ["before", "<!-- quality: begin -->"]
+    assert lines[-2:] == ["<!-- quality: end -->", "after"]
+    assert lines[2].startswith("| figure ")
+    assert any(line.startswith("| negative elbo ") for line in lines)
+    assert "old" not in lines
+
+
+def test_a_document_without_a_place_for_the_table_is_left_alone(directory, tmp_path):
+    document = tmp_path / "README.md"
+    document.write_text("nothing\n")
+    with pytest.raises(CannotEvaluate, match="begins and ends"):
+        write_table(document, directory.parent)
+    assert document.read_text() == "nothing\n"

@@ -1,0 +1,125 @@
+"""The card against the manifest that it is made from."""
+
+import shlex
+
+import pytest
+
+from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
+from training.__main__ import parser
+from training.card import MEANING, card, quality_table, training_command
+from training.config import CONFIGS
+
+FIGURES = {
+    "frechet_distance": Figure(
+        value=12.3456, deviation=0.4567, unit="squared", better="lower", floor=0.7, ceilings={"noise": 600.0}
+    ),
+    "importance_weighted_bound": Figure(value=86.7612, standard_error=0.8123, unit="nats", better="lower"),
+}
+
+
+@pytest.fixture
+def manifest(vae_run) -> Manifest:
+    return Manifest.model_validate_json((vae_run.models_dir / "vae" / "manifest.json").read_bytes())
+
+
+def measured(manifest: Manifest, **changes: object) -> Manifest:
+    quality = Quality(
+        protocol="digits-eval-1",
+        extractor="e" * 64,
+        images=10_000,
+        seeds=(0, 1, 2),
+        figures=FIGURES,
+        control_images=5_000,
+        controls=(
+            ControlEffect(prior="normal", temperature=0.5, truncation=None, figures={"precision": 0.8125}),
+            ControlEffect(prior="normal", temperature=1, truncation=2.0, figures={"precision": 0.75}),
+        ),
+    )
+    return manifest.model_copy(update={"quality": quality.model_copy(update=changes)})
+
+
+def cells(text: str, first: str) -> list[str]:
+    """The cells of the one line of a table that begins with a word."""
+    lines = [line for line in text.splitlines() if line.startswith(f"| {first} ")]
+    assert len(lines) == 1, text
+    return [cell.strip() for cell in lines[0].strip("|").split("|")]
+
+
+def test_the_card_says_what_the_manifest_says(manifest):
+    text = card(measured(manifest))
+    assert text.startswith("# vae\n")
+    assert cells(text, "frechet distance") == [
+        "frechet distance",
+        "12.35 ± 0.46",
+        "0.7",
+        "noise 600",
+        "lower",
+        "squared",
+    ]
+    assert cells(text, "importance weighted bound")[1] == "86.76 (standard error 0.81)"
+    for part in ("encoder 424,480", "decoder 108,993", "192 images", "3 epochs, seed 5", "beta 1.0"):
+        assert part in text
+    for archive in manifest.archives.values():
+        assert archive.digest in text
+    for part in (manifest.dataset.digest, "digits-eval-1", "e" * 64, "seeds 0, 1, 2", "10,000 images"):
+        assert part in text
+
+
+def test_the_card_shows_what_the_controls_do(manifest):
+    text = card(measured(manifest))
+    assert cells(text, "normal prior, temperature 0.5")[1:] == ["0.8125"]
+    assert cells(text, "normal prior, temperature 1, truncation 2")[1:] == ["0.75"]
+    assert "Sampling controls" not in card(measured(manifest, controls=()))
+
+
+def test_a_card_shows_the_pictures_that_are_there(manifest):
+    text = card(manifest, ("samples.png",))
+    assert "](samples.png)" in text
+    assert "neighbours.png" not in text
+
+
+def test_a_card_without_figures_says_so(manifest):
+    assert "Not measured yet." in card(manifest.model_copy(update={"quality": None}))
+
+
+def test_a_card_without_a_classifier_says_what_is_left_out(manifest):
+    assert "no classifier of this data" in card(measured(manifest, extractor=None))
+    assert "no classifier of this data" not in card(measured(manifest))
+
+
+def test_every_figure_of_the_shipped_kind_is_explained(manifest):
+    quality = manifest.quality
+    assert quality is not None
+    assert set(quality.figures) <= set(MEANING)
+
+
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_the_command_in_the_card_trains_with_the_same_choices(manifest, family):
+    choices = {"epochs": 3, "seed": 7, "ema_decay": 0.5, "train_images": 11}
+    if "batch_norm" in CONFIGS[family].model_fields:
+        choices["batch_norm"] = False
+    config = CONFIGS[family].model_validate(choices)
+    record = manifest.training.model_copy(update={"config": config.model_dump(mode="json")})
+    program, *words = shlex.split(training_command(family, record))
+    assert [program, *words[:2]] == [".venv/bin/python", "-m", "training"]
+    arguments = vars(parser().parse_args(words[2:]))
+    assert (arguments.pop("action"), arguments.pop("family")) == ("train", family)
+    arguments.pop("resume", None)
+    assert set(arguments) == set(choices), "choices that are defaults are left out"
+    assert CONFIGS[family].model_validate(arguments) == config
+
+
+def test_the_table_of_models_has_a_line_a_figure_and_a_column_a_model(manifest):
+    other = measured(manifest).model_copy(update={"name": "other"})
+    assert other.quality is not None
+    fewer = other.quality.model_copy(update={"figures": {"frechet_distance": FIGURES["frechet_distance"]}})
+    text = quality_table([measured(manifest), other.model_copy(update={"quality": fewer})])
+    assert cells(text, "figure") == ["figure", "better", "`vae`", "`other`", "floor", "ceilings"]
+    assert cells(text, "frechet distance")[2:] == ["12.35 ± 0.46", "12.35 ± 0.46", "0.7", "noise 600"]
+    assert cells(text, "importance weighted bound")[2:4] == ["86.76 (standard error 0.81)", ""]
+
+
+def test_figures_of_different_units_are_not_put_side_by_side(manifest):
+    binary = {"frechet_distance": FIGURES["frechet_distance"].model_copy(update={"unit": "something else"})}
+    text = quality_table([measured(manifest), measured(manifest, figures=binary)])
+    assert "frechet" not in text

@@ -1,0 +1,108 @@
+"""What a variational autoencoder makes of images: ELBO, active units, importance-weighted bound. Knows no families.
+
+An archive's `encode` gives the mean and the log-variance of q(z|x), `decode` the Bernoulli parameter of each pixel.
+All is in nats an image. Only of images whose pixels are 0 or 1 is the bound one of a likelihood: on grey pixels the
+cross-entropy is a loss, whose minimum is the entropy of the pixels and not 0.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.data import to_unit_range
+
+BATCH = 500
+# A parameter that float32 rounds to 0 or 1 would make a pixel impossible. The bound is that of the clamped decoder.
+LEAST = 1e-6
+# A latent dimension is in use when its posterior mean varies by more than this. Source: as of `active_units`.
+ACTIVE = 0.01
+
+Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Decode = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """The two capabilities of an archive, both called with labels, which the unconditional ones leave aside."""
+
+    encode: Encode
+    decode: Decode
+
+
+@dataclass(frozen=True)
+class Elbo:
+    """Means over images, in nats: the negative ELBO is the sum of the two."""
+
+    reconstruction_error: float
+    kl_divergence: float
+
+
+@torch.no_grad()
+def elbo(autoencoder: Autoencoder, images: Tensor, labels: Tensor, source: torch.Generator) -> Elbo:
+    """Both terms of the ELBO of images `(N, 1, H, W)` in [0, 1], one posterior sample each.
+
+    Source: D. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114, equations 7 and 10.
+    """
+    errors, divergences = [], []
+    for rows, wanted in _batches(images, labels):
+        mean, log_variance = autoencoder.encode(rows, wanted)
+        latents = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=source)
+        errors.append(cross_entropy(autoencoder.decode(latents, wanted), rows))
+        divergences.append(-0.5 * (1 + log_variance - mean.square() - log_variance.exp()).double().sum(dim=1))
+    return Elbo(float(torch.cat(errors).mean()), float(torch.cat(divergences).mean()))
+
+
+@torch.no_grad()
+def active_units(autoencoder: Autoencoder, images: Tensor, labels: Tensor) -> int:
+    """How many latent dimensions tell images apart: the variance of their posterior mean is above `ACTIVE`.
+
+    Source: Y. Burda et al., "Importance Weighted Autoencoders", 2016, arXiv:1509.00519, section 5.2.
+    """
+    means = torch.cat([autoencoder.encode(rows, wanted)[0] for rows, wanted in _batches(images, labels)])
+    return int((means.double().var(dim=0) > ACTIVE).sum())
+
+
+@torch.no_grad()
+def importance_weighted_bound(
+    autoencoder: Autoencoder, images: Tensor, labels: Tensor, samples: int, source: torch.Generator
+) -> tuple[float, float]:
+    """An upper bound on -log p(x) of binary images, in nats, and its standard error over the images.
+
+    The mean over images of -log of the mean over `samples` of p(x|z) p(z) / q(z|x); at one sample it is the negative
+    ELBO, and it falls with more. Source: as of `active_units`, equation 8.
+    """
+    bounds = []
+    for rows, wanted in _batches(images, labels):
+        means, log_variances = autoencoder.encode(rows, wanted)
+        for image, label, mean, log_variance in zip(rows, wanted, means, log_variances, strict=True):
+            noise = torch.randn(samples, len(mean), generator=source)
+            latents = mean + torch.exp(0.5 * log_variance) * noise
+            probabilities = autoencoder.decode(latents, label.expand(samples))
+            likelihoods = -cross_entropy(probabilities, image.expand_as(probabilities))  # (samples,)
+            # log p(z) - log q(z|x); the constants of both are the same.
+            ratios = 0.5 * (noise.square() + log_variance - latents.square()).double().sum(dim=1)
+            bounds.append(math.log(samples) - (likelihoods + ratios).logsumexp(dim=0))
+    found = torch.stack(bounds)
+    return float(found.mean()), float(found.std() / math.sqrt(len(found)))
+
+
+def cross_entropy(probabilities: Tensor, images: Tensor) -> Tensor:
+    """Binary cross-entropy, summed over pixels: `(N, 1, H, W)` twice to float64 `(N,)`."""
+    clamped = probabilities.double().clamp(LEAST, 1 - LEAST)
+    return functional.binary_cross_entropy(clamped, images.double(), reduction="none").flatten(1).sum(dim=1)
+
+
+def binarised(images: Tensor, source: torch.Generator) -> Tensor:
+    """uint8 images to 0 and 1, float32: each pixel is 1 with the probability of its grey.
+
+    Source: R. Salakhutdinov, I. Murray, "On the Quantitative Analysis of Deep Belief Networks", 2008.
+    """
+    return torch.bernoulli(to_unit_range(images), generator=source)
+
+
+def _batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
