@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from app.checkpoints.manifest import EVERY_CLASS, Prior
 from app.inference.latents import MAX_SEED
@@ -39,7 +39,22 @@ def _one_class(name: str) -> str:
 # A class is asked for as the manifest names it. 3 in JSON stands for "3": a name, never the number of a class.
 ClassText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_one_class)]
 ClassName = Annotated[ClassText, BeforeValidator(_class_name, json_schema_input_type=str | int)]
-ClassNames = Annotated[list[ClassName], Field(min_length=1, max_length=4096)]
+
+
+def _label(value: object) -> str | list[str]:
+    """One check and one message for all the forms that a label may have."""
+    if value == EVERY_CLASS:
+        return EVERY_CLASS
+    names = [_class_name(item) for item in (value if isinstance(value, list) else [value])]
+    known = [name for name in names if isinstance(name, str) and 1 <= len(name) <= 64 and name != EVERY_CLASS]
+    if not 1 <= len(known) == len(names) <= 4096:
+        raise ValueError("a label is the name of a class, a list of 1 to 4096 of them, or balanced")
+    return known if isinstance(value, list) else known[0]
+
+
+Label = Annotated[
+    str | list[str], PlainValidator(_label, json_schema_input_type=Literal["balanced"] | str | int | list[str | int])
+]
 ClassList = Annotated[str, Field(min_length=1, max_length=4096)]
 PriorName = Annotated[
     Prior, Field(description="what latents are drawn from; unset, the model's default, the first it lists")
@@ -110,7 +125,7 @@ def _check_last(first: int, count: int) -> None:
 class _Sampled(_Strict):
     """How images are drawn."""
 
-    label: Literal["balanced"] | ClassName | ClassNames | None = Field(
+    label: Label | None = Field(
         None,
         description="a class by its name; several, of which image i has item i modulo their number; or `balanced`, all "
         "classes in turn. Unset, each image's class is drawn from seed and index",

@@ -337,3 +337,11 @@ def test_an_upload_has_one_class_of_the_model(labelled, digit, model):
         problem_of(answer, 422, "invalid_request")
         walk = labelled.post("/interpolate", params={"model": model, "label": label}, files=DIGIT_FILES)
         problem_of(walk, 422, "invalid_request")
+
+
+@pytest.mark.parametrize("label", [{"name": "3"}, ["3", None], True, 3.0, ["balanced"], [], "3" * 65, -1])
+def test_a_label_of_no_known_form_is_one_fault_in_words(labelled, label):
+    body = problem_of(generate(labelled, model="cgan", label=label), 422, "invalid_request")
+    (fault,) = body["errors"]
+    assert fault["location"] == ["body", "label"]
+    assert fault["message"].endswith("a label is the name of a class, a list of 1 to 4096 of them, or balanced")
