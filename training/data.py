@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torchvision import datasets  # type: ignore[import-untyped]
 
+from app.checkpoints.manifest import check_classes
+
 # SHA-256 of the four uncompressed IDX files, by torchvision's names for them.
 MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -55,6 +57,13 @@ class Dataset:
     test_labels: Tensor  # int64 (10000,)
     classes: tuple[str, ...] = DIGITS
     box: int | None = 20
+
+    def __post_init__(self) -> None:
+        """Raises DataUnavailable for names of classes that a manifest cannot hold: before training, not after."""
+        try:
+            check_classes(self.classes)
+        except ValueError as error:
+            raise DataUnavailable(f"{self.name}: {error}") from error
 
 
 def load_mnist(data_dir: Path) -> Dataset:

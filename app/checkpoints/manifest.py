@@ -4,7 +4,9 @@ Training writes it, the service reads it. Knows neither TorchScript nor HTTP.
 """
 
 import base64
-from typing import Annotated, Any, Literal, Self
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,7 @@ PIXEL_BOUND = 2 / 255
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 # Callers list classes with commas between them, in a query, and ask for all of them by the word.
-CLASS_PATTERN = r"^[^,\x00-\x1f\x7f]{1,64}$"
+CLASS_PATTERN = re.compile(r"[^,\x00-\x1f\x7f]{1,64}")
 EVERY_CLASS = "balanced"
 
 
@@ -167,7 +169,12 @@ class Golden(_Part):
     tolerance: float = Field(gt=0, le=0.01, description="largest absolute difference another machine may show")
 
 
-ClassName = Annotated[str, Field(pattern=CLASS_PATTERN)]
+def check_classes(classes: Sequence[str]) -> None:
+    """Raises ValueError for names of classes that nobody could ask for, or tell apart."""
+    if len(set(classes)) != len(classes) or EVERY_CLASS in classes:
+        raise ValueError(f"classes have different names, none of which is {EVERY_CLASS!r}")
+    if not all(CLASS_PATTERN.fullmatch(name) for name in classes):
+        raise ValueError("the name of a class has 1 to 64 characters, none of which is a comma or a control character")
 
 
 class Manifest(_Part):
@@ -186,7 +193,7 @@ class Manifest(_Part):
     )
     sampling: tuple[Control, ...] = Field((), description="controls of how latents are drawn")
     image: ImageForm
-    classes: tuple[ClassName, ...] = Field(description="of the data, by label; empty where it has none")
+    classes: tuple[str, ...] = Field(description="of the data, by label; empty where it has none")
     archives: dict[Precision, Archive]
     dataset: DatasetUsed
     training: TrainingRecord
@@ -213,8 +220,7 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _labelled(self) -> Self:
-        if len(set(self.classes)) != len(self.classes) or EVERY_CLASS in self.classes:
-            raise ValueError(f"classes have different names, none of which is {EVERY_CLASS!r}")
+        check_classes(self.classes)
         fitted = "fitted" in self.priors
         if (self.conditional or fitted) and not self.classes:
             raise ValueError("a model with labels needs classes")

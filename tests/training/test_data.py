@@ -11,6 +11,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -316,3 +317,9 @@ def test_the_largest_seeds_of_a_config_differ_too():
 def test_too_few_images_for_a_batch_are_an_error():
     with pytest.raises(TooFewImages, match="7 images do not fill one batch of 8"):
         next(epoch_batches(7, 8, 1, 0, 0))
+
+
+@pytest.mark.parametrize("classes", [("cat", "cat"), ("cat", "balanced"), ("cat, grey", "dog"), ("", "dog")])
+def test_classes_that_could_not_be_asked_for_are_refused_before_training(dataset, classes):
+    with pytest.raises(DataUnavailable, match=r"^strokes: .*class"):
+        replace(dataset, classes=classes)
