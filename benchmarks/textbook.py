@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from app.checkpoints.manifest import Archive, Manifest
 from training.export import script
-from training.families.gan import Discriminator, GanArchive, Generator
+from training.families.discriminators import Discriminator
+from training.families.gan import GanArchive, Generator
 from training.families.vae import Decoder, Encoder, VaeArchive
 
 

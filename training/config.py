@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+
 
 class TrainConfig(BaseModel):
     """What every family's run has. The defaults of the subclasses are what the shipped checkpoints used."""
@@ -12,7 +14,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
     family: str
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    name: str = Field(pattern=NAME_PATTERN)
     epochs: int = Field(ge=1)
     batch_size: int = Field(128, ge=2)
     seed: int = Field(0, ge=0, lt=2**53)
@@ -30,28 +32,68 @@ class TrainConfig(BaseModel):
         return self.runs_dir / self.name
 
 
-class VaeConfig(TrainConfig):
+class VariationalConfig(TrainConfig):
+    """What the families with an encoder and a decoder have."""
+
+    # The networks are too small for bfloat16 to pay on a CPU.
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    epochs: int = Field(60, ge=1)
+    learning_rate: float = Field(2e-3, gt=0, description="at the start; it falls to 0 along a cosine")
+    beta: float = Field(1.0, ge=0, description="weight of the KL divergence")
+    binarised: bool = Field(False, description="train on pixels drawn black or white at each step by their grey")
+    components: int = Field(10, ge=1, description="of the mixture that is fitted to the latents of each class")
+
+
+class VaeConfig(VariationalConfig):
     """A variational autoencoder."""
 
     family: Literal["vae"] = "vae"
-    name: str = Field("vae", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    epochs: int = Field(30, ge=1)
-    # The networks are too small for bfloat16 to pay on a CPU.
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    learning_rate: float = Field(1e-3, gt=0, description="at the start; it falls to 0 along a cosine")
-    beta: float = Field(1.0, ge=0, description="weight of the KL divergence")
+    name: str = Field("vae", pattern=NAME_PATTERN)
 
 
-class GanConfig(TrainConfig):
-    """A generative adversarial network."""
+class CvaeConfig(VariationalConfig):
+    """A variational autoencoder whose encoder and decoder know the label."""
 
-    family: Literal["gan"] = "gan"
-    name: str = Field("gan", pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
-    epochs: int = Field(14, ge=1, description="one generator step for each batch of the data")
-    generator_learning_rate: float = Field(2e-4, gt=0)
+    family: Literal["cvae"] = "cvae"
+    name: str = Field("cvae", pattern=NAME_PATTERN)
+
+
+class AdversarialConfig(TrainConfig):
+    """What the families with a generator and a discriminator have."""
+
+    generator_learning_rate: float = Field(5e-4, gt=0)
     discriminator_learning_rate: float = Field(1e-3, gt=0)
-    discriminator_steps: int = Field(3, ge=1, description="for each generator step")
+    discriminator_steps: int = Field(1, ge=1, description="for each generator step")
+    gradient_penalty: float = Field(0.1, ge=0, description="gamma of R1, on the discriminator at real images")
     batch_norm: bool = Field(True, description="in the generator; folded away at export")
 
 
-CONFIGS: dict[str, type[TrainConfig]] = {"vae": VaeConfig, "gan": GanConfig}
+class GanConfig(AdversarialConfig):
+    """A generative adversarial network."""
+
+    family: Literal["gan"] = "gan"
+    name: str = Field("gan", pattern=NAME_PATTERN)
+    epochs: int = Field(14, ge=1, description="one generator step for each batch of the data")
+    discriminator: Literal["near-sighted", "deep"] = Field(
+        "near-sighted", description="two convolutions that see 7x7 pixels, or four layers that see the whole image"
+    )
+    generator_learning_rate: float = Field(2e-4, gt=0)
+    discriminator_steps: int = Field(3, ge=1, description="for each generator step")
+    gradient_penalty: float = Field(0.0, ge=0, description="gamma of R1, on the discriminator at real images")
+
+
+class CganConfig(AdversarialConfig):
+    """A generative adversarial network whose players know the label."""
+
+    family: Literal["cgan"] = "cgan"
+    name: str = Field("cgan", pattern=NAME_PATTERN)
+    epochs: int = Field(16, ge=1, description="one generator step for each batch of the data")
+    batch_size: int = Field(64, ge=2)
+
+
+CONFIGS: dict[str, type[TrainConfig]] = {
+    "vae": VaeConfig,
+    "cvae": CvaeConfig,
+    "gan": GanConfig,
+    "cgan": CganConfig,
+}

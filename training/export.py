@@ -73,7 +73,9 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
     Raises ExportMismatch, and OSError on a full disk: until the switch the previous checkpoint is
     untouched, from then on the new one is whole and only its card or its samples may be old.
     """
-    eager = learner.archive().cpu().to(memory_format=torch.contiguous_format).eval()
+    refuse_diverged(learner)
+    training_set = (dataset.train_images[: config.train_images], dataset.train_labels[: config.train_images])
+    eager = learner.archive(training_set).cpu().to(memory_format=torch.contiguous_format).eval()
     content, archive = script(learner.fast_archive(eager, torch.float32))
     golden = golden_cases(eager, archive, learner, dataset)
     archives: dict[Precision, Archive] = {"float32": described(config.name, content)}
@@ -134,6 +136,13 @@ def load_archive(directory: Path, archive: Archive) -> nn.Module:
     if digest != archive.digest:
         raise ArchiveDamaged(f"{path} has SHA-256 {digest}, its manifest says {archive.digest}")
     return _opened(content)
+
+
+def refuse_diverged(learner: Learner) -> None:
+    """Raises ExportMismatch where a weight is not a finite number."""
+    for name, weight in learner.state_dict().items():
+        if not torch.isfinite(weight).all():
+            raise ExportMismatch(f"the run has diverged: {name} holds a value that is not a number")
 
 
 def described(name: str, content: bytes, deviation: Deviation | None = None) -> Archive:

@@ -44,7 +44,7 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
         raise TooFewImages(f"{len(images)} images do not fill one batch of {config.batch_size}")
 
     torch.manual_seed(config.seed)
-    learner = build_learner(config, config.epochs * steps)
+    learner = build_learner(config, config.epochs * steps, len(dataset.classes))
     learner.compute_dtype = dtype
     learner.to(device)
     history = load_state(config, learner) if resume else []
@@ -67,9 +67,9 @@ def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
     """
     trained = _read_state(config)["config"]
     config = config.model_copy(update={key: trained[key] for key in ("epochs", "device", "precision")})
-    learner = build_learner(config, config.epochs)
-    history = load_state(config, learner)
     dataset = dataset or load_mnist(config.data_dir)
+    learner = build_learner(config, config.epochs, len(dataset.classes))
+    history = load_state(config, learner)
     checkpoint = export(config, learner, dataset, history)
     log.info("exported %s after %d epochs; measuring it", checkpoint, len(history))
     evaluate_checkpoint(checkpoint, dataset, config.runs_dir)

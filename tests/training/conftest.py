@@ -80,7 +80,7 @@ def one_thread() -> Iterator[None]:
 
 def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     """The averaged generator's statistics from one batch: from sixteen they take ten seconds."""
-    monkeypatch.setattr(gan, "estimate_batch_norm", partial(gan.estimate_batch_norm, batches=1))
+    monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 
 from app.checkpoints.manifest import Manifest
 from training.__main__ import main
-from training.config import CONFIGS, GanConfig, VaeConfig
+from training.config import CONFIGS
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -51,19 +51,24 @@ SHARED = {
     "device": "cpu",
     "train_images": 17,
 }
+VARIATIONAL = {"precision": "bfloat16", "learning_rate": 0.003, "beta": 0.5, "binarised": True, "components": 2}
+ADVERSARIAL = {
+    "precision": "float32",
+    "generator_learning_rate": 0.0003,
+    "discriminator_learning_rate": 0.0004,
+    "discriminator_steps": 2,
+    "gradient_penalty": 0.5,
+    "batch_norm": False,
+}
 OWN = {
-    "vae": {"precision": "bfloat16", "learning_rate": 0.002, "beta": 0.5},
-    "gan": {
-        "precision": "float32",
-        "generator_learning_rate": 0.0003,
-        "discriminator_learning_rate": 0.0004,
-        "discriminator_steps": 2,
-        "batch_norm": False,
-    },
+    "vae": VARIATIONAL,
+    "cvae": VARIATIONAL,
+    "gan": ADVERSARIAL | {"discriminator": "deep"},
+    "cgan": ADVERSARIAL,
 }
 
 
-DEFAULTS = {"vae": VaeConfig().model_dump(mode="json"), "gan": GanConfig().model_dump(mode="json")}
+DEFAULTS = {family: config().model_dump(mode="json") for family, config in CONFIGS.items()}  # type: ignore[call-arg]
 
 
 def flags(values: dict[str, object]) -> list[object]:
@@ -130,7 +135,7 @@ def test_every_flag_reaches_the_run_and_the_run_makes_a_checkpoint(command_line,
     assert manifest.family == family
     assert manifest.dataset.name == "MNIST"
     assert f"epoch 1/1: 100%|{'█' * 10}| 2/2" in errors, "a progress bar with the losses"
-    assert ("negative_elbo=" if family == "vae" else "discriminator=") in errors
+    assert ("negative_elbo=" if family in {"vae", "cvae"} else "discriminator=") in errors
 
 
 def test_a_run_is_resumed_and_exported_again_from_the_command_line(command_line, mnist, tmp_path):
@@ -240,7 +245,8 @@ def test_too_few_images_are_one_line_and_status_1(command_line, mnist, tmp_path,
     status, _, errors = command_line(
         "train", family, "--data-dir", mnist, "--train-images", 5, "--runs-dir", tmp_path / "r", "--device", "cpu"
     )
-    assert (status, errors) == (1, "TooFewImages: 5 images do not fill one batch of 128\n")
+    size = DEFAULTS[family]["batch_size"]
+    assert (status, errors) == (1, f"TooFewImages: 5 images do not fill one batch of {size}\n")
 
 
 @pytest.mark.parametrize("arguments", [["train", "gan", "--resume"], ["export", "gan"]])

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.families.gan import Discriminator, Generator, fast_generator
+from training.families.discriminators import Discriminator
+from training.families.gan import Generator, fast_generator
 from training.families.vae import Decoder, Encoder, fast_decoder
 from training.fast import Dense, Spread, ToPixels, Upsample, stable_rows, to_images
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from training.config import GanConfig
+from training.families.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from training.families.discriminators import Discriminator
 from training.families.gan import (
-    Discriminator,
     GanLearner,
     Generator,
-    discriminator_loss,
     estimate_batch_norm,
     fold_batch_norm,
-    generator_loss,
+    statistics_latents,
 )
 
 
@@ -27,7 +27,7 @@ def parameters(module: nn.Module) -> int:
 
 def learner(**config: Any) -> GanLearner:
     torch.manual_seed(0)
-    return GanLearner(GanConfig(**config), total_steps=1)
+    return GanLearner(GanConfig(**config), total_steps=1000)
 
 
 def clones(module: nn.Module) -> list[Tensor]:
@@ -186,10 +186,10 @@ def test_each_discriminator_step_sees_real_images_of_its_own(images):
     model, seen = learner(discriminator_steps=3), []
     model.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     model.step(batches(images, 3), labels(3))
-    real, fake = seen[0:6:2], seen[1:6:2]
+    real, fake = zip(*(pixels.chunk(2) for pixels in seen[:3]), strict=True)
     assert torch.equal(torch.stack(real), batches(images, 3))
     assert all(pixels.min() >= 0 and pixels.max() <= 1 for pixels in fake)
-    assert not torch.equal(seen[6], fake[0]), "the generator's half draws latents of its own"
+    assert all(torch.equal(pixels, seen[3]) for pixels in fake), "all steps share one batch of fakes"
 
 
 def test_each_half_moves_its_player_towards_its_own_end(images):
@@ -204,7 +204,8 @@ def test_each_half_moves_its_player_towards_its_own_end(images):
     losses = model.step(real, labels(1, size=16))
     torch.set_rng_state(state)
     with torch.no_grad():
-        fake, latents = torch.sigmoid(before.generator(torch.randn(16, 100))), torch.randn(16, 100)
+        latents = torch.randn(16, 100)
+        fake = torch.sigmoid(before.generator(latents))
         old = discriminator_loss(before.discriminator(real[0]), before.discriminator(fake))
         new = discriminator_loss(model.discriminator(real[0]), model.discriminator(fake))
         assert torch.allclose(losses["discriminator"], old, atol=1e-4)
@@ -214,6 +215,43 @@ def test_each_half_moves_its_player_towards_its_own_end(images):
         assert torch.allclose(losses["generator"], old, atol=1e-4)
         assert new < old
     assert not any(loss.requires_grad for loss in losses.values())
+
+
+def test_both_learning_rates_stay_for_half_of_the_run_and_then_fall_to_zero(images):
+    torch.manual_seed(0)
+    model = GanLearner(GanConfig(discriminator_steps=1, generator_learning_rate=0.01), total_steps=4)
+    rates = []
+    for _ in range(4):
+        rates.append(model.generator_optimizer.param_groups[0]["lr"])
+        model.step(batches(images, 1), labels(1))
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.005])
+    assert model.generator_optimizer.param_groups[0]["lr"] == 0
+    assert model.discriminator_optimizer.param_groups[0]["lr"] == 0
+
+
+def test_the_gradient_penalty_is_the_mean_squared_norm_of_the_logits_gradient():
+    weight = torch.randn(784, generator=torch.Generator().manual_seed(0))
+
+    def judge(pixels: Tensor) -> Tensor:
+        return pixels.flatten(1).square() @ weight / 2
+
+    pixels = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    penalty = gradient_penalty(judge, pixels)
+    expected = (weight * pixels.flatten(1)).square().sum(dim=1).mean()
+    assert torch.allclose(penalty, expected, rtol=1e-5)
+    assert not pixels.requires_grad
+
+
+def test_a_gradient_penalty_flattens_the_discriminator_at_real_images(images):
+    def slope(gamma: float) -> float:
+        torch.manual_seed(0)
+        config = GanConfig(discriminator="deep", discriminator_steps=1, gradient_penalty=gamma)
+        model = GanLearner(config, total_steps=1000)
+        for _ in range(8):
+            model.step(batches(images, 1, size=16), labels(1, size=16))
+        return float(gradient_penalty(model.discriminator, images[:16]).detach())
+
+    assert slope(10.0) < 0.5 * slope(0.0)
 
 
 def test_the_average_moves_towards_the_generator_as_its_warm_up_says(images):
@@ -257,7 +295,8 @@ def test_folding_a_generator_without_batch_normalisation_copies_it():
 
 
 def test_estimated_statistics_are_those_of_the_generators_own_activations(lively):
-    estimate_batch_norm(lively, seed=4, batches=2)
+    source = torch.Generator().manual_seed(4)
+    estimate_batch_norm(lively, [(torch.randn(256, 100, generator=source),) for _ in range(2)])
     source = torch.Generator().manual_seed(4)
     with torch.no_grad():
         features = [lively.dense(torch.randn(256, 100, generator=source)).view(256, 128, 49) for _ in range(2)]
@@ -268,9 +307,10 @@ def test_estimated_statistics_are_those_of_the_generators_own_activations(lively
     assert not lively.training
 
 
+@pytest.mark.usefixtures("quick_gan")
 def test_estimating_statistics_moves_neither_the_weights_nor_the_global_random_state(lively):
     before, state = clones(lively), torch.get_rng_state()
-    estimate_batch_norm(lively, seed=4, batches=1)
+    estimate_batch_norm(lively, ((latents,) for latents in statistics_latents(lively, 100, seed=4)))
     assert equal(clones(lively), before)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -278,7 +318,7 @@ def test_estimating_statistics_moves_neither_the_weights_nor_the_global_random_s
 def test_estimating_statistics_of_a_generator_without_them_changes_nothing():
     plain = Generator(batch_norm=False)
     before = copy.deepcopy(plain.state_dict())
-    estimate_batch_norm(plain, seed=0)
+    estimate_batch_norm(plain, [(torch.randn(2, 100),)])
     assert equal(before.values(), plain.state_dict().values())
 
 

@@ -88,8 +88,8 @@ def test_metrics_are_means_over_the_steps_of_an_epoch(make_vae, dataset, monkeyp
     # The losses of every step as the trainer saw them.
     seen = []
 
-    def watched(config, total_steps):
-        learner = build_learner(config, total_steps)
+    def watched(config, total_steps, classes):
+        learner = build_learner(config, total_steps, classes)
         step = learner.step
 
         def watched_step(images, labels):
@@ -335,7 +335,7 @@ def test_an_exported_run_is_the_one_that_was_trained_whatever_epochs_are_named(c
 
 def test_a_config_of_no_family_is_refused():
     with pytest.raises(ValueError, match="no family for TrainConfig"):
-        build_learner(TrainConfig(family="other", name="other", epochs=1), 1)
+        build_learner(TrainConfig(family="other", name="other", epochs=1), 1, 10)
 
 
 def test_a_dataset_given_stands_in_for_mnist(make_vae, dataset: Dataset):

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from app.checkpoints.manifest import Control, Prior
 
+# uint8 images (N, 1, 28, 28) and their labels, int64 (N,)
+TrainingSet = tuple[Tensor, Tensor]
+
 
 class Learner(nn.Module, ABC):
     """The networks of a family together with their optimisers.
@@ -42,8 +45,11 @@ class Learner(nn.Module, ABC):
         return self.latent_dim + ("fitted" in self.priors)
 
     @abstractmethod
-    def archive(self) -> nn.Module:
-        """What was trained, as textbooks have it: self-contained, in eval mode, its methods the capabilities."""
+    def archive(self, training_set: TrainingSet | None = None) -> nn.Module:
+        """What was trained, as textbooks have it: self-contained, in eval mode, its methods the capabilities.
+
+        What is fitted to the training set once the networks have learned is there only where it is given.
+        """
 
     @abstractmethod
     def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -1,23 +1,26 @@
-"""Generative adversarial network: networks, losses, step and export. Knows nothing of files or devices.
+"""Generative adversarial network: the generator, what ships of it, and the learner. Knows no files or devices.
 
-Sources: I. Goodfellow et al., "Generative Adversarial Nets", 2014, arXiv:1406.2661 (the game and the
-non-saturating loss); A. Radford et al., "Unsupervised Representation Learning with Deep Convolutional
-Generative Adversarial Networks", 2015, arXiv:1511.06434 (batch normalisation in the generator).
+Sources: I. Goodfellow et al., "Generative Adversarial Nets", 2014, arXiv:1406.2661; A. Radford et al.,
+"Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks", 2015,
+arXiv:1511.06434 (batch normalisation in the generator).
 """
 
 import copy
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from training.average import Average
 from training.config import GanConfig
-from training.families.family import Learner
+from training.families.adversarial import AdversarialLearner
+from training.families.discriminators import DeepDiscriminator, Discriminator, initialize_glorot
+from training.families.family import TrainingSet
 from training.fast import Spread, ToPixels, Upsample, stable_rows, to_images
 
 LATENT_DIM = 100
+STATISTICS_BATCHES, STATISTICS_ROWS = 16, 256
 
 
 class Generator(nn.Module):
@@ -52,41 +55,6 @@ class Generator(nn.Module):
         return logits
 
 
-class Discriminator(nn.Module):
-    """Images to one logit each: positive where it takes the image for a real one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 64, 3, stride=2, padding=1),  # (B, 64, 14, 14)
-            nn.LeakyReLU(0.2),
-            nn.Dropout(0.4),
-            nn.Conv2d(64, 64, 3, stride=2, padding=1),  # (B, 64, 7, 7)
-            nn.LeakyReLU(0.2),
-            nn.Dropout(0.4),
-            nn.Flatten(),
-            nn.Linear(64 * 7 * 7, 1),
-        )
-        self.apply(initialize_glorot)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images `(B, 1, 28, 28)` in [0, 1] to logits `(B,)`."""
-        logits: Tensor = self.layers(images).squeeze(1)
-        return logits
-
-
-def initialize_glorot(module: nn.Module) -> None:
-    """Glorot-uniform weights and zero biases, in place.
-
-    With PyTorch's default initialisation the discriminator wins within one epoch (its loss falls to
-    0.001) and the generator learns nothing. Source: X. Glorot, Y. Bengio, AISTATS 2010.
-    """
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 def fold_batch_norm(generator: Generator) -> Generator:
     """A generator without batch normalisation that computes the same function in eval mode.
 
@@ -112,19 +80,6 @@ def fold_batch_norm(generator: Generator) -> Generator:
     return folded
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-log D(real) - log(1 - D(fake)) in nats, averaged over the batch: a scalar.
-
-    Shapes: `(B,)` twice. A discriminator that cannot tell the two apart has 2 log 2 = 1.386.
-    """
-    return functional.softplus(-real_logits).mean() + functional.softplus(fake_logits).mean()
-
-
-def generator_loss(fake_logits: Tensor) -> Tensor:
-    """-log D(fake) in nats, averaged over the batch: a scalar. The non-saturating form of section 3."""
-    return functional.softplus(-fake_logits).mean()
-
-
 class GanArchive(nn.Module):
     """What the archive holds: the capabilities `generate` and `discriminate`."""
 
@@ -145,58 +100,32 @@ class GanArchive(nn.Module):
         return logits
 
 
-class GanLearner(Learner):
-    """Both players, their optimisers and the moving average of the generator that ships."""
+class GanLearner(AdversarialLearner):
+    """A generator and a discriminator that know no labels."""
 
     latent_dim = LATENT_DIM
     sampling = ("truncation",)
 
-    def __init__(self, config: GanConfig, total_steps: int) -> None:  # noqa: ARG002 - a GAN has no schedule
-        super().__init__()
-        self.config = config
-        self.batches_per_step = config.discriminator_steps
-        self.generator = Generator(batch_norm=config.batch_norm).to(memory_format=torch.channels_last)
-        self.discriminator = Discriminator().to(memory_format=torch.channels_last)
-        self.average = Average(self.generator, config.ema_decay)
-        self.generator_optimizer = torch.optim.Adam(
-            self.generator.parameters(), lr=config.generator_learning_rate, betas=(0.5, 0.999)
-        )
-        self.discriminator_optimizer = torch.optim.Adam(
-            self.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.999)
-        )
+    def __init__(self, config: GanConfig, total_steps: int) -> None:
+        discriminator = DeepDiscriminator() if config.discriminator == "deep" else Discriminator()
+        super().__init__(config, Generator(batch_norm=config.batch_norm), discriminator, total_steps)
 
-    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - unconditional
-        """A discriminator step on each batch of `(steps, B, 1, 28, 28)`, then one generator step."""
-        # First half: the discriminator learns, the generator stands still. The steps share one batch of
-        # fakes: making it is most of their cost.
-        with torch.no_grad(), self.autocast():
-            fake = torch.sigmoid(self.generator(self._latents(images[0])).float())
-        for real in images:
-            with self.autocast():
-                real_logits, fake_logits = self.discriminator(real), self.discriminator(fake)
-            loss_discriminator = discriminator_loss(real_logits.float(), fake_logits.float())
-            self.discriminator_optimizer.zero_grad(set_to_none=True)
-            loss_discriminator.backward()  # type: ignore[no-untyped-call]
-            self.discriminator_optimizer.step()
+    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it knows none
+        """Latents `(B, latent)` to image logits `(B, 1, 28, 28)`."""
+        logits: Tensor = self.generator(latents)
+        return logits
 
-        # Second half: the generator learns, the discriminator is frozen.
-        self.discriminator.requires_grad_(False)
-        with self.autocast():
-            fake = torch.sigmoid(self.generator(self._latents(images[0])).float())
-            fake_logits = self.discriminator(fake)
-        loss_generator = generator_loss(fake_logits.float())
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        loss_generator.backward()  # type: ignore[no-untyped-call]
-        self.generator_optimizer.step()
-        self.discriminator.requires_grad_(True)
-        self.average.update_parameters(self.generator)
-        return {"discriminator": loss_discriminator.detach(), "generator": loss_generator.detach()}
+    def judge(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it knows none
+        """Images `(B, 1, 28, 28)` in [0, 1] to logits `(B,)`."""
+        logits: Tensor = self.discriminator(images)
+        return logits
 
-    def archive(self) -> nn.Module:
+    def archive(self, training_set: TrainingSet | None = None) -> nn.Module:  # noqa: ARG002 - nothing is fitted
         """The averaged generator, its batch normalisation folded away, and the discriminator."""
         average = copy.deepcopy(self.average.module)
         assert isinstance(average, Generator)
-        estimate_batch_norm(average, self.config.seed)
+        latents = statistics_latents(average, self.latent_dim, self.config.seed)
+        estimate_batch_norm(average, ((batch,) for batch in latents))
         return GanArchive(fold_batch_norm(average), copy.deepcopy(self.discriminator)).eval()
 
     def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -205,9 +134,6 @@ class GanLearner(Learner):
         assert isinstance(archive.generator, Generator)
         discriminator = stable_rows(copy.deepcopy(archive.discriminator))
         return GanArchive(fast_generator(archive.generator, dtype), discriminator).eval()
-
-    def _latents(self, like: Tensor) -> Tensor:
-        return torch.randn(len(like), self.latent_dim, device=like.device)
 
 
 def fast_generator(generator: Generator, dtype: torch.dtype) -> nn.Module:
@@ -219,20 +145,30 @@ def fast_generator(generator: Generator, dtype: torch.dtype) -> nn.Module:
     return nn.Sequential(spread, up1, up2, ToPixels(last.weight[0], last.bias, dtype, input_scale=up2.scale))
 
 
-def estimate_batch_norm(generator: Generator, seed: int, batches: int = 16) -> None:
-    """Set the running statistics to those of the generator's own weights, in place.
+def statistics_latents(network: nn.Module, latent_dim: int, seed: int) -> Iterator[Tensor]:
+    """Batches of latents `(STATISTICS_ROWS, latent)` on the network's device to estimate its statistics from.
 
-    Averaged weights never saw a batch, so the statistics gathered in training are not theirs. The
-    latents come from a generator of their own: training goes on as if this had not been called.
+    They come from a generator of their own: training goes on as if they had not been drawn.
     """
-    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
+    device = next(network.parameters()).device
+    source = torch.Generator().manual_seed(seed)
+    for _ in range(STATISTICS_BATCHES):
+        yield torch.randn(STATISTICS_ROWS, latent_dim, generator=source).to(device)
+
+
+def estimate_batch_norm(network: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> None:
+    """Set the running statistics of a network to those that its own weights give on `batches`, in place.
+
+    Averaged weights never saw a batch, so the statistics gathered in training are not theirs. Each batch is the
+    network's arguments; a network without batch normalisation takes none.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
-    device = next(generator.parameters()).device
-    source = torch.Generator().manual_seed(seed)
-    generator.train()
-    with torch.no_grad():
-        for _ in range(batches if norms else 0):
-            generator(torch.randn(256, generator.dense.in_features, generator=source).to(device))
-    generator.eval()
+    network.train()
+    if norms:
+        with torch.no_grad():
+            for batch in batches:
+                network(*batch)
+    network.eval()

@@ -1,21 +1,17 @@
-"""Variational autoencoder: networks, loss, step and export. Knows nothing of files or devices.
+"""Variational autoencoder: networks, what ships of them, and the learner. Knows nothing of files or devices.
 
 Source: D. P. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114.
 """
 
 import copy
-import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from training.average import Average
 from training.config import VaeConfig
-from training.families.family import Learner
+from training.families.family import TrainingSet
+from training.families.variational import LATENT_DIM, VariationalLearner
 from training.fast import Spread, ToPixels, Upsample, stable_rows, to_images
-
-LATENT_DIM = 16
 
 
 class Encoder(nn.Module):
@@ -77,35 +73,6 @@ class Vae(nn.Module):
         return self.decoder(latents), mean, log_variance
 
 
-def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(q(z|x) || N(0, I)) in nats, summed over latent dimensions.
-
-    Shapes: `(B, latent)` twice to `(B,)`. Source: appendix B of arXiv:1312.6114.
-    """
-    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(dim=1)
-
-
-def reconstruction_error(logits: Tensor, images: Tensor) -> Tensor:
-    """Binary cross-entropy in nats an image, summed over pixels.
-
-    Shapes: `(B, 1, 28, 28)` twice to `(B,)`. On grey pixels this is no likelihood: its minimum over
-    `logits` is the entropy of the pixels, not zero.
-    """
-    losses = functional.binary_cross_entropy_with_logits(logits, images, reduction="none")
-    return losses.flatten(1).sum(dim=1)
-
-
-def negative_elbo(logits: Tensor, images: Tensor, mean: Tensor, log_variance: Tensor, beta: float = 1.0) -> Tensor:
-    """Reconstruction error plus beta times KL divergence, in nats, averaged over the batch: a scalar.
-
-    Both terms are sums, over pixels and over latent dimensions. Course notes often average them
-    instead; with 784 pixels and 16 latent dimensions that amounts to beta = 784/16 = 49. Measured, it
-    collapses: the KL divergence falls to 0.01 nats and every reconstruction is the same grey digit.
-    """
-    kl = kl_divergence(mean, log_variance)  # (B,)
-    return (reconstruction_error(logits, images) + beta * kl).mean()
-
-
 class VaeArchive(nn.Module):
     """What the archive holds: the capabilities `generate`, `decode` and `encode`."""
 
@@ -131,51 +98,52 @@ class VaeArchive(nn.Module):
         return mean, log_variance
 
 
-class VaeLearner(Learner):
-    """A VAE, its optimiser and the moving average that ships."""
+class FittedVaeArchive(VaeArchive):
+    """The same with the capability `prior`."""
 
-    batches_per_step = 1
-    latent_dim = LATENT_DIM
-    sampling = ("temperature",)
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, mixtures: nn.Module) -> None:
+        super().__init__(encoder, decoder)
+        self.mixtures = mixtures
 
-    def __init__(self, config: VaeConfig, total_steps: int) -> None:
-        super().__init__()
-        self.config = config
-        self.vae = Vae()
-        self.average = Average(self.vae, config.ema_decay)
-        self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=config.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
-        )
+    @torch.jit.export
+    def prior(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Noise `(B, latent + 1)` from N(0, I) and labels int64 `(B,)` to latents `(B, latent)`."""
+        latents: Tensor = self.mixtures(noise, labels)
+        return latents
 
-    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - unconditional
-        """One gradient step on images `(1, B, 1, 28, 28)`; the losses of the batch, in nats an image."""
-        batch = images[0]
-        noise = torch.randn(len(batch), self.latent_dim, device=batch.device)
-        with self.autocast():
-            logits, mean, log_variance = self.vae(batch, noise)
-        logits, mean, log_variance = logits.float(), mean.float(), log_variance.float()
-        loss = negative_elbo(logits, batch, mean, log_variance, self.config.beta)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.schedule.step()
-        self.average.update_parameters(self.vae)
-        kl = kl_divergence(mean.detach(), log_variance.detach()).mean()
-        return {"negative_elbo": loss.detach(), "kl_divergence": kl}
 
-    def archive(self) -> nn.Module:
+class VaeLearner(VariationalLearner):
+    """An encoder and a decoder that know no labels; the mixtures fitted to their latents do."""
+
+    def __init__(self, config: VaeConfig, total_steps: int, classes: int) -> None:
+        super().__init__(config, Vae(), total_steps, classes)
+
+    def run(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG002
+        """Images `(B, 1, 28, 28)` and noise `(B, latent)` to (pixel logits, mean, log-variance)."""
+        parts: tuple[Tensor, Tensor, Tensor] = self.vae(images, noise)
+        return parts
+
+    def archive(self, training_set: TrainingSet | None = None) -> nn.Module:
         """The averaged weights as the module to export."""
         average = copy.deepcopy(self.average.module)
         assert isinstance(average, Vae)
-        return VaeArchive(average.encoder, average.decoder).eval()
+        if training_set is None:
+            return VaeArchive(average.encoder, average.decoder).eval()
+
+        def encode(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001 - it knows none
+            parts: tuple[Tensor, Tensor] = average.encoder(images)
+            return parts
+
+        return FittedVaeArchive(average.encoder, average.decoder, self.fit_mixtures(encode, training_set)).eval()
 
     def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:
         """The decoder rewritten, the encoder in another memory format."""
         assert isinstance(archive, VaeArchive)
         assert isinstance(archive.decoder, Decoder)
-        encoder = stable_rows(copy.deepcopy(archive.encoder))
-        return VaeArchive(encoder, fast_decoder(archive.decoder, dtype)).eval()
+        encoder, decoder = stable_rows(copy.deepcopy(archive.encoder)), fast_decoder(archive.decoder, dtype)
+        if isinstance(archive, FittedVaeArchive):
+            return FittedVaeArchive(encoder, decoder, copy.deepcopy(archive.mixtures)).eval()
+        return VaeArchive(encoder, decoder).eval()
 
 
 def fast_decoder(decoder: Decoder, dtype: torch.dtype) -> nn.Module:

@@ -1,0 +1,126 @@
+"""The game of two players: losses, gradient penalty and step. Knows no network and no file.
+
+Sources: I. Goodfellow et al., "Generative Adversarial Nets", 2014, arXiv:1406.2661 (the game and the
+non-saturating loss); L. Mescheder et al., "Which Training Methods for GANs do actually Converge?", 2018,
+arXiv:1801.04406 (the gradient penalty R1).
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.average import Average
+from training.config import AdversarialConfig
+from training.families.family import Learner
+
+# The penalty is an expectation, which a share of each batch estimates as well as all of every fourth batch
+# (T. Karras et al., arXiv:1912.04958, appendix B): its second derivatives cost more than the rest of a step.
+PENALISED_SHARE = 4
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-log D(real) - log(1 - D(fake)) in nats, averaged over the batch: a scalar.
+
+    Shapes: `(B,)` twice. A discriminator that cannot tell the two apart has 2 log 2 = 1.386.
+    """
+    return functional.softplus(-real_logits).mean() + functional.softplus(fake_logits).mean()
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """-log D(fake) in nats, averaged over the batch: a scalar. The non-saturating form of section 3."""
+    return functional.softplus(-fake_logits).mean()
+
+
+def gradient_penalty(judge: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """R1: the squared norm of the logits' gradient at real images, averaged over the batch: a scalar.
+
+    `judge` takes images `(B, 1, 28, 28)` to logits `(B,)`, each from its own image alone. Eq. 9 of
+    arXiv:1801.04406 without its factor gamma / 2.
+    """
+    images = images.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(judge(images).sum(), images, create_graph=True)
+    return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+class AdversarialLearner(Learner):
+    """Both players, their optimisers and the moving average of the generator that ships.
+
+    A subclass says what a fake is and what judges it.
+    """
+
+    def __init__(
+        self, config: AdversarialConfig, generator: nn.Module, discriminator: nn.Module, total_steps: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.batches_per_step = config.discriminator_steps
+        self.generator = generator.to(memory_format=torch.channels_last)
+        self.discriminator = discriminator.to(memory_format=torch.channels_last)
+        self.average = Average(self.generator, config.ema_decay)
+        self.generator_optimizer = torch.optim.Adam(
+            self.generator.parameters(), lr=config.generator_learning_rate, betas=(0.5, 0.99)
+        )
+        self.discriminator_optimizer = torch.optim.Adam(
+            self.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.99)
+        )
+
+        def falling(step: int) -> float:
+            return min(1.0, 2 * (1 - min(step / total_steps, 1.0)))
+
+        # Both rates stay for half of the run and then fall to 0 along a line.
+        self.generator_schedule = torch.optim.lr_scheduler.LambdaLR(self.generator_optimizer, falling)
+        self.discriminator_schedule = torch.optim.lr_scheduler.LambdaLR(self.discriminator_optimizer, falling)
+
+    @abstractmethod
+    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Latents `(B, latent)` and labels `(B,)` to image logits `(B, 1, 28, 28)`."""
+
+    @abstractmethod
+    def judge(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images `(B, 1, 28, 28)` in [0, 1] and labels `(B,)` to logits `(B,)`."""
+
+    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """A discriminator step on each batch of `(steps, B, 1, 28, 28)`, then one generator step.
+
+        All steps share one batch of fakes, which claim the labels of the first batch: making it, forward and
+        back, is nearly all of their cost.
+        """
+        latents = torch.randn(images.shape[1], self.latent_dim, device=images.device)
+        with self.autocast():
+            fake = torch.sigmoid(self.generate(latents, labels[0]).float())
+
+        # First half: the discriminator learns, the generator stands still.
+        for real, real_labels in zip(images, labels, strict=True):
+            loss_discriminator = self._discriminator_loss(real, real_labels, fake.detach(), labels[0])
+            self.discriminator_optimizer.zero_grad(set_to_none=True)
+            loss_discriminator.backward()  # type: ignore[no-untyped-call]
+            self.discriminator_optimizer.step()
+
+        # Second half: the generator learns, the discriminator is frozen.
+        self.discriminator.requires_grad_(False)
+        with self.autocast():
+            fake_logits = self.judge(fake, labels[0])
+        loss_generator = generator_loss(fake_logits.float())
+        self.generator_optimizer.zero_grad(set_to_none=True)
+        loss_generator.backward()  # type: ignore[no-untyped-call]
+        self.generator_optimizer.step()
+        self.discriminator.requires_grad_(True)
+
+        self.generator_schedule.step()
+        self.discriminator_schedule.step()
+        self.average.update_parameters(self.generator)
+        return {"discriminator": loss_discriminator.detach(), "generator": loss_generator.detach()}
+
+    def _discriminator_loss(self, real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> Tensor:
+        with self.autocast():
+            logits = self.judge(torch.cat([real, fake]), torch.cat([real_labels, fake_labels]))
+        loss = discriminator_loss(*logits.float().chunk(2))
+        if self.config.gradient_penalty > 0:
+            # In float32: what is squared here is as small as the rounding of bfloat16.
+            share = max(1, len(real) // PENALISED_SHARE)
+            penalty = gradient_penalty(lambda some: self.judge(some, real_labels[:share]), real[:share])
+            loss = loss + self.config.gradient_penalty / 2 * penalty
+        return loss

@@ -1,0 +1,65 @@
+"""Gaussian mixtures, one a class, as a network from noise to latents. Knows no autoencoder."""
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
+from sklearn.mixture import GaussianMixture  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+# Rows a component needs, a dimension, before its covariance says more than chance.
+ROWS_A_DIMENSION = 4
+
+
+class Mixtures(nn.Module):
+    """Noise `(B, D + 1)` from N(0, I) and labels int64 `(B,)` to draws from the label's mixture, `(B, D)`.
+
+    The last column picks the component: it is compared with the normal quantiles of the components'
+    cumulated weights. The others are taken through the component's Cholesky factor to its mean. Every
+    operation is of single elements, so that a row does not depend on its neighbours.
+    """
+
+    def __init__(self, thresholds: Tensor, means: Tensor, factors: Tensor) -> None:
+        """Of shapes `(classes, K - 1)`, `(classes, K, D)` and `(classes, K, D, D)`, lower triangular."""
+        super().__init__()
+        self.thresholds = nn.Parameter(thresholds, requires_grad=False)
+        self.means = nn.Parameter(means, requires_grad=False)
+        self.factors = nn.Parameter(factors, requires_grad=False)
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Temperature, where there is one, has scaled all columns but the last."""
+        width = noise.shape[1] - 1
+        component = (noise[:, width:] > self.thresholds[labels]).sum(dim=1)  # (B,)
+        latents = self.means[labels, component]
+        factors = self.factors[labels, component]  # (B, D, D)
+        for column in range(width):
+            latents = latents + factors[:, :, column] * noise[:, column : column + 1]
+        return latents
+
+
+def fit_mixtures(latents: Tensor, labels: Tensor, classes: int, components: int, seed: int) -> Mixtures:
+    """Fit `components` full-covariance Gaussians to the latents `(N, D)` of each class, labels int64 `(N,)`.
+
+    A class of few rows gets fewer components, and the places of the others are never drawn; one of less than two
+    rows gets the standard normal distribution.
+    """
+    width = latents.shape[1]
+    thresholds = torch.full((classes, components - 1), torch.inf)
+    means = torch.zeros(classes, components, width)
+    factors = torch.eye(width).repeat(classes, components, 1, 1)
+    for label in range(classes):
+        rows = latents[labels == label].numpy()
+        if len(rows) < 2:
+            continue
+        fitting = max(1, min(components, len(rows) // (ROWS_A_DIMENSION * width)))
+        mixture = GaussianMixture(fitting, reg_covar=1e-3, random_state=seed % 2**32)
+        with warnings.catch_warnings():
+            # A mixture that still moves a little after a hundred rounds is as good as any.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            mixture.fit(rows)
+        borders = torch.from_numpy(np.cumsum(mixture.weights_)[:-1])
+        thresholds[label, : fitting - 1] = torch.special.ndtri(borders).float()
+        means[label, :fitting] = torch.from_numpy(mixture.means_).float()
+        factors[label, :fitting] = torch.linalg.cholesky(torch.from_numpy(mixture.covariances_)).float()
+    return Mixtures(thresholds, means, factors)
