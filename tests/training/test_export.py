@@ -28,6 +28,7 @@ from training.data import to_unit_range
 from training.export import ExportMismatch, deviation, export, golden_cases, portable, script, source_commit
 from training.families import build_learner
 from training.families.family import Learner
+from training.sampling import balanced, draw_latents
 
 EXPORTED = {"manifest.json", "samples.png", "curves.png", "card.md"}
 HISTORY = [{"epoch": 1, "negative_elbo": 300.0, "kl_divergence": 3.0}]
@@ -263,8 +264,7 @@ def test_a_bfloat16_archive_ships_with_how_far_it_is_from_float32(vae_run, datas
     assert archive.deviation is not None
     assert manifest.archives["float32"].deviation is None
     assert archive.deviation.images == training.export.DEVIATION_IMAGES
-    noise = torch.randn(64, 17, generator=torch.Generator().manual_seed(vae_run.seed))
-    latents = reference.prior(noise, torch.arange(64) % 10)
+    latents = draw_latents(reference, manifest, balanced(64, 10), vae_run.seed)
     difference = (lower.generate(latents) - reference.generate(latents)).abs()
     assert archive.deviation.largest == pytest.approx(float(difference.max()), rel=1e-3)
     assert archive.deviation.mean == pytest.approx(float(difference.mean()), rel=1e-3)

@@ -57,6 +57,8 @@ def fit_mixtures(latents: Tensor, labels: Tensor, classes: int, components: int,
         with warnings.catch_warnings():
             # A mixture that still moves a little after a hundred rounds is as good as any.
             warnings.simplefilter("ignore", ConvergenceWarning)
+            # Nor does it matter where the machine does not tell its cores.
+            warnings.filterwarnings("ignore", message="Could not find the number of physical cores")
             mixture.fit(rows)
         borders = torch.from_numpy(np.cumsum(mixture.weights_)[:-1])
         thresholds[label, : fitting - 1] = torch.special.ndtri(borders).float()
