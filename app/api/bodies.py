@@ -6,13 +6,11 @@ from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from python_multipart.exceptions import FormParserError
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from app.api.dependencies import state_of
+from app.api.forms import FileForm, InvalidForm
 from app.errors import BodyTooLarge, CallerGone, InvalidRequest, UnsupportedMediaType
 
 JSON = "application/json"
@@ -106,13 +104,11 @@ async def read_files(request: Request, field: str, max_files: int) -> list[bytes
     if max_files == 1:
         wanted = f"the body is multipart/form-data with one file in the field {field!r} and nothing else"
     try:
-        async with bounded(request, limit).form(max_files=max_files, max_fields=0) as form:
-            files = [value for name, value in form.multi_items() if name == field]
-            if not files or len(files) != len(form.multi_items()):
-                raise InvalidRequest(wanted)
-            return [await file.read() for file in files if isinstance(file, UploadFile)]
-    except (HTTPException, FormParserError, UnicodeError) as error:
-        # How Starlette, by its version, tells of a body that its parser refused.
+        form = FileForm(request.headers["content-type"], field, max_files)
+        async for piece in bounded(request, limit).stream():
+            form.feed(piece)
+        return form.files()
+    except InvalidForm as error:
         raise InvalidRequest(wanted) from error
 
 

@@ -21,6 +21,8 @@ JPEG_SCAN = b"\xff\xda"
 MAX_SCANS = 100
 # Transparency and orientation change the picture; acTL says that there are several.
 PNG_KINDS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"acTL"}
+# Sides, depth, colour, the one compression and the one filtering that there are, and interlacing (PNG, section 11.2.1).
+IHDR = re.compile(rb".{8}..\0\0[\0\1].{4}", re.DOTALL)
 # A marker behind at most so many fill bytes (ITU-T T.81, section B.1.1.2).
 MARKER = re.compile(rb"\xff{1,16}([^\xff\x00])")
 START_OF_SCAN, END_OF_IMAGE, APPLICATION, COMMENT = 0xDA, 0xD9, range(0xE0, 0xF0), 0xFE
@@ -49,6 +51,8 @@ def _png(content: bytes) -> bytes:
         length, kind = struct.unpack_from(">I4s", content, start)
         end = start + 12 + length
         if end > len(content) or (kind == b"IHDR") != (len(kept) == 1):
+            raise cut_short()
+        if kind == b"IHDR" and not IHDR.fullmatch(content[start + 8 : end]):
             raise cut_short()
         if kind in PNG_KINDS:
             kept.append(content[start:end])

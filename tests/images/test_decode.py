@@ -2,7 +2,6 @@ import struct
 import warnings
 import zlib
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,145 +9,30 @@ from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from app.errors import InvalidImage
 from app.images.decode import decode_image
-
-FIXTURES = Path(__file__).parents[1] / "fixtures"
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY = np.linspace(0, 255, 24 * 32).reshape(24, 32).astype(np.uint8)
-
-
-def saved(image: Image.Image, form: str, **options: object) -> bytes:
-    file = BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def chunk(kind: bytes, data: bytes = b"") -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def header(width: int, height: int, depth: int = 8, colour_type: int = 0, interlace: int = 0) -> bytes:
-    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, interlace))
-
-
-def built(ihdr: bytes, rows: bytes, *extra: bytes) -> bytes:
-    """A PNG of raw rows, each of which starts with its filter byte."""
-    return SIGNATURE + ihdr + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND")
-
-
-def segment(marker: int, data: bytes) -> bytes:
-    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
-
-
-def with_segment(marker: int, data: bytes) -> bytes:
-    return JPEG[:2] + segment(marker, data) + JPEG[2:]
-
-
-def with_chunk(kind: bytes, data: bytes = b"") -> bytes:
-    """A valid PNG with one more chunk after its header."""
-    return PNG[:33] + chunk(kind, data) + PNG[33:]
-
-
-def orientation(value: int, order: str = "<") -> bytes:
-    start = b"II*\0" if order == "<" else b"MM\0*"
-    entry = struct.pack(order + "HHIHH", 0x0112, 3, 1, value, 0)
-    return start + struct.pack(order + "IH", 8, 1) + entry + b"\0\0\0\0"
-
-
-def patched(content: bytes, at: int, value: bytes) -> bytes:
-    return content[:at] + value + content[at + len(value) :]
-
-
-PNG = saved(Image.fromarray(GREY), "PNG")
-JPEG = saved(Image.fromarray(GREY), "JPEG", quality=95)
-FRAMES = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
-SOF = JPEG.index(b"\xff\xc0")
-SOS = JPEG.index(b"\xff\xda")
-PHOTO = (FIXTURES / "drawings" / "9-rotated-exif.jpg").read_bytes()
-DRAWING = (FIXTURES / "drawings" / "4-transparent.png").read_bytes()
-BOMB = zlib.compress(bytes(32 << 20), 9)
-
-FOREIGN = {
-    "nothing at all": b"",
-    "one zero byte": b"\0",
-    "a thousand zero bytes": bytes(1000),
-    "a web page": b"<!doctype html><title>413</title>",
-    "a vector image": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
-    "a document": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n",
-    "an archive": b"PK\x03\x04" + bytes(60),
-    "GIF": saved(FRAMES[0], "GIF"),
-    "animated GIF": saved(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]),
-    "BMP": saved(FRAMES[0], "BMP"),
-    "WebP": saved(FRAMES[0], "WEBP"),
-    "PPM": saved(FRAMES[0], "PPM"),
-    "TIFF": saved(FRAMES[0], "TIFF"),
-    "TIFF of floats": saved(FRAMES[0].convert("F"), "TIFF"),
-    "PNG without its first byte": PNG[1:],
-    "PNG behind a byte order mark": b"\xef\xbb\xbf" + PNG,
-    "PNG that was sent as text": PNG.replace(b"\r\n", b"\n"),
-    "JPEG without its first byte": JPEG[1:],
-}
-DAMAGED = {
-    "PNG of width 0": built(header(0, 3), bytes(9)),
-    "PNG of height 0": built(header(3, 0), bytes(9)),
-    "JPEG of height 0": patched(JPEG, SOF + 5, b"\0\0"),
-    "PNG signature only": SIGNATURE,
-    "PNG header only": PNG[:33],
-    "PNG without its end": PNG[:-12],
-    "PNG short of 20 bytes": PNG[:-20],
-    "PNG without pixels": SIGNATURE + header(3, 3) + chunk(b"IEND"),
-    "interlaced PNG with too few pixels": built(header(8, 8, interlace=1), bytes(64)),
-    "PNG with an empty pixel chunk": SIGNATURE + header(3, 3) + chunk(b"IDAT") + chunk(b"IEND"),
-    "PNG with pixels that are not compressed": SIGNATURE + header(3, 3) + chunk(b"IDAT", bytes(40)) + chunk(b"IEND"),
-    "PNG with a wrong checksum": patched(PNG, len(PNG) - 14, bytes([PNG[-14] ^ 1])),
-    "PNG with a wrong header checksum": patched(PNG, 29, b"\0\0\0\0"),
-    "PNG with a chunk longer than the file": SIGNATURE + header(3, 3) + b"\xff\xff\xff\xffIDAT",
-    "PNG that does not start with its header": SIGNATURE + chunk(b"IDAT") + header(3, 3) + chunk(b"IEND"),
-    "PNG with a short header": SIGNATURE + chunk(b"IHDR", bytes(5)) + PNG[33:],
-    "PNG with a bit depth of 3": built(header(3, 3, depth=3), bytes(12)),
-    "PNG with colour type 7": built(header(3, 3, colour_type=7), bytes(12)),
-    "PNG with an unknown filter": built(header(3, 1), b"\x09abc"),
-    "PNG with a short transparent colour": built(header(3, 3, 8, 2), bytes(30), chunk(b"tRNS", b"\0")),
-    "JPEG start only": b"\xff\xd8\xff",
-    "JPEG without pixels": JPEG[:SOS] + b"\xff\xd9",
-    "JPEG without a header": JPEG[:SOF] + JPEG[SOS:],
-    "JPEG without its end marker": JPEG[:-2],
-    "JPEG with junk between segments": JPEG[:2] + b"junk" + JPEG[2:],
-    "JPEG with 12-bit samples": patched(JPEG, SOF + 4, b"\x0c"),
-    "JPEG with two components": patched(JPEG, SOF + 9, b"\x02"),
-    "lossless JPEG": patched(JPEG, SOF + 1, b"\xc3"),
-    "JPEG without tables": JPEG[:2] + JPEG[SOF : SOF + 13] + JPEG[SOS:],
-    "JPEG of two hundred scans": JPEG[:-2] + JPEG[SOS:-2] * 200 + b"\xff\xd9",
-}
-TOO_LARGE = {
-    "PNG of 9000 x 9000": built(header(9000, 9000, depth=1), bytes(9000 * 1126)),
-    "PNG of 1025 x 1": built(header(1025, 1), bytes(1026)),
-    "PNG of 1 x 1025": built(header(1, 1025), bytes(2050)),
-    "PNG that claims 2147483647 x 2147483647": built(header(2**31 - 1, 2**31 - 1), bytes(9)),
-    "PNG that claims 4294967295 x 1": built(header(2**32 - 1, 1), bytes(9)),
-    "JPEG that claims 65500 x 65500": patched(JPEG, SOF + 5, b"\xff\xdc\xff\xdc"),
-    "JPEG of 1100 x 20": saved(Image.new("L", (1100, 20)), "JPEG"),
-}
-SEVERAL_FRAMES = {
-    "animated PNG": saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
-    "animated PNG of one frame": with_chunk(b"acTL", struct.pack(">II", 1, 0)),
-}
-# Broken where it does not matter, or so that Pillow reads on: either answer is right.
-ODD = {
-    "PNG short of one byte": PNG[:-1],
-    "PNG with too few pixels": built(header(30, 30), bytes(31 * 7)),
-    "PNG with an unknown critical chunk": with_chunk(b"EViL", b"data"),
-    "JPEG with a segment of length 0": patched(JPEG, 4, b"\0\0"),
-    "PNG with a broken animation header": with_chunk(b"acTL", bytes(8)),
-    "PNG with a frame chunk": with_chunk(b"fdAT", b"\0\0\0\0" + zlib.compress(bytes(9))),
-    "JPEG with two headers": JPEG[:SOS] + JPEG[SOF : SOF + 13] + JPEG[SOS:],
-}
-BROKEN_NOTES = {
-    "JPEG with EXIF cut short": with_segment(0xE1, b"Exif\0\0" + orientation(6)[:12]),
-    "JPEG with EXIF that promises 65535 tags": with_segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0\xff\xff"),
-    "PNG with broken EXIF": with_chunk(b"eXIf", b"not TIFF at all"),
-    "PNG with EXIF that points outside": with_chunk(b"eXIf", b"MM\0*\x7f\xff\xff\xff"),
-    "JPEG with broken EXIF": with_segment(0xE1, b"Exif\0\0nonsense"),
-}
+from tests.corpus.files import (
+    BOMB,
+    BROKEN_NOTES,
+    DAMAGED,
+    DRAWING,
+    FOREIGN,
+    FRAMES,
+    GREY,
+    JPEG,
+    MANY_PARTS,
+    ODD,
+    PHOTO,
+    PNG,
+    SEVERAL_FRAMES,
+    SIGNATURE,
+    TOO_LARGE,
+    built,
+    chunk,
+    header,
+    orientation,
+    saved,
+    with_chunk,
+    with_segment,
+)
 
 
 def assert_picture_or_refusal(content: bytes) -> None:
@@ -260,16 +144,6 @@ def test_nothing_of_pillow_or_of_the_warning_filters_is_changed():
 def test_metadata_that_would_unpack_to_megabytes_is_never_unpacked(content, monkeypatch):
     monkeypatch.setattr(PngImagePlugin, "_safe_zlib_decompress", None)  # calling it would be a refusal
     assert decode_image(content).luminance == pytest.approx(GREY / 255)
-
-
-MANY_PARTS = {
-    "PNG of ten thousand chunks": PNG[:33] + chunk(b"tEXt") * 10_001 + PNG[33:],
-    "PNG of ten thousand pieces": PNG[:33] + chunk(b"IDAT") * 10_001 + PNG[33:],
-    "JPEG of a thousand comments": JPEG[:2] + segment(0xFE, b"") * 1000 + JPEG[2:],
-    "JPEG of a thousand headers": JPEG[:2] + segment(0xE0, b"JFIF\0") * 1000 + JPEG[2:],
-    "JPEG filled up": JPEG[:2] + b"\xff" * 1000 + JPEG[2:],
-    "JPEG of markers only": JPEG[:2] + b"\xff\xe0\0\2" * 100_000,
-}
 
 
 @named(MANY_PARTS)

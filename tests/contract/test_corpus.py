@@ -1,0 +1,114 @@
+"""Everything of the corpus, sent to the service as it ships: refused, in one form, without an echo, and it goes on."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.conftest import FIXTURES, serving
+from tests.contract.wire import Address, answers, connection, send
+from tests.corpus import files, forms, texts, wires
+
+DIGIT = (FIXTURES / "mnist" / "7.png").read_bytes()
+FORMS = forms.forms(DIGIT)
+JSON_TYPE = {"Content-Type": "application/json"}
+ALIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+MEMBERS = {
+    "/generate": texts.WRONG_FIELDS | texts.WRONG_LATENTS,
+    "/interpolate": texts.WRONG_ENDS,
+    # What it shares with /generate; model names are unknown here in another way.
+    "/score": {name: text for name, text in texts.WRONG_FIELDS.items() if not name.startswith("n has")},
+}
+OBJECTS = [
+    pytest.param(path, b"{" + text.encode() + b"}", id=f"{path}-{name}")
+    for path, members in MEMBERS.items()
+    for name, text in members.items()
+]
+TEXTS = [
+    pytest.param(path, body, id=f"{path}-{name}")
+    for path in MEMBERS
+    for name, body in (texts.NO_JSON | texts.NO_OBJECT).items()
+]
+# Long texts and names of the caller's making, which no answer may hold.
+ECHOED = (b"script", b"jndi", b"passwd", b"__proto__", b"xxxxxxxxxx", b"99999999999999999999")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[httpx.Client]:
+    with serving() as client:
+        yield client
+        # After all of it the service still serves, and nothing in it has failed.
+        assert client.post("/generate", json={"n": 1}).status_code == 200
+        page = client.get("/metrics").text
+        assert 'digits_rejections_total{code="internal_error"}' not in page
+        assert 'digits_rejections_total{code="inference_failed"}' not in page
+
+
+@pytest.fixture(scope="module")
+def address(service: httpx.Client) -> Address:
+    return service.base_url.host, service.base_url.port or 0
+
+
+def assert_refused(answer: httpx.Response, *statuses: int) -> None:
+    assert answer.status_code in statuses, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert len(answer.content) < 4000
+    assert not [word for word in ECHOED if word in answer.content]
+
+
+@pytest.mark.parametrize(("path", "body"), OBJECTS)
+def test_a_bad_object_is_refused(service, path, body):
+    assert_refused(service.post(path, content=body, headers=JSON_TYPE), 422)
+
+
+@pytest.mark.parametrize(("path", "body"), TEXTS)
+def test_a_bad_text_is_refused(service, path, body):
+    assert_refused(service.post(path, content=body, headers=JSON_TYPE), 422)
+
+
+@pytest.mark.parametrize("query", texts.WRONG_QUERIES.values(), ids=texts.WRONG_QUERIES.keys())
+def test_a_bad_query_is_refused(address, service, query):
+    # Not by way of a client, which would mend it.
+    with connection(address) as caller:
+        send(caller, b"GET /interpolate?%b HTTP/1.1\r\nHost: x\r\n\r\n" % query.encode() + ALIVE)
+        (status, body), (after, _) = answers(caller, 2)
+    assert (status, after) == (431 if len(query) > 65536 else 422, 200)
+    assert body["code"] == "invalid_request"
+    assert not [word for word in ECHOED if word.decode() in str(body)]
+
+
+@pytest.mark.parametrize("path", ["/reconstruct", "/score"])
+@pytest.mark.parametrize("content", files.BAD.values(), ids=files.BAD.keys())
+def test_a_bad_file_is_refused(service, path, content):
+    answer = service.post(path, content=content, headers={"Content-Type": "application/octet-stream"})
+    assert_refused(answer, 413 if len(content) > 2**20 else 422)
+
+
+@pytest.mark.parametrize("content", files.ODD.values(), ids=files.ODD.keys())
+def test_an_odd_file_is_read_or_refused(service, content):
+    answer = service.post("/reconstruct", content=content, headers={"Content-Type": "image/png"})
+    assert answer.status_code in {200, 422}
+
+
+@pytest.mark.parametrize(("kind", "body"), FORMS.values(), ids=FORMS.keys())
+def test_a_bad_form_is_refused(service, kind, body):
+    headers = {"Content-Type": kind.encode("latin-1")}
+    assert_refused(service.post("/reconstruct", content=body, headers=headers), 413, 415, 422)
+
+
+@pytest.mark.parametrize("content", wires.TWO_WAYS.values(), ids=wires.TWO_WAYS.keys())
+def test_a_bad_request_is_refused(address, service, content):
+    with connection(address) as caller:
+        send(caller, content.replace(b"/echo", b"/livez") + ALIVE)
+        assert [status for status, _ in answers(caller, 3)] == [400]
+
+
+def test_the_corpus_is_as_large_as_is_said():
+    bodies = {part.values[1] for part in OBJECTS + TEXTS} | set(FORMS.values())
+    contents = set(files.BAD.values()) | set(files.ODD.values()) | set(files.BROKEN_NOTES.values())
+    requests = set(texts.WRONG_QUERIES.values()) | set(wires.TWO_WAYS.values())
+    assert len(bodies) > 190
+    assert len(contents) > 120
+    assert len(requests) > 120

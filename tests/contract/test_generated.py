@@ -1,0 +1,142 @@
+"""Requests that programs make up: schemathesis from the OpenAPI page, hypothesis from what it breaks on.
+
+The same every time, and few enough to be run with every change; `make fuzz` makes more, and others.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from app.main import create_app
+from app.settings import Settings
+from tests.api.test_health import series
+from tests.conftest import FIXTURES, serving
+from tests.contract.wire import answers, connection, send
+
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    unsupported_method,
+]
+FEW = settings(max_examples=25, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(FEW, max_examples=60)
+DIGIT = (FIXTURES / "mnist" / "7.png").read_bytes()
+JSON_TYPE = {"Content-Type": "application/json"}
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.integers(0, 300),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+NAMES = st.sampled_from(["model", "n", "seed", "first", "latents", "scale", "steps", "path", "from_seed", "to_latent"])
+BODIES = st.dictionaries(NAMES | st.text(), VALUES, max_size=6).map(json.dumps).map(str.encode) | st.binary(
+    max_size=300
+)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[httpx.Client]:
+    with serving(max_images=16) as client:
+        yield client
+        assert 'digits_rejections_total{code="internal_error"}' not in client.get("/metrics").text
+
+
+PAGE = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
+OPERATIONS = [found.ok() for found in PAGE.get_all_operations() if isinstance(found, Ok)]
+
+
+@pytest.mark.parametrize("operation", [pytest.param(one, id=one.label) for one in OPERATIONS])
+def test_what_the_page_describes_is_what_happens(service, operation):
+    takes_anything = operation.body or operation.query or operation.path_parameters
+    for mode in schemathesis.GenerationMode if takes_anything else [schemathesis.GenerationMode.POSITIVE]:
+
+        @FEW
+        @given(case=operation.as_strategy(generation_mode=mode))
+        def ask(case: schemathesis.Case[Any]) -> None:
+            case.call_and_validate(base_url=str(service.base_url), checks=CHECKS)
+
+        ask()
+
+
+def assert_answered(answer: httpx.Response) -> None:
+    assert answer.status_code in {200, 404, 406, 413, 415, 422}, answer.text
+    if answer.status_code != 200:
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/generate", "/interpolate", "/score"])
+@MANY
+@given(body=BODIES)
+def test_any_body_is_answered(service, path, body):
+    assert_answered(service.post(path, content=body, headers=JSON_TYPE))
+
+
+@MANY
+@given(query=st.dictionaries(NAMES | st.text(), st.text() | st.integers().map(str), max_size=5))
+def test_any_query_is_answered(service, query):
+    try:
+        answer = service.get("/interpolate", params=query)
+    except UnicodeEncodeError:  # a lone surrogate, which httpx cannot send; the corpus has it
+        return
+    assert_answered(answer)
+
+
+@MANY
+@given(
+    edits=st.lists(st.tuples(st.integers(0, len(DIGIT) - 1), st.integers(0, 255)), max_size=8), end=st.integers(0, 40)
+)
+def test_any_damage_to_a_file_is_answered(service, edits, end):
+    content = bytearray(DIGIT)
+    for at, value in edits:
+        content[at] = value
+    body = bytes(content[: len(content) - end])
+    assert_answered(service.post("/reconstruct", content=body, headers={"Content-Type": "image/png"}))
+
+
+@MANY
+@given(value=st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=60))
+@pytest.mark.parametrize("name", ["Accept", "Content-Type", "Content-Encoding", "Authorization", "If-None-Match"])
+def test_any_header_is_answered(service, name, value):
+    headers = {"Content-Type": "application/json", name: value.strip().encode("latin-1")}
+    assert_answered(service.post("/generate", content=b'{"n":1}', headers=headers))
+
+
+@MANY
+@given(
+    content=st.binary(min_size=1, max_size=200)
+    | st.binary(max_size=100).map(b"POST /score HTTP/1.1\r\nHost: x\r\n".__add__)
+)
+def test_any_bytes_are_answered_or_waited_for(service, content):
+    address = service.base_url.host, service.base_url.port or 0
+    with connection(address) as caller:
+        send(caller, content + b"\r\n\r\n")
+        caller.shutdown(1)
+        assert {status for status, _ in answers(caller, 10)} <= {400, 401, 404, 405, 406, 411, 415, 422, 431}
+
+
+def test_ten_thousand_paths_add_no_series(service):
+    with connection((service.base_url.host, service.base_url.port or 0)) as caller:
+        service.get("/nowhere")
+        before = series(service.get("/metrics").text)
+        for start in range(0, 10_000, 500):
+            paths = [b"/%x" % (number * 2654435761 % 2**32) for number in range(start, start + 500)]
+            send(caller, b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in paths))
+            assert {status for status, _ in answers(caller, 500)} == {404}
+        added = {name for name in series(service.get("/metrics").text) - before if 'route="/metrics"' not in name}
+    assert added == set()
