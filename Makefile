@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
-.PHONY: run test train evaluate identity bench bench-full lint format clean
+.PHONY: run test train evaluate identity bench bench-full fuzz lint format clean
 
 run: $(VENV)/.installed-serve
 	$(BIN)/python -m app
@@ -47,6 +47,11 @@ bench: $(VENV)/.installed-train
 # About two hours; goes on where it was cut off.
 bench-full: $(VENV)/.installed-train
 	$(BIN)/python -m benchmarks serve-bench --form full
+
+# Ten minutes of hostile input: says what was slowest, and fails where anything crashed. FUZZ_SECONDS sets the time.
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""`python -m tests.fuzz`: hostile input without an end, for as long as asked."""
