@@ -33,6 +33,11 @@ def respond(
     content: bytes, form: str, provenance: Provenance, seed: int | None, headers: dict[str, str] | None = None
 ) -> Response:
     """An answer that names its origin in headers, whatever its form."""
+    return Response(content, media_type=form, headers=origin_headers(provenance, seed) | (headers or {}))
+
+
+def origin_headers(provenance: Provenance, seed: int | None) -> dict[str, str]:
+    """The headers that say where an answer comes from."""
     named = {
         "X-Model": provenance.model,
         "X-Model-Digest": provenance.digest,
@@ -42,7 +47,7 @@ def respond(
     }
     if seed is not None:
         named["X-Seed"] = str(seed)
-    return Response(content, media_type=form, headers=named | (headers or {}))
+    return named
 
 
 def json_answer(provenance: Provenance, fields: dict[str, Any], images: bytes | None = None) -> bytes:

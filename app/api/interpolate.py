@@ -15,6 +15,7 @@ from app.api.answers import (
     images_json,
     json_answer,
     off_loop,
+    origin_headers,
     picture,
     respond,
 )
@@ -68,7 +69,9 @@ async def interpolate_query(call: CallDep, asked: Annotated[InterpolateQuery, Qu
     if not (walk.ends.start.asked.drawn or walk.ends.end.asked.drawn):
         headers["ETag"] = etag = entity_tag(call.engine.provenance(walk.model), call.form, walk)
         if matches(",".join(call.request.headers.getlist("if-none-match")), etag):
-            return Response(status_code=304, headers={"ETag": etag, "Vary": "Accept"})
+            origin = call.engine.provenance(walk.model)
+            seeds = named_ends(walk)
+            return Response(status_code=304, headers=origin_headers(origin, walk.ends.seeds[0]) | seeds | headers)
     with call.engine.admit(walk.steps):
         made = await while_connected(call.request, images_along(call, walk))
     return await answered(call, walk, made, headers)
@@ -169,10 +172,13 @@ async def answered(call: Call, walk: Walk, made: Images, headers: dict[str, str]
         )
     else:
         content = await picture(images, form, walk.scale, workers, columns=walk.steps)
-    named = {
-        name: str(seed) for name, seed in zip(("X-From-Seed", "X-To-Seed"), seeds, strict=True) if seed is not None
-    }
-    return respond(content, form, made.provenance, seeds[0], named | (headers or {}))
+    return respond(content, form, made.provenance, seeds[0], named_ends(walk) | (headers or {}))
+
+
+def named_ends(walk: Walk) -> dict[str, str]:
+    """The headers that name the seeds of the ends which are of seeds."""
+    ends = zip(("X-From-Seed", "X-To-Seed"), walk.ends.seeds, strict=True)
+    return {name: str(seed) for name, seed in ends if seed is not None}
 
 
 async def images_along(call: Call, walk: Walk) -> Images:

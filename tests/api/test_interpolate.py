@@ -65,6 +65,9 @@ def test_a_seeded_answer_has_a_strong_etag_and_is_not_sent_twice(client):
         assert again.status_code == 304
         assert again.content == b""
         assert again.headers["etag"] == etag
+        named = [name for name in first.headers if name.startswith("x-") and name != "x-request-id"]
+        assert len(named) == 7
+        assert [again.headers[name] for name in named] == [first.headers[name] for name in named]
     assert client.get("/interpolate", params=SEEDS, headers={"If-None-Match": '"other"'}).content == first.content
 
 
