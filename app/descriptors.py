@@ -2,8 +2,11 @@
 
 import resource
 
+# Connections that wait to be accepted. asyncio takes up so many at once, before any of them can be refused, and a
+# refused one is closed two turns of its loop later.
+BACKLOG = 256
 # Beside connections: those that are being refused, archives, logs, the event loop, and whatever libraries open.
-RESERVE = 256
+RESERVE = 4 * BACKLOG
 
 
 class TooFewDescriptors(Exception):

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import uvicorn
 
+from app.descriptors import BACKLOG
 from app.main import create_app
 from app.protocol import Limits, within
 from app.readiness import Readiness
@@ -51,6 +52,7 @@ class Server(uvicorn.Server):
                 # Nothing here asks who the caller is, or whether a proxy spoke TLS.
                 proxy_headers=False,
                 ws="none",
+                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 access_log=False,
                 log_config=None,

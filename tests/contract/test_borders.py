@@ -75,7 +75,7 @@ ALLOWED = {
         "app.readiness",
         "app.settings",
     },
-    "app.server": {"app.main", "app.protocol", "app.readiness", "app.settings"},
+    "app.server": {"app.descriptors", "app.main", "app.protocol", "app.readiness", "app.settings"},
     "app.api": {"app"},
     "app.main": {"app"},
     "app.descriptors": set(),
