@@ -2,10 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from pydantic_core import PydanticUndefined
-
 from app.checkpoints.manifest import Archive, ControlEffect, Figure, Manifest, Quality, TrainingRecord
-from training.config import CONFIGS
 
 # What each figure says, for a reader who has not met it.
 MEANING = {
@@ -149,12 +146,10 @@ def drawing_text(effect: ControlEffect) -> str:
 
 
 def training_command(family: str, record: TrainingRecord) -> str:
-    """The command that trains the same again: every choice that is not a default, and the seed."""
-    fields = CONFIGS[family].model_fields if family in CONFIGS else {}
+    """The command that trains the same again, with every choice spelt out: defaults may change."""
     words = [".venv/bin/python -m training train", family]
     for name, value in record.config.items():
-        default = fields[name].default if name in fields else PydanticUndefined
-        if name in NOT_A_CHOICE or value is None or (value == default and name != "seed"):
+        if name in NOT_A_CHOICE or value is None:
             continue
         flag = name.replace("_", "-")
         words.append((f"--{flag}" if value else f"--no-{flag}") if isinstance(value, bool) else f"--{flag} {value}")

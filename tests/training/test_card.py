@@ -105,7 +105,7 @@ def test_the_command_in_the_card_trains_with_the_same_choices(manifest, family):
     arguments = vars(parser().parse_args(words[2:]))
     assert (arguments.pop("action"), arguments.pop("family")) == ("train", family)
     arguments.pop("resume", None)
-    assert set(arguments) == set(choices), "choices that are defaults are left out"
+    assert arguments.keys() >= choices.keys() | {"batch_size"}, "defaults too: they may change"
     assert CONFIGS[family].model_validate(arguments) == config
 
 

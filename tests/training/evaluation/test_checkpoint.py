@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from app.checkpoints.manifest import Manifest
+from tests.labelled import ConditionalGan, ConditionalVae, FittedVae, write
 from training.config import VaeConfig
 from training.evaluation import checkpoint, protocol
 from training.evaluation.checkpoint import CannotEvaluate, evaluate_checkpoint, write_table
@@ -67,6 +69,30 @@ def test_a_classifier_of_the_data_adds_the_figures_that_need_one(directory, data
     assert set(measured.figures) > set(without.figures)
     assert measured.controls
     assert measured.protocol == "strokes-eval-1"
+
+
+@pytest.mark.parametrize(
+    ("module", "choices", "ways"),
+    [
+        (ConditionalGan(10), {"sampling": ("truncation",)}, {"normal"}),
+        (ConditionalVae(10), {"sampling": ("temperature",)}, {"normal"}),
+        (FittedVae(10), {"sampling": ("temperature",), "priors": ("fitted", "normal")}, {"fitted", "normal"}),
+    ],
+    ids=["cgan", "cvae", "fitted"],
+)
+def test_models_with_labels_are_measured_by_them(digits, tmp_path, module, choices, ways):
+    directory = write(tmp_path, "labelled", module, digits.classes, **choices)
+    data = replace(digits, digest=read(directory).dataset.digest)
+    make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), data)
+    quality = evaluate_checkpoint(directory, data, tmp_path).quality
+    assert quality is not None
+    assert 0 <= quality.figures["label_agreement"].value <= 1
+    assert {effect.prior for effect in quality.controls} == ways
+    for effect in quality.controls:
+        labelled = effect.prior == "fitted" or not isinstance(module, FittedVae)
+        assert ("label_agreement" in effect.figures) == labelled
+    with Image.open(directory / "samples.png") as image:
+        assert image.size == (10 * 56, 8 * 56), "a column a class"
 
 
 def test_other_data_than_the_model_was_trained_on_is_refused(directory, dataset, tmp_path):
