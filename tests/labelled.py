@@ -100,13 +100,26 @@ class FittedVae(nn.Module):
         return self.means[labels, component] + self.scales[labels, component] * noise[:, :-1]
 
 
+class ConditionalFittedVae(ConditionalVae):
+    """A conditional VAE that draws its latents from one normal distribution a class."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.means = nn.Parameter(2 * torch.randn(classes, LATENT_DIM))
+
+    @torch.jit.export
+    def prior(self, noise: Tensor, labels: Tensor) -> Tensor:
+        return self.means[labels] + 0.5 * noise[:, :-1]
+
+
 def write_checkpoints(directory: Path) -> None:
-    """`boots` and `cgan` and `cvae`, which are conditional, and `fitted`, which has a fitted prior."""
+    """`boots`, `cgan` and `cvae`, which are conditional, `fitted`, which has a fitted prior, and `mixed`: both."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         write(directory, "cgan", ConditionalGan(10), DIGITS, sampling=("truncation",))
         write(directory, "cvae", ConditionalVae(10), DIGITS, sampling=("temperature",))
         write(directory, "boots", ConditionalVae(3), GARMENTS, sampling=("temperature", "truncation"))
+        write(directory, "mixed", ConditionalFittedVae(10), DIGITS, priors=("fitted", "normal"))
         write(directory, "fitted", FittedVae(10), DIGITS, priors=("fitted", "normal"), sampling=("temperature",))
 
 
@@ -119,7 +132,7 @@ def write(
     priors: tuple[Prior, ...] = ("normal",),
     sampling: tuple[Control, ...] = (),
 ) -> Path:
-    """A checkpoint of a module, conditional unless it has a fitted prior: its directory."""
+    """A checkpoint of a module: its directory."""
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.script(module.eval()), buffer)
     content = buffer.getvalue()
@@ -129,7 +142,7 @@ def write(
         name=name,
         family=type(module).__name__.lower(),
         capabilities=tuple(golden),
-        conditional="prior" not in golden,
+        conditional=not isinstance(module, FittedVae),
         latent_dim=LATENT_DIM,
         priors=priors,
         noise_dim=LATENT_DIM + ("fitted" in priors),
@@ -165,7 +178,7 @@ def golden_cases(module: Any, classes: int) -> dict[Capability, Golden]:
     cases: dict[Capability, Golden] = {}
     for capability, given in rows.items():
         if hasattr(module, capability):
-            takes_labels = capability == "prior" or not hasattr(module, "prior")
+            takes_labels = capability == "prior" or not isinstance(module, FittedVae)
             inputs = (given, labels) if takes_labels else (given,)
             outputs = getattr(module, capability)(*inputs)
             cases[capability] = Golden(

@@ -47,6 +47,15 @@ def test_without_a_label_that_of_the_first_seed_holds_along_the_path(labelled):
     assert labels_of(labelled.post("/interpolate", json=half)) == [second] * 3
 
 
+def test_a_conditional_model_with_a_fitted_prior_has_one_label_and_a_straight_line(labelled):
+    answer = walk(labelled, model="mixed", label="3")
+    assert labels_of(answer) == ["3"] * 4
+    assert (answer.json()["path"], answer.json()["prior"]) == ("lerp", "fitted")
+    for seed, pixels in ((1, pixels_of(answer)[0]), (2, pixels_of(answer)[-1])):
+        assert np.array_equal(pixels, first_image(labelled, model="mixed", seed=seed, label="3"))
+    problem_of(walk(labelled, model="mixed", from_label="3"), 422, "invalid_request")
+
+
 def test_arrays_of_a_conditional_walk_hold_its_label(labelled):
     loaded = arrays(labelled.get("/interpolate", params={**SEEDS, "model": "cgan", "label": "3"}, headers=NPZ).content)
     assert loaded["labels"].tolist() == [3, 3, 3, 3]

@@ -349,6 +349,7 @@ def labelled(tmp_path: Path) -> Path:
         ("cvae", {"generate", "decode", "encode"}),
         ("boots", {"generate", "decode", "encode"}),
         ("fitted", {"generate", "decode", "encode", "prior"}),
+        ("mixed", {"generate", "decode", "encode", "prior"}),
     ],
 )
 def test_checkpoints_that_take_labels_load_and_their_rows_do_not_depend_on_their_batch(

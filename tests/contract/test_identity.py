@@ -111,6 +111,7 @@ def test_a_labelled_row_is_the_same_bits_in_a_batch_of_any_size_at_any_place(lab
         ("fitted", {}),
         ("fitted", {"label": "balanced", "temperature": 0.7}),
         ("fitted", {"prior": "normal"}),
+        ("mixed", {"label": "balanced"}),
     ],
 )
 def test_labelled_images_under_load_are_those_asked_alone(labelled_models, model, options):
