@@ -17,10 +17,19 @@ class TrainConfig(BaseModel):
     name: str = Field(pattern=NAME_PATTERN)
     epochs: int = Field(ge=1)
     batch_size: int = Field(128, ge=2)
+    dataset: str = Field(
+        "mnist",
+        pattern="^(mnist|fashion-mnist|folder:.+)$",
+        description="mnist, fashion-mnist, or folder:PATH, a folder with one folder of images a class",
+    )
     seed: int = Field(0, ge=0, lt=2**53)
     ema_decay: float = Field(0.999, ge=0, lt=1, description="of the weights that ship, a step; less in the first steps")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    save_steps: int | None = Field(None, ge=1, description="save the state every so many steps, too")
+    save_minutes: float = Field(10, ge=0, description="save the state as often within an epoch, too; 0: do not")
+    evaluate_every: int = Field(1, ge=0, description="epochs between measurements of quality; 0: none, the last ships")
+    tensorboard: bool = Field(True, description="write events for TensorBoard")
     train_images: int | None = Field(None, ge=1, description="use only the first so many")
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")

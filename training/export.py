@@ -41,6 +41,7 @@ from training.files import write_atomically
 from training.pictures import sample_grid
 from training.report import curves_png
 from training.sampling import balanced, draw_latents
+from training.watching import losses_of
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +65,15 @@ class ExportMismatch(Exception):
     """The reloaded archive does not compute what the trained network computes."""
 
 
-def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: list[dict[str, float]]) -> Path:
+def export(
+    config: TrainConfig, learner: Learner, dataset: Dataset, history: list[dict[str, float]], epoch: int | None = None
+) -> Path:
     """Write `models_dir/name`: an archive a precision, their manifest, a card and samples. Gives the directory.
 
-    What ships is the fast form of the trained network. It is scripted, reloaded and compared with the
-    textbook form first; its quality is measured after. A bfloat16 archive ships where
-    its images are within PIXEL_BOUND of those of the float32 one. Replacing the manifest is the switch.
+    What ships is the fast form of the trained network, which has learned to `epoch` of the history, the last one if
+    that is not given. It is scripted, reloaded and compared with the textbook form first; its quality is measured
+    after. A bfloat16 archive ships where its images are within PIXEL_BOUND of those of the float32 one. Replacing the
+    manifest is the switch.
     Raises ExportMismatch, and OSError on a full disk: until the switch the previous checkpoint is
     untouched, from then on the new one is whole and only its card or its samples may be old.
     """
@@ -105,7 +109,7 @@ def export(config: TrainConfig, learner: Learner, dataset: Dataset, history: lis
             digest=dataset.digest,
             train_images=len(dataset.train_images[: config.train_images]),
         ),
-        training=training_record(config, eager, history),
+        training=training_record(config, eager, history, epoch or len(history)),
         golden=golden,
     )
     directory = config.models_dir / config.name
@@ -168,14 +172,17 @@ def deviation(reference: Any, lower: Any, learner: Learner, classes: int, seed: 
     return float(largest), float(total / DEVIATION_IMAGES)
 
 
-def training_record(config: TrainConfig, eager: nn.Module, history: list[dict[str, float]]) -> TrainingRecord:
+def training_record(
+    config: TrainConfig, eager: nn.Module, history: list[dict[str, float]], epoch: int
+) -> TrainingRecord:
     """What it takes to train the same again, and what came of it."""
     return TrainingRecord(
         config=portable(config),
         seed=config.seed,
         epochs=len(history),
+        epoch=epoch,
         parameters={name: count_parameters(part) for name, part in eager.named_children()},
-        losses={name: value for name, value in history[-1].items() if name != "epoch"},
+        losses=losses_of(history[epoch - 1]),
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -95,8 +95,9 @@ class TrainingRecord(_Part):
     config: dict[str, Any]
     seed: int
     epochs: int = Field(gt=0, description="finished when the checkpoint was exported")
+    epoch: int | None = Field(None, gt=0, description="whose weights ship: the best measured; null: the last")
     parameters: dict[str, int] = Field(description="of each shipped network")
-    losses: dict[str, float] = Field(description="means over the last epoch")
+    losses: dict[str, float] = Field(description="means over the epoch whose weights ship")
     versions: dict[str, str]
     source_commit: str
 

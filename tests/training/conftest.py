@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -167,3 +168,11 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{mirror.as_uri()}/"])
     monkeypatch.setenv("PATH", str(programs))
     return mirror
+
+
+@pytest.fixture
+def copied(vae_run: VaeConfig, tmp_path: Path) -> VaeConfig:
+    """A finished run of its own for each test: a copy."""
+    runs = tmp_path / "copied"
+    shutil.copytree(vae_run.run_dir, runs / vae_run.name)
+    return vae_run.model_copy(update={"runs_dir": runs, "models_dir": tmp_path / "models"})

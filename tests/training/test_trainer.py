@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,17 +14,15 @@ from PIL import Image
 
 from app.checkpoints.manifest import Manifest
 from tests.training.conftest import same, weights
-from training import report, trainer
-from training.config import GanConfig, TrainConfig, VaeConfig
+from tests.training.test_resume import at_step
+from training import run as running
+from training.config import TrainConfig, VaeConfig
 from training.data import Dataset, TooFewImages
 from training.families import build_learner
-from training.trainer import CannotResume, export_run, train
+from training.stopping import Stopped
+from training.trainer import export_run, train
 
 FAMILIES = ["vae", "gan"]
-
-
-class Stopped(BaseException):
-    """Stands for Ctrl-C or a lost machine."""
 
 
 @pytest.fixture
@@ -66,7 +64,10 @@ def test_what_a_run_chose_for_itself_is_in_its_config(make_vae, dataset):
 
 @pytest.mark.parametrize(
     ("fixture", "header", "epochs"),
-    [("vae_run", "epoch,negative_elbo,kl_divergence", 3), ("gan_run", "epoch,discriminator,generator", 1)],
+    [
+        ("vae_run", "epoch,negative_elbo,kl_divergence,spread", 3),
+        ("gan_run", "epoch,discriminator,generator,spread", 1),
+    ],
 )
 def test_a_run_leaves_metrics_curves_and_a_sample_grid_an_epoch(request, fixture, header, epochs):
     run = request.getfixturevalue(fixture)
@@ -108,7 +109,7 @@ def test_metrics_are_means_over_the_steps_of_an_epoch(make_vae, dataset, monkeyp
         learner.step = watched_step  # type: ignore[method-assign]
         return learner
 
-    monkeypatch.setattr(trainer, "build_learner", watched)
+    monkeypatch.setattr(running, "build_learner", watched)
     config = make_vae(train_images=100)
     train(config, dataset=dataset)
     assert len(seen) == 3, "four images fill no batch"
@@ -180,143 +181,13 @@ def test_the_same_seed_trains_the_same_weights_and_another_does_not(make, datase
     assert manifest_of(ours).quality == manifest_of(again).quality
 
 
-def stop(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    """Let the next run stop around the end of its first epoch."""
-    if moment == "after saving its state":
-        save_state = trainer.save_state
-
-        def saved(*arguments: Any) -> None:
-            save_state(*arguments)
-            raise Stopped
-
-        monkeypatch.setattr(trainer, "save_state", saved)
-    else:
-        write_progress = report.write_progress
-
-        def reported(config: TrainConfig, history: list[dict[str, float]], *others: Any) -> None:
-            if len(history) == 2:
-                raise Stopped
-            write_progress(config, history, *others)
-
-        monkeypatch.setattr(report, "write_progress", reported)
-
-
-@pytest.mark.usefixtures("quick_gan")
-@pytest.mark.parametrize(
-    ("family", "moment"),
-    [("vae", "after saving its state"), ("vae", "in the next epoch"), ("gan", "in the next epoch")],
-)
-def test_a_run_resumed_after_a_stop_equals_one_that_never_stopped(make, dataset, monkeypatch, family, moment):
-    whole, halves = make[family](name="whole", epochs=2), make[family](name="halves", epochs=2)
-    train(whole, dataset=dataset)
-    with monkeypatch.context() as context:
-        stop(context, moment)
-        with pytest.raises(Stopped):
-            train(halves, dataset=dataset)
-    assert len(state_of(halves)["history"]) == 1
-    assert not halves.models_dir.joinpath("halves").exists()
-    torch.manual_seed(12345)
-    train(halves, resume=True, dataset=dataset)
-    assert same(weights(halves), weights(whole))
-    for file in ("metrics.csv", "samples/epoch-0001.png", "samples/epoch-0002.png"):
-        assert (halves.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
-    assert manifest_of(halves).quality == manifest_of(whole).quality
-    assert manifest_of(halves).golden == manifest_of(whole).golden
-    random = [state_of(config)["random"]["cpu"] for config in (halves, whole)]
-    assert torch.equal(*random)
-
-
-# --- resuming
-
-
-@pytest.fixture
-def copied(vae_run, tmp_path):
-    """A finished run of its own for each test: a copy."""
-    runs = tmp_path / "copied"
-    shutil.copytree(vae_run.run_dir, runs / vae_run.name)
-    return vae_run.model_copy(update={"runs_dir": runs, "models_dir": tmp_path / "models"})
-
-
-def test_resuming_a_finished_run_trains_nothing_and_exports_it_again(copied, dataset):
-    before = weights(copied)
-    train(copied, resume=True, dataset=dataset)
-    assert same(weights(copied), before)
-    assert manifest_of(copied).training.epochs == 3
-
-
-def test_a_finished_run_goes_on_when_more_epochs_are_asked_for(copied, dataset):
-    longer = copied.model_copy(update={"epochs": 4})
-    train(longer, resume=True, dataset=dataset)
-    assert [row["epoch"] for row in rows_of(longer)] == ["1", "2", "3", "4"]
-    assert manifest_of(longer).training.epochs == 4
-
-
-def test_without_resume_a_run_starts_anew(copied, dataset):
-    train(copied.model_copy(update={"epochs": 1}), dataset=dataset)
-    assert [row["epoch"] for row in rows_of(copied)] == ["1"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "names"),
-    [
-        ({"beta": 2.0}, "beta"),
-        ({"seed": 6, "batch_size": 16}, "batch_size, seed"),
-        ({"learning_rate": 1e-2, "ema_decay": 0.6, "train_images": 64}, "ema_decay, learning_rate, train_images"),
-        ({"precision": "bfloat16", "epochs": 9}, "precision"),
-    ],
-)
-def test_resuming_with_another_config_names_what_changed_and_touches_nothing(copied, dataset, changes, names):
-    def files() -> dict[str, bytes]:
-        return {str(path): path.read_bytes() for path in sorted(copied.runs_dir.rglob("*")) if path.is_file()}
-
-    before = files()
-    with pytest.raises(CannotResume) as caught:
-        train(copied.model_copy(update=changes), resume=True, dataset=dataset)
-    assert str(caught.value).endswith(f"was made with another {names}")
-    assert files() == before
-    assert not copied.models_dir.exists()
-
-
-def test_resuming_another_family_is_refused(copied, dataset):
-    other = GanConfig(**copied.model_dump(include=set(TrainConfig.model_fields) - {"family"}))
-    with pytest.raises(CannotResume, match=r"another .*family"):
-        train(other, resume=True, dataset=dataset)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_resuming_where_there_is_no_state_is_refused(make, dataset, family):
-    config = make[family]()
-    for action in (lambda: train(config, resume=True, dataset=dataset), lambda: export_run(config, dataset)):
-        with pytest.raises(CannotResume, match=r"state\.pt does not exist"):
-            action()
-    assert not config.runs_dir.exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"nothing of the kind", b"PK\x03\x04 cut off"])
-def test_a_damaged_state_is_refused(copied, dataset, content):
-    (copied.run_dir / "state.pt").write_bytes(content)
-    with pytest.raises(CannotResume, match=r"state\.pt is damaged"):
-        train(copied, resume=True, dataset=dataset)
-
-
-def test_a_state_that_would_run_code_is_refused(copied, dataset, tmp_path):
-    torch.save({"config": copied.model_dump(mode="json"), "harm": Harm()}, copied.run_dir / "state.pt")
-    with pytest.raises(CannotResume, match="is damaged"):
-        train(copied, resume=True, dataset=dataset)
-
-
-class Harm:
-    def __reduce__(self):
-        return exec, ("raise AssertionError('the state ran code')",)
-
-
 # --- export without training
 
 
 def test_a_stopped_run_can_be_exported_as_far_as_it_came(make_vae, dataset, monkeypatch):
     config = make_vae(epochs=2, precision="auto")  # what "auto" came to is in the state
     with monkeypatch.context() as context:
-        stop(context, "in the next epoch")
+        at_step(context, 3, lambda: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(Stopped):
             train(config, dataset=dataset)
     export_run(config, dataset)

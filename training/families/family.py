@@ -65,6 +65,16 @@ class Learner(nn.Module, ABC):
         device = next(self.parameters()).device
         return torch.autocast(device.type, dtype=self.compute_dtype)
 
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """All of them."""
+        return [value for value in self._optimisation().values() if isinstance(value, torch.optim.Optimizer)]
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether a learning rate follows the length of the run."""
+        return any(isinstance(value, torch.optim.lr_scheduler.LRScheduler) for value in self._optimisation().values())
+
     def training_state(self) -> dict[str, Any]:
         """Everything a resumed run needs: weights, averages, optimisers and schedules."""
         return {"modules": self.state_dict()} | {

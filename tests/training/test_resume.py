@@ -1,0 +1,423 @@
+"""Runs that stop, at any step and in any way, and go on as if they never had."""
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from app.checkpoints.manifest import Manifest
+from tests.conftest import ROOT
+from tests.training.conftest import places, same, weights
+from training import files, report, run, trainer
+from training.config import CONFIGS, GanConfig, TrainConfig
+from training.families import build_learner
+from training.families.vae import VaeLearner
+from training.stopping import Stopped
+from training.trainer import CannotResume, export_run, train
+
+STEPS = 5  # of an epoch
+
+
+class Crash(BaseException):
+    """Stands for a lost machine."""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., TrainConfig]:
+    """Configs of two epochs of five steps, of any family."""
+
+    def make(family: str, **options: Any) -> TrainConfig:
+        defaults: dict[str, Any] = {"epochs": 2, "batch_size": 4, "train_images": 4 * STEPS + 1, "seed": 3}
+        fixed: dict[str, Any] = {"device": "cpu", "precision": "float32", "tensorboard": False, **places(tmp_path)}
+        return CONFIGS[family](**(defaults | fixed | options))
+
+    return make
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without a checkpoint, which takes longer than all their steps."""
+    monkeypatch.setattr(trainer, "export", lambda *_: None)
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, happen: Callable[[], None]) -> None:
+    """Let something happen within a step of the next run, counted from 1."""
+
+    def watched(*arguments: Any) -> Any:
+        learner = build_learner(*arguments)
+        step, taken = learner.step, iter(range(1, 1000))
+
+        def watched_step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            if next(taken) == number:
+                happen()
+            return step(images, labels)
+
+        learner.step = watched_step  # type: ignore[method-assign]
+        return learner
+
+    monkeypatch.setattr(run, "build_learner", watched)
+
+
+def crash() -> None:
+    raise Crash
+
+
+def state_of(config: TrainConfig) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(config.run_dir / "state.pt", weights_only=True)
+    return state
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
+    """Where two states differ in any bit."""
+    if isinstance(ours, dict):
+        if ours.keys() != theirs.keys():
+            yield f"{path}: {sorted(ours.keys() ^ theirs.keys())}"
+        for key in ours.keys() & theirs.keys():
+            yield from differences(ours[key], theirs[key], f"{path}.{key}")
+    elif isinstance(ours, list | tuple):
+        if len(ours) != len(theirs):
+            yield f"{path}: {len(ours)} and {len(theirs)}"
+        for number, (our, their) in enumerate(zip(ours, theirs, strict=False)):
+            yield from differences(our, their, f"{path}[{number}]")
+    elif isinstance(ours, Tensor):
+        if not torch.equal(ours, theirs):
+            yield path
+    elif ours != theirs:
+        yield f"{path}: {ours} and {theirs}"
+
+
+def differ(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
+    """Where the states of two runs differ, but for their names."""
+    states = state_of(ours), state_of(theirs)
+    for state in states:
+        del state["config"]["name"]
+    return list(differences(*states))
+
+
+# --- the same as never having stopped
+
+
+@pytest.mark.usefixtures("no_export", "quick_gan")
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_a_run_stopped_by_a_signal_at_any_step_and_resumed_equals_one_that_never_stopped(
+    tiny, dataset, monkeypatch, family
+):
+    whole, parts = tiny(family, name="whole"), tiny(family, name="parts")
+    train(whole, dataset=dataset)
+    first, second = sorted(random.Random(family).sample(range(1, 2 * STEPS), 2))
+    for stop, steps in (first, first), (second, second - first):
+        with monkeypatch.context() as context:
+            at_step(context, steps, lambda: signal.raise_signal(signal.SIGTERM))
+            with pytest.raises(Stopped, match=f"stopped at step {stop} of {2 * STEPS}; the state is saved"):
+                train(parts, resume=stop != first, dataset=dataset)
+        state = state_of(parts)
+        assert len(state["history"]) * STEPS + state["done"] == stop
+        torch.manual_seed(12345)  # whatever the machine did in between
+    train(parts, resume=True, dataset=dataset)
+    assert differ(parts, whole) == []
+    for file in ("metrics.csv", "samples/epoch-0001.png", "samples/epoch-0002.png", "curves.png"):
+        assert (parts.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_run_that_crashed_goes_on_from_the_last_state_that_was_due(tiny, dataset, monkeypatch):
+    whole, parts = tiny("vae", name="whole"), tiny("vae", name="parts", save_steps=2)
+    train(whole, dataset=dataset)
+    with monkeypatch.context() as context:
+        at_step(context, 4, crash)
+        with pytest.raises(Crash):
+            train(parts, dataset=dataset)
+    assert state_of(parts)["done"] == 2
+    # How often a run saves may change as it goes on.
+    train(parts.model_copy(update={"save_steps": None}), resume=True, dataset=dataset)
+    assert differ(parts, whole) == []
+
+
+@pytest.mark.usefixtures("no_export")
+def test_the_state_is_saved_when_the_minutes_are_over(tiny, dataset, monkeypatch):
+    clock = iter(range(0, 10_000, 60))  # a minute passes between any two looks
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    config = tiny("vae", save_minutes=3)
+    at_step(monkeypatch, 5, crash)
+    with pytest.raises(Crash):
+        train(config, dataset=dataset)
+    assert state_of(config)["done"] == 3
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_report_that_a_stop_cut_off_is_made_when_the_run_goes_on(tiny, dataset, monkeypatch):
+    whole, parts = tiny("vae", name="whole"), tiny("vae", name="parts")
+    train(whole, dataset=dataset)
+    with monkeypatch.context() as context:
+        context.setattr(report, "write_progress", lambda *_: crash())
+        with pytest.raises(Crash):
+            train(parts, dataset=dataset)
+    assert not (parts.run_dir / "samples").exists()
+    train(parts, resume=True, dataset=dataset)
+    for file in ("metrics.csv", "samples/epoch-0001.png", "samples/epoch-0002.png"):
+        assert (parts.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_gan_asked_for_more_epochs_is_the_longer_run(tiny, dataset):
+    whole, parts = tiny("gan", name="whole", batch_norm=False), tiny("gan", name="parts", epochs=1, batch_norm=False)
+    train(whole, dataset=dataset)
+    train(parts, dataset=dataset)
+    longer = parts.model_copy(update={"epochs": 2})
+    train(longer, resume=True, dataset=dataset)
+    assert differ(longer, whole) == []
+
+
+@pytest.mark.usefixtures("no_export")
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_run_whose_learning_rate_follows_its_length_is_not_made_longer_or_shorter(tiny, dataset, epochs):
+    config = tiny("vae")
+    train(config, dataset=dataset)
+    before = (config.run_dir / "state.pt").read_bytes()
+    with pytest.raises(CannotResume, match=f"--epochs 2, which its learning rate follows .* anew for {epochs}"):
+        train(config.model_copy(update={"epochs": epochs}), resume=True, dataset=dataset)
+    assert (config.run_dir / "state.pt").read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_export")
+def test_measuring_and_drawing_samples_leave_training_as_it_is(tiny, dataset, monkeypatch):
+    ours, theirs = tiny("vae", name="ours"), tiny("vae", name="theirs")
+    train(ours, dataset=dataset)
+    archive = VaeLearner.archive
+
+    def restless(self: VaeLearner, *arguments: Any) -> Any:
+        torch.randn(9)
+        random.seed(5)
+        np.random.seed(5)
+        return archive(self, *arguments)
+
+    monkeypatch.setattr(VaeLearner, "archive", restless)
+    train(theirs, dataset=dataset)
+    assert differ(ours, theirs) == []
+
+
+# --- stops that leave no time
+
+
+KILLED = """
+import os, signal, sys, tempfile
+import torch
+from training.config import VaeConfig
+from training.data import Dataset
+from training.trainer import train
+
+moment, left = sys.argv[2], int(sys.argv[3])
+dataset = Dataset(**torch.load(sys.argv[4]))
+mkstemp, fdopen, replace = tempfile.mkstemp, os.fdopen, os.replace
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+class HalfWritten:
+    def __init__(self, file):
+        self.file = file
+    def __enter__(self):
+        return self
+    def write(self, content):
+        self.file.write(content[: len(content) // 2])
+        self.file.flush()
+        die()
+
+def watched_mkstemp(**options):
+    global left
+    left -= options["prefix"] == ".state.pt."
+    return mkstemp(**options)
+
+def watched_fdopen(*arguments):
+    file = fdopen(*arguments)
+    return HalfWritten(file) if (left, moment) == (0, "half written") else file
+
+def watched_replace(source, target):
+    if (left, moment) == (0, "before the rename"):
+        die()
+    replace(source, target)
+    if (left, moment) == (0, "after the rename"):
+        die()
+
+tempfile.mkstemp, os.fdopen, os.replace = watched_mkstemp, watched_fdopen, watched_replace
+config = VaeConfig.model_validate_json(sys.argv[1])
+train(config, dataset=dataset)
+"""
+
+
+@pytest.mark.usefixtures("no_export")
+@pytest.mark.parametrize(("moment", "kept"), [("half written", 2), ("before the rename", 2), ("after the rename", 3)])
+def test_a_run_killed_while_it_saves_leaves_a_whole_state_to_go_on_from(tiny, dataset, tmp_path, moment, kept):
+    whole, parts = tiny("vae", name="whole"), tiny("vae", name="parts", save_steps=1)
+    train(whole, dataset=dataset)
+    torch.save(vars(dataset), tmp_path / "dataset.pt")
+    command = [sys.executable, "-c", KILLED, parts.model_dump_json(), moment, "3", str(tmp_path / "dataset.pt")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert state_of(parts)["done"] == kept
+    left = list(parts.run_dir.glob(f".*{files.PARTIAL}"))
+    assert len(left) == (moment != "after the rename")
+    train(parts, resume=True, dataset=dataset)
+    assert weights(parts).keys() == weights(whole).keys()
+    assert same(weights(parts), weights(whole))
+    assert not any(path.exists() for path in left), "half a file is of no use to anyone"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MB, two states of a small VAE and a bit."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root may mount a file system, and not everywhere")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_disk_that_fills_up_ends_the_run_with_the_files_name_and_the_last_state_kept(
+    tiny, dataset, monkeypatch, small_disk
+):
+    whole, parts = tiny("vae", name="whole"), tiny("vae", name="parts", save_steps=1, runs_dir=small_disk)
+    train(whole, dataset=dataset)
+    other = small_disk / "other"
+
+    def fill() -> None:
+        with suppress(OSError), other.open("wb", buffering=0) as file:
+            while file.write(bytes(2**16)):
+                pass
+
+    with monkeypatch.context() as context:
+        at_step(context, 4, fill)
+        with pytest.raises(OSError, match=r"No space left on device: '.*/parts/state\.pt'") as caught:
+            train(parts, dataset=dataset)
+    assert caught.value.errno == errno.ENOSPC
+    assert state_of(parts)["done"] == 3
+    assert list(parts.run_dir.glob(f".*{files.PARTIAL}")) == []
+    other.unlink()
+    train(parts, resume=True, dataset=dataset)
+    assert same(weights(parts), weights(whole))
+
+
+# --- what cannot be resumed
+
+
+def test_resuming_a_finished_run_trains_nothing_and_exports_it_again(copied, dataset):
+    before = weights(copied)
+    train(copied, resume=True, dataset=dataset)
+    assert same(weights(copied), before)
+    manifest = Manifest.model_validate_json((copied.models_dir / "vae" / "manifest.json").read_bytes())
+    assert (manifest.training.epochs, manifest.training.epoch) == (3, 3)
+
+
+def test_without_resume_a_run_starts_anew(copied, dataset):
+    train(copied.model_copy(update={"epochs": 1}), dataset=dataset)
+    assert [row["epoch"] for row in state_of(copied)["history"]] == [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"beta": 2.0}, "beta"),
+        ({"seed": 6, "batch_size": 16}, "batch_size, seed"),
+        ({"learning_rate": 1e-2, "ema_decay": 0.6, "train_images": 64}, "ema_decay, learning_rate, train_images"),
+        ({"precision": "bfloat16", "epochs": 9}, "precision"),
+        ({"dataset": "fashion-mnist"}, "dataset"),
+    ],
+)
+def test_resuming_with_another_config_names_what_changed_and_touches_nothing(copied, dataset, changes, names):
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted(copied.runs_dir.rglob("*")) if path.is_file()}
+
+    before = files()
+    with pytest.raises(CannotResume) as caught:
+        train(copied.model_copy(update=changes), resume=True, dataset=dataset)
+    assert str(caught.value).endswith(f"was made with another {names}")
+    assert files() == before
+    assert not copied.models_dir.exists()
+
+
+def test_resuming_another_family_is_refused(copied, dataset):
+    other = GanConfig(**copied.model_dump(include=set(TrainConfig.model_fields) - {"family"}))
+    with pytest.raises(CannotResume, match=r"another .*family"):
+        train(other, resume=True, dataset=dataset)
+
+
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_resuming_where_there_is_no_state_is_refused(tiny, dataset, family):
+    config = tiny(family)
+    for action in (lambda: train(config, resume=True, dataset=dataset), lambda: export_run(config, dataset)):
+        with pytest.raises(CannotResume, match=r"state\.pt does not exist"):
+            action()
+    assert not config.runs_dir.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind", b"PK\x03\x04 cut off"])
+def test_a_damaged_state_is_refused(copied, dataset, content):
+    (copied.run_dir / "state.pt").write_bytes(content)
+    with pytest.raises(CannotResume, match=r"state\.pt is damaged"):
+        train(copied, resume=True, dataset=dataset)
+
+
+def test_a_state_that_would_run_code_is_refused(copied, dataset, tmp_path):
+    torch.save({"config": copied.model_dump(mode="json"), "harm": Harm()}, copied.run_dir / "state.pt")
+    with pytest.raises(CannotResume, match="is damaged"):
+        train(copied, resume=True, dataset=dataset)
+
+
+class Harm:
+    def __reduce__(self):
+        return exec, ("raise AssertionError('the state ran code')",)
+
+
+def test_other_contents_under_the_same_name_are_refused(copied, dataset):
+    with pytest.raises(CannotResume, match="made with other contents of mnist"):
+        train(copied, resume=True, dataset=replace(dataset, digest="1" * 64))
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_state_of_several_processes_is_not_gone_on_with_by_one(copied, dataset):
+    state = state_of(copied)
+    state["processes"] *= 2
+    torch.save(state, copied.run_dir / "state.pt")
+    with pytest.raises(CannotResume, match="made by 2 processes, not 1"):
+        train(copied, resume=True, dataset=dataset)
+
+
+def test_a_run_stopped_in_its_first_epoch_has_nothing_to_export(tiny, dataset, monkeypatch):
+    config = tiny("vae")
+    at_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Stopped):
+        train(config, dataset=dataset)
+    with pytest.raises(CannotResume, match="of the first epoch: nothing to export yet"):
+        export_run(config, dataset)
+
+
+def test_a_second_signal_is_not_waited_with(tiny, dataset, monkeypatch):
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    at_step(monkeypatch, 2, twice)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny("vae"), dataset=dataset)
+
+
+def test_signals_do_what_they_did_once_a_run_is_over(tiny, dataset, no_export):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train(tiny("vae", epochs=1), dataset=dataset)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

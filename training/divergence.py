@@ -1,0 +1,54 @@
+"""Runs that have gone wrong for good: losses that are no numbers, generators of one image. Knows no family."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from training.config import TrainConfig
+
+# The spread of a model's images over that of the training images: 0.8 to 1.1 for every model that ships. Under this
+# share all images are one.
+LEAST_SPREAD = 0.1
+# A generator starts with one grey image: the spread means nothing before it has learned for a while.
+FIRST_JUDGED_STEP = 400
+
+
+class Diverged(Exception):
+    """Going on would learn nothing. The message names what was measured and what to change."""
+
+
+def check_losses(config: TrainConfig, losses: dict[str, float], epoch: int, step: int) -> None:
+    """Raises Diverged where a loss is not finite."""
+    bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+    if bad:
+        raise Diverged(f"{', '.join(bad)} at step {step} of epoch {epoch}. {advice(config)}")
+
+
+def check_weights(config: TrainConfig, learner: nn.Module) -> None:
+    """Raises Diverged where a weight or an average is not finite, which no state may hold."""
+    for name, tensor in learner.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise Diverged(f"the weights {name} are not finite. {advice(config)}")
+
+
+def spread(images: Tensor) -> float:
+    """The standard deviation over images, averaged over pixels: uint8 `(N, 1, H, W)` to [0, 0.5]; 0 for equal ones."""
+    return float((images.float() / 255).std(dim=0, correction=0).mean())
+
+
+def check_spread(config: TrainConfig, share: float, steps: int) -> None:
+    """Raises Diverged where `share`, of the training images' spread, says that all images are one."""
+    if steps >= FIRST_JUDGED_STEP and not share >= LEAST_SPREAD:
+        raise Diverged(
+            f"the generator has collapsed: the spread of its images over their pixels is {share:.3f} of the training "
+            f"images' after {steps} steps, {LEAST_SPREAD} is the least. {advice(config)}"
+        )
+
+
+def advice(config: TrainConfig) -> str:
+    """What a person can do about it, by the flags of the family."""
+    rates = [f"--{name.replace('_', '-')}" for name in type(config).model_fields if name.endswith("learning_rate")]
+    flags = [f"a lower {' or '.join(rates)}"] if rates else []
+    flags += ["another --seed"] + ([] if config.precision == "float32" else ["--precision float32"])
+    return f"The last saved state is kept. Train anew with {', or '.join(flags)}"

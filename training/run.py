@@ -1,0 +1,204 @@
+"""A run in progress: its steps, its epochs, what it keeps. Knows no family, no loss and no export."""
+
+import math
+import time
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from training import report
+from training.config import TrainConfig
+from training.data import Dataset, TooFewImages, epoch_batches, to_unit_range
+from training.distribution import Processes
+from training.divergence import check_losses, check_spread, check_weights
+from training.events import Events
+from training.families import build_learner
+from training.files import remove_partial, write_atomically
+from training.randomness import shielded
+from training.state import (
+    Best,
+    Progress,
+    check_epochs,
+    check_same_run,
+    read_state,
+    restore,
+    restore_own,
+    save_state,
+)
+from training.stopping import Stopped, StopRequest
+from training.watching import CHOICE, SPREAD, Watch, is_due, losses_of
+
+# Reading a loss waits for the device.
+SHOW_EVERY = 25
+
+
+class Run:
+    """One process's part in a run: networks, data and how far it has come."""
+
+    def __init__(
+        self, config: TrainConfig, dataset: Dataset, processes: Processes, stop: StopRequest, *, resume: bool
+    ) -> None:
+        """Build the networks, or take them up where the last saved state has them; write the config.
+
+        Raises TooFewImages, CannotResume, ClassifierDamaged, OSError.
+        """
+        self.config, self.dataset, self.processes, self.stop = config, dataset, processes, stop
+        self.images = dataset.train_images[: config.train_images]
+        self.labels = dataset.train_labels[: config.train_images]
+        self.steps = len(self.images) // config.batch_size
+        if self.steps == 0:
+            raise TooFewImages(f"{len(self.images)} images do not fill one batch of {config.batch_size}")
+        if config.batch_size % processes.count:
+            raise TooFewImages(f"a batch of {config.batch_size} cannot be shared by {processes.count} processes alike")
+        torch.manual_seed(config.seed)
+        self.learner = build_learner(config, config.epochs * self.steps, len(dataset.classes))
+        self.learner.compute_dtype = getattr(torch, config.precision)
+        self.learner.to(processes.device)
+        self.progress = Progress()
+        state = processes.from_first(lambda: read_state(config)) if resume else None
+        if state is not None:
+            check_same_run(config, state, dataset.digest)
+            check_epochs(config, state, self.learner)
+            self.progress = restore(state, self.learner)
+        processes.begin(self.learner, self.learner.optimizers)
+        if state is not None:
+            restore_own(state, self.progress, processes)
+        elif not processes.is_first:  # each draws noise of its own
+            torch.manual_seed((config.seed * 1_000_003 + processes.rank) % 2**63)
+        self.watch: Watch | None = None
+        self.judges_epochs = processes.from_first(self._make_watch)
+        self._saved_at = time.monotonic()
+        self._shown: tuple[int, dict[str, float]] = (0, {})
+        self._archived: tuple[int, nn.Module] | None = None
+        if processes.is_first:
+            write_atomically(config.run_dir / "config.json", config.model_dump_json(indent=2).encode())
+            remove_partial(config.run_dir)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.progress.history) >= self.config.epochs
+
+    @property
+    def steps_done(self) -> int:
+        """Since the first epoch."""
+        return len(self.progress.history) * self.steps + self.progress.done
+
+    def train_epoch(self, events: Events) -> None:
+        """The steps that the epoch at hand still lacks. Raises Diverged; Stopped with the state saved."""
+        config, progress, learner = self.config, self.progress, self.learner
+        epoch = len(progress.history)
+        learner.train()
+        batches = epoch_batches(len(self.images), config.batch_size, learner.batches_per_step, config.seed, epoch)
+        self._shown = (progress.done, self._totals())
+        with tqdm(
+            islice(batches, progress.done, None),
+            total=self.steps,
+            initial=progress.done,
+            desc=f"epoch {epoch + 1}/{config.epochs}",
+            mininterval=1.0,
+            disable=not self.processes.is_first,
+        ) as bar:
+            for rows in bar:
+                losses = self._step(self.processes.own_rows(rows))
+                progress.done += 1
+                progress.totals = {name: progress.totals.get(name, 0) + value for name, value in losses.items()}
+                if progress.done % SHOW_EVERY == 0 or progress.done == self.steps:
+                    self._show(bar, events)
+                self._save_if_due()
+
+    def end_epoch(self, events: Events) -> None:
+        """Measure the epoch, keep its networks if they are the best, save, report. Raises Diverged and Stopped."""
+        config, progress = self.config, self.progress
+        epoch = len(progress.history) + 1
+        losses = self.processes.mean({name: total / self.steps for name, total in self._totals().items()})
+        judged = self.judges_epochs and is_due(config, epoch)
+        if judged:  # which takes a while
+            self.save()
+        check_losses(config, losses, epoch, progress.done)
+        check_weights(config, self.learner)
+        figures = self.processes.from_first(lambda: self._figures(quality=judged))
+        check_spread(config, figures[SPREAD], epoch * self.steps)
+        progress.history.append({"epoch": epoch} | losses | figures)
+        progress.done, progress.totals = 0, {}
+        distance = figures.get(CHOICE, math.nan)
+        if math.isfinite(distance) and (progress.best is None or distance < progress.best.frechet_distance):
+            modules = {name: tensor.detach().cpu().clone() for name, tensor in self.learner.state_dict().items()}
+            progress.best = Best(epoch, distance, modules)
+        self.save()
+        self.report(events)
+        (asked,) = self.processes.any_of(self.stop.number is not None)
+        if asked:
+            raise self._stopped()
+
+    def save(self) -> None:
+        """Save the state of all processes. Raises Diverged rather than keep networks that are no use; OSError."""
+        check_losses(self.config, self._totals(), len(self.progress.history) + 1, self.progress.done)
+        check_weights(self.config, self.learner)
+        save_state(self.config, self.learner, self.progress, self.dataset.digest, self.processes)
+        self._saved_at = time.monotonic()
+
+    def report(self, events: Events) -> None:
+        """Curves, table and samples of the last finished epoch; the same files however often."""
+        if not self.processes.is_first or not self.progress.history:
+            return
+        classes = len(self.dataset.classes)
+        grid = report.write_progress(self.config, self.progress.history, self._archive(), self.learner, classes)
+        row = self.progress.history[-1]
+        step = len(self.progress.history) * self.steps
+        losses = losses_of(row)
+        events.scalars("epoch", losses, step)
+        events.scalars("figures", {name: row[name] for name in row if name not in losses and name != "epoch"}, step)
+        events.picture("samples", grid, step)
+
+    def _step(self, rows: Tensor) -> dict[str, Tensor]:
+        device = self.processes.device
+        images = to_unit_range(self.images[rows].to(device))
+        losses = self.learner.step(images, self.labels[rows].to(device))
+        self.processes.average_statistics(self.learner)
+        return losses
+
+    def _totals(self) -> dict[str, float]:
+        return {name: float(total) for name, total in self.progress.totals.items()}
+
+    def _show(self, bar: "tqdm[Tensor]", events: Events) -> None:
+        done, totals = self.progress.done, self._totals()
+        check_losses(self.config, totals, len(self.progress.history) + 1, done)
+        bar.set_postfix({name: f"{total / done:.3f}" for name, total in totals.items()})
+        before, then = self._shown
+        recent = {name: (total - then.get(name, 0)) / (done - before) for name, total in totals.items()}
+        events.scalars("step", recent, self.steps_done)
+        self._shown = (done, totals)
+
+    def _save_if_due(self) -> None:
+        config = self.config
+        due = config.save_steps is not None and self.steps_done % config.save_steps == 0
+        if self.processes.is_first and config.save_minutes > 0:
+            due = due or time.monotonic() - self._saved_at >= 60 * config.save_minutes
+        due, asked = self.processes.any_of(due, self.stop.number is not None)
+        if due or asked:
+            self.save()
+        if asked:
+            raise self._stopped()
+
+    def _stopped(self) -> Stopped:
+        number = self.stop.number
+        where = f"step {self.steps_done} of {self.config.epochs * self.steps}"
+        return Stopped(f"stopped at {where}; the state is saved, --resume goes on from it", number)
+
+    def _make_watch(self) -> bool:
+        self.watch = Watch(self.dataset, self.config.runs_dir)
+        return self.watch.judges
+
+    def _figures(self, *, quality: bool) -> dict[str, float]:
+        assert self.watch is not None, "asked of the first process only"
+        return self.watch.figures(self._archive(), self.learner, quality=quality)
+
+    def _archive(self) -> nn.Module:
+        # Made once an epoch: the statistics of batch normalisation take seconds.
+        if self._archived is None or self._archived[0] != self.steps_done:
+            with shielded():
+                self._archived = (self.steps_done, self.learner.archive())
+        return self._archived[1]

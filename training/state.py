@@ -1,0 +1,132 @@
+"""What a resumed run needs, in one file. Knows no family.
+
+The file holds weights, averages, optimisers and schedules, the place in the epoch with the sums of its losses, the
+global random streams of every process, the history and the best epoch's networks. The order of the rows needs no
+state: it is a function of seed and epoch.
+"""
+
+import io
+import pickle
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.config import TrainConfig
+from training.distribution import Processes
+from training.families.family import Learner
+from training.files import write_atomically
+from training.randomness import random_state, restore_random_state
+
+# What may differ when a run goes on: where it runs and writes, and how it is watched.
+FREE = {
+    "epochs",  # judged apart: see check_epochs
+    "device",
+    "data_dir",
+    "runs_dir",
+    "models_dir",
+    "save_steps",
+    "save_minutes",
+    "evaluate_every",
+    "tensorboard",
+}
+
+
+class CannotResume(Exception):
+    """There is no state to go on from, or it belongs to another config."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The networks of the epoch with the lowest Frechet distance so far."""
+
+    epoch: int
+    frechet_distance: float
+    modules: dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    history: list[dict[str, float]] = field(default_factory=list)  # of each finished epoch
+    done: int = 0  # steps of the epoch at hand
+    totals: dict[str, Tensor] = field(default_factory=dict)  # of the losses of these steps, in this process
+    best: Best | None = None
+
+
+def save_state(
+    config: TrainConfig, learner: Learner, progress: Progress, dataset_digest: str, processes: Processes
+) -> None:
+    """Replace `state.pt`, atomically, by the first of the processes. Raises OSError on a full disk."""
+    own = {"random": random_state(), "totals": {name: total.cpu() for name, total in progress.totals.items()}}
+    every = processes.gather(own)
+    if not processes.is_first:
+        return
+    state = {
+        "config": config.model_dump(mode="json"),
+        "dataset_digest": dataset_digest,
+        "learner": learner.training_state(),
+        "history": progress.history,
+        "done": progress.done,
+        "best": vars(progress.best) if progress.best else None,
+        "processes": every,
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(config.run_dir / "state.pt", buffer.getvalue())
+
+
+def read_state(config: TrainConfig) -> dict[str, Any]:
+    """What `save_state` wrote. Raises CannotResume when there is none, or none that can be read."""
+    path = config.run_dir / "state.pt"
+    if not path.is_file():
+        raise CannotResume(f"{path} does not exist: nothing to resume")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise CannotResume(f"{path} is damaged") from error
+    return state
+
+
+def check_same_run(config: TrainConfig, state: dict[str, Any], dataset_digest: str) -> None:
+    """Raises CannotResume where the state belongs to a run of another config or of other data."""
+    now, then = config.model_dump(mode="json", exclude=FREE), state["config"]
+    changed = sorted(key for key, value in now.items() if then.get(key) != value)
+    if changed:
+        raise CannotResume(f"the state in {config.run_dir} was made with another {', '.join(changed)}")
+    if state["dataset_digest"] != dataset_digest:
+        raise CannotResume(f"the state in {config.run_dir} was made with other contents of {config.dataset}")
+
+
+def check_epochs(config: TrainConfig, state: dict[str, Any], learner: Learner) -> None:
+    """Raises CannotResume where a run on a schedule is asked to go on for another number of epochs.
+
+    Its learning rate has fallen as the first number of epochs wanted it: gone on with, it would be neither run.
+    """
+    then = state["config"]["epochs"]
+    if config.epochs != then and learner.has_schedule:
+        raise CannotResume(
+            f"the state in {config.run_dir} was made with --epochs {then}, which its learning rate follows to the end: "
+            f"train anew for {config.epochs}, or export what there is"
+        )
+
+
+def restore(state: dict[str, Any], learner: Learner) -> Progress:
+    """Put the networks and their optimisers where the state has them; how far the run had come."""
+    learner.load_training_state(state["learner"])
+    best = Best(**state["best"]) if state["best"] else None
+    return Progress(state["history"], state["done"], {}, best)
+
+
+def restore_own(state: dict[str, Any], progress: Progress, processes: Processes) -> None:
+    """Put this process's random streams and sums of losses where the state has them.
+
+    Raises CannotResume where the run had another number of processes.
+    """
+    if len(state["processes"]) != processes.count:
+        raise CannotResume(f"the state was made by {len(state['processes'])} processes, not {processes.count}")
+    own = state["processes"][processes.rank]
+    progress.totals = {name: total.to(processes.device) for name, total in own["totals"].items()}
+    restore_random_state(own["random"])
