@@ -2,19 +2,26 @@
 
 import argparse
 import logging
+import os
+import signal
 import sys
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
 from training.card import quality_text
 from training.config import CONFIGS, TrainConfig
-from training.data import DataUnavailable, TooFewImages, load_mnist
+from training.config_file import BadConfigFile, read_config_file
+from training.data import DataUnavailable, TooFewImages
+from training.datasets import load_dataset
+from training.divergence import Diverged
 from training.evaluation.checkpoint import CannotEvaluate, EvaluateConfig, evaluate_named
 from training.evaluation.extractor import ClassifierConfig, ClassifierDamaged, make_classifier
 from training.export import ArchiveDamaged, ExportMismatch
 from training.sampling import NotANumber
+from training.stopping import Stopped
 from training.trainer import CannotResume, export_run, train
 
 COMMANDS: dict[str, type[BaseModel]] = {"classifier": ClassifierConfig, "evaluate": EvaluateConfig}
@@ -24,9 +31,12 @@ MENDABLE = (
     CannotResume,
     ClassifierDamaged,
     DataUnavailable,
+    Diverged,
     ExportMismatch,
     NotANumber,
     TooFewImages,
+    OSError,
+    RuntimeError,
 )
 
 
@@ -40,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
     }.items():
         families = actions.add_parser(action, help=text).add_subparsers(dest="family", required=True)
         for family, config in CONFIGS.items():
-            add_flags(families.add_parser(family, help=config.__doc__), config, resume=action == "train")
+            command = families.add_parser(family, help=config.__doc__)
+            command.add_argument("--config", metavar="FILE", help="choices from a TOML or JSON file; flags win")
+            add_flags(command, config, resume=action == "train")
     classifier = actions.add_parser("classifier", help="train the classifier that quality is measured with")
     add_flags(classifier, ClassifierConfig)
     evaluate = actions.add_parser("evaluate", help="measure checkpoints; write their manifests and cards")
@@ -63,36 +75,64 @@ def add_flags(command: argparse.ArgumentParser, config: type[BaseModel], *, resu
         choices = [str(value) for value in get_args(field.annotation) if isinstance(value, str)] or None
         command.add_argument(flag, default=argparse.SUPPRESS, choices=choices, help=text)
     if resume:
-        command.add_argument("--resume", action="store_true", help="go on after the last finished epoch")
+        command.add_argument("--resume", action="store_true", help="go on from the last saved state")
 
 
 def main() -> int:
     """Run one command; the exit status. Failures a person can mend are one line on standard error."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s")
     arguments = vars(parser().parse_args())
-    action, family = arguments.pop("action"), arguments.pop("family", None)
-    resume = arguments.pop("resume", False)
     try:
-        config = (COMMANDS[action] if family is None else CONFIGS[family])(**arguments)
+        return run(arguments)
+    except Stopped as stopped:
+        complain(str(stopped))
+        return 128 + stopped.number
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 128 + signal.SIGINT
+    except BadConfigFile as error:
+        complain(str(error))
+        return 2
+    except MENDABLE as error:
+        # PyTorch's own tell a story, a line a frame.
+        text = " ".join(str(error).split()) if isinstance(error, RuntimeError) else str(error)
+        complain(f"{type(error).__name__}: {text}")
+        return 1
+
+
+def run(arguments: dict[str, Any]) -> int:
+    """The action with what is left of the arguments as its config; the exit status."""
+    action, family = arguments.pop("action"), arguments.pop("family", None)
+    resume, file = arguments.pop("resume", False), arguments.pop("config", None)
+    given = read_config_file(Path(file)) if file else {}
+    if given.pop("family", family) != family:
+        raise BadConfigFile(f"{file} is of another family than {family}")
+    try:
+        config = (COMMANDS[action] if family is None else CONFIGS[family])(**(given | arguments))
     except ValidationError as error:
         for item in error.errors():
-            print(f"--{str(item['loc'][0]).replace('_', '-')}: {item['msg']}", file=sys.stderr)
+            name = str(item["loc"][0])
+            is_flag = name in arguments or name not in given
+            complain(f"{'--' + name.replace('_', '-') if is_flag else f'{file}: {name}'}: {item['msg']}")
         return 2
-    try:
-        if isinstance(config, ClassifierConfig):
-            make_classifier(config, load_mnist(config.data_dir))
-        elif isinstance(config, EvaluateConfig):
-            for manifest in evaluate_named(config):
-                print(f"{manifest.name}\n\n{quality_text(manifest)}")
-        elif isinstance(config, TrainConfig):
-            if action == "train":
-                train(config, resume=resume)
-            else:
-                export_run(config)
-    except (*MENDABLE, OSError, RuntimeError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    if isinstance(config, ClassifierConfig):
+        make_classifier(config, load_dataset(config.dataset, config.data_dir))
+    elif isinstance(config, EvaluateConfig):
+        for manifest in evaluate_named(config):
+            print(f"{manifest.name}\n\n{quality_text(manifest)}")
+    elif isinstance(config, TrainConfig):
+        if action == "train":
+            train(config, resume=resume)
+        else:
+            export_run(config)
     return 0
+
+
+def complain(line: str) -> None:
+    """Say it on standard error; of several processes, which one says it."""
+    rank = os.environ.get("RANK", "0")
+    print(line if rank == "0" else f"process {rank}: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

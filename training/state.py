@@ -23,6 +23,7 @@ from training.randomness import random_state, restore_random_state
 FREE = {
     "epochs",  # judged apart: see check_epochs
     "device",
+    "dataset",  # what it holds is compared, wherever it is
     "data_dir",
     "runs_dir",
     "models_dir",
@@ -97,7 +98,7 @@ def check_same_run(config: TrainConfig, state: dict[str, Any], dataset_digest: s
     if changed:
         raise CannotResume(f"the state in {config.run_dir} was made with another {', '.join(changed)}")
     if state["dataset_digest"] != dataset_digest:
-        raise CannotResume(f"the state in {config.run_dir} was made with other contents of {config.dataset}")
+        raise CannotResume(f"the state in {config.run_dir} was made with other data than {config.dataset} holds")
 
 
 def check_epochs(config: TrainConfig, state: dict[str, Any], learner: Learner) -> None:

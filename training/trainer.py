@@ -3,7 +3,8 @@
 import logging
 
 from training.config import TrainConfig
-from training.data import Dataset, load_mnist
+from training.data import Dataset
+from training.datasets import load_dataset
 from training.device import choose_device, choose_precision
 from training.distribution import joined
 from training.evaluation.checkpoint import evaluate_checkpoint
@@ -35,7 +36,7 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
     dtype = choose_precision(config.precision, device)
     config = config.model_copy(update={"device": str(device), "precision": str(dtype).removeprefix("torch.")})
     with joined(device) as processes:
-        dataset = processes.from_first(lambda: dataset or load_mnist(config.data_dir))
+        dataset = processes.from_first(lambda: dataset or load_dataset(config.dataset, config.data_dir))
         with StopRequest() as stop:
             run = Run(config, dataset, processes, stop, resume=resume)
             directory = config.run_dir / "tensorboard" if config.tensorboard and processes.is_first else None
@@ -59,7 +60,7 @@ def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
     """
     state = read_state(config)
     config = config.model_copy(update={key: state["config"][key] for key in ("epochs", "device", "precision")})
-    dataset = dataset or load_mnist(config.data_dir)
+    dataset = dataset or load_dataset(config.dataset, config.data_dir)
     check_same_run(config, state, dataset.digest)
     learner = build_learner(config, config.epochs, len(dataset.classes))
     progress = restore(state, learner)

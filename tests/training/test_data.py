@@ -140,7 +140,7 @@ def test_one_changed_byte_is_named_with_both_digests(tmp_path, raw_files, name):
     changed = raw_files[name][:-1] + bytes([raw_files[name][-1] ^ 1])
     (tmp_path / "raw" / name).write_bytes(changed)
     with pytest.raises(DataUnavailable) as caught:
-        data.verify_files(tmp_path / "raw")
+        data.verify_files(tmp_path / "raw", data.MNIST_SHA256)
     for part in (name, hashlib.sha256(changed).hexdigest(), hashlib.sha256(raw_files[name]).hexdigest()):
         assert part in str(caught.value)
 
@@ -150,7 +150,7 @@ def test_a_missing_file_is_named(tmp_path, raw_files, name):
     put(raw_files, tmp_path / "raw")
     (tmp_path / "raw" / name).unlink()
     with pytest.raises(DataUnavailable, match=f"{name} is missing"):
-        data.verify_files(tmp_path / "raw")
+        data.verify_files(tmp_path / "raw", data.MNIST_SHA256)
 
 
 def reasons(error: DataUnavailable) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from training.config import DATASET_FORMS, DATASET_PATTERN
 from training.data import Dataset, to_unit_range
 from training.evaluation.classifier import LeNet5, train_classifier
 from training.files import write_atomically
@@ -36,6 +37,7 @@ class ClassifierConfig(BaseModel):
 
     epochs: int = Field(24, ge=1)
     seed: int = Field(0, ge=0, lt=2**53)
+    dataset: str = Field("mnist", pattern=DATASET_PATTERN, description=DATASET_FORMS)
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")
 

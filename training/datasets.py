@@ -1,0 +1,19 @@
+"""Data sets by the names that a config gives them. Knows no models."""
+
+from pathlib import Path
+
+from training.data import Dataset, load_fashion_mnist, load_mnist
+from training.folder import load_folder
+
+FOLDER = "folder:"
+
+
+def load_dataset(name: str, data_dir: Path) -> Dataset:
+    """`mnist`, `fashion-mnist` or `folder:PATH`. Raises DataUnavailable, and ValueError for any other name."""
+    if name.startswith(FOLDER):
+        return load_folder(Path(name.removeprefix(FOLDER)).expanduser())
+    if name == "mnist":
+        return load_mnist(data_dir)
+    if name == "fashion-mnist":
+        return load_fashion_mnist(data_dir)
+    raise ValueError(f"no data set is called {name!r}")
