@@ -119,7 +119,7 @@ class Processes:
 def joined(device: torch.device) -> Iterator[Processes]:
     """The processes that torchrun started, or this one alone. On CUDA each takes the device of its local rank.
 
-    Raises RuntimeError where the processes do not find each other.
+    A group that the caller has made is used and left. Raises RuntimeError where the processes do not find each other.
     """
     if not os.environ.keys() >= TORCHRUN or os.environ["WORLD_SIZE"] == "1":
         yield Processes(device)
@@ -127,8 +127,11 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    own = not distributed.is_initialized()
+    if own:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Processes(device, distributed.get_rank(), distributed.get_world_size())
     finally:
-        distributed.destroy_process_group()
+        if own:
+            distributed.destroy_process_group()

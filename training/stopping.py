@@ -22,7 +22,8 @@ class Stopped(Exception):
 class StopRequest:
     """While entered, the first SIGINT or SIGTERM sets `number`; the next one does what it always did.
 
-    Outside the main thread, where Python has no signals, it stays unset.
+    What the process ignores, as a shell's background job does SIGINT, stays ignored. Outside the main thread, where
+    Python has no signals, it stays unset.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,8 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

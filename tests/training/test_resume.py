@@ -231,6 +231,8 @@ class HalfWritten:
         self.file = file
     def __enter__(self):
         return self
+    def __exit__(self, *error):
+        pass
     def write(self, content):
         self.file.write(content[: len(content) // 2])
         self.file.flush()
@@ -278,10 +280,10 @@ def test_a_run_killed_while_it_saves_leaves_a_whole_state_to_go_on_from(tiny, da
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MB, two states of a small VAE and a bit."""
+    """A file system of 24 MB: two states of a VAE, of 9 MB each, and a bit."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("only root may mount a file system, and not everywhere")
     yield disk
@@ -399,7 +401,7 @@ def test_a_state_of_several_processes_is_not_gone_on_with_by_one(copied, dataset
 
 def test_a_run_stopped_in_its_first_epoch_has_nothing_to_export(tiny, dataset, monkeypatch):
     config = tiny("vae")
-    at_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGINT))
+    at_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Stopped):
         train(config, dataset=dataset)
     with pytest.raises(CannotResume, match="of the first epoch: nothing to export yet"):
@@ -412,8 +414,21 @@ def test_a_second_signal_is_not_waited_with(tiny, dataset, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     at_step(monkeypatch, 2, twice)
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny("vae"), dataset=dataset)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny("vae"), dataset=dataset)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_that_the_process_ignores_stays_ignored(tiny, dataset, monkeypatch, no_export):
+    at_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        train(tiny("vae", epochs=1), dataset=dataset)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_signals_do_what_they_did_once_a_run_is_over(tiny, dataset, no_export):

@@ -1,0 +1,98 @@
+"""One process of the runs that test_distribution.py starts by torchrun: `part_of_a_run.py DIRECTORY JOBS`.
+
+Of each job it leaves the networks, the rows it took and a number of its random stream in the directory.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from training import run, trainer
+from training.config import CONFIGS, TrainConfig
+from training.data import Dataset
+from training.families import build_learner, gan
+from training.families.family import Learner
+from training.stopping import Stopped
+
+
+class Plain(Learner):
+    """A linear autoencoder by gradient descent: its steps depend on the images alone, not on noise."""
+
+    batches_per_step = 1
+    latent_dim = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Flatten(), nn.Linear(784, self.latent_dim), nn.Linear(self.latent_dim, 784))
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
+
+    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        loss = (self.network(images[0]) - images[0].flatten(1)).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return {"error": loss.detach()}
+
+    def generate(self, latents: Tensor) -> Tensor:
+        logits: Tensor = self.network[2](latents)
+        return logits.sigmoid().view(-1, 1, 28, 28)
+
+    def archive(self, *_: Any) -> nn.Module:
+        return self
+
+    def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:
+        return archive
+
+
+def learn(job: dict[str, Any], dataset: Dataset, rank: int) -> dict[str, Any]:
+    """One job; what is left of it."""
+    learners: list[Learner] = []
+    rows: list[Tensor] = []
+
+    def watched(config: TrainConfig, *arguments: Any) -> Learner:
+        learner = Plain() if job.get("plain") else build_learner(config, *arguments)
+        step = learner.step
+
+        def watched_step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            rows.append(images.clone())
+            if rank == 1 and len(rows) == job.get("dies_at"):
+                os._exit(17)
+            if rank == 1 and len(rows) == job.get("stops_at"):
+                signal.raise_signal(signal.SIGTERM)
+            return step(images, labels)
+
+        learner.step = watched_step  # type: ignore[method-assign]
+        learners.append(learner)
+        return learner
+
+    run.build_learner = watched  # type: ignore[assignment,attr-defined]
+    config = CONFIGS[job["config"]["family"]](**job["config"])
+    # A place of its own for each process, so that what the second one writes would be found.
+    config = config.model_copy(update={"runs_dir": config.runs_dir / str(rank)})
+    stopped = ""
+    try:
+        trainer.train(config, resume=job.get("resume", False), dataset=dataset)
+    except Stopped as error:
+        stopped = str(error)
+    return {"modules": learners[0].state_dict(), "rows": rows, "noise": torch.randn(4), "stopped": stopped}
+
+
+def main() -> None:
+    root, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+    dataset = Dataset(**torch.load(root / "dataset.pt"))
+    trainer.export = lambda *_: root  # type: ignore[attr-defined]
+    gan.estimate_batch_norm = lambda generator, seed: generator.eval()  # type: ignore[assignment,misc]
+    distributed.init_process_group("gloo")  # one for all jobs: torchrun's store serves no second
+    for job in json.loads(sys.argv[2]):
+        torch.save(learn(job, dataset, rank), root / f"{job['config']['name']}-{rank}.pt")
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
