@@ -24,7 +24,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# More than an hour on two cores. `python -m training train ... --resume` goes on after the last finished epoch.
+# More than an hour on two cores. `python -m training train ... --resume` goes on from the last saved state.
 train: $(VENV)/.installed-train
 	$(BIN)/python -m training train vae
 	$(BIN)/python -m training train gan

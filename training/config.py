@@ -27,7 +27,7 @@ class TrainConfig(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     save_steps: int | None = Field(None, ge=1, description="save the state every so many steps, too")
-    save_minutes: float = Field(10, ge=0, description="save the state as often within an epoch, too; 0: do not")
+    save_minutes: float = Field(10.0, ge=0, description="save the state as often within an epoch, too; 0: do not")
     evaluate_every: int = Field(1, ge=0, description="epochs between measurements of quality; 0: none, the last ships")
     tensorboard: bool = Field(True, description="write events for TensorBoard")
     train_images: int | None = Field(None, ge=1, description="use only the first so many")

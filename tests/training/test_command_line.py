@@ -1,17 +1,23 @@
 """`python -m training`: every flag, every failure a person can mend, and the tiny whole pipeline."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
+from PIL import Image
 
 from app.checkpoints.manifest import Manifest
+from training import __main__ as program
+from training import data
 from training.__main__ import main
-from training.config import CONFIGS
+from training.config import CONFIGS, VaeConfig
+from training.data import Dataset
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -42,6 +48,16 @@ def mnist(tmp_path: Path, raw_files, no_network) -> Path:
     return tmp_path / "data"
 
 
+@pytest.fixture
+def pictures(dataset: Dataset, tmp_path: Path) -> Path:
+    """A folder of labelled images: PNG files of strokes, a folder a direction."""
+    folder = tmp_path / "strokes"
+    for number, (image, label) in enumerate(zip(dataset.train_images, dataset.train_labels, strict=True)):
+        (folder / str(int(label))).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(folder / str(int(label)) / f"{number}.png")
+    return folder
+
+
 # A value other than the default for every flag that both families share, and for each family's own.
 SHARED = {
     "epochs": 1,
@@ -50,6 +66,10 @@ SHARED = {
     "ema_decay": 0.75,
     "device": "cpu",
     "train_images": 17,
+    "save_steps": 1,
+    "save_minutes": 0.5,
+    "evaluate_every": 2,
+    "tensorboard": False,
 }
 VARIATIONAL = {"precision": "bfloat16", "learning_rate": 0.003, "beta": 0.5, "binarised": True, "components": 2}
 ADVERSARIAL = {
@@ -120,9 +140,9 @@ def test_a_classifier_of_no_epochs_is_refused_in_one_line(command_line):
 
 
 @pytest.mark.parametrize("family", sorted(CONFIGS))
-def test_every_flag_reaches_the_run_and_the_run_makes_a_checkpoint(command_line, mnist, tmp_path, family):
-    places = {"data_dir": str(mnist), "runs_dir": str(tmp_path / "r"), "models_dir": str(tmp_path / "m")}
-    values: dict[str, object] = {"name": "tiny"} | SHARED | OWN[family] | places
+def test_every_flag_reaches_the_run_and_the_run_makes_a_checkpoint(command_line, pictures, tmp_path, family):
+    places = {"data_dir": str(tmp_path / "d"), "runs_dir": str(tmp_path / "r"), "models_dir": str(tmp_path / "m")}
+    values: dict[str, object] = {"name": "tiny", "dataset": f"folder:{pictures}"} | SHARED | OWN[family] | places
     defaults = DEFAULTS[family]
     assert values.keys() == defaults.keys() - {"family"}, "a new field wants a line here"
     assert not values.items() & defaults.items(), "a default would prove nothing"
@@ -133,7 +153,8 @@ def test_every_flag_reaches_the_run_and_the_run_makes_a_checkpoint(command_line,
     assert saved == values | {"family": family}
     manifest = Manifest.model_validate_json((tmp_path / "m" / "tiny" / "manifest.json").read_bytes())
     assert manifest.family == family
-    assert manifest.dataset.name == "MNIST"
+    assert manifest.dataset.name == "strokes"
+    assert manifest.training.config["dataset"] == "folder:strokes", "where it lay is nobody's business"
     assert f"epoch 1/1: 100%|{'█' * 10}| 2/2" in errors, "a progress bar with the losses"
     assert ("negative_elbo=" if family in {"vae", "cvae"} else "discriminator=") in errors
 
@@ -141,16 +162,16 @@ def test_every_flag_reaches_the_run_and_the_run_makes_a_checkpoint(command_line,
 def test_a_run_is_resumed_and_exported_again_from_the_command_line(command_line, mnist, tmp_path):
     common = flags(SHARED | {"data_dir": mnist, "runs_dir": tmp_path / "r", "models_dir": tmp_path / "m"})
     assert command_line("train", "vae", *common)[0] == 0
-    status, _, errors = command_line("train", "vae", *common, "--epochs", 2, "--resume")
+    status, _, errors = command_line("train", "vae", *common, "--resume")
     assert status == 0, errors
-    assert "epoch 2/2" in errors
-    assert "epoch 1/2" not in errors
+    assert "epoch" not in errors, "nothing was left to train"
     again = command_line("export", "vae", *common, "--models-dir", tmp_path / "again")
     assert again[0] == 0, again[2]
     assert "epoch" not in again[2], "nothing is trained"
     for place in ("m", "again"):
         manifest = Manifest.model_validate_json((tmp_path / place / "vae" / "manifest.json").read_bytes())
-        assert manifest.training.epochs == 2
+        assert manifest.training.epochs == manifest.training.epoch == 1
+        assert manifest.dataset.name == "MNIST"
 
 
 @pytest.mark.parametrize("action", ["train", "export"])
@@ -179,6 +200,11 @@ def test_the_module_runs_as_a_program():
     ("flag", "value"),
     [
         ("--epochs", "0"),
+        ("--save-steps", "0"),
+        ("--save-minutes", "-1"),
+        ("--evaluate-every", "-1"),
+        ("--dataset", "cifar"),
+        ("--dataset", "folder:"),
         ("--epochs", "many"),
         ("--epochs", "1.5"),
         ("--batch-size", "1"),
@@ -210,6 +236,7 @@ def test_a_bad_value_is_one_line_that_names_its_flag(command_line, tmp_path, mon
         (["train", "vae", "--precision", "float16"], "--precision"),
         (["train", "vae", "--discriminator-steps", "2"], "--discriminator-steps"),
         (["export", "vae", "--resume"], "--resume"),
+        (["classifier", "--config", "a.toml"], "--config"),
         (["train", "diffusion"], "diffusion"),
         (["train"], "family"),
         ([], "action"),
@@ -265,3 +292,117 @@ def test_a_directory_that_cannot_be_written_is_one_line_and_status_1(command_lin
     assert status == 1
     assert errors.startswith("NotADirectoryError: ")
     assert len(errors.splitlines()) == 1
+
+
+# --- choices from a file
+
+
+def test_a_file_gives_choices_and_flags_win(command_line, mnist, tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(f"""
+        epochs = 1
+        batch_size = 8
+        beta = 0.25
+        train_images = 16
+        precision = "float32"
+        device = "cpu"
+        tensorboard = false
+        data_dir = "{mnist}"
+        runs_dir = "{tmp_path / "r"}"
+        models_dir = "{tmp_path / "m"}"
+    """)
+    status, _, errors = command_line("train", "vae", "--config", file, "--seed", 5, "--beta", 2)
+    assert status == 0, errors
+    saved = json.loads((tmp_path / "r" / "vae" / "config.json").read_text())
+    expected = {"epochs": 1, "batch_size": 8, "beta": 2, "train_images": 16, "seed": 5, "tensorboard": False}
+    assert expected.items() <= saved.items()
+    assert saved["learning_rate"] == DEFAULTS["vae"]["learning_rate"]
+    # What a run resolved makes the same run again.
+    again = command_line("train", "vae", "--config", tmp_path / "r" / "vae" / "config.json", "--name", "again")
+    assert again[0] == 0, again[2]
+    saved_again = json.loads((tmp_path / "r" / "again" / "config.json").read_text())
+    assert saved_again == saved | {"name": "again"}
+    digests = [
+        Manifest.model_validate_json((tmp_path / "m" / name / "manifest.json").read_bytes()).archives["float32"].digest
+        for name in ("vae", "again")
+    ]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.toml", "beta = ", "is not TOML"),
+        ("a.json", "{", "is not JSON"),
+        ("a.json", "[1]", "does not hold an object"),
+        ("a.yaml", "beta: 1", "is neither .toml nor .json"),
+        ("a.toml", "family = 'gan'", "is of another family than vae"),
+        ("a.toml", "beta = -1", ": beta: Input should be greater than or equal to 0"),
+        ("a.toml", "gamma = 1", ": gamma: Extra inputs are not permitted"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_names_it(command_line, tmp_path, name, content, words):
+    file = tmp_path / name
+    file.write_text(content)
+    status, out, errors = command_line("train", "vae", "--config", file, "--runs-dir", tmp_path / "r")
+    assert (status, out) == (2, "")
+    assert errors.startswith(str(file))
+    assert words in errors
+    assert len(errors.splitlines()) == 1
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_file_that_is_not_there_is_one_line(command_line, tmp_path):
+    status, _, errors = command_line("train", "vae", "--config", tmp_path / "none.toml")
+    assert (status, errors) == (2, f"{tmp_path / 'none.toml'} cannot be read: No such file or directory\n")
+
+
+# --- names, stops and interruptions
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({}, "vae"),
+        ({"dataset": "mnist"}, "vae"),
+        ({"dataset": "fashion-mnist"}, "vae-fashion-mnist"),
+        ({"dataset": "folder:/some/where/My Cats!"}, "vae-my-cats"),
+        ({"dataset": "folder:cats/"}, "vae-cats"),
+        ({"dataset": "folder:..."}, "vae-folder"),
+        ({"dataset": "fashion-mnist", "name": "vae"}, "vae"),
+    ],
+)
+def test_a_run_on_other_data_has_a_name_that_says_so_and_leaves_the_digits_alone(arguments, name):
+    assert VaeConfig(**arguments).name == name
+
+
+def test_a_signal_ends_the_program_with_its_number_one_line_and_a_state(mnist, tmp_path):
+    root = Path(__file__).parents[2]
+    places = {"data_dir": mnist, "runs_dir": tmp_path / "r", "models_dir": tmp_path / "m"}
+    values = flags(
+        {"epochs": 100_000, "batch_size": 8, "device": "cpu", "save_steps": 1, "tensorboard": False} | places
+    )
+    script = (
+        "import sys; from training import data, __main__ as program; "
+        f"data.MNIST_SHA256 = {data.MNIST_SHA256!r}; sys.exit(program.main())"
+    )
+    command = [sys.executable, "-c", script, "train", "vae", *map(str, values)]
+    with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as program:
+        state = tmp_path / "r" / "vae" / "state.pt"
+        while not state.exists():
+            assert program.poll() is None, program.stderr.read() if program.stderr else ""
+            Event().wait(0.05)
+        program.send_signal(signal.SIGTERM)
+        _, errors = program.communicate(timeout=120)
+    assert program.returncode == 128 + signal.SIGTERM
+    assert errors.splitlines()[-1].startswith("stopped at step ")
+    assert "Traceback" not in errors
+    assert torch.load(state, weights_only=True)["config"]["epochs"] == 100_000
+
+
+def test_an_interruption_outside_of_training_is_one_line(command_line, tmp_path, monkeypatch):
+    def interrupted(*_: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "train", interrupted)
+    assert command_line("train", "vae", "--runs-dir", tmp_path) == (130, "", "interrupted\n")
