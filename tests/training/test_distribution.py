@@ -103,6 +103,7 @@ def test_steps_that_depend_on_images_alone_are_those_of_one_process_with_the_who
 
     monkeypatch.setattr(run, "build_learner", build)
     monkeypatch.setattr(trainer, "export", lambda *_: None)
+    monkeypatch.setattr(trainer, "evaluate_checkpoint", lambda *_: None)
     config = VaeConfig(**options(tmp_path, "vae", name="plain"))
     train(config, dataset=dataset)
     ours: dict[str, Tensor] = left(root, "plain")[0]["modules"]

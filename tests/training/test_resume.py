@@ -51,6 +51,7 @@ def tiny(tmp_path: Path) -> Callable[..., TrainConfig]:
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs end without a checkpoint, which takes longer than all their steps."""
     monkeypatch.setattr(trainer, "export", lambda *_: None)
+    monkeypatch.setattr(trainer, "evaluate_checkpoint", lambda *_: None)
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, happen: Callable[[], None]) -> None:

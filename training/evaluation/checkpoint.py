@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.checkpoints.manifest import Manifest
 from training.card import PICTURES, card, quality_table
-from training.data import Dataset, load_mnist
+from training.config import DATASET_FORMS, DATASET_PATTERN
+from training.data import Dataset
+from training.datasets import load_dataset
 from training.evaluation.extractor import find_extractor
 from training.evaluation.protocol import SEEDS, evaluate
 from training.export import load_archive
@@ -28,6 +30,7 @@ class EvaluateConfig(BaseModel):
 
     names: tuple[str, ...] = Field(min_length=1)
     seeds: int = Field(len(SEEDS), ge=3, description="so many sampling seeds, from 0")
+    dataset: str = Field("mnist", pattern=DATASET_PATTERN, description=DATASET_FORMS)
     data_dir: Path = Path("data")
     runs_dir: Path = Field(Path("runs"), description="where a classifier of the data may be")
     models_dir: Path = Path("models")
@@ -40,7 +43,7 @@ class CannotEvaluate(Exception):
 
 def evaluate_named(config: EvaluateConfig) -> Iterator[Manifest]:
     """Measure checkpoints one after the other. Raises as `evaluate_checkpoint`, DataUnavailable."""
-    dataset = load_mnist(config.data_dir)
+    dataset = load_dataset(config.dataset, config.data_dir)
     for name in config.names:
         yield evaluate_checkpoint(config.models_dir / name, dataset, config.runs_dir, range(config.seeds))
     if config.document is not None:
