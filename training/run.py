@@ -28,7 +28,7 @@ from training.state import (
     save_state,
 )
 from training.stopping import Stopped, StopRequest
-from training.watching import CHOICE, SPREAD, Watch, is_due, losses_of
+from training.watching import CHOICE, FITTED_IMAGES, SPREAD, Watch, is_due, losses_of
 
 # Reading a loss waits for the device.
 SHOW_EVERY = 25
@@ -197,8 +197,9 @@ class Run:
         return self.watch.figures(self._archive(), self.learner, quality=quality)
 
     def _archive(self) -> nn.Module:
-        # Made once an epoch: the statistics of batch normalisation take seconds.
+        # Made once an epoch: statistics of batch normalisation and mixtures of latents take seconds.
         if self._archived is None or self._archived[0] != self.steps_done:
             with shielded():
-                self._archived = (self.steps_done, self.learner.archive())
+                fitted = self.images[:FITTED_IMAGES], self.labels[:FITTED_IMAGES]
+                self._archived = (self.steps_done, self.learner.archive(fitted))
         return self._archived[1]

@@ -32,6 +32,7 @@ FREE = {
     "evaluate_every",
     "tensorboard",
 }
+KEYS = {"config", "dataset_digest", "learner", "history", "done", "best", "processes"}
 
 
 class CannotResume(Exception):
@@ -88,6 +89,9 @@ def read_state(config: TrainConfig) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise CannotResume(f"{path} is damaged") from error
+    missing = KEYS - state.keys()
+    if missing:
+        raise CannotResume(f"{path} was made by another version: it lacks {', '.join(sorted(missing))}")
     return state
 
 

@@ -21,7 +21,9 @@ SPREAD, CHOICE = "spread", "frechet_distance"
 FIGURES = (SPREAD, CHOICE, "precision", "recall", "label_agreement")
 SPREAD_IMAGES = 256
 SEED = 0
-# Nothing is fitted to the latents before the run has ended.
+# What is fitted to the latents to measure an epoch by is fitted to so many training images.
+FITTED_IMAGES = 10_000
+# Pictures of the same latents after every epoch, with nothing fitted to them.
 WATCHED = Controls(prior="normal")
 
 
@@ -54,11 +56,11 @@ class Watch:
         count = IMAGES if quality and self._monitor else SPREAD_IMAGES
         labels = balanced(count, self._classes)
         with shielded():
-            images = draw_images(network, form, labels, SEED, WATCHED)
+            images = draw_images(network, form, labels, SEED)
             # Black images have no spread to compare with.
             figures = {SPREAD: spread(images[:SPREAD_IMAGES]) / max(self._spread, 1e-6)}
             if quality and self._monitor:
-                asked = labels if gives_labels(form, WATCHED) else None
+                asked = labels if gives_labels(form) else None
                 figures |= self._monitor.figures(images, asked)
                 values = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
                 log.info("%s; of %d images, in %.1f s", values, count, time.monotonic() - started)
