@@ -51,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
         families = actions.add_parser(action, help=text).add_subparsers(dest="family", required=True)
         for family, config in CONFIGS.items():
             command = families.add_parser(family, help=config.__doc__)
-            command.add_argument("--config", metavar="FILE", help="choices from a TOML or JSON file; flags win")
+            text = "choices from a TOML or JSON file; flags win"
+            command.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=text)
             add_flags(command, config, resume=action == "train")
     classifier = actions.add_parser("classifier", help="train the classifier that quality is measured with")
     add_flags(classifier, ClassifierConfig)

@@ -33,7 +33,7 @@ PICTURES = {
 BETTER = {"lower": "lower", "higher": "higher", "floor": "near the floor", None: ""}
 SEPARATOR = " | "
 # Where a run computed and wrote.
-NOT_A_CHOICE = {"family", "device", "data_dir", "runs_dir", "models_dir"}
+NOT_A_CHOICE = {"family", "device", "save_steps", "save_minutes", "tensorboard", "data_dir", "runs_dir", "models_dir"}
 
 
 def card(manifest: Manifest, pictures: Collection[str] = PICTURES) -> str:
