@@ -44,11 +44,11 @@ def parser() -> argparse.ArgumentParser:
     """One subcommand an action, one flag a field of the family's config."""
     root = argparse.ArgumentParser(prog="python -m training", description="Train and export checkpoints.")
     actions = root.add_subparsers(dest="action", required=True)
-    for action, text in {
+    for action, purpose in {
         "train": "train a family and export its checkpoint",
         "export": "export the last saved state of a run",
     }.items():
-        families = actions.add_parser(action, help=text).add_subparsers(dest="family", required=True)
+        families = actions.add_parser(action, help=purpose).add_subparsers(dest="family", required=True)
         for family, config in CONFIGS.items():
             command = families.add_parser(family, help=config.__doc__)
             text = "choices from a TOML or JSON file; flags win"

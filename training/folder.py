@@ -70,6 +70,7 @@ def read_row(content: bytes) -> NDArray[np.uint8]:
     with Image.open(BytesIO(content)) as opened:
         if opened.mode not in MODES:
             raise ValueError(f"pixels of mode {opened.mode} are not supported")
+        opened.draft("L", opened.size)  # a JPEG's luma is what it holds: it is not made of colours again
         image = ImageOps.exif_transpose(opened)
     transparent = image.has_transparency_data
     if image.mode.startswith("I;16"):
@@ -106,9 +107,10 @@ def _image_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _order(name: str) -> list[tuple[int, str]]:
+def _order(name: str) -> list[tuple[bool, int, str]]:
     """Numbers in names by value, so that 10 comes after 9."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
 
 
 def _unit(image: Image.Image) -> NDArray[np.float32]:
