@@ -14,7 +14,8 @@ from app.checkpoints.manifest import Archive, Manifest
 from training.export import script
 from training.families.discriminators import Discriminator
 from training.families.gan import GanArchive, Generator
-from training.families.vae import Decoder, Encoder, VaeArchive
+from training.families.mixtures import Mixtures
+from training.families.vae import Decoder, Encoder, FittedVaeArchive, VaeArchive
 
 
 def write_textbook(source: Path, target: Path) -> None:
@@ -61,7 +62,10 @@ def textbook_vae(weights: dict[str, Tensor]) -> nn.Module:
     state |= {f"layers.4.{part}": weights[f"decoder.2.{part}"] for part in ("weight", "bias")}
     decoder.load_state_dict(state | {"layers.6.weight": kernel, "layers.6.bias": weights["decoder.3.bias"]})
     encoder.load_state_dict(under(weights, "encoder."))
-    return VaeArchive(encoder, decoder).eval()
+    mixtures = under(weights, "mixtures.")
+    if not mixtures:
+        return VaeArchive(encoder, decoder).eval()
+    return FittedVaeArchive(encoder, decoder, Mixtures(**mixtures)).eval()
 
 
 FAMILIES: dict[str, Any] = {"gan": textbook_gan, "vae": textbook_vae}

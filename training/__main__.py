@@ -51,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
         families = actions.add_parser(action, help=purpose).add_subparsers(dest="family", required=True)
         for family, config in CONFIGS.items():
             command = families.add_parser(family, help=config.__doc__)
-            text = "choices from a TOML or JSON file; flags win"
-            command.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=text)
+            choices = "choices from a TOML or JSON file; flags win"
+            command.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=choices)
             add_flags(command, config, resume=action == "train")
     classifier = actions.add_parser("classifier", help="train the classifier that quality is measured with")
     add_flags(classifier, ClassifierConfig)
