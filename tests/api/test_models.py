@@ -12,7 +12,7 @@ def test_every_loaded_model_is_listed_with_what_it_can(client):
     body = client.get("/models").json()
     assert body["default"] is None
     listed = {model["name"]: model for model in body["models"]}
-    assert set(listed["vae"]["capabilities"]) == {"generate", "decode", "encode"}
+    assert set(listed["vae"]["capabilities"]) == {"generate", "decode", "encode", "prior"}
     assert set(listed["gan"]["capabilities"]) == {"generate", "discriminate"}
     assert (listed["vae"]["latent_dim"], listed["gan"]["latent_dim"]) == (16, 100)
     assert listed["vae"]["image"]["shape"] == [1, 28, 28]
@@ -42,7 +42,7 @@ def test_quality_stands_between_its_floor_and_its_ceilings_under_a_named_protoco
 
 def test_the_runtime_of_answers_is_explained(client):
     runtime = client.get("/models/gan").json()["runtime"]
-    assert runtime["id"] == client.post("/generate", json={}).json()["runtime"]
+    assert runtime["id"] == client.post("/generate", json={"model": "gan"}).json()["runtime"]
     assert runtime["facts"]["device"] == "cpu"
     assert {"precision", "processor", "torch", "numpy", "pillow", "latents"} <= set(runtime["facts"])
 

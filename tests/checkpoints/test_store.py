@@ -25,8 +25,16 @@ def runtime() -> Runtime:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A copy of the shipped VAE to be damaged: its directory."""
-    return Path(shutil.copytree(ROOT / "models" / "vae", tmp_path / "vae"))
+    """A copy of the shipped VAE to be damaged, its fitted prior left out: its directory."""
+    directory = Path(shutil.copytree(ROOT / "models" / "vae", tmp_path / "vae"))
+
+    def edit(manifest: dict[str, Any]) -> None:
+        manifest["capabilities"].remove("prior")
+        del manifest["golden"]["prior"]
+        manifest |= {"priors": ["normal"], "noise_dim": manifest["latent_dim"]}
+
+    change(directory, edit)
+    return directory
 
 
 def manifest_of(checkpoint: Path) -> dict[str, Any]:
@@ -71,7 +79,7 @@ def test_the_shipped_checkpoints_load_in_order_of_name(runtime):
     models = load_models(ROOT / "models", runtime, 8)
     assert list(models) == sorted(models)
     assert {"gan", "vae"} <= set(models)
-    assert set(models["vae"].networks) == {"generate", "decode", "encode"}
+    assert set(models["vae"].networks) == {"generate", "decode", "encode", "prior"}
     assert set(models["gan"].networks) == {"generate", "discriminate"}
     assert all(model.card and model.card.startswith(f"# {name}") for name, model in models.items())
 
