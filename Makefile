@@ -24,11 +24,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-<<<<<<< HEAD
-# More than an hour on two cores. `python -m training train ... --resume` goes on from the last saved state.
-=======
 # Hours on two cores. `python -m training train ... --resume` goes on where a run was stopped.
->>>>>>> 3ebe0fa (Ship cgan, and the vae with mixtures fitted to its latents)
 train: $(VENV)/.installed-train
 	$(BIN)/python -m training train vae
 	$(BIN)/python -m training train cvae
