@@ -34,5 +34,7 @@ def extractor(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Extr
 
 @pytest.fixture
 def manifest(vae_run: VaeConfig) -> Manifest:
-    """That of a VAE of sixteen latent numbers."""
-    return Manifest.model_validate_json((vae_run.models_dir / "vae" / "manifest.json").read_bytes())
+    """That of a VAE of sixteen latent numbers, drawn from N(0, I)."""
+    written = Manifest.model_validate_json((vae_run.models_dir / "vae" / "manifest.json").read_bytes())
+    update = {"capabilities": ("generate", "decode", "encode"), "priors": ("normal",), "noise_dim": 16, "sampling": ()}
+    return written.model_copy(update=update)
