@@ -121,13 +121,13 @@ def test_the_largest_seed_and_index_work(client):
 
 
 def test_without_a_model_the_first_capable_one_by_name_serves(client):
-    assert client.post("/generate", json={}).json()["model"] == "gan"
+    assert client.post("/generate", json={}).json()["model"] == "cgan"
 
 
 def test_without_a_model_the_default_one_serves_where_it_is_capable():
     with serving(default_model="vae") as client:
         assert client.post("/generate", json={}).json()["model"] == "vae"
-        assert client.post("/score", json={}).json()["model"] == "gan"
+        assert client.post("/score", json={}).json()["model"] == "cgan"
 
 
 @pytest.mark.parametrize(

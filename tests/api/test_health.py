@@ -28,7 +28,8 @@ def test_a_loaded_service_is_alive_and_ready(client):
     assert client.get("/livez").json() == {"status": "alive"}
     answer = client.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ready", "models": ["gan", "vae"]}
+    shipped = sorted(path.parent.name for path in ROOT.glob("models/*/manifest.json"))
+    assert answer.json() == {"status": "ready", "models": shipped}
 
 
 class Unhurried(Readiness):
@@ -92,8 +93,8 @@ def test_draining_refuses_new_requests_and_is_not_ready():
 
 def test_metrics_count_what_happened():
     with serving() as client:
-        client.post("/generate", json={"model": "vae", "n": 3})
-        client.post("/generate", json={"model": "vae", "n": 2})
+        client.post("/generate", json={"model": "vae", "prior": "normal", "n": 3})
+        client.post("/generate", json={"model": "vae", "prior": "normal", "n": 2})
         client.post("/generate", json={"n": 0})
         client.post("/generate", json={"model": "nobody"})
         client.get("/models/vae")

@@ -35,7 +35,7 @@ def test_the_answer_says_what_the_number_means(client):
 
 
 def test_generated_images_score_as_their_pngs_do(client):
-    seeded = client.post("/score", json={"n": 5, "seed": 3, "first": 2})
+    seeded = client.post("/score", json={"model": "gan", "n": 5, "seed": 3, "first": 2})
     assert_named(seeded, "gan")
     body = seeded.json()
     assert (body["seed"], body["generator"]) == (3, "gan")
@@ -59,10 +59,10 @@ def test_a_drawn_seed_is_told(client):
 
 
 def test_npz_holds_logits_and_probabilities(client):
-    answer = client.post("/score", json={"n": 3, "seed": 1}, headers={"Accept": "application/x-npz"})
+    answer = client.post("/score", json={"model": "gan", "n": 3, "seed": 1}, headers={"Accept": "application/x-npz"})
     assert_named(answer, "gan")
     loaded = arrays(answer.content)
-    scores = client.post("/score", json={"n": 3, "seed": 1}).json()["scores"]
+    scores = client.post("/score", json={"model": "gan", "n": 3, "seed": 1}).json()["scores"]
     assert loaded["logits"].dtype == loaded["probabilities"].dtype == np.float32
     assert loaded["logits"].tolist() == [item["logit"] for item in scores]
 

@@ -69,7 +69,10 @@ def test_what_the_page_describes_is_what_happens(service, operation):
         @FEW
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: schemathesis.Case[Any]) -> None:
-            case.call_and_validate(base_url=str(service.base_url), checks=CHECKS)
+            answer = case.call(base_url=str(service.base_url))
+            # A deadline that a made-up X-Request-Timeout puts into the past is missed, and said to be.
+            missed = answer.status_code == 504 and answer.json()["code"] == "deadline_exceeded"
+            case.validate_response(answer, checks=CHECKS[1:] if missed else CHECKS)
 
         ask()
 
