@@ -37,7 +37,7 @@ class VariationalConfig(TrainConfig):
 
     # The networks are too small for bfloat16 to pay on a CPU.
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    epochs: int = Field(60, ge=1)
+    epochs: int = Field(40, ge=1)
     learning_rate: float = Field(2e-3, gt=0, description="at the start; it falls to 0 along a cosine")
     beta: float = Field(1.0, ge=0, description="weight of the KL divergence")
     binarised: bool = Field(False, description="train on pixels drawn black or white at each step by their grey")
@@ -87,7 +87,7 @@ class CganConfig(AdversarialConfig):
 
     family: Literal["cgan"] = "cgan"
     name: str = Field("cgan", pattern=NAME_PATTERN)
-    epochs: int = Field(16, ge=1, description="one generator step for each batch of the data")
+    epochs: int = Field(6, ge=1, description="one generator step for each batch of the data")
     batch_size: int = Field(64, ge=2)
 
 
