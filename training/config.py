@@ -37,8 +37,8 @@ class VariationalConfig(TrainConfig):
 
     # The networks are too small for bfloat16 to pay on a CPU.
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    epochs: int = Field(40, ge=1)
-    learning_rate: float = Field(2e-3, gt=0, description="at the start; it falls to 0 along a cosine")
+    epochs: int = Field(30, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, description="at the start; it falls to 0 along a cosine")
     beta: float = Field(1.0, ge=0, description="weight of the KL divergence")
     binarised: bool = Field(False, description="train on pixels drawn black or white at each step by their grey")
     components: int = Field(10, ge=1, description="of the mixture that is fitted to the latents of each class")
@@ -56,6 +56,8 @@ class CvaeConfig(VariationalConfig):
 
     family: Literal["cvae"] = "cvae"
     name: str = Field("cvae", pattern=NAME_PATTERN)
+    epochs: int = Field(20, ge=1)
+    learning_rate: float = Field(2e-3, gt=0, description="at the start; it falls to 0 along a cosine")
 
 
 class AdversarialConfig(TrainConfig):

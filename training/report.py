@@ -30,15 +30,19 @@ def csv_bytes(history: list[dict[str, float]]) -> bytes:
     return text.getvalue().encode()
 
 
+# What of a history is in nats.
+LOSSES = {"negative_elbo", "kl_divergence", "discriminator", "generator"}
+
+
 def curves_png(history: list[dict[str, float]]) -> bytes:
-    """One plot a loss over the epochs, as PNG."""
+    """One plot a loss or figure over the epochs, as PNG."""
     # A Figure without pyplot: no display, no global state.
     names = [name for name in history[0] if name != "epoch"]
     figure = Figure(figsize=(5 * len(names), 3.5), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         axes.plot([row["epoch"] for row in history], [row[name] for row in history], marker=".")
         axes.set_xlabel("epoch")
-        axes.set_title(f"{name.replace('_', ' ')} (nats)")
+        axes.set_title(name.replace("_", " ") + (" (nats)" if name in LOSSES else ""))
         axes.grid(alpha=0.3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
