@@ -11,20 +11,20 @@ from PIL import Image
 class Events:
     """Scalars and pictures by step, under a directory; nothing at all where there is no directory.
 
-    A run that starts anew removes what an older one left; one that goes on hides what follows its first step.
+    A run that starts anew removes what an older one left; one that goes on hides what followed the steps it has.
     """
 
-    def __init__(self, directory: Path | None, first_step: int) -> None:
+    def __init__(self, directory: Path | None, steps_done: int) -> None:
         self._writer = None
         if directory is None:
             return
         # Here, since it takes a second to import.
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
-        if first_step == 0:
+        if steps_done == 0:
             for old in directory.glob("events.out.tfevents.*"):
                 old.unlink()
-        self._writer = SummaryWriter(directory, purge_step=first_step or None)
+        self._writer = SummaryWriter(directory, purge_step=steps_done + 1 if steps_done else None)
 
     def __enter__(self) -> Self:
         return self

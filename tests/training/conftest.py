@@ -6,19 +6,21 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torchvision import datasets  # type: ignore[import-untyped]
 
-from training import data, export
-from training.config import GanConfig, VaeConfig
+from training import data, export, run, trainer
+from training.config import CONFIGS, GanConfig, TrainConfig, VaeConfig
 from training.data import Dataset
-from training.families import gan
+from training.families import build_learner, gan
 from training.trainer import train
 
 TRAIN_IMAGES, TEST_IMAGES = 192, 32
+STEPS = 5  # of an epoch of a tiny run
 
 
 def strokes(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -38,9 +40,9 @@ def strokes(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return (ink * 255).round().to(torch.uint8)[:, None], labels
 
 
-def weights(run: VaeConfig | GanConfig) -> dict[str, Tensor]:
+def weights(config: VaeConfig | GanConfig) -> dict[str, Tensor]:
     """All weights, averages and buffers that a run saved last."""
-    state = torch.load(run.run_dir / "state.pt", weights_only=True)
+    state = torch.load(config.run_dir / "state.pt", weights_only=True)
     modules: dict[str, Tensor] = state["learner"]["modules"]
     return modules
 
@@ -48,6 +50,37 @@ def weights(run: VaeConfig | GanConfig) -> dict[str, Tensor]:
 def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     """Whether two sets of weights are bit for bit the same."""
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class Crash(BaseException):
+    """Stands for a lost machine."""
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, happen: Callable[[], None]) -> None:
+    """Let something happen within a step of the next run, counted from 1."""
+
+    def watched(*arguments: Any) -> Any:
+        learner = build_learner(*arguments)
+        step, taken = learner.step, iter(range(1, 1000))
+
+        def watched_step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            if next(taken) == number:
+                happen()
+            return step(images, labels)
+
+        learner.step = watched_step  # type: ignore[method-assign]
+        return learner
+
+    monkeypatch.setattr(run, "build_learner", watched)
+
+
+def crash() -> None:
+    raise Crash
+
+
+def state_of(config: TrainConfig) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(config.run_dir / "state.pt", weights_only=True)
+    return state
 
 
 @pytest.fixture(scope="session")
@@ -176,3 +209,22 @@ def copied(vae_run: VaeConfig, tmp_path: Path) -> VaeConfig:
     runs = tmp_path / "copied"
     shutil.copytree(vae_run.run_dir, runs / vae_run.name)
     return vae_run.model_copy(update={"runs_dir": runs, "models_dir": tmp_path / "models"})
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., TrainConfig]:
+    """Configs of two epochs of five steps, of any family."""
+
+    def make(family: str, **options: Any) -> TrainConfig:
+        defaults: dict[str, Any] = {"epochs": 2, "batch_size": 4, "train_images": 4 * STEPS + 1, "seed": 3}
+        fixed: dict[str, Any] = {"device": "cpu", "precision": "float32", "tensorboard": False, **places(tmp_path)}
+        return CONFIGS[family](**(defaults | fixed | options))
+
+    return make
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without a checkpoint, which takes longer than all their steps."""
+    monkeypatch.setattr(trainer, "export", lambda *_: None)
+    monkeypatch.setattr(trainer, "evaluate_checkpoint", lambda *_: None)

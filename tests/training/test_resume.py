@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,65 +20,12 @@ from torch import Tensor
 
 from app.checkpoints.manifest import Manifest
 from tests.conftest import ROOT
-from tests.training.conftest import places, same, weights
-from training import files, report, run, trainer
+from tests.training.conftest import STEPS, Crash, at_step, crash, same, state_of, weights
+from training import files, report
 from training.config import CONFIGS, GanConfig, TrainConfig
-from training.families import build_learner
 from training.families.vae import VaeLearner
 from training.stopping import Stopped
 from training.trainer import CannotResume, export_run, train
-
-STEPS = 5  # of an epoch
-
-
-class Crash(BaseException):
-    """Stands for a lost machine."""
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Callable[..., TrainConfig]:
-    """Configs of two epochs of five steps, of any family."""
-
-    def make(family: str, **options: Any) -> TrainConfig:
-        defaults: dict[str, Any] = {"epochs": 2, "batch_size": 4, "train_images": 4 * STEPS + 1, "seed": 3}
-        fixed: dict[str, Any] = {"device": "cpu", "precision": "float32", "tensorboard": False, **places(tmp_path)}
-        return CONFIGS[family](**(defaults | fixed | options))
-
-    return make
-
-
-@pytest.fixture
-def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs end without a checkpoint, which takes longer than all their steps."""
-    monkeypatch.setattr(trainer, "export", lambda *_: None)
-    monkeypatch.setattr(trainer, "evaluate_checkpoint", lambda *_: None)
-
-
-def at_step(monkeypatch: pytest.MonkeyPatch, number: int, happen: Callable[[], None]) -> None:
-    """Let something happen within a step of the next run, counted from 1."""
-
-    def watched(*arguments: Any) -> Any:
-        learner = build_learner(*arguments)
-        step, taken = learner.step, iter(range(1, 1000))
-
-        def watched_step(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-            if next(taken) == number:
-                happen()
-            return step(images, labels)
-
-        learner.step = watched_step  # type: ignore[method-assign]
-        return learner
-
-    monkeypatch.setattr(run, "build_learner", watched)
-
-
-def crash() -> None:
-    raise Crash
-
-
-def state_of(config: TrainConfig) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(config.run_dir / "state.pt", weights_only=True)
-    return state
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from app.checkpoints.manifest import Manifest
-from tests.training.conftest import same, weights
-from tests.training.test_resume import at_step
+from tests.training.conftest import at_step, same, state_of, weights
 from training import run as running
 from training.config import TrainConfig, VaeConfig
 from training.data import Dataset, TooFewImages
@@ -32,11 +31,6 @@ def make(make_vae, make_gan) -> dict[str, Callable[..., Any]]:
 
 def manifest_of(config: TrainConfig) -> Manifest:
     return Manifest.model_validate_json((config.models_dir / config.name / "manifest.json").read_bytes())
-
-
-def state_of(config: TrainConfig) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(config.run_dir / "state.pt", weights_only=True)
-    return state
 
 
 def rows_of(config: TrainConfig) -> list[dict[str, str]]:
