@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from benchmarks import batching, parts, raw
+from benchmarks import batching, faults, parts, raw, soak
 from benchmarks.archives import prepare_archives
 from benchmarks.campaign import Campaign
 from benchmarks.cells import plan
@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     identity = actions.add_parser("identity", help="ask for the same seeds in every way and compare the bytes")
     identity.add_argument("--seeds", type=int, default=SEEDS, help=f"default {SEEDS}")
     identity.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    matrix = actions.add_parser("faults", help="harm the service in every way at every load, and see what is promised")
+    matrix.add_argument("--only", metavar="TEXT", help="faults whose name holds this; nothing is written")
+    longer = actions.add_parser("soak", help="an open loop at twice of what the service can do")
+    longer.add_argument("--seconds", type=float, default=60, help="default 60; 3600 is an hour")
+    longer.add_argument("--model", default="gan")
     actions.add_parser("render", help="write the tables of results into the documents that have their markers")
     return root
 
@@ -83,16 +88,18 @@ def is_whole(arguments: argparse.Namespace) -> bool:
     return every and arguments.rounds >= ROUNDS and arguments.seconds >= SECONDS
 
 
-def render() -> None:
-    """Write the tables of the committed results between the markers of the documents that have them."""
+def render() -> int:
+    """Write the tables of the committed results between the markers of the documents that have them; 0."""
     records, found = read_results(RESULTS / "short.json")
     tables = {"bench": markdown(records, found), "bench-summary": summary(records)}
     tables |= {"raw": raw.markdown(raw.read()), "batching": batching.markdown(batching.read())}
     tables["parts"] = parts.markdown(parts.read())
+    tables |= {"faults": faults.markdown(faults.read()), "soak": soak.markdown(soak.read())}
     for path in REPORTS:
         for name, text in tables.items():
             if write_between_markers(path, name, text):
                 print(f"wrote {name} into {path.name}")
+    return 0
 
 
 def run_raw(arguments: argparse.Namespace) -> int:
@@ -118,6 +125,23 @@ def run_batching(arguments: argparse.Namespace) -> None:
     print(batching.markdown(found))
 
 
+def run_faults(only: str | None) -> int:
+    """Harm, keep and show; the exit status is 1 where a promise was broken."""
+    found = asyncio.run(faults.measure(only))
+    if only is None:
+        faults.write(found)
+    print(faults.markdown(found))
+    return 0 if all(seen.kept for seen in found) else 1
+
+
+def run_soak(arguments: argparse.Namespace) -> int:
+    """Measure, keep and show; the exit status."""
+    found = asyncio.run(soak.measure(arguments.seconds, arguments.model))
+    soak.write(found)
+    print(soak.markdown(found))
+    return 0
+
+
 def run_identity(arguments: argparse.Namespace) -> int:
     """Compare, and say what was compared; the exit status is 1 where a byte differs."""
     try:
@@ -132,11 +156,14 @@ def run_identity(arguments: argparse.Namespace) -> int:
 
 def perform(arguments: argparse.Namespace) -> int:
     """One command; the exit status: 2 where something has to be installed first. Raises ServerFailed and OSError."""
-    if arguments.action == "render":
-        render()
-        return 0
-    if arguments.action == "parts":
-        return run_parts()
+    alone = {
+        "render": render,
+        "parts": run_parts,
+        "faults": lambda: run_faults(arguments.only),
+        "soak": lambda: run_soak(arguments),
+    }
+    if arguments.action in alone:
+        return alone[arguments.action]()
     if arguments.action in {"raw", "identity"}:
         prepare_archives()
         return run_raw(arguments) if arguments.action == "raw" else run_identity(arguments)

@@ -14,4 +14,4 @@ PEERS = ROOT / "benchmarks" / "peers"
 RESULTS = ROOT / "benchmarks" / "results"
 LOAD_SCRIPT = ROOT / "benchmarks" / "load.lua"
 UPLOAD = ROOT / "tests" / "fixtures" / "mnist" / "7.png"
-REPORTS = (ROOT / "docs" / "performance.md", ROOT / "README.md")
+REPORTS = (ROOT / "docs" / "performance.md", ROOT / "docs" / "reliability.md", ROOT / "README.md")

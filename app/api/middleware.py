@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.hosts import Hosts
-from app.errors import Draining, HeadersTooLarge, Misdirected, ServiceError, problem_of
+from app.errors import Draining, HeadersTooLarge, Misdirected, OutOfMemory, ServiceError, problem_of
 from app.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,12 @@ class RequestContext:
             await self._app(scope, receive, send_with_id)
         except (HeadersTooLarge, Misdirected) as error:
             await problem_of(Request(scope), error)(scope, receive, send_with_id)
+        except MemoryError as error:
+            log.error("request %s: no memory", request_id, exc_info=error)
+            if status:
+                raise
+            full = OutOfMemory("there was no memory for this request; ask for less or later")
+            await problem_of(Request(scope), full)(scope, receive, send_with_id)
         except asyncio.CancelledError:
             # The server's grace period is over; whoever waits is told to come back.
             if status:
