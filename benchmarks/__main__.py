@@ -5,6 +5,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from benchmarks import batching, faults, parts, raw, soak
 from benchmarks.archives import prepare_archives
@@ -156,7 +157,7 @@ def run_identity(arguments: argparse.Namespace) -> int:
 
 def perform(arguments: argparse.Namespace) -> int:
     """One command; the exit status: 2 where something has to be installed first. Raises ServerFailed and OSError."""
-    alone = {
+    alone: dict[str, Callable[[], int]] = {
         "render": render,
         "parts": run_parts,
         "faults": lambda: run_faults(arguments.only),
