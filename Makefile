@@ -6,11 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
-<<<<<<< HEAD
-.PHONY: run test train evaluate identity bench bench-full fuzz lint format clean
-=======
-.PHONY: run test train identity bench bench-full faults soak lint format clean
->>>>>>> 7c3304f (Harm the service in every way at every load (make faults), and ask for twice of what it can do (make soak))
+.PHONY: run test train evaluate identity bench bench-full faults soak fuzz lint format clean
 
 run: $(VENV)/.installed-serve
 	$(BIN)/python -m app
@@ -54,12 +50,11 @@ bench: $(VENV)/.installed-train
 bench-full: $(VENV)/.installed-train
 	$(BIN)/python -m benchmarks serve-bench --form full
 
-<<<<<<< HEAD
 # Ten minutes of hostile input: says what was slowest, and fails where anything crashed. FUZZ_SECONDS sets the time.
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
-=======
+
 # About ten minutes: every fault at every load. As root and with libfaketime also a full disk and a moving clock.
 faults: $(VENV)/.installed-train
 	$(BIN)/python -m benchmarks faults
@@ -68,7 +63,6 @@ faults: $(VENV)/.installed-train
 SECONDS ?= 60
 soak: $(VENV)/.installed-train
 	$(BIN)/python -m benchmarks soak --seconds $(SECONDS)
->>>>>>> 7c3304f (Harm the service in every way at every load (make faults), and ask for twice of what it can do (make soak))
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
