@@ -26,6 +26,8 @@ KEEP_ALIVE_S = 30
 # What answers get to leave the process when it fails, seconds.
 FAILURE_GRACE_S = 1
 TICK_S = 0.02
+# From the last connection accepted to the first one closed: what was sent meanwhile is read and answered.
+SETTLE_S = 0.2
 # The exit status of a process that was told to end twice.
 FORCED = 1
 
@@ -93,13 +95,16 @@ class Server(uvicorn.Server):
         end = told_at + grace
         # So that who still waits can be told, and the lifespan has time to end.
         cut = end - min(1.0, grace / 10)
-        await self._lag(min(told_at + self._lag_s, cut))
-        self.readiness.drain()
-        for server in self.servers:
-            server.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
         state = self.server_state
+        # Each answer ends its connection, so that the next request goes to somebody else.
+        state.default_headers = [*state.default_headers, (b"connection", b"close")]
+        await until(lambda: self.failed, min(told_at + self._lag_s, cut))
+        self.readiness.drain()
+        await self._stop_listening()
+        # Whoever has just asked is told: a connection that is closed with a request unread is reset.
+        await until(lambda: False, min(monotonic() + SETTLE_S, cut))
+        for connection in list(state.connections):
+            connection.shutdown()
         await until(lambda: not state.tasks and not state.connections, cut)
         if state.tasks:
             log.warning("%d requests are cut off: the grace is over", len(state.tasks))
@@ -110,12 +115,25 @@ class Server(uvicorn.Server):
             async with asyncio.timeout_at(end):
                 await self.lifespan.shutdown()
 
-    async def _lag(self, end: float) -> None:
-        """Take requests until balancers have seen that this service is not ready; each answer ends its connection."""
-        if monotonic() < end:
-            state = self.server_state
-            state.default_headers = [*state.default_headers, (b"connection", b"close")]
-            await until(lambda: self.failed, end)
+    async def _stop_listening(self) -> None:
+        """Take no more connections, but those that the system has made already: closing would reset them."""
+        loop, config = asyncio.get_running_loop(), self.config
+        listeners = [listener.dup() for server in self.servers for listener in server.sockets]
+        for server in self.servers:
+            server.close()
+        waiting = []
+        for listener in listeners:
+            with listener, suppress(OSError):
+                listener.setblocking(False)
+                while True:
+                    waiting.append(listener.accept()[0])
+        for connection in waiting:
+            await loop.connect_accepted_socket(
+                lambda: config.http_protocol_class(  # type: ignore[call-arg]
+                    config=config, server_state=self.server_state, app_state=self.lifespan.state
+                ),
+                connection,
+            )
 
     def _end(self) -> None:
         self.failed = True

@@ -159,3 +159,20 @@ def test_callers_who_hold_connections_cannot_hold_the_end():
         assert httpx.post(f"{service.url}/generate", json={}).status_code == 200
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(60) == 0
+
+
+def test_whoever_connected_before_the_end_has_an_answer():
+    body = b'{"model": "vae"}'
+    request = b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    with running(shutdown_lag_s="0") as service, ExitStack() as stack:
+        address = ("127.0.0.1", int(service.url.rpartition(":")[2]))
+        service.process.send_signal(signal.SIGSTOP)
+        # The system makes these connections, and the process finds them together with the signal.
+        callers = [stack.enter_context(socket.create_connection(address)) for _ in range(50)]
+        for caller in callers:
+            caller.sendall(request % (len(body), body))
+        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGCONT)
+        statuses = {caller.recv(12) for caller in callers}
+        assert service.process.wait(60) == 0
+    assert statuses <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
