@@ -136,7 +136,8 @@ def clock_moved(service: Supervised) -> bool:
 def broken(fault: Fault, seen: Outcome) -> Iterator[str]:
     """What was promised and not seen."""
     asked = {name for name in seen.counts if name != "unsent"}
-    allowed = PROMISED | (ENDS_WITHOUT_ANSWER if fault.loses else set())
+    crashed = fault.may_crash and len(seen.exits) == 1 and seen.exits[0] < 0
+    allowed = PROMISED | (ENDS_WITHOUT_ANSWER if fault.loses or crashed else set())
     if fault.ends is not None:
         allowed |= {"unreachable"}  # between the end of one process and the start of the next
     if unexpected := asked - allowed:
@@ -145,10 +146,10 @@ def broken(fault: Fault, seen: Outcome) -> Iterator[str]:
         yield "nobody was served"
     if seen.surplus_bytes:
         yield "more than one answer to a request"
-    if seen.exits != ([] if fault.ends is None else [fault.ends]):
+    if not crashed and seen.exits != ([] if fault.ends is None else [fault.ends]):
         yield f"the process ended with {seen.exits or 'nothing'}"
     came_to = fault.beside_came_to
-    if came_to and (came_to[0] not in seen.marked or not set(seen.marked) <= set(came_to)):
+    if came_to and not crashed and (came_to[0] not in seen.marked or not set(seen.marked) <= set(came_to)):
         yield f"marked requests came to {seen.marked}"
     if seen.clock_moved != fault.moves_clock:
         yield "the clock did not move" if fault.moves_clock else "the clock moved"

@@ -48,8 +48,9 @@ class Fault:
 
     beside: what is asked beside the load, by the model's latent_dim. beside_came_to: the statuses that it may come to,
     the first one at least once.
-    ends: the exit status promised, None where the process goes on. loses: whether requests may end without an
-    answer. other: whether answers change for good.
+    ends: the exit status promised, None where the process goes on. may_crash: whether it may also be ended by a
+    signal of its own native code. loses: whether requests may end without an answer. other: whether answers change
+    for good.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Fault:
     beside_once: bool = False
     moves_clock: bool = False
     ends: int | None = None
+    may_crash: bool = False
     loses: bool = False
     other: bool = False
     environment: dict[str, str] = field(default_factory=dict)
@@ -163,7 +165,7 @@ def faults() -> list[Fault]:
             command=(*mounted, inside),
             missing=None if can else "a tmpfs cannot be mounted here",
         ),
-        Fault("memory cap", cap, uncap, beside=large, beside_came_to=("503", "200")),
+        Fault("memory cap", cap, uncap, beside=large, beside_came_to=("503", "200"), may_crash=True),
         Fault("checkpoint swapped, SIGHUP", swap, other=True),
         Fault("checkpoint truncated, SIGHUP", truncate),
         Fault("forward raises", beside=marked(RAISE), beside_came_to=("500", "503")),
