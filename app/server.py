@@ -23,8 +23,8 @@ from app.settings import Settings
 log = logging.getLogger("app")
 
 KEEP_ALIVE_S = 30
-# What answers get to leave the process when it fails, seconds.
-FAILURE_GRACE_S = 1
+# What answers get to leave the process when it fails, seconds at most.
+FAILURE_GRACE_S = 5
 TICK_S = 0.02
 # From the last connection accepted to the first one closed: what was sent meanwhile is read and answered.
 SETTLE_S = 0.2

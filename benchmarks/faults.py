@@ -90,7 +90,7 @@ async def endure(fault: Fault, load: str, per_s: float) -> Outcome:
         struck = monotonic()
         await asyncio.to_thread(fault.do, service)
         if fault.beside is not None:
-            await marked.at_rate(MARKED_PER_S, 1 / MARKED_PER_S if fault.beside_once else fault.after_s)
+            await marked.at_rate(MARKED_PER_S, fault.after_s)
         else:
             await asyncio.sleep(fault.after_s)
         moved = await asyncio.to_thread(clock_moved, service)

@@ -168,6 +168,7 @@ class Batcher(Generic[R, Result]):
         self._closed = error
         for job in list(self._open):
             self._fail(job, error())
+        self._at_rest.set()  # nobody waits for what is under way, and it may never end
 
     async def close(self) -> None:
         """Refuse what comes from now on, fail what still waits, and wait for batches under way."""
