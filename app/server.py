@@ -25,6 +25,8 @@ log = logging.getLogger("app")
 KEEP_ALIVE_S = 30
 # What answers get to leave the process when it fails, seconds at most.
 FAILURE_GRACE_S = 5
+# And how long callers are told that it has, each answer ending its connection, before connections are closed.
+FAILURE_LAG_S = 0.5
 TICK_S = 0.02
 # From the last connection accepted to the first one closed: what was sent meanwhile is read and answered.
 SETTLE_S = 0.2
@@ -98,11 +100,12 @@ class Server(uvicorn.Server):
         state = self.server_state
         # Each answer ends its connection, so that the next request goes to somebody else.
         state.default_headers = [*state.default_headers, (b"connection", b"close")]
-        await until(lambda: self.failed, min(told_at + self._lag_s, cut))
+        lag = FAILURE_LAG_S if self.failed else self._lag_s
+        await asyncio.sleep(min(told_at + lag, cut) - monotonic())
         self.readiness.drain()
         await self._stop_listening()
         # Whoever has just asked is told: a connection that is closed with a request unread is reset.
-        await until(lambda: False, min(monotonic() + SETTLE_S, cut))
+        await asyncio.sleep(min(monotonic() + SETTLE_S, cut) - monotonic())
         for connection in list(state.connections):
             connection.shutdown()
         await until(lambda: not state.tasks and not state.connections, cut)

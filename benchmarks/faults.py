@@ -137,7 +137,7 @@ def broken(fault: Fault, seen: Outcome) -> Iterator[str]:
     """What was promised and not seen."""
     asked = {name for name in seen.counts if name != "unsent"}
     crashed = fault.may_crash and len(seen.exits) == 1 and seen.exits[0] < 0
-    allowed = PROMISED | (ENDS_WITHOUT_ANSWER if fault.loses or crashed else set())
+    allowed = PROMISED | (ENDS_WITHOUT_ANSWER if fault.loses or fault.may_crash else set())
     if fault.ends is not None:
         allowed |= {"unreachable"}  # between the end of one process and the start of the next
     if unexpected := asked - allowed:
@@ -149,7 +149,11 @@ def broken(fault: Fault, seen: Outcome) -> Iterator[str]:
     if not crashed and seen.exits != ([] if fault.ends is None else [fault.ends]):
         yield f"the process ended with {seen.exits or 'nothing'}"
     came_to = fault.beside_came_to
-    if came_to and not crashed and (came_to[0] not in seen.marked or not set(seen.marked) <= set(came_to)):
+    if (
+        came_to
+        and not crashed
+        and (came_to[0] not in seen.marked or not set(seen.marked) <= {*came_to, *(ENDS_WITHOUT_ANSWER & allowed)})
+    ):
         yield f"marked requests came to {seen.marked}"
     if seen.clock_moved != fault.moves_clock:
         yield "the clock did not move" if fault.moves_clock else "the clock moved"

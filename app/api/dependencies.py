@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Barrier
 from typing import Annotated, Any, TypedDict, TypeVar, cast
 
 from fastapi import Depends
@@ -30,6 +31,12 @@ class ImageWorkers:
         self._encoders = ThreadPoolExecutor(encoders, thread_name_prefix="encode")
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
         self._places = decoders + waiting
+        # Every thread now: when memory is short later, none could be started.
+        for threads, size in ((self._encoders, encoders), (self._decoders, decoders)):
+            together = Barrier(size + 1)
+            for _ in range(size):
+                threads.submit(together.wait)
+            together.wait()
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call `function` on a thread that encodes. Raises what it raises."""
