@@ -95,7 +95,10 @@ def render() -> int:
     tables = {"bench": markdown(records, found), "bench-summary": summary(records)}
     tables |= {"raw": raw.markdown(raw.read()), "batching": batching.markdown(batching.read())}
     tables["parts"] = parts.markdown(parts.read())
-    tables |= {"faults": faults.markdown(faults.read()), "soak": soak.markdown(soak.read())}
+    if (RESULTS / "faults.json").is_file():
+        tables["faults"] = faults.markdown(faults.read())
+    if (RESULTS / "soak.json").is_file():
+        tables["soak"] = soak.markdown(soak.read())
     for path in REPORTS:
         for name, text in tables.items():
             if write_between_markers(path, name, text):
