@@ -113,19 +113,32 @@ def export(
         training=training_record(config, eager, history, epoch or len(history)),
         golden=golden,
     )
-    directory = config.models_dir / config.name
-    samples = sample_grid(archive, learner, len(dataset.classes), config.seed)
-    for precision, described_archive in archives.items():
-        write_atomically(directory / described_archive.file, contents[precision])
+    pictures = {
+        "samples.png": sample_grid(archive, learner, len(dataset.classes), config.seed),
+        "curves.png": curves_png(history),
+    }
+    return write_checkpoint(config.models_dir, manifest, contents, pictures)
+
+
+def write_checkpoint(
+    models_dir: Path, manifest: Manifest, contents: dict[Precision, bytes], pictures: dict[str, bytes]
+) -> Path:
+    """Write archives, manifest, pictures by their files' names and card, in this order. Gives the directory.
+
+    Raises OSError on a full disk. Archives that the manifest does not name go last.
+    """
+    directory = models_dir / manifest.name
+    for precision, archive in manifest.archives.items():
+        write_atomically(directory / archive.file, contents[precision])
     write_atomically(directory / "manifest.json", manifest.model_dump_json(indent=2).encode() + b"\n")
-    write_atomically(directory / "samples.png", samples)
-    write_atomically(directory / "curves.png", curves_png(history))
+    for name, picture in pictures.items():
+        write_atomically(directory / name, picture)
     # Pictures that measuring makes are of the weights before; it makes them anew.
-    for stale in set(PICTURES) - {"samples.png", "curves.png"}:
+    for stale in set(PICTURES) - set(pictures):
         (directory / stale).unlink(missing_ok=True)
-    write_atomically(directory / "card.md", card(manifest, ("samples.png", "curves.png")).encode())
+    write_atomically(directory / "card.md", card(manifest, tuple(pictures)).encode())
     for old in directory.glob("*.pt"):
-        if old.name not in {current.file for current in archives.values()}:
+        if old.name not in {archive.file for archive in manifest.archives.values()}:
             old.unlink()
     return directory
 
