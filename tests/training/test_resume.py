@@ -120,16 +120,6 @@ def test_a_report_that_a_stop_cut_off_is_made_when_the_run_goes_on(tiny, dataset
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_gan_asked_for_more_epochs_is_the_longer_run(tiny, dataset):
-    whole, parts = tiny("gan", name="whole", batch_norm=False), tiny("gan", name="parts", epochs=1, batch_norm=False)
-    train(whole, dataset=dataset)
-    train(parts, dataset=dataset)
-    longer = parts.model_copy(update={"epochs": 2})
-    train(longer, resume=True, dataset=dataset)
-    assert differ(longer, whole) == []
-
-
-@pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_run_whose_learning_rate_follows_its_length_is_not_made_longer_or_shorter(tiny, dataset, epochs):
     config = tiny("vae")
