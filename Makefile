@@ -12,7 +12,8 @@ run: $(VENV)/.installed-serve
 	$(BIN)/python -m app
 
 test: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/training
+	$(BIN)/python -m pytest tests/training
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -48,18 +48,19 @@ def listening(app: FastAPI, limits: Limits | None = None, keep_alive_s: int = 30
                 http=within(limits or Limits()),
                 loop="asyncio",
                 timeout_keep_alive=keep_alive_s,
+                timeout_graceful_shutdown=10,
                 log_config=None,
                 access_log=False,
             )
         )
-        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
                 yield client
         finally:
             server.should_exit = True
-            thread.join()
+            thread.join(60)
 
 
 @contextmanager
