@@ -59,9 +59,9 @@ Capabilities: {", ".join(manifest.capabilities)}. {labels_text(manifest)}
 
 ## Training
 
-- {record.epochs} epochs, seed {record.seed}; parameters: {listed(record.parameters, ",")}
+- {epochs_text(record)}, seed {record.seed}; parameters: {listed(record.parameters, ",")}
 - settings: {listed(record.config)}
-- losses of the last epoch: {listed(record.losses, ".3f")}
+- losses of {shipped_epoch(record)}: {listed(record.losses, ".3f")}
 - made with {listed(record.versions)}, source {record.source_commit}
 - dataset SHA-256 `{manifest.dataset.digest}`
 
@@ -143,6 +143,18 @@ def drawing_text(effect: ControlEffect) -> str:
     """One way of drawing latents."""
     text = f"{effect.prior} prior, temperature {effect.temperature:g}"
     return text if effect.truncation is None else f"{text}, truncation {effect.truncation:g}"
+
+
+def epochs_text(record: TrainingRecord) -> str:
+    """How long it was trained, and which epoch ships if that is not the last."""
+    if record.epoch in {None, record.epochs}:
+        return f"{record.epochs} epochs"
+    return f"{record.epochs} epochs, of which number {record.epoch}, the best by Frechet distance, ships"
+
+
+def shipped_epoch(record: TrainingRecord) -> str:
+    """Which epoch's weights ship."""
+    return "the last epoch" if record.epoch in {None, record.epochs} else f"epoch {record.epoch}"
 
 
 def training_command(family: str, record: TrainingRecord) -> str:

@@ -8,7 +8,7 @@ from torch import nn
 
 from training.config import TrainConfig
 from training.data import Dataset
-from training.divergence import spread
+from training.divergence import spread, spread_within
 from training.evaluation.extractor import find_extractor
 from training.evaluation.monitor import IMAGES, Monitor
 from training.randomness import shielded
@@ -19,7 +19,9 @@ log = logging.getLogger(__name__)
 # The columns of a history that are no losses.
 SPREAD, CHOICE = "spread", "frechet_distance"
 FIGURES = (SPREAD, CHOICE, "precision", "recall", "label_agreement")
-SPREAD_IMAGES = 256
+# Of the first few classes, as many of each, where the images have labels: their spread is then that within a class.
+SPREAD_IMAGES, SPREAD_CLASSES = 256, 8
+SPREAD_SAMPLE = 2048  # training images
 SEED = 0
 # What is fitted to the latents to measure an epoch by is fitted to so many training images.
 FITTED_IMAGES = 10_000
@@ -36,9 +38,14 @@ class Watch:
         Raises ClassifierDamaged.
         """
         self._classes = len(dataset.classes)
-        self._spread = spread(dataset.train_images[:SPREAD_IMAGES])
+        few = dataset.train_labels < SPREAD_CLASSES
+        self._spread = spread(dataset.train_images[:SPREAD_SAMPLE])
+        self._spread_within = spread_within(
+            dataset.train_images[few][:SPREAD_SAMPLE], dataset.train_labels[few][:SPREAD_SAMPLE]
+        )
         extractor = find_extractor(dataset, runs_dir)
-        self._monitor = Monitor(extractor, dataset.test_images) if extractor else None
+        # The test images choose nothing: an epoch chosen by them would look better than it is.
+        self._monitor = Monitor(extractor, dataset.train_images) if extractor else None
         if extractor is None:
             log.info("there is no classifier of %s: the last epoch will ship, not the best", dataset.name)
 
@@ -52,19 +59,24 @@ class Watch:
 
         `network` is an archive of the form given. Raises ValueError for images that are not numbers.
         """
-        started = time.monotonic()
-        count = IMAGES if quality and self._monitor else SPREAD_IMAGES
-        labels = balanced(count, self._classes)
         with shielded():
-            images = draw_images(network, form, labels, SEED)
-            # Black images have no spread to compare with.
-            figures = {SPREAD: spread(images[:SPREAD_IMAGES]) / max(self._spread, 1e-6)}
+            figures = {SPREAD: self._spread_share(network, form)}
             if quality and self._monitor:
-                asked = labels if gives_labels(form) else None
-                figures |= self._monitor.figures(images, asked)
+                started = time.monotonic()
+                labels = balanced(IMAGES, self._classes)
+                images = draw_images(network, form, labels, SEED)
+                figures |= self._monitor.figures(images, labels if gives_labels(form) else None)
                 values = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
-                log.info("%s; of %d images, in %.1f s", values, count, time.monotonic() - started)
+                log.info("%s; of %d images, in %.1f s", values, IMAGES, time.monotonic() - started)
         return figures
+
+    def _spread_share(self, network: nn.Module, form: Form) -> float:
+        labels = balanced(SPREAD_IMAGES, min(self._classes, SPREAD_CLASSES))
+        images = draw_images(network, form, labels, SEED)
+        # Data whose images are all one have no spread to compare with.
+        if gives_labels(form) and self._spread_within > 0:
+            return spread_within(images, labels) / self._spread_within
+        return spread(images) / max(self._spread, 1e-6)
 
 
 def losses_of(row: dict[str, float]) -> dict[str, float]:

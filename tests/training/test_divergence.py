@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from tests.training.conftest import at_step, state_of
 from training import divergence
 from training.config import GanConfig, VaeConfig
-from training.divergence import Diverged, check_losses, check_spread, check_weights, spread
+from training.divergence import Diverged, check_losses, check_spread, check_weights, spread, spread_within
+from training.families.cgan import ConditionalGenerator
 from training.families.gan import Generator
 from training.families.vae import Decoder
 from training.trainer import CannotResume, train
@@ -46,6 +47,32 @@ def test_the_spread_is_the_deviation_over_images_averaged_over_pixels():
     assert spread(images[:1].expand(50, -1, -1, -1)) == 0
     halves = torch.cat([torch.zeros(5, 1, 2, 2), torch.full((5, 1, 2, 2), 255)]).to(torch.uint8)
     assert spread(halves) == 0.5
+
+
+def test_the_spread_within_classes_is_none_where_each_class_has_one_image():
+    source = torch.Generator().manual_seed(0)
+    one_each = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8, generator=source)
+    labels = torch.arange(30) % 3
+    assert spread(one_each[labels]) > 0.2
+    assert spread_within(one_each[labels], labels) == 0
+    varied = torch.randint(0, 256, (30, 1, 28, 28), dtype=torch.uint8, generator=source)
+    parts = [spread(varied[labels == label]) for label in range(3)]
+    assert spread_within(varied, labels) == pytest.approx(sum(parts) / 3)
+    assert spread_within(varied[:3], torch.arange(3)) == 0, "single images have no spread"
+
+
+@pytest.mark.usefixtures("no_export", "quick_gan")
+def test_a_conditional_generator_that_makes_one_image_a_class_has_collapsed(tiny, dataset, monkeypatch):
+    monkeypatch.setattr(divergence, "FIRST_JUDGED_STEP", 1)
+    patterns = torch.randn(10, 1, 28, 28, generator=torch.Generator().manual_seed(1)) * 3
+
+    def one_image_a_class(self: ConditionalGenerator, latents: Tensor, labels: Tensor) -> Tensor:
+        return forward(self, latents, labels) * 0 + patterns[labels]
+
+    forward = ConditionalGenerator.forward
+    monkeypatch.setattr(ConditionalGenerator, "forward", one_image_a_class)
+    with pytest.raises(Diverged, match=r"the generator has collapsed: .* is 0\.000 of"):
+        train(tiny("cgan", batch_norm=False), dataset=dataset)
 
 
 def test_one_image_for_all_latents_is_a_collapse_once_there_was_time_to_learn():
