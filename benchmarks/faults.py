@@ -149,11 +149,8 @@ def broken(fault: Fault, seen: Outcome) -> Iterator[str]:
     if not crashed and seen.exits != ([] if fault.ends is None else [fault.ends]):
         yield f"the process ended with {seen.exits or 'nothing'}"
     came_to = fault.beside_came_to
-    if (
-        came_to
-        and not crashed
-        and (came_to[0] not in seen.marked or not set(seen.marked) <= {*came_to, *(ENDS_WITHOUT_ANSWER & allowed)})
-    ):
+    may_come_to = {*came_to, *(ENDS_WITHOUT_ANSWER & allowed)}
+    if came_to and not crashed and (came_to[0] not in seen.marked or not set(seen.marked) <= may_come_to):
         yield f"marked requests came to {seen.marked}"
     if seen.clock_moved != fault.moves_clock:
         yield "the clock did not move" if fault.moves_clock else "the clock moved"
