@@ -1,11 +1,14 @@
 """The pool of threads: how many work at once, for whom, and what is noticed of one that does not."""
 
 import asyncio
+import os
+import sys
 import threading
+from threading import get_native_id
 
 import pytest
 
-from app.inference.workers import Workers
+from app.inference.workers import NICER, Workers
 
 
 def test_every_worker_is_prepared_before_it_works():
@@ -129,3 +132,15 @@ def test_a_worker_whose_thread_has_ended_is_lost_at_the_next_check():
         thread.join(10)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has an urgency for each thread")
+def test_passes_are_less_urgent_than_the_event_loop():
+    async def urgencies() -> tuple[int, int]:
+        workers = Workers(1)
+        worker = await workers.call(lambda: os.getpriority(os.PRIO_PROCESS, get_native_id()))
+        workers.close()
+        return worker, os.getpriority(os.PRIO_PROCESS, get_native_id())
+
+    worker, loop = asyncio.run(urgencies())
+    assert worker == min(19, loop + NICER)
