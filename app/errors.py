@@ -259,6 +259,11 @@ async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    return validation_problem(request, error)
+
+
+def validation_problem(request: Request, error: RequestValidationError) -> JSONResponse:
+    """The answer to a request without the documented form: where it has not, and never what stood there."""
     found = error.errors()
     errors = [describe_field_error(item) for item in found[:MAX_FIELD_ERRORS]]
     detail = "the request does not have the documented form"

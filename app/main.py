@@ -9,11 +9,12 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api import docs, generate, health, interpolate, models, reconstruct, score
-from app.api.admission import RequestAdmission
+from app.api.admission import Admission, Refuse, RequestAdmission
 from app.api.dependencies import ImageWorkers, State
 from app.api.hosts import Hosts
 from app.api.keys import require_key
 from app.api.middleware import RequestContext
+from app.api.shortcut import Shortcut
 from app.errors import WorkerLost, install_error_handlers
 from app.loading import Loader
 from app.metrics import Metrics
@@ -45,6 +46,9 @@ def create_app(
     """
     readiness = readiness or Readiness()
     metrics = Metrics()
+    admission = Admission(settings, metrics)
+    # Where a refusal depends on the host or the origin that it names, the app has to make it.
+    refuse = None if settings.cors_origins or settings.allowed_hosts else admission.refusal
     app = FastAPI(
         title="digits",
         summary="A generation microservice for small images",
@@ -53,10 +57,13 @@ def create_app(
         redirect_slashes=False,
         # Its own page loads scripts from another host, and its routes have no dependencies.
         openapi_url=None,
-        lifespan=_lifespan(settings, readiness, metrics, reload or asyncio.Event(), on_failure),
+        lifespan=_lifespan(settings, readiness, metrics, refuse, reload or asyncio.Event(), on_failure),
     )
-    # The innermost one first: a refusal passes all others.
-    app.add_middleware(RequestAdmission, settings=settings, metrics=metrics)
+    guards = [Depends(require_key(settings.api_key.get_secret_value()))] if settings.api_key else []
+    # The innermost one first: a refusal passes all others but the shortcut, which leads past guards.
+    if not guards:
+        app.add_middleware(Shortcut, operations=generate.DIRECT)
+    app.add_middleware(RequestAdmission, admission=admission)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -67,8 +74,6 @@ def create_app(
         )
     app.add_middleware(RequestContext, metrics=metrics, hosts=Hosts(settings.allowed_hosts))
     install_error_handlers(app)
-    key = settings.api_key
-    guards = [Depends(require_key(key.get_secret_value()))] if key else []
     for endpoint in (generate, reconstruct, interpolate, score, models, health, docs):
         app.include_router(endpoint.router, dependencies=guards)
     app.include_router(health.probes)
@@ -76,7 +81,12 @@ def create_app(
 
 
 def _lifespan(
-    settings: Settings, readiness: Readiness, metrics: Metrics, reload: asyncio.Event, on_failure: Callable[[], None]
+    settings: Settings,
+    readiness: Readiness,
+    metrics: Metrics,
+    refuse: Refuse | None,
+    reload: asyncio.Event,
+    on_failure: Callable[[], None],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[State]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
@@ -86,7 +96,9 @@ def _lifespan(
         # A task, so that the server listens meanwhile: alive, and not ready.
         running = asyncio.create_task(_run(loader, readiness, reload, on_failure))
         try:
-            yield State(settings=settings, metrics=metrics, readiness=readiness, image_workers=image_workers)
+            yield State(
+                settings=settings, metrics=metrics, readiness=readiness, image_workers=image_workers, refuse=refuse
+            )
         finally:
             readiness.drain()
             running.cancel()

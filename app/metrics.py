@@ -13,6 +13,8 @@ from prometheus_client import (
     ProcessCollector,
 )
 
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+UNMATCHED = "unmatched"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -83,6 +85,18 @@ class Metrics:
         for outcome in ("swapped", "refused"):
             self.reloads.labels(outcome)
         self.ready = Gauge("digits_ready", "1 while the service takes requests.", registry=registry)
+        self._request_series: dict[tuple[str, str, int], Histogram] = {}
+
+    def request_ended(self, method: str, route: str | None, status: int, seconds: float, code: str | None) -> None:
+        """A request had its answer; route: the template that matched, if one did; code: of its error, if it had one."""
+        key = method if method in METHODS else "other", route or UNMATCHED, status
+        if (series := self._request_series.get(key)) is None:
+            # Kept, as finding a series by its labels takes longer than adding to it. There are few.
+            method, route, _ = key
+            series = self._request_series[key] = self.request_seconds.labels(method, route, str(status))
+        series.observe(seconds)
+        if code is not None:
+            self.rejections.labels(code).inc()
 
     def batch_observer(self, model: str, capability: str) -> "BatchObserver":
         """What a network's queue reports to."""

@@ -12,12 +12,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 from typing import Any, ClassVar, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from starlette.types import Scope
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from app.api.admission import Refuse
 from app.api.middleware import MAX_HEADER_BYTES
 from app.heads import checked_target
 from app.refusals import LATE, MALFORMED, TOO_LARGE, busy
@@ -88,6 +92,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._lingering = False
         self._offered = False  # the parser stopped behind a head that offers another protocol
         self._due = inf  # when the caller must have sent what is waited for
+        self._refusing: Refuse | None = self.app_state.get("refuse")
         self._taken: tuple[float, int] | None = None  # when the caller was last seen behind, and what it had taken
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -130,7 +135,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._end_with(self._last_words)
                 return
             self._due = self.loop.time() + self.limits.receive_timeout_s if cycle.more_body else inf
-            self._start_asgi_task(cycle, app)
+            super()._start_asgi_task(cycle, app)  # its body was read with it: there is little left to spare
         elif not self._receiving:
             self._due = self.loop.time() + self.timeout_keep_alive
         if self._deaf:
@@ -265,6 +270,27 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_body = True
         if self.pipeline:
             self._due = inf  # nothing is read until its turn comes
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """A request whose head is whole: the app's, unless it is refused here."""
+        scope = cast(Scope, cycle.scope)
+        refused = None if self._refusing is None or self.flow.write_paused else self._refusing(scope)
+        if refused is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        status, headers, body = refused
+        lines = [STATUS_LINE[status]]
+        for name, value in chain(self.server_state.default_headers, headers):
+            if name == b"connection":
+                cycle.keep_alive = False
+            else:
+                lines += [name, b": ", value, b"\r\n"]
+        lines.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        cycle.response_started = cycle.response_complete = True
+        self.server_state.total_requests += 1
+        self._outlet.write(b"".join([*lines, body]))
+        if not cycle.keep_alive:
+            self._close()
 
     def on_chunk_header(self) -> None:
         """A chunk of a body begins."""

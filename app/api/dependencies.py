@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypedDict, TypeVar, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from app.api.admission import Refuse
 from app.api.deadlines import deadline_of
 from app.api.negotiation import favourite
 from app.errors import CallerGone, Overloaded
@@ -65,6 +66,7 @@ class State(TypedDict):
     metrics: Metrics
     readiness: Readiness
     image_workers: ImageWorkers
+    refuse: Refuse | None  # what a server may ask before it makes a task for a request
 
 
 def state_of(request: Request) -> State:

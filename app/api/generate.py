@@ -4,6 +4,7 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends
+from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import BODY_ERRORS, check_count, documented, images_json, json_answer, off_loop, picture, respond
@@ -14,12 +15,14 @@ from app.api.dependencies import Call, call_for, while_connected
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.requests import GenerateRequest
 from app.api.schemas import GenerateAnswer
+from app.api.shortcut import Operation
 from app.images import encode
 from app.inference.engine import latent_rows
 from app.inference.latents import draw_seed
 from app.inference.sampling import class_names, draw, given_labels
 
 router = APIRouter(tags=["images"])
+call_of = call_for(JSON, PNG, NPZ)
 
 
 @router.post(
@@ -30,7 +33,7 @@ router = APIRouter(tags=["images"])
     responses=documented(PNG, NPZ, errors=BODY_ERRORS),
     openapi_extra=request_body(json=GenerateRequest) | TIMEOUT,
 )
-async def generate(call: Annotated[Call, Depends(call_for(JSON, PNG, NPZ))]) -> Response:
+async def generate(call: Annotated[Call, Depends(call_of)]) -> Response:
     """Image i of a seed is the same bytes whatever `n` is; `first` starts at another index.
 
     JSON holds one PNG an image, with its label. `image/png` is one grid, row by row, ceil(sqrt n) columns, and holds
@@ -69,3 +72,11 @@ async def generate(call: Annotated[Call, Depends(call_for(JSON, PNG, NPZ))]) -> 
             lambda: encode.npz(images=images, latents=made.latents, index=index, **labelled), images.size, call.workers
         )
     return respond(content, call.form, made.provenance, seed)
+
+
+async def answer(request: Request) -> Response:
+    """What the route answers, without its way there. Raises what `generate` and its dependency raise."""
+    return await generate(await call_of(request))
+
+
+DIRECT = {("POST", "/generate"): Operation(router.routes[0], answer)}

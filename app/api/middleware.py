@@ -5,7 +5,6 @@ import logging
 import random
 from time import monotonic
 
-from prometheus_client import Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,8 +14,6 @@ from app.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-UNMATCHED = "unmatched"
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 
@@ -32,9 +29,6 @@ class RequestContext:
         self._app = app
         self._hosts = hosts
         self._metrics = metrics
-        # An id is no secret: drawn without asking the system for randomness, which lets go of the interpreter.
-        self._ids = random.Random()  # noqa: S311
-        self._seconds: dict[tuple[str, str, int], Histogram] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection; anything but HTTP passes untouched."""
@@ -45,7 +39,7 @@ class RequestContext:
         if method == "HEAD":
             # As GET, and the server leaves the content out (RFC 9110, section 9.3.2).
             scope = {**scope, "method": "GET"}
-        scope["request_id"] = request_id = f"{self._ids.getrandbits(128):032x}"
+        scope["request_id"] = request_id = new_request_id()
         scope["arrived_at"] = started = monotonic()
         status = 0
 
@@ -81,18 +75,14 @@ class RequestContext:
             fault = ServiceError("the service failed; its log has the fault under the request id")
             await problem_of(Request(scope), fault)(scope, receive, send_with_id)
         finally:
-            self._count(scope, method, status, monotonic() - started)
+            route, code = getattr(scope.get("route"), "path", None), scope.get("problem_code")
+            self._metrics.request_ended(method, route, status, monotonic() - started, code)
 
-    def _count(self, scope: Scope, method: str, status: int, seconds: float) -> None:
-        method = method if method in METHODS else "other"
-        key = method, getattr(scope.get("route"), "path", UNMATCHED), status
-        if (histogram := self._seconds.get(key)) is None:
-            # Kept, as finding a series by its labels takes longer than adding to it. There are few.
-            method, route, _ = key
-            histogram = self._seconds[key] = self._metrics.request_seconds.labels(method, route, str(status))
-        histogram.observe(seconds)
-        if (code := scope.get("problem_code")) is not None:
-            self._metrics.rejections.labels(code).inc()
+
+def new_request_id() -> str:
+    """32 hexadecimal digits."""
+    # An id is no secret: drawn without asking the system for randomness, which lets go of the interpreter.
+    return f"{random.getrandbits(128):032x}"
 
 
 def check_headers(scope: Scope) -> None:

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+import pytest
 
 from app.main import create_app
 from app.settings import Settings
 from tests.api.reading import problem_of
 from tests.api.test_health import metric
 from tests.conftest import ROOT, WatchedReadiness, listening, serving
+from tests.contract.wire import answers, connection, send, until_closed
 
 
 @contextmanager
@@ -94,3 +96,60 @@ def test_rows_are_refused_after_parsing_and_before_anything_is_decoded():
             problem_of(upload(path), 422, "invalid_image")
         assert client.post("/generate", json={"n": 16}).status_code == 200
         assert metric(client.get("/metrics").text, "digits_rows_in_flight") == 0
+
+
+def head(method: str, path: str, *lines: str, version: str = "1.1") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: x", *lines, "", ""]).encode()
+
+
+def test_a_refused_caller_keeps_its_connection_and_its_body_is_not_taken_for_a_request():
+    body = b"GET /models HTTP/1.1\r\nHost: x\r\n\r\n"
+    refused = head("POST", "/generate", f"Content-Length: {len(body)}") + body
+    with serving(max_requests=1) as client, half_a_request(client, 30):
+        address = (client.base_url.host, client.base_url.port or 80)
+        with connection(address) as caller:
+            for requests, expected in (
+                (refused * 3 + head("GET", "/livez"), [503, 503, 503, 200]),
+                (head("GET", "/livez") + refused + head("GET", "/livez"), [200, 503, 200]),
+            ):
+                send(caller, requests)
+                assert [status for status, _ in answers(caller, len(expected))] == expected
+            for byte in refused:
+                send(caller, bytes([byte]))
+            assert [status for status, _ in answers(caller, 1)] == [503]
+        page = client.get("/metrics").text
+        assert metric(page, "digits_rejections_total", code="overloaded") == 5
+
+
+@pytest.mark.parametrize(
+    "last", [head("GET", "/models", version="1.0"), head("GET", "/models", "Connection: close")], ids=["1.0", "close"]
+)
+def test_a_refused_caller_that_wants_no_more_is_let_go(last):
+    with (
+        serving(max_requests=1) as client,
+        half_a_request(client, 30),
+        connection((client.base_url.host, client.base_url.port or 80)) as caller,
+    ):
+        send(caller, last + head("GET", "/livez"))
+        assert [status for status, _ in until_closed(caller)] == [503]
+
+
+def test_a_refusal_of_a_head_request_has_no_content():
+    with serving(max_requests=1) as client, half_a_request(client, 30):
+        answer = client.head("/models")
+        assert answer.status_code == 503
+        assert answer.content == b""
+        assert client.get("/livez").status_code == 200
+
+
+def test_a_refusal_may_be_read_by_a_web_page_of_a_listed_origin():
+    with serving(max_requests=1, cors_origins="https://a.org") as client, half_a_request(client, 30):
+        answer = client.get("/models", headers={"Origin": "https://a.org"})
+        problem_of(answer, 503, "overloaded")
+        assert answer.headers["access-control-allow-origin"] == "https://a.org"
+
+
+def test_another_host_is_refused_as_such_also_when_there_is_no_room():
+    with serving(max_requests=1, allowed_hosts="127.0.0.1,x") as client, half_a_request(client, 30):
+        problem_of(client.get("/models", headers={"Host": "elsewhere.org"}), 421, "misdirected_request")
+        problem_of(client.get("/models"), 503, "overloaded")

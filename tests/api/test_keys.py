@@ -136,3 +136,42 @@ def test_without_origins_in_the_settings_nothing_is_said_of_them(client):
 def test_what_is_no_origin_is_no_setting(value):
     with pytest.raises(ValidationError):
         Settings(cors_origins=value)
+
+
+@pytest.fixture(scope="module")
+def routed():
+    with serving(api_key=KEY) as client:
+        client.headers["Authorization"] = f"Bearer {KEY}"
+        yield client
+
+
+BODIES = [
+    b"{",
+    b"{}{}",
+    b'{"n": 0}',
+    b'{"n": 2, "seed": 5}',
+    b'{"n": 2, "seed": 5, "unknown": 1}',
+    b'{"seed": 5, "seed": 6}',
+    b'{"model": "nobody"}',
+    b'{"label": "eleven"}',
+    b'{"seed": 5, "model": "vae", "label": "3", "temperature": 0.5}',
+    b'{"pad": "' + b"x" * 20_000 + b'"}',
+]
+
+
+@pytest.mark.parametrize("accept", ["application/json", "image/png", "application/x-npz", "text/html"])
+@pytest.mark.parametrize("body", BODIES)
+def test_with_and_without_a_key_an_operation_answers_the_same(routed, client, body, accept):
+    """With a key it is reached by way of the router, without one past it."""
+    headers = {"Content-Type": "application/json", "Accept": accept}
+    direct = client.post("/generate", content=body, headers=headers)
+    by_router = routed.post("/generate", content=body, headers=headers)
+    assert direct.status_code == by_router.status_code
+    varying = {"x-request-id", "date", "retry-after"}
+    assert {name: value for name, value in direct.headers.items() if name not in varying} == {
+        name: value for name, value in by_router.headers.items() if name not in varying
+    }
+    if direct.headers["content-type"] == "application/problem+json":
+        assert direct.json() | {"request_id": None} == by_router.json() | {"request_id": None}
+    else:
+        assert direct.content == by_router.content
