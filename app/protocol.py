@@ -39,6 +39,8 @@ LINGER_S, LINGER_BYTES = 2, 4 * 2**20
 MAX_REST_BYTES = 2**20
 # An answer is taken at this pace at least, in bytes a second; slower readers hold memory for longer than they should.
 LEAST_PACE = 16 * 1024
+# How a head begins that has an answer after it: not one of 100, for which the caller waits.
+ANSWER = tuple(f"HTTP/1.1 {hundreds}".encode() for hundreds in range(2, 6))
 # Connections beyond the bound that are told so; those beyond these are closed without a word.
 SPARE_CONNECTIONS = 64
 
@@ -56,18 +58,38 @@ class Limits:
 
 
 class Outlet:
-    """What a request's answer is written to: counts the bytes, and lets the protocol close."""
+    """What a request's answer is written to: counts the bytes, and lets the protocol close.
 
-    __slots__ = ("_write", "close", "is_closing", "written")
+    uvicorn writes the head of an answer and its content one by one. The head waits here for what comes next, so that
+    most answers are one system call and one segment.
+    """
+
+    __slots__ = ("_close", "_head", "_write", "is_closing", "written")
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self._write, self.is_closing, self.close = transport.write, transport.is_closing, close
+        self._write, self.is_closing, self._close = transport.write, transport.is_closing, close
+        self._head = b""
         self.written = 0
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the transport."""
+        """Hand bytes to the transport, unless they are the head of an answer."""
+        if not self._head and data.startswith(ANSWER) and data.endswith(b"\r\n\r\n"):
+            self._head = data
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
         self.written += len(data)
         self._write(data)
+
+    def flush(self) -> None:
+        """Nothing comes after the head."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        """The last answer is written."""
+        self.flush()
+        self._close()
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -125,6 +147,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The next request's turn has come, and with it that of the bytes after it."""
+        self._outlet.flush()
         self.server_state.total_requests += 1
         if self.transport.is_closing() or self._lingering:
             return
