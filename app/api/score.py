@@ -1,6 +1,6 @@
 """`POST /score`."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -24,6 +24,7 @@ from app.api.negotiation import JSON, NPZ
 from app.api.requests import ScoreRequest, ScoreUploadQuery
 from app.api.schemas import ScoreAnswer
 from app.api.uploads import decoded, to_unit
+from app.checkpoints.manifest import Manifest
 from app.checkpoints.store import Model
 from app.errors import InvalidRequest
 from app.images import encode
@@ -62,47 +63,74 @@ async def score(
     Generated images are rounded to 8 bits first, so that they score as their PNGs do. A conditional model scores an
     image as one of its label: uploads need theirs, generated images have it, or need it where their model has none.
     """
-    request, engine, settings = call.request, call.engine, call.settings
-    seed, first, generator = None, 0, None
-    given = require_media_type(request, JSON_BODY, MULTIPART, *IMAGE_TYPES)
-    if given != JSON_BODY:
-        names = options.label.split(",") if options.label is not None else None
-        model = engine.select(options.model, "discriminate", labelled=names is not None, classes=names or ())
-        files = await read_upload(request, given, "files", min(MAX_FILES, settings.max_images))
-        labels = labels_of_files(model, names, len(files))
-        with engine.admit(len(files)):
-            images = await decoded(call, files, model.manifest.image, normalized=options.normalize)
-            scores = await scored(call, model, images, labels)
+    given = require_media_type(call.request, JSON_BODY, MULTIPART, *IMAGE_TYPES)
+    if given == JSON_BODY:
+        found = await score_generated(call)
     else:
-        refuse_query(request)
-        asked = await read_json(request, ScoreRequest)
-        model = engine.select(asked.model, "discriminate", classes=asked.choices.classes)
-        generator = generator_for(engine, model, asked)
-        seed, first = draw_seed() if asked.seed is None else asked.seed, asked.first
-        check_count(asked.n, 1, generator.manifest.image.pixels, settings)
-        with engine.admit(asked.n):
-            images, labels = await generated_images(call, model, generator, asked, seed)
-            scores = await scored(call, model, images, labels)
-    call.metrics.images.labels(model.name, "score").inc(len(images))
-    if call.form == NPZ:
+        found = await score_uploads(call, options, given)
+    call.metrics.images.labels(found.scores.provenance.model, "score").inc(len(found.scores.logits))
+    return respond(written(found, call.form), call.form, found.scores.provenance, found.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores of images, and where the images came from."""
+
+    scores: Scores
+    labels: Labels | None = None
+    classes: Manifest | None = None  # whose classes the labels are
+    seed: int | None = None
+    first: int = 0
+    generator: str | None = None
+
+
+async def score_uploads(call: Call, options: ScoreUploadQuery, given: str) -> Scored:
+    """Scores of the files that a body of the media type `given` holds."""
+    names = options.label.split(",") if options.label is not None else None
+    model = call.engine.select(options.model, "discriminate", labelled=names is not None, classes=names or ())
+    files = await read_upload(call.request, given, "files", min(MAX_FILES, call.settings.max_images))
+    labels = labels_of_files(model, names, len(files))
+    with call.engine.admit(len(files)):
+        images = await decoded(call, files, model.manifest.image, normalized=options.normalize)
+        return Scored(await scored(call, model, images, labels), labels, model.manifest)
+
+
+async def score_generated(call: Call) -> Scored:
+    """Scores of images that a generator makes as the JSON body says."""
+    refuse_query(call.request)
+    asked = await read_json(call.request, ScoreRequest)
+    model = call.engine.select(asked.model, "discriminate", classes=asked.choices.classes)
+    generator = generator_for(call.engine, model, asked)
+    seed = draw_seed() if asked.seed is None else asked.seed
+    check_count(asked.n, 1, generator.manifest.image.pixels, call.settings)
+    with call.engine.admit(asked.n):
+        images, labels = await generated_images(call, model, generator, asked, seed)
+        scores = await scored(call, model, images, labels)
+    # Only a conditional scorer or a generator has labels; where both have, they have the same classes.
+    classes = (model if model.manifest.conditional else generator).manifest
+    return Scored(scores, labels, classes, seed, asked.first, generator.name)
+
+
+def written(found: Scored, form: str) -> bytes:
+    """Scores in the form that the caller wants."""
+    scores, labels = found.scores, found.labels
+    if form == NPZ:
         labelled = {} if labels is None else {"labels": labels}
-        content = encode.npz(logits=scores.logits, probabilities=scores.probabilities, **labelled)
-    else:
-        # Only a conditional scorer or a generator has labels; where both have, they have the same classes.
-        classes = (model if model.manifest.conditional else generator or model).manifest
-        named = [None] * len(images) if labels is None else class_names(classes, labels)
-        rows = zip(named, scores.logits.tolist(), scores.probabilities.tolist(), strict=True)
-        fields = {
-            "seed": seed,
-            "generator": generator.name if generator else None,
-            "meaning": MEANING,
-            "scores": [
-                {"index": index, "label": name, "logit": logit, "probability": probability}
-                for index, (name, logit, probability) in enumerate(rows, start=first)
-            ],
-        }
-        content = json_answer(scores.provenance, fields)
-    return respond(content, call.form, scores.provenance, seed)
+        return encode.npz(logits=scores.logits, probabilities=scores.probabilities, **labelled)
+    named: list[str] | list[None] = [None] * len(scores.logits)
+    if labels is not None and found.classes is not None:
+        named = class_names(found.classes, labels)
+    rows = zip(named, scores.logits.tolist(), scores.probabilities.tolist(), strict=True)
+    fields = {
+        "seed": found.seed,
+        "generator": found.generator,
+        "meaning": MEANING,
+        "scores": [
+            {"index": index, "label": name, "logit": logit, "probability": probability}
+            for index, (name, logit, probability) in enumerate(rows, start=found.first)
+        ],
+    }
+    return json_answer(scores.provenance, fields)
 
 
 async def scored(call: Call, model: Model, images: Rows, labels: Labels | None) -> Scores:
