@@ -14,6 +14,7 @@ from tests.api.reading import image
 from tests.conftest import ROOT, serving
 from training import export
 from training.config import CONFIGS
+from training.families import gan
 from training.folder import load_folder, read_row
 from training.trainer import train
 
@@ -57,6 +58,7 @@ def test_a_picture_is_learned_as_the_service_would_see_it(kind):
 @pytest.mark.parametrize("family", sorted(CONFIGS))
 def test_a_model_of_a_folder_is_served_beside_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family):
     monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
+    monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
     source = np.random.default_rng(1)
     for name in ("stripes across", "stripes down"):
         (tmp_path / "stripes" / name).mkdir(parents=True)

@@ -15,13 +15,15 @@ from tests.conftest import FIXTURES, serving
 from training import export
 from training.config import GanConfig, VaeConfig
 from training.data import Dataset
+from training.families import gan
 from training.trainer import train
 
 
 @pytest.fixture(autouse=True)
-def few_deviation_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The export compares its archives on 8,192 images, which take the GAN half a minute."""
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export makes images by the thousand, to compare archives and for statistics: a minute of a GAN's."""
     monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
+    monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
 
 
 @pytest.fixture(scope="module")
