@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.api.admission import Refuse
 from app.api.middleware import MAX_HEADER_BYTES
 from app.heads import checked_target
-from app.refusals import LATE, MALFORMED, TOO_LARGE, busy
+from app.refusals import LATE, MALFORMED, TOO_LARGE, Refusal, busy
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if over > SPARE_CONNECTIONS:
             transport.abort()
         elif over > 0:
-            self._end_with(busy())
+            self._end_with(self._counted(busy()))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end, whoever closed."""
@@ -242,10 +242,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         lines += [b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
-    def _refuse(self, answer: bytes) -> None:
-        """Hear nothing more. The request that is not whole gets `answer`, after those ahead of it have had theirs."""
+    def _counted(self, refusal: Refusal) -> bytes:
+        """The answer of a refusal that no request stands for in the metrics."""
+        if (metrics := self.app_state.get("metrics")) is not None:
+            metrics.rejections.labels(refusal.code).inc()
+        return refusal.answer
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Hear nothing more. The request that is not whole is refused, after those ahead of it have their answers."""
         waits = self._in_body and not self.pipeline  # the app has that very request, and waits for the rest
-        self._last_words = b"" if waits and self.cycle.response_started else answer
+        self._last_words = b"" if waits and self.cycle.response_started else self._counted(refusal)
         self._deaf, self._due = True, inf
         if waits:
             self.cycle.disconnected = not self.cycle.response_complete

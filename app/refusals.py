@@ -5,6 +5,7 @@ They have no request id, as there was no request to give one to, and are the las
 
 import json
 import random
+from typing import NamedTuple
 
 from app.api.middleware import MAX_HEADER_BYTES
 from app.errors import (
@@ -19,8 +20,15 @@ from app.errors import (
 )
 
 
-def refusal(error: ServiceError, after_s: int = 0) -> bytes:
-    """The whole answer that an error has, from its status line to its last byte; after_s: when to come back."""
+class Refusal(NamedTuple):
+    """The code of an error, and the whole answer that it has, from its status line to its last byte."""
+
+    code: str
+    answer: bytes
+
+
+def refusal(error: ServiceError, after_s: int = 0) -> Refusal:
+    """The refusal that an error has; after_s: when to come back."""
     status = error.status
     body = {"type": "about:blank", "title": PHRASES[status], "status": status, "detail": error.detail}
     content = json.dumps(body | {"code": error.code, "request_id": None})
@@ -32,7 +40,7 @@ def refusal(error: ServiceError, after_s: int = 0) -> bytes:
     ]
     if after_s:
         lines.append(f"retry-after: {after_s}")
-    return "\r\n".join([*lines, "", content]).encode()
+    return Refusal(error.code, "\r\n".join([*lines, "", content]).encode())
 
 
 TOO_LARGE = refusal(HeadersTooLarge(f"a request has at most {MAX_HEADER_BYTES} bytes of headers"))
@@ -44,6 +52,6 @@ BUSY = [
 ]
 
 
-def busy() -> bytes:
+def busy() -> Refusal:
     """What one caller too many is told, with a time to come back that is drawn."""
     return random.choice(BUSY)  # noqa: S311

@@ -14,7 +14,8 @@ from typing import TypeVar
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Work = Callable[[], None]
+Tell = Callable[[], object]
+Work = Callable[[], Tell]  # gives what is to be called once the worker does nothing any more
 
 # How much less urgent a pass is than the event loop, which must hear, refuse and answer while every core computes.
 NICER = 5
@@ -41,9 +42,10 @@ class _Worker(Thread):
             while (work := self._handed.get()) is not None:
                 self.begun += 1
                 self.busy = True
-                work()
+                tell = work()
                 self.busy = False
-                del work  # and with it its rows, before the wait for the next
+                tell()
+                del work, tell  # and with them their rows, before the wait for the next
         except BaseException:
             log.critical("worker %s ends", self.name, exc_info=True)
 
@@ -87,13 +89,16 @@ class Workers:
         """
         loop = asyncio.get_running_loop()
 
-        def work() -> None:
+        def work() -> Tell:
             result: T | None = None
             error: Exception | None = None
             try:
                 result = function()
             except Exception as raised:
                 error = raised
+            return lambda: tell(result, error)
+
+        def tell(result: T | None, error: Exception | None) -> None:
             with suppress(RuntimeError):  # the loop was closed, and with it everybody who waits
                 loop.call_soon_threadsafe(done, result, error)
 

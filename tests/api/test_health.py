@@ -9,6 +9,7 @@ from app.readiness import Readiness
 from app.settings import Settings
 from tests.api.reading import problem_of
 from tests.conftest import ROOT, WatchedReadiness, listening, serving
+from tests.contract.wire import connection, send, until_closed
 
 
 def metric(text: str, name: str, **labels: str) -> float:
@@ -137,3 +138,15 @@ def test_paths_and_methods_of_a_callers_making_add_no_series():
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
 def test_health_answers_whatever_is_accepted(client, path):
     assert client.get(path, headers={"Accept": "image/png"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"no request at all\r\n\r\n", "bad_request"), (b"GET /" + b"x" * 100_000, "headers_too_large")],
+)
+def test_what_never_became_a_request_is_counted_too(client, content, code):
+    before = metric(client.get("/metrics").text, "digits_rejections_total", code=code)
+    with connection((client.base_url.host, client.base_url.port or 80)) as caller:
+        send(caller, content)
+        assert until_closed(caller)
+    assert metric(client.get("/metrics").text, "digits_rejections_total", code=code) == before + 1
