@@ -56,7 +56,7 @@ FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
-# About ten minutes: every fault at every load. As root and with libfaketime also a full disk and a moving clock.
+# About ten minutes: every fault, at the start and at every load. As root and with libfaketime also a full disk and a moving clock.
 faults: $(VENV)/.installed-train
 	$(BIN)/python -m benchmarks faults
 

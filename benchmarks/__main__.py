@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from benchmarks import batching, faults, parts, raw, soak
+from benchmarks import batching, faults, parts, raw, soak, starts
 from benchmarks.archives import prepare_archives
 from benchmarks.campaign import Campaign
 from benchmarks.cells import plan
@@ -58,8 +58,9 @@ def parser() -> argparse.ArgumentParser:
     identity = actions.add_parser("identity", help="ask for the same seeds in every way and compare the bytes")
     identity.add_argument("--seeds", type=int, default=SEEDS, help=f"default {SEEDS}")
     identity.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
-    matrix = actions.add_parser("faults", help="harm the service in every way at every load, and see what is promised")
-    matrix.add_argument("--only", metavar="TEXT", help="faults whose name holds this; nothing is written")
+    matrix = actions.add_parser("faults", help="starts, then harm the service in every way at every load")
+    matrix.add_argument("--only", metavar="TEXT", help="faults whose name holds this, no starts; nothing is written")
+    actions.add_parser("starts", help="start the service on every bad checkpoint, and see how it ends")
     longer = actions.add_parser("soak", help="an open loop at twice of what the service can do")
     longer.add_argument("--seconds", type=float, default=60, help="default 60; 3600 is an hour")
     longer.add_argument("--model", default="gan")
@@ -95,6 +96,7 @@ def render() -> int:
     tables = {"bench": markdown(records, found), "bench-summary": summary(records)}
     tables |= {"raw": raw.markdown(raw.read()), "batching": batching.markdown(batching.read())}
     tables["parts"] = parts.markdown(parts.read())
+    tables["starts"] = starts.markdown(starts.read())
     if (RESULTS / "faults.json").is_file():
         tables["faults"] = faults.markdown(faults.read())
     if (RESULTS / "soak.json").is_file():
@@ -129,13 +131,22 @@ def run_batching(arguments: argparse.Namespace) -> None:
     print(batching.markdown(found))
 
 
+def run_starts() -> int:
+    """Start, keep and show; the exit status is 1 where a promise was broken."""
+    found = starts.measure()
+    starts.write(found)
+    print(starts.markdown(found))
+    return 0 if all(seen.kept for seen in found) else 1
+
+
 def run_faults(only: str | None) -> int:
-    """Harm, keep and show; the exit status is 1 where a promise was broken."""
+    """The starts first; then harm, keep and show; the exit status is 1 where a promise was broken."""
+    status = run_starts() if only is None else 0
     found = asyncio.run(faults.measure(only))
     if only is None:
         faults.write(found)
     print(faults.markdown(found))
-    return 0 if all(seen.kept for seen in found) else 1
+    return status if all(seen.kept for seen in found) else 1
 
 
 def run_soak(arguments: argparse.Namespace) -> int:
@@ -163,6 +174,7 @@ def perform(arguments: argparse.Namespace) -> int:
     alone: dict[str, Callable[[], int]] = {
         "render": render,
         "parts": run_parts,
+        "starts": run_starts,
         "faults": lambda: run_faults(arguments.only),
         "soak": lambda: run_soak(arguments),
     }

@@ -43,16 +43,26 @@ def write_faulty(source: Path, target: Path) -> None:
         sound = torch.jit.load(  # type: ignore[no-untyped-call]
             source / manifest["archives"]["float32"]["file"], map_location=find_device("cpu")
         )
-        module = torch.jit.script(Faulty(sound))
+    write_generator(Faulty(sound), manifest, target)
+
+
+def write_generator(module: torch.nn.Module, manifest: dict[str, Any], target: Path) -> None:
+    """A checkpoint of a module that has the method `generate`, in place of what is at `target`, named as that folder.
+
+    manifest: of a checkpoint whose latents and golden images the module is to have; only `generate` is left of it.
+    """
+    with without_deprecations():
+        script = torch.jit.script(module)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    module.save(str(target / "faulty.pt"))  # type: ignore[no-untyped-call]
+    script.save(str(target / "faulty.pt"))  # type: ignore[no-untyped-call]
     content = (target / "faulty.pt").read_bytes()
     archive: dict[str, Any] = {
         "file": "faulty.pt",
         "digest": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
     }
-    manifest |= {"name": target.name, "archives": {"float32": archive}, "capabilities": ["generate"]}
-    manifest["golden"] = {"generate": manifest["golden"]["generate"]}
-    (target / "manifest.json").write_text(json.dumps(manifest))
+    kept = {"capabilities": ["generate"], "priors": ["normal"], "noise_dim": manifest["latent_dim"]}
+    golden = {"generate": manifest["golden"]["generate"]}
+    changed = manifest | kept | {"name": target.name, "archives": {"float32": archive}, "golden": golden}
+    (target / "manifest.json").write_text(json.dumps(changed))

@@ -28,6 +28,12 @@ class Exit:
     status: int
 
 
+def environment_of(port: int, models: Path) -> dict[str, str]:
+    """The environment of this process, with these settings of the service and no others; on the CPU."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DIGITS_", "LD_PRELOAD"))}
+    return kept | {"DIGITS_PORT": str(port), "DIGITS_MODELS_DIR": str(models), "DIGITS_DEVICE": "cpu"}
+
+
 @dataclass
 class Supervised:
     """One service on one port. `restart`: whether an end with a status but 0 is followed by a start."""
@@ -125,11 +131,10 @@ class Supervised:
         return int(fields["VmRSS"].split()[0]) / 1024, len(os.listdir(folder / "fd")), int(fields["Threads"])
 
     async def _start(self) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DIGITS_", "LD_PRELOAD"))}
-        own = {"DIGITS_PORT": str(self.port), "DIGITS_MODELS_DIR": str(self.models), "DIGITS_DEVICE": "cpu"}
+        environment = environment_of(self.port, self.models) | self.environment
         with self.log.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
-                *self.command, cwd=self.cwd, env=kept | own | self.environment, stdout=output, stderr=output
+                *self.command, cwd=self.cwd, env=environment, stdout=output, stderr=output
             )
 
     async def _watch(self) -> None:
