@@ -14,10 +14,11 @@ FORMS = forms.forms(DIGIT)
 JSON_TYPE = {"Content-Type": "application/json"}
 ALIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 MEMBERS = {
-    "/generate": texts.WRONG_FIELDS | texts.WRONG_LATENTS,
-    "/interpolate": texts.WRONG_ENDS,
+    "/generate": texts.WRONG_FIELDS | texts.WRONG_LATENTS | texts.WRONG_CHOICES,
+    "/interpolate": texts.WRONG_ENDS | texts.WRONG_CHOICES,
     # What it shares with /generate; model names are unknown here in another way.
-    "/score": {name: text for name, text in texts.WRONG_FIELDS.items() if not name.startswith("n has")},
+    "/score": {name: text for name, text in texts.WRONG_FIELDS.items() if not name.startswith("n has")}
+    | texts.WRONG_CHOICES,
 }
 OBJECTS = [
     pytest.param(path, b"{" + text.encode() + b"}", id=f"{path}-{name}")
@@ -79,6 +80,20 @@ def test_a_bad_query_is_refused(address, service, query):
     assert not [word for word in ECHOED if word.decode() in str(body)]
 
 
+@pytest.mark.parametrize("head", [b"GET /interpolate", b"POST /generate"], ids=["walk", "images"])
+@pytest.mark.parametrize("line", wires.WRONG_TIMEOUTS.values(), ids=wires.WRONG_TIMEOUTS.keys())
+def test_a_bad_timeout_is_refused(address, service, head, line):
+    # Over a socket: a client would not send two headers of a name, nor what is not ASCII.
+    asked = b"%b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n\r\n"
+    body = b"{}" if head.startswith(b"POST") else b""
+    with connection(address) as caller:
+        send(caller, asked % (head, len(body), line) + body + ALIVE)
+        (status, refusal), (after, _) = answers(caller, 2)
+    assert (status, after) == (422, 200)
+    assert refusal["code"] == "invalid_request"
+    assert refusal["detail"] == "X-Request-Timeout is one number of seconds above 0"
+
+
 @pytest.mark.parametrize("path", ["/reconstruct", "/score"])
 @pytest.mark.parametrize("content", files.BAD.values(), ids=files.BAD.keys())
 def test_a_bad_file_is_refused(service, path, content):
@@ -108,7 +123,7 @@ def test_a_bad_request_is_refused(address, service, content):
 def test_the_corpus_is_as_large_as_is_said():
     bodies = {part.values[1] for part in OBJECTS + TEXTS} | set(FORMS.values())
     contents = set(files.BAD.values()) | set(files.ODD.values()) | set(files.BROKEN_NOTES.values())
-    requests = set(texts.WRONG_QUERIES.values()) | set(wires.TWO_WAYS.values())
-    assert len(bodies) > 190
+    requests = set(texts.WRONG_QUERIES.values()) | set(wires.TWO_WAYS.values()) | set(wires.WRONG_TIMEOUTS.values())
+    assert len(bodies) > 250
     assert len(contents) > 120
-    assert len(requests) > 120
+    assert len(requests) > 170

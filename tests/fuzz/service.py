@@ -41,7 +41,9 @@ def requests() -> Iterator[bytes]:
     yield from wires.TWO_WAYS.values()
     for query in texts.WRONG_QUERIES.values():
         yield b"GET /interpolate?%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % query.encode()
-    members = texts.WRONG_FIELDS | texts.WRONG_LATENTS | texts.WRONG_ENDS
+    for line in wires.WRONG_TIMEOUTS.values():
+        yield b"GET /interpolate HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\n\r\n" % line
+    members = texts.WRONG_FIELDS | texts.WRONG_LATENTS | texts.WRONG_CHOICES | texts.WRONG_ENDS
     objects = [b"{%b}" % text.encode() for text in members.values()]
     for body in chain(objects, texts.NO_JSON.values(), texts.NO_OBJECT.values()):
         for path in (b"/generate", b"/interpolate", b"/score"):
