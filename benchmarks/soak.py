@@ -17,7 +17,9 @@ from benchmarks.supervised import Supervised
 
 CALLERS, CAPACITY_S, AT_CAPACITY_S, WARM_UP_S = 64, 5, 10, 3
 SAMPLE_S = 1.0
+# What may wait by default; the first bound is met first where a request is for one image.
 MAX_REQUESTS = Settings.model_fields["max_requests"].default
+MAX_ROWS = Settings.model_fields["max_queued_rows"].default
 
 
 def generate_one(model: str) -> Callable[[int], bytes]:
@@ -75,8 +77,9 @@ async def measure(seconds: float, model: str, models: Path = ROOT / "models") ->
         "p50_ms": percentile(ordered, 0.5),
         "p99_ms": percentile(ordered, 0.99),
         "max_ms": ordered[-1] if ordered else None,
-        # As many requests as may be in flight, at the rate they were served, and two batches.
+        # As many requests, or rows, as may be in flight, at the rate they were served, and two batches.
         "bound_ms": 1000 * MAX_REQUESTS / goodput + 2000 * batch_s,
+        "rows_bound_ms": 1000 * MAX_ROWS / goodput + 2000 * batch_s,
         "leaving_ms": left,
         "refusal_p99_ms": percentile(record.latencies_ms(503), 0.99),
         "batch_ms": 1000 * batch_s,
@@ -115,7 +118,10 @@ def markdown(found: dict[str, Any]) -> str:
         ),
         ("what requests came to", counts),
         ("p50, p99 of those served", f"{found['p50_ms']:.0f}, {found['p99_ms']:.0f} ms"),
-        ("queue bound and two batches", f"{found['bound_ms']:.0f} ms"),
+        (
+            f"two batches, and all {MAX_REQUESTS} requests, or all {MAX_ROWS:,} rows, that may wait",
+            f"{found['bound_ms']:.0f} ms, {found['rows_bound_ms']:.0f} ms",
+        ),
         ("rows of eight callers who left are free after", f"{found['leaving_ms']:.0f} ms"),
         ("p99 of a refusal", f"{found['refusal_p99_ms']:.0f} ms"),
         ("a batch, mean", f"{found['batch_ms']:.1f} ms"),

@@ -1,8 +1,8 @@
 """The shortest way to an operation: from its path to its function, past the router. Knows no operation.
 
-FastAPI looks for the route, solves its dependencies and opens four stacks for what they might want closed. For a
-request that is answered from one row of a batch that is half of what the event loop does (docs/performance.md). An
-operation that takes nothing but its call can be called at once; it is declared with FastAPI all the same, which
+FastAPI looks for the route, solves its dependencies and opens stacks for what they might want closed: for a request of
+one row, which costs little else, a good part of what the event loop does (docs/performance.md says how much). An
+operation that takes nothing but its call can be called at once. It is declared with FastAPI all the same, which
 documents it and serves it wherever a dependency guards it.
 """
 

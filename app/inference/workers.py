@@ -18,7 +18,7 @@ Tell = Callable[[], object]
 Work = Callable[[], Tell]  # gives what is to be called once the worker does nothing any more
 
 # How much less urgent a pass is than the event loop, which must hear, refuse and answer while every core computes.
-NICER = 5
+NICER = 10
 
 
 class _Worker(Thread):
