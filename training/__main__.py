@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
 from training.card import quality_text
+from training.claim import RunTaken, check_finished
 from training.config import CONFIGS, TrainConfig
 from training.config_file import BadConfigFile, read_config_file
 from training.data import DataUnavailable, TooFewImages
@@ -34,6 +35,7 @@ MENDABLE = (
     Diverged,
     ExportMismatch,
     NotANumber,
+    RunTaken,
     TooFewImages,
     OSError,
     RuntimeError,
@@ -76,7 +78,9 @@ def add_flags(command: argparse.ArgumentParser, config: type[BaseModel], *, resu
         choices = [str(value) for value in get_args(field.annotation) if isinstance(value, str)] or None
         command.add_argument(flag, default=argparse.SUPPRESS, choices=choices, help=text)
     if resume:
-        command.add_argument("--resume", action="store_true", help="go on from the last saved state")
+        either = command.add_mutually_exclusive_group()
+        either.add_argument("--resume", action="store_true", help="go on from the last saved state")
+        either.add_argument("--restart", action="store_true", help="begin anew where a run was stopped")
 
 
 def main() -> int:
@@ -105,7 +109,8 @@ def main() -> int:
 def run(arguments: dict[str, Any]) -> int:
     """The action with what is left of the arguments as its config; the exit status."""
     action, family = arguments.pop("action"), arguments.pop("family", None)
-    resume, file = arguments.pop("resume", False), arguments.pop("config", None)
+    resume, restart = arguments.pop("resume", False), arguments.pop("restart", False)
+    file = arguments.pop("config", None)
     given = read_config_file(Path(file)) if file else {}
     if given.pop("family", family) != family:
         raise BadConfigFile(f"{file} is of another family than {family}")
@@ -124,6 +129,8 @@ def run(arguments: dict[str, Any]) -> int:
             print(f"{manifest.name}\n\n{quality_text(manifest)}")
     elif isinstance(config, TrainConfig):
         if action == "train":
+            if not resume and not restart:
+                check_finished(config)
             train(config, resume=resume)
         else:
             export_run(config)

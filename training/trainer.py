@@ -1,7 +1,9 @@
 """One training run from config to exported checkpoint. Knows no family and no loss."""
 
 import logging
+from contextlib import ExitStack
 
+from training.claim import claimed
 from training.config import TrainConfig
 from training.data import Dataset
 from training.datasets import load_dataset
@@ -29,27 +31,29 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
     share the run: each takes its part of every batch, and the first one measures, shows, writes and exports.
 
     Raises Stopped after SIGINT or SIGTERM, when the state has been saved; Diverged where going on is of no use;
-    DataUnavailable, TooFewImages, CannotResume, ClassifierDamaged, OSError, and RuntimeError for an absent device or
-    a lost process.
+    DataUnavailable, TooFewImages, RunTaken, CannotResume, ClassifierDamaged, OSError, and RuntimeError for an absent
+    device or a lost process.
     """
     device = choose_device(config.device)
     dtype = choose_precision(config.precision, device)
     config = config.model_copy(update={"device": str(device), "precision": str(dtype).removeprefix("torch.")})
-    with joined(device) as processes:
-        dataset = processes.from_first(lambda: dataset or load_dataset(config.dataset, config.data_dir))
-        with StopRequest() as stop:
-            run = Run(config, dataset, processes, stop, resume=resume)
-            directory = config.run_dir / "tensorboard" if config.tensorboard and processes.is_first else None
-            with Events(directory, run.steps_done) as events:
-                if run.progress.done == 0:
-                    run.report(events)  # what a stop may have cut off
-                while not run.is_over:
-                    run.train_epoch(events)
-                    run.end_epoch(events)
-    if processes.is_first:
-        checkpoint = export(config, run.learner, dataset, run.progress.history, ship(run.learner, run.progress))
-        log.info("exported %s; measuring it", checkpoint)
-        evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
+    with ExitStack() as held:
+        with joined(device) as processes:
+            processes.from_first(lambda: held.enter_context(claimed(config.run_dir)))
+            dataset = processes.from_first(lambda: dataset or load_dataset(config.dataset, config.data_dir))
+            with StopRequest() as stop:
+                run = Run(config, dataset, processes, stop, resume=resume)
+                directory = config.run_dir / "tensorboard" if config.tensorboard and processes.is_first else None
+                with Events(directory, run.steps_done) as events:
+                    if run.progress.done == 0:
+                        run.report(events)  # what a stop may have cut off
+                    while not run.is_over:
+                        run.train_epoch(events)
+                        run.end_epoch(events)
+        if processes.is_first:
+            checkpoint = export(config, run.learner, dataset, run.progress.history, ship(run.learner, run.progress))
+            log.info("exported %s; measuring it", checkpoint)
+            evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
 
 
 def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:

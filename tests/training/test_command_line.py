@@ -1,12 +1,14 @@
 """`python -m training`: every flag, every failure a person can mend, and the tiny whole pipeline."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +16,9 @@ from PIL import Image
 
 from app.checkpoints.manifest import Manifest
 from training import __main__ as program
-from training import data
+from training import data, report
 from training.__main__ import main
+from training.claim import claimed
 from training.config import CONFIGS, VaeConfig
 from training.data import Dataset
 
@@ -406,3 +409,34 @@ def test_an_interruption_outside_of_training_is_one_line(command_line, tmp_path,
 
     monkeypatch.setattr(program, "train", interrupted)
     assert command_line("train", "vae", "--runs-dir", tmp_path) == (130, "", "interrupted\n")
+
+
+def test_a_run_that_was_stopped_is_not_overwritten_unless_that_is_said(command_line, mnist, tmp_path, monkeypatch):
+    words = flags({**SHARED, "epochs": 2, "data_dir": mnist, "runs_dir": tmp_path / "r", "models_dir": tmp_path / "m"})
+    write_progress = report.write_progress
+
+    def stop_and_write(*arguments: Any) -> Path:
+        signal.raise_signal(signal.SIGTERM)
+        return write_progress(*arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(report, "write_progress", stop_and_write)
+        assert command_line("train", "vae", *words)[0] == 128 + signal.SIGTERM
+    state = (tmp_path / "r" / "vae" / "state.pt").read_bytes()
+    status, _, errors = command_line("train", "vae", *words)
+    assert status == 1
+    assert "holds a run that was stopped in epoch 2 of 2: --resume goes on from there, --restart begins" in errors
+    assert errors.count("\n") == 1
+    assert (tmp_path / "r" / "vae" / "state.pt").read_bytes() == state
+    assert command_line("train", "vae", *words, "--restart")[0] == 0
+    assert command_line("train", "vae", *words)[0] == 0, "a finished run may be done again"
+
+
+def test_a_directory_that_another_training_uses_is_refused_in_one_line(command_line, mnist, tmp_path):
+    words = flags({**SHARED, "data_dir": mnist, "runs_dir": tmp_path / "r", "models_dir": tmp_path / "m"})
+    with claimed(tmp_path / "r" / "vae"):
+        for resume in ((), ("--resume",)):
+            status, _, errors = command_line("train", "vae", *words, *resume)
+            assert status == 1
+            assert errors == f"RunTaken: {tmp_path}/r/vae is in use by process {os.getpid()}\n"
+    assert command_line("train", "vae", *words)[0] == 0
