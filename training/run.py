@@ -34,6 +34,15 @@ from training.watching import CHOICE, FITTED_IMAGES, SPREAD, Watch, is_due, loss
 SHOW_EVERY = 25
 
 
+def check_batch(config: TrainConfig, dataset: Dataset, processes: Processes) -> None:
+    """Raises TooFewImages where they do not fill a batch, or the processes cannot share one."""
+    images = len(dataset.train_images[: config.train_images])
+    if images < config.batch_size:
+        raise TooFewImages(f"{images} images do not fill one batch of {config.batch_size}")
+    if config.batch_size % processes.count:
+        raise TooFewImages(f"a batch of {config.batch_size} cannot be shared by {processes.count} processes alike")
+
+
 class Run:
     """One process's part in a run: networks, data and how far it has come."""
 
@@ -42,16 +51,12 @@ class Run:
     ) -> None:
         """Build the networks, or take them up where the last saved state has them; write the config.
 
-        Raises TooFewImages, CannotResume, ClassifierDamaged, OSError.
+        The config passed `check_batch`. Raises CannotResume, ClassifierDamaged, OSError.
         """
         self.config, self.dataset, self.processes, self.stop = config, dataset, processes, stop
         self.images = dataset.train_images[: config.train_images]
         self.labels = dataset.train_labels[: config.train_images]
         self.steps = len(self.images) // config.batch_size
-        if self.steps == 0:
-            raise TooFewImages(f"{len(self.images)} images do not fill one batch of {config.batch_size}")
-        if config.batch_size % processes.count:
-            raise TooFewImages(f"a batch of {config.batch_size} cannot be shared by {processes.count} processes alike")
         torch.manual_seed(config.seed)
         self.learner = build_learner(config, config.epochs * self.steps, len(dataset.classes))
         self.learner.compute_dtype = getattr(torch, config.precision)

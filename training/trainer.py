@@ -14,7 +14,7 @@ from training.events import Events
 from training.export import export
 from training.families import build_learner
 from training.families.family import Learner
-from training.run import Run
+from training.run import Run, check_batch
 from training.state import CannotResume, Progress, check_same_run, read_state, restore
 from training.stopping import StopRequest
 
@@ -39,8 +39,9 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
     config = config.model_copy(update={"device": str(device), "precision": str(dtype).removeprefix("torch.")})
     with ExitStack() as held:
         with joined(device) as processes:
-            processes.from_first(lambda: held.enter_context(claimed(config.run_dir)))
             dataset = processes.from_first(lambda: dataset or load_dataset(config.dataset, config.data_dir))
+            check_batch(config, dataset, processes)
+            processes.from_first(lambda: held.enter_context(claimed(config.run_dir)))
             with StopRequest() as stop:
                 run = Run(config, dataset, processes, stop, resume=resume)
                 directory = config.run_dir / "tensorboard" if config.tensorboard and processes.is_first else None

@@ -18,8 +18,7 @@ from training import run, trainer
 from training.config import CONFIGS, TrainConfig, VaeConfig
 from training.data import Dataset, TooFewImages, epoch_batches, to_unit_range
 from training.distribution import Processes
-from training.run import Run
-from training.stopping import StopRequest
+from training.run import check_batch
 from training.trainer import train
 
 BATCH, STEPS = 8, 3  # of an epoch
@@ -143,7 +142,7 @@ def test_a_process_that_dies_ends_the_run_and_leaves_the_last_state(dataset, tmp
 def test_a_batch_that_cannot_be_shared_alike_is_refused(make_vae, dataset):
     config: TrainConfig = make_vae(batch_size=31)
     with pytest.raises(TooFewImages, match="a batch of 31 cannot be shared by 2 processes alike"):
-        Run(config, dataset, Processes(torch.device("cpu"), 0, 2), StopRequest(), resume=False)
+        check_batch(config, dataset, Processes(torch.device("cpu"), 0, 2))
 
 
 def test_shares_of_a_batch_are_disjoint_and_whole():
