@@ -37,6 +37,9 @@ SLICE = 4096
 LINGER_S, LINGER_BYTES = 2, 4 * 2**20
 # What an answered request may still send of its body before its connection is worth less than those bytes.
 MAX_REST_BYTES = 2**20
+# What may wait behind a request whose answer is not there yet, while the end of the connection is still looked for.
+# Behind more of it nothing is read, and who hangs up then is noticed no earlier than its turn comes.
+MAX_HELD_BYTES = 64 * 1024
 # An answer is taken at this pace at least, in bytes a second; slower readers hold memory for longer than they should.
 LEAST_PACE = 16 * 1024
 # How a head begins that has an answer after it: not one of 100, for which the caller waits.
@@ -55,6 +58,10 @@ class Limits:
 
     receive_timeout_s: float = 10
     max_connections: int = 2048
+
+
+class Deaf(Exception):
+    """Bytes came, in one read, behind the last ones that are heard."""
 
 
 class Outlet:
@@ -109,6 +116,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._receiving = False  # a request has begun and is not whole
         self._in_body = False
         self._held = b""  # what came after a request that still waits for the one before it
+        self._answered: RequestResponseCycle | None = None  # the request whose turn it is, or was last
         self._deaf = False  # nothing more is parsed
         self._last_words = b""  # what is said before it ends, once every whole request has its answer
         self._lingering = False
@@ -134,6 +142,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The end, whoever closed."""
         self._deaf, self._held = True, b""
         self._timer.cancel()
+        if self._answered is not None and not self._answered.response_complete:
+            # uvicorn tells the request that was parsed last: with pipelining that is another one.
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -158,7 +170,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._end_with(self._last_words)
                 return
             self._due = self.loop.time() + self.limits.receive_timeout_s if cycle.more_body else inf
-            super()._start_asgi_task(cycle, app)  # its body was read with it: there is little left to spare
+            self._begin(cycle, app)  # not refused any more: its head was read long ago
         elif not self._receiving:
             self._due = self.loop.time() + self.timeout_keep_alive
         if self._deaf:
@@ -205,7 +217,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._held = b""
                 return
         self._held = data[start:]
-        if self._held:
+        if len(self._held) > MAX_HELD_BYTES:
             # Not by way of `flow`, which resumes whenever the request before asks for its body.
             self.flow.read_paused = False
             self.transport.pause_reading()
@@ -217,7 +229,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.parser.feed_data(part)
         except HttpParserUpgrade as upgrade:
             if not self._offered:
-                self._deaf = True  # CONNECT, which only a proxy takes up: the app refuses it, and nothing follows
+                # CONNECT, which only a proxy takes up: the app refuses it, and nothing follows.
+                self._deaf = True
+                if not self._answering():
+                    self._end_with(b"")
                 return
             self._offered = False
             rest = self._head_without_offer() + part[upgrade.args[0] :]
@@ -226,7 +241,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             self._feed(rest)
         except HttpParserError:
-            self._refuse(MALFORMED)
+            if not self._deaf:  # else it was us who would have no more
+                self._refuse(MALFORMED)
 
     def _answering(self) -> bool:
         cycle = cast("RequestResponseCycle | None", self.cycle)
@@ -277,7 +293,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_at(self._due, self._tick)
 
     def on_message_begin(self) -> None:
-        """A request line begins."""
+        """A request line begins. Raises Deaf where nobody will answer it, which ends the parser."""
+        if self._deaf:
+            raise Deaf
         self._in_body, self._receiving, self._rest = False, True, 0
         self._due = self.loop.time() + self.limits.receive_timeout_s
         super().on_message_begin()
@@ -293,19 +311,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._offered = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         if self._offered:
             return
-        self.url = checked_target(self.parser.get_http_version(), self.url, self.headers)
+        version = self.parser.get_http_version()
+        self.url = checked_target(version, self.url, self.headers)
+        self.expect_100_continue &= version != "1.0"  # RFC 9110, section 10.1.1
         super().on_headers_complete()
         self.cycle.transport = cast(asyncio.Transport, self._outlet)
         self._in_body = True
         if self.pipeline:
-            self._due = inf  # nothing is read until its turn comes
+            self._due = inf  # nothing is parsed until its turn comes
+            self.flow.resume_reading()  # but that the caller hangs up is to be seen
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """A request whose head is whole: the app's, unless it is refused here."""
         scope = cast(Scope, cycle.scope)
         refused = None if self._refusing is None or self.flow.write_paused else self._refusing(scope)
         if refused is None:
-            super()._start_asgi_task(cycle, app)
+            self._begin(cycle, app)
             return
         status, headers, body = refused
         lines = [STATUS_LINE[status]]
@@ -320,6 +341,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._outlet.write(b"".join([*lines, body]))
         if not cycle.keep_alive:
             self._close()
+
+    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_chunk_header(self) -> None:
         """A chunk of a body begins."""
@@ -340,7 +365,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._offered:
             return
         self._in_body = self._receiving = False
-        self._due = inf if self._answering() else self.loop.time() + self.timeout_keep_alive
+        if not self._lingering:
+            self._due = inf if self._answering() else self.loop.time() + self.timeout_keep_alive
         super().on_message_complete()
 
 

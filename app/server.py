@@ -30,6 +30,8 @@ FAILURE_LAG_S = 0.5
 TICK_S = 0.02
 # From the last connection accepted to the first one closed: what was sent meanwhile is read and answered.
 SETTLE_S = 0.2
+# The share of the grace after which nothing is waited for: an interpreter takes a moment to end.
+ENDED_BY = 0.95
 # The exit status of a process that was told to end twice.
 FORCED = 1
 
@@ -94,7 +96,7 @@ class Server(uvicorn.Server):
         """
         grace = FAILURE_GRACE_S if self.failed else self._settings.shutdown_grace_s
         told_at = monotonic() if self._told_at is None else self._told_at
-        end = told_at + grace
+        end = told_at + grace * ENDED_BY
         # So that who still waits can be told, and the lifespan has time to end.
         cut = end - min(1.0, grace / 10)
         state = self.server_state

@@ -4,6 +4,7 @@ import socket
 import time
 
 import httpx
+import pytest
 
 from tests.api.test_health import metric
 from tests.conftest import serving
@@ -48,3 +49,19 @@ def test_a_caller_that_hangs_up_within_its_body_is_no_fault_of_ours(caplog):
         page = wait_for(lambda page: metric(page, "digits_rejections_total", code="caller_gone") == 1, client)
         assert metric(page, "digits_rejections_total", code="internal_error") == 0
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("behind", [[CALL], [CALL, CALL], [CALL * 60]], ids=["one", "two apart", "sixty"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_requests_behind_it_do_not_keep_a_caller_from_hanging_up(behind, at_once):
+    with serving(max_batch_rows=1, workers=1, receive_timeout_s=600) as client:
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as caller:
+            caller.sendall(CALL + behind[0] if at_once else CALL)
+            wait_for(lambda page: metric(page, "digits_batch_rows_count", **NETWORK) >= 1, client)
+            for more in behind[at_once:]:
+                caller.sendall(more)
+                client.get("/livez")  # by then the other side has read it
+        page = wait_for(lambda page: metric(page, "digits_rows_in_flight") == 0, client)
+        assert metric(page, "digits_batch_rows_sum", **NETWORK) < 256
+        assert metric(page, "digits_requests_in_flight") == 0
+        assert metric(page, "digits_images_total", model="gan", operation="generate") == 0
