@@ -28,6 +28,7 @@ FAILURE_GRACE_S = 5
 # And how long callers are told that it has, each answer ending its connection, before connections are closed.
 FAILURE_LAG_S = 0.5
 TICK_S = 0.02
+CLOSE = (b"connection", b"close")
 # From the last connection accepted to the first one closed: what was sent meanwhile is read and answered.
 SETTLE_S = 0.2
 # The share of the grace after which nothing is waited for: an interpreter takes a moment to end.
@@ -77,6 +78,7 @@ class Server(uvicorn.Server):
         self._told_at = monotonic()
         self._lag_s = self._settings.shutdown_lag_s if sig == signal.SIGTERM else 0.0
         self.readiness.leave()
+        self._end_connections()
         self.should_exit = True
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
@@ -100,8 +102,7 @@ class Server(uvicorn.Server):
         # So that who still waits can be told, and the lifespan has time to end.
         cut = end - min(1.0, grace / 10)
         state = self.server_state
-        # Each answer ends its connection, so that the next request goes to somebody else.
-        state.default_headers = [*state.default_headers, (b"connection", b"close")]
+        self._end_connections()
         lag = FAILURE_LAG_S if self.failed else self._lag_s
         await asyncio.sleep(min(told_at + lag, cut) - monotonic())
         self.readiness.drain()
@@ -119,6 +120,12 @@ class Server(uvicorn.Server):
         with suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self.lifespan.shutdown()
+
+    def _end_connections(self) -> None:
+        """Each answer from now on ends its connection, so that the next request goes to somebody else."""
+        if CLOSE not in self.config.encoded_headers:
+            self.config.encoded_headers.append(CLOSE)  # of which uvicorn makes the others anew every second
+            self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
 
     async def _stop_listening(self) -> None:
         """Take no more connections, but those that the system has made already: closing would reset them."""

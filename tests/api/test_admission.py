@@ -158,27 +158,29 @@ def test_another_host_is_refused_as_such_also_when_there_is_no_room():
 HTTP_1_0 = head("GET", "/models", "Connection: keep-alive", version="1.0")
 
 
+def keep_sending(caller: socket.socket, client: httpx.Client) -> None:
+    """Until the other side does not take it; raises OSError then."""
+    while True:
+        caller.sendall(b"x" * 1000)
+        client.get("/livez")
+
+
 @pytest.mark.parametrize(
     "content",
-    [
-        HTTP_1_0 + head("GET", "/livez"),
-        HTTP_1_0 * 2,
-        head("CONNECT", "*"),
-        head("GET", "/models", "Connection: close") * 9,
-    ],
-    ids=["and a probe", "and another", "a tunnel", "and eight more"],
+    [HTTP_1_0 + head("GET", "/livez"), HTTP_1_0 * 2, head("CONNECT", "*")],
+    ids=["and a probe", "and another", "a tunnel"],
 )
 def test_what_comes_behind_a_last_refusal_is_not_heard_and_holds_nothing(content, caplog):
-    with serving(max_requests=1) as client, half_a_request(client, 30):
-        with connection((client.base_url.host, client.base_url.port or 80)) as caller:
-            before = metric(client.get("/metrics").text, "digits_rejections_total", code="overloaded")
-            send(caller, content)
-            assert [status for status, _ in until_closed(caller)] == [503]
-            # The caller keeps its half open: the connection is let go all the same.
-            caller.settimeout(30)
-            with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):
-                while True:
-                    caller.sendall(b"x" * 1000)
-                    client.get("/livez")
-            assert metric(client.get("/metrics").text, "digits_rejections_total", code="overloaded") == before + 1
+    with (
+        serving(max_requests=1) as client,
+        half_a_request(client, 30),
+        connection((client.base_url.host, client.base_url.port or 80)) as caller,
+    ):
+        before = metric(client.get("/metrics").text, "digits_rejections_total", code="overloaded")
+        send(caller, content)
+        assert [status for status, _ in until_closed(caller)] == [503]
+        # The caller keeps its half open: the connection is let go all the same.
+        with pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):
+            keep_sending(caller, client)
+        assert metric(client.get("/metrics").text, "digits_rejections_total", code="overloaded") == before + 1
     assert "Traceback" not in caplog.text
