@@ -8,6 +8,7 @@ state: it is a function of seed and epoch.
 import io
 import pickle
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,11 +81,17 @@ def save_state(
     write_atomically(config.run_dir / "state.pt", buffer.getvalue())
 
 
-def read_state(config: TrainConfig) -> dict[str, Any]:
-    """What `save_state` wrote. Raises CannotResume when there is none, or none that can be read."""
+def state_file(config: TrainConfig) -> Path:
+    """Where `save_state` wrote. Raises CannotResume when it did not."""
     path = config.run_dir / "state.pt"
     if not path.is_file():
         raise CannotResume(f"{path} does not exist: nothing to resume")
+    return path
+
+
+def read_state(config: TrainConfig) -> dict[str, Any]:
+    """What `save_state` wrote. Raises CannotResume when there is none, or none that can be read."""
+    path = state_file(config)
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:

@@ -15,7 +15,7 @@ from training.export import export
 from training.families import build_learner
 from training.families.family import Learner
 from training.run import Run, check_batch
-from training.state import CannotResume, Progress, check_same_run, read_state, restore
+from training.state import CannotResume, Progress, check_same_run, read_state, restore, state_file
 from training.stopping import StopRequest
 
 __all__ = ["CannotResume", "export_run", "train"]
@@ -41,6 +41,8 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
         with joined(device) as processes:
             dataset = processes.from_first(lambda: dataset or load_dataset(config.dataset, config.data_dir))
             check_batch(config, dataset, processes)
+            if resume:
+                processes.from_first(lambda: state_file(config))
             processes.from_first(lambda: held.enter_context(claimed(config.run_dir)))
             with StopRequest() as stop:
                 run = Run(config, dataset, processes, stop, resume=resume)

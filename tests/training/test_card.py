@@ -104,7 +104,8 @@ def test_the_command_in_the_card_trains_with_the_same_choices(manifest, family):
     assert [program, *words[:2]] == [".venv/bin/python", "-m", "training"]
     arguments = vars(parser().parse_args(words[2:]))
     assert (arguments.pop("action"), arguments.pop("family")) == ("train", family)
-    arguments.pop("resume", None)
+    for name in ("resume", "restart"):
+        arguments.pop(name, None)
     assert arguments.keys() >= choices.keys() | {"batch_size"}, "defaults too: they may change"
     assert CONFIGS[family].model_validate(arguments) == config
 

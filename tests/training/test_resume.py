@@ -205,7 +205,9 @@ def test_a_run_killed_while_it_saves_leaves_a_whole_state_to_go_on_from(tiny, da
     train(whole, dataset=dataset)
     torch.save(vars(dataset), tmp_path / "dataset.pt")
     command = [sys.executable, "-c", KILLED, parts.model_dump_json(), moment, "3", str(tmp_path / "dataset.pt")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # Bits depend on the number of threads, and a test before this one may have set that of this process.
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert state_of(parts)["done"] == kept
     left = list(parts.run_dir.glob(f".*{files.PARTIAL}"))
