@@ -30,6 +30,8 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m training train vae
 	$(BIN)/python -m training train cvae
 	$(BIN)/python -m training train gan
+	$(BIN)/python -m training train gan --name gan-deep --discriminator deep --gradient-penalty 0.1 \
+		--discriminator-steps 1 --generator-learning-rate 0.0005 --batch-size 64 --epochs 12
 	$(BIN)/python -m training train cgan
 
 # A few minutes a model: the figures in manifests, cards and README.
