@@ -27,7 +27,7 @@ format: $(VENV)/.installed-test
 
 # Hours on two cores. `python -m training train ... --resume` goes on where a run was stopped.
 train: $(VENV)/.installed-train
-	$(BIN)/python -m training train vae
+	$(BIN)/python -m training train vae --epochs 100 --learning-rate 0.002 --precision bfloat16
 	$(BIN)/python -m training train cvae
 	$(BIN)/python -m training train gan
 	$(BIN)/python -m training train gan --name gan-deep --discriminator deep --gradient-penalty 0.1 \
