@@ -26,6 +26,8 @@ BEFORE_S = 1.5
 KNOWN = json.dumps({"model": MODEL, "n": 4, "seed": 8}).encode()
 # The answers that every promise allows: served, refused, and late.
 PROMISED = {"200", "503", "504"}
+# The exit status of a service whose worker has ended.
+WORKER_LOST = 1
 ENDS_WITHOUT_ANSWER = {"lost", "cut", "unreachable", "unanswered"}
 
 
@@ -136,7 +138,7 @@ def clock_moved(service: Supervised) -> bool:
 def broken(fault: Fault, seen: Outcome) -> Iterator[str]:
     """What was promised and not seen."""
     asked = {name for name in seen.counts if name != "unsent"}
-    crashed = fault.may_crash and len(seen.exits) == 1 and seen.exits[0] < 0
+    crashed = fault.may_crash and len(seen.exits) == 1 and (seen.exits[0] < 0 or seen.exits[0] == WORKER_LOST)
     allowed = PROMISED | (ENDS_WITHOUT_ANSWER if fault.loses or fault.may_crash else set())
     if fault.ends is not None:
         allowed |= {"unreachable"}  # between the end of one process and the start of the next
@@ -150,7 +152,8 @@ def broken(fault: Fault, seen: Outcome) -> Iterator[str]:
         yield f"the process ended with {seen.exits or 'nothing'}"
     came_to = fault.beside_came_to
     may_come_to = {*came_to, *(ENDS_WITHOUT_ANSWER & allowed)}
-    if came_to and not crashed and (came_to[0] not in seen.marked or not set(seen.marked) <= may_come_to):
+    missed = bool(came_to) and came_to[0] not in seen.marked and not fault.may_crash
+    if came_to and not crashed and (missed or not set(seen.marked) <= may_come_to):
         yield f"marked requests came to {seen.marked}"
     if seen.clock_moved != fault.moves_clock:
         yield "the clock did not move" if fault.moves_clock else "the clock moved"

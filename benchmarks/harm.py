@@ -49,8 +49,8 @@ class Fault:
     beside: what is asked beside the load, by the model's latent_dim. beside_came_to: the statuses that it may come to,
     the first one at least once.
     ends: the exit status promised, None where the process goes on. may_crash: whether it may also be ended by a
-    signal of its own native code, or lose connections. loses: whether requests may end without an answer. other:
-    whether answers change for good.
+    signal of its own native code or for want of a worker, or lose connections, or get by.
+    loses: whether requests may end without an answer. other: whether answers change for good.
     """
 
     name: str
