@@ -10,7 +10,6 @@ nobody waits for are not computed.
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from math import inf
@@ -24,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.api.admission import Refuse
 from app.api.middleware import MAX_HEADER_BYTES
 from app.heads import checked_target
+from app.outlet import Outlet
 from app.refusals import LATE, MALFORMED, TOO_LARGE, Refusal, busy
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,6 @@ MAX_REST_BYTES = 2**20
 MAX_HELD_BYTES = 64 * 1024
 # An answer is taken at this pace at least, in bytes a second; slower readers hold memory for longer than they should.
 LEAST_PACE = 16 * 1024
-# How a head begins that has an answer after it: not one of 100, for which the caller waits.
-ANSWER = tuple(f"HTTP/1.1 {hundreds}".encode() for hundreds in range(2, 6))
 # Connections beyond the bound that are told so; those beyond these are closed without a word.
 SPARE_CONNECTIONS = 64
 
@@ -62,41 +60,6 @@ class Limits:
 
 class Deaf(Exception):
     """Bytes came, in one read, behind the last ones that are heard."""
-
-
-class Outlet:
-    """What a request's answer is written to: counts the bytes, and lets the protocol close.
-
-    uvicorn writes the head of an answer and its content one by one. The head waits here for what comes next, so that
-    most answers are one system call and one segment.
-    """
-
-    __slots__ = ("_close", "_head", "_write", "is_closing", "written")
-
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self._write, self.is_closing, self._close = transport.write, transport.is_closing, close
-        self._head = b""
-        self.written = 0
-
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the transport, unless they are the head of an answer."""
-        if not self._head and data.startswith(ANSWER) and data.endswith(b"\r\n\r\n"):
-            self._head = data
-            return
-        if self._head:
-            data, self._head = self._head + data, b""
-        self.written += len(data)
-        self._write(data)
-
-    def flush(self) -> None:
-        """Nothing comes after the head."""
-        if self._head:
-            self.write(b"")
-
-    def close(self) -> None:
-        """The last answer is written."""
-        self.flush()
-        self._close()
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):

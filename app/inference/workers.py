@@ -154,4 +154,5 @@ def be_nicer() -> None:
     """Let the other threads of this process go first. Only Linux has an urgency for each thread."""
     if sys.platform == "linux":
         thread = get_native_id()
-        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICER)
+        with suppress(OSError):  # where a sandbox forbids it, all are as urgent
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICER)

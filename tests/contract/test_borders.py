@@ -82,7 +82,8 @@ ALLOWED = {
     "app.heads": set(),
     "app.logs": set(),
     "app.refusals": {"app.api.middleware", "app.errors"},
-    "app.protocol": {"app.api.admission", "app.api.middleware", "app.heads", "app.refusals"},
+    "app.outlet": set(),
+    "app.protocol": {"app.api.admission", "app.api.middleware", "app.heads", "app.outlet", "app.refusals"},
     "app.__main__": {"app"},
     "training": {"app.checkpoints.manifest"},
 }
