@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from app.checkpoints.manifest import with_checksum
 from app.inference.machine import find_device
 from app.inference.runtime import without_deprecations
 
@@ -65,4 +66,4 @@ def write_generator(module: torch.nn.Module, manifest: dict[str, Any], target: P
     kept = {"capabilities": ["generate"], "priors": ["normal"], "noise_dim": manifest["latent_dim"]}
     golden = {"generate": manifest["golden"]["generate"]}
     changed = manifest | kept | {"name": target.name, "archives": {"float32": archive}, "golden": golden}
-    (target / "manifest.json").write_text(json.dumps(changed))
+    (target / "manifest.json").write_text(json.dumps(with_checksum(changed)))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from app.checkpoints.manifest import with_checksum
 from benchmarks.faulty import write_generator
 from benchmarks.machine import facts
 from benchmarks.places import RESULTS, ROOT, SCRATCH
@@ -82,6 +83,7 @@ def starts() -> list[BadStart]:
         BadStart("directory missing", "models:", shutil.rmtree),
         BadStart("manifest missing", manifest, lambda models: (models / NAME / "manifest.json").unlink()),
         BadStart("manifest of other latents", manifest, change_latents),
+        BadStart("manifest with a bit flipped", manifest, flip_in_manifest),
         BadStart("archive missing", archive, lambda models: archive_of(models).unlink()),
         BadStart("archive truncated", archive, truncate),
         BadStart("archive with a bit flipped", archive, flip),
@@ -101,7 +103,7 @@ def change_latents(models: Path) -> None:
     """A manifest whose latents are wider than those that its golden images were made of."""
     path = models / NAME / "manifest.json"
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest | {"latent_dim": manifest["latent_dim"] + 1}))
+    path.write_text(json.dumps(with_checksum(manifest | {"latent_dim": manifest["latent_dim"] + 1})))
 
 
 def truncate(models: Path) -> None:
@@ -116,6 +118,14 @@ def flip(models: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def flip_in_manifest(models: Path) -> None:
+    """One bit of a number: uploads would be brought to another size than that of the training images."""
+    path = models / NAME / "manifest.json"
+    content = path.read_bytes()
+    assert content.count(b'"box": 20') == 1
+    path.write_bytes(content.replace(b'"box": 20', b'"box": 22'))
 
 
 def replace(module: torch.nn.Module) -> Callable[[Path], None]:

@@ -31,7 +31,7 @@ def write_textbook(source: Path, target: Path) -> None:
     target.mkdir(parents=True)
     (target / archive.file).write_bytes(content)
     plain = manifest.model_copy(update={"archives": {"float32": archive}})
-    (target / "manifest.json").write_text(plain.model_dump_json(indent=2))
+    (target / "manifest.json").write_bytes(plain.file_content())
 
 
 def textbook_gan(weights: dict[str, Tensor]) -> nn.Module:

@@ -159,7 +159,7 @@ def write(
     )
     (directory / name).mkdir()
     (directory / name / f"{name}.pt").write_bytes(content)
-    (directory / name / "manifest.json").write_text(manifest.model_dump_json())
+    (directory / name / "manifest.json").write_bytes(manifest.file_content())
     return directory / name
 
 

@@ -130,7 +130,7 @@ def write_checkpoint(
     directory = models_dir / manifest.name
     for precision, archive in manifest.archives.items():
         write_atomically(directory / archive.file, contents[precision])
-    write_atomically(directory / "manifest.json", manifest.model_dump_json(indent=2).encode() + b"\n")
+    write_atomically(directory / "manifest.json", manifest.file_content())
     for name, picture in pictures.items():
         write_atomically(directory / name, picture)
     # Pictures that measuring makes are of the weights before; it makes them anew.

@@ -4,6 +4,8 @@ Training writes it, the service reads it. Knows neither TorchScript nor HTTP.
 """
 
 import base64
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Any, Literal, Self
@@ -178,8 +180,19 @@ def check_classes(classes: Sequence[str]) -> None:
         raise ValueError("the name of a class has 1 to 64 characters, none of which is a comma or a control character")
 
 
+def with_checksum(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON fields and, as `checksum`, the SHA-256 of the others, however they are indented or ordered in a file."""
+    others = {name: value for name, value in fields.items() if name != "checksum"}
+    canonical = json.dumps(others, sort_keys=True, separators=(",", ":")).encode()
+    return others | {"checksum": hashlib.sha256(canonical).hexdigest()}
+
+
 class Manifest(_Part):
-    """Everything the service needs of a checkpoint, and what a person wants to know of it."""
+    """Everything the service needs of a checkpoint, and what a person wants to know of it.
+
+    A file holds one field more, `checksum`, which is verified whenever one is read and belongs to no manifest in
+    memory: most of a manifest could change by a bit and still make sense. A file written by hand may leave it out.
+    """
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=NAME_PATTERN, description="also the directory's name")
@@ -200,6 +213,19 @@ class Manifest(_Part):
     training: TrainingRecord
     quality: Quality | None = Field(None, description="null until it has been measured")
     golden: dict[Capability, Golden]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _intact(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or "checksum" not in fields:
+            return fields
+        if fields != with_checksum(fields):
+            raise ValueError("its checksum is of other content; a manifest changed by hand goes without one")
+        return {name: value for name, value in fields.items() if name != "checksum"}
+
+    def file_content(self) -> bytes:
+        """What `manifest.json` holds: the fields and their checksum."""
+        return json.dumps(with_checksum(json.loads(self.model_dump_json())), indent=2).encode() + b"\n"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

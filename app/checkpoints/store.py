@@ -144,7 +144,8 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(path, f"{where}: {first['msg']}" if where else first["msg"]) from error
+        cause = first["msg"].removeprefix("Value error, ")
+        raise CheckpointError(path, f"{where}: {cause}" if where else cause) from error
     if manifest.name != path.parent.name:
         raise CheckpointError(path, f"names the model {manifest.name}, its folder says {path.parent.name}")
     return manifest

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from app.checkpoints.manifest import TensorRecord
-from app.checkpoints.store import CheckpointError, load_model, load_models
+from app.checkpoints.manifest import TensorRecord, with_checksum
+from app.checkpoints.store import CheckpointError, load_model, load_models, read_manifest
 from app.inference.runtime import Runtime
 from tests.conftest import ROOT
 from tests.labelled import write_checkpoints
@@ -45,7 +46,7 @@ def manifest_of(checkpoint: Path) -> dict[str, Any]:
 def change(checkpoint: Path, edit: Callable[[dict[str, Any]], None]) -> None:
     manifest = manifest_of(checkpoint)
     edit(manifest)
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    (checkpoint / "manifest.json").write_text(json.dumps(with_checksum(manifest)))
 
 
 def archive_of(checkpoint: Path) -> Path:
@@ -101,6 +102,42 @@ def test_a_missing_manifest_is_named(runtime, checkpoint):
 def test_a_manifest_that_is_none_is_named(runtime, checkpoint, content):
     (checkpoint / "manifest.json").write_bytes(content)
     assert "vae/manifest.json: " in failure(checkpoint, runtime)
+
+
+def test_no_bit_of_a_manifest_can_flip_and_change_what_is_loaded(checkpoint):
+    path = checkpoint / "manifest.json"
+    content, sound = path.read_bytes(), read_manifest(path)
+    chosen = random.Random(0)
+    refused = 0
+    for _ in range(400):
+        flipped = bytearray(content)
+        flipped[chosen.randrange(len(content))] ^= 1 << chosen.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            assert read_manifest(path) == sound
+        except CheckpointError:
+            refused += 1
+    assert refused > 350  # the others changed the space between fields, or the last digit of more than a float holds
+
+
+def test_a_manifest_that_was_changed_says_what_to_do_about_its_checksum(runtime, checkpoint):
+    path = checkpoint / "manifest.json"
+    changed = path.read_text().replace('"box": 20', '"box": 22')
+    path.write_text(changed)
+    assert "vae/manifest.json: its checksum is of other content" in failure(checkpoint, runtime)
+    fields = json.loads(changed)
+    del fields["checksum"]
+    path.write_text(json.dumps(fields))
+    normalization = load_model(path, runtime, 8).manifest.image.normalization
+    assert normalization is not None
+    assert normalization.box == 22
+
+
+def test_a_checksum_does_not_depend_on_how_a_manifest_is_laid_out(checkpoint):
+    path = checkpoint / "manifest.json"
+    sound = read_manifest(path)
+    path.write_text(json.dumps(dict(sorted(manifest_of(checkpoint).items(), reverse=True))))
+    assert read_manifest(path) == sound
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import training.export
-from app.checkpoints.manifest import Manifest
+from app.checkpoints.manifest import Manifest, with_checksum
 from app.checkpoints.store import load_model
 from app.inference.runtime import Runtime
 from tests.labelled import DIGITS, LATENT_DIM, ConditionalGan, ConditionalVae, FittedVae, write
@@ -388,7 +388,7 @@ def test_golden_cases_hold_labels_where_a_capability_takes_them_and_the_service_
     directory = write(tmp_path, "labelled", module, DIGITS, priors=learner.priors)
     manifest = json.loads((directory / "manifest.json").read_text())
     manifest["golden"] = {name: golden.model_dump(mode="json") for name, golden in cases.items()}
-    (directory / "manifest.json").write_text(json.dumps(manifest))
+    (directory / "manifest.json").write_text(json.dumps(with_checksum(manifest)))
     assert set(load_model(directory / "manifest.json", Runtime("cpu"), 8).networks) == set(cases)
 
 

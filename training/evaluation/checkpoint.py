@@ -86,7 +86,7 @@ def evaluate_checkpoint(directory: Path, dataset: Dataset, runs_dir: Path, seeds
     if read_manifest(directory).archives != manifest.archives:
         raise CannotEvaluate(f"{directory} was replaced while it was measured")
     manifest = manifest.model_copy(update={"quality": quality})
-    write_atomically(directory / "manifest.json", manifest.model_dump_json(indent=2).encode() + b"\n")
+    write_atomically(directory / "manifest.json", manifest.file_content())
     for name, content in pictures.items():
         write_atomically(directory / name, content)
     present = [name for name in PICTURES if (directory / name).is_file()]

@@ -24,7 +24,7 @@ def directory(vae_run: VaeConfig, tmp_path: Path) -> Path:
     for path in [*copy.glob("*.png"), copy / "card.md"]:
         path.unlink()
     manifest = read(copy).model_copy(update={"quality": None})
-    (copy / "manifest.json").write_text(manifest.model_dump_json())
+    (copy / "manifest.json").write_bytes(manifest.file_content())
     return copy
 
 
@@ -124,17 +124,17 @@ def test_no_manifest_and_one_that_makes_no_sense_are_refused_in_one_line(directo
 
 def test_a_checkpoint_that_is_replaced_meanwhile_keeps_its_new_manifest(directory, dataset, tmp_path, monkeypatch):
     archives = {"float32": read(directory).archives["float32"].model_copy(update={"digest": "f" * 64})}
-    replaced = read(directory).model_copy(update={"archives": archives}).model_dump_json()
+    replaced = read(directory).model_copy(update={"archives": archives}).file_content()
 
     def and_replaced(*arguments):
         quality = protocol.evaluate(*arguments)
-        (directory / "manifest.json").write_text(replaced)
+        (directory / "manifest.json").write_bytes(replaced)
         return quality
 
     monkeypatch.setattr(checkpoint, "evaluate", and_replaced)
     with pytest.raises(CannotEvaluate, match="replaced"):
         evaluate_checkpoint(directory, dataset, tmp_path)
-    assert (directory / "manifest.json").read_text() == replaced
+    assert (directory / "manifest.json").read_bytes() == replaced
 
 
 def test_the_table_of_a_document_is_made_anew_between_its_marks(directory, dataset, tmp_path):
