@@ -43,9 +43,10 @@ identity: $(VENV)/.installed-train
 	$(BIN)/python -m benchmarks identity
 
 # About 20 minutes on two cores; needs wrk, see benchmarks/README.md.
-bench: $(VENV)/.installed-train
+bench: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks raw
 	$(BIN)/python -m benchmarks parts
+	$(BIN)/python -m benchmarks profile
 	$(BIN)/python -m benchmarks batching
 	$(BIN)/python -m benchmarks serve-bench --form short --fresh
 
@@ -84,6 +85,10 @@ $(VENV)/.installed-serve: pyproject.toml $(VENV)/.torch
 $(VENV)/.installed-train: pyproject.toml $(VENV)/.torch
 	$(BIN)/pip install --quiet --editable '.[train]'
 	touch $@ $(VENV)/.installed-serve
+
+$(VENV)/.installed-bench: pyproject.toml $(VENV)/.torch
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	touch $@ $(VENV)/.installed-serve $(VENV)/.installed-train
 
 $(VENV)/.installed-test: pyproject.toml $(VENV)/.torch
 	$(BIN)/pip install --quiet --editable '.[test]'

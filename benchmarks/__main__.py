@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from benchmarks import batching, faults, parts, raw, soak, starts
+from benchmarks import batching, faults, parts, profiling, raw, soak, starts
 from benchmarks.archives import prepare_archives
 from benchmarks.campaign import Campaign
 from benchmarks.cells import plan
@@ -49,9 +49,11 @@ def parser() -> argparse.ArgumentParser:
     alone.add_argument("--rounds", type=int, default=3)
     alone.add_argument("--seconds", type=float, default=1.0, help="of each cell, default 1")
     actions.add_parser("parts", help="measure what one request costs inside the process, part by part")
+    looking = actions.add_parser("profile", help="where the processor's time goes at 64 callers; needs py-spy")
+    looking.add_argument("--seconds", type=int, default=15, help="of each of two loads on each cell, default 15")
     growing = actions.add_parser("batching", help="measure digits alone, from one caller to overload")
     growing.add_argument("--seconds", type=int, default=5, help="of each number of callers, default 5")
-    for command in (run, sweep, growing):
+    for command in (run, sweep, looking, growing):
         command.add_argument("--allocator", choices=ALLOCATORS, help="default tcmalloc where it is installed")
     for command in (run, sweep):
         command.add_argument("--fresh", action="store_true", help="forget what was measured before")
@@ -95,6 +97,7 @@ def render() -> int:
     records, found = read_results(RESULTS / "short.json")
     tables = {"bench": markdown(records, found), "bench-summary": summary(records)}
     tables |= {"raw": raw.markdown(raw.read()), "batching": batching.markdown(batching.read())}
+    tables["profile"] = profiling.markdown(profiling.read())
     tables["parts"] = parts.markdown(parts.read())
     tables["starts"] = starts.markdown(starts.read())
     if (RESULTS / "faults.json").is_file():
@@ -129,6 +132,13 @@ def run_batching(arguments: argparse.Namespace) -> None:
     found = batching.measure(arguments.seconds, arguments.allocator)
     batching.write(found, arguments.allocator)
     print(batching.markdown(found))
+
+
+def run_profile(arguments: argparse.Namespace) -> None:
+    """Measure, keep and show."""
+    found = profiling.measure(arguments.seconds, arguments.allocator)
+    profiling.write(found, arguments.allocator)
+    print(profiling.markdown(found))
 
 
 def run_starts() -> int:
@@ -183,7 +193,7 @@ def perform(arguments: argparse.Namespace) -> int:
     if arguments.action in {"raw", "identity"}:
         prepare_archives()
         return run_raw(arguments) if arguments.action == "raw" else run_identity(arguments)
-    if missing := missing_programs():
+    if missing := missing_programs() + (profiling.missing_programs() if arguments.action == "profile" else []):
         print("\n".join(missing), file=sys.stderr)
         return 2
     for line in advice():
@@ -194,6 +204,8 @@ def perform(arguments: argparse.Namespace) -> int:
     prepare_archives()
     if arguments.action == "batching":
         run_batching(arguments)
+    elif arguments.action == "profile":
+        run_profile(arguments)
     elif arguments.action == "tune":
         tune(SERVERS[arguments.peer], arguments.seconds, arguments.allocator, fresh=arguments.fresh)
     else:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import batching, faults, parts, raw, soak, starts
+from benchmarks import batching, faults, parts, profiling, raw, soak, starts
 from benchmarks.places import REPORTS, RESULTS
 from benchmarks.report import markdown, read_results, summary
 
@@ -18,6 +18,7 @@ def tables() -> dict[str, str]:
         "bench-summary": summary(records),
         "raw": raw.markdown(raw.read()),
         "batching": batching.markdown(batching.read()),
+        "profile": profiling.markdown(profiling.read()),
         "parts": parts.markdown(parts.read()),
         "starts": starts.markdown(starts.read()),
         "faults": faults.markdown(faults.read()),
@@ -25,7 +26,9 @@ def tables() -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", ["bench", "bench-summary", "raw", "batching", "parts", "starts", "faults", "soak"])
+@pytest.mark.parametrize(
+    "name", ["bench", "bench-summary", "raw", "batching", "profile", "parts", "starts", "faults", "soak"]
+)
 def test_a_table_is_that_of_the_results(name):
     where = [text for text in TEXTS.values() if f"<!-- {name}: begin -->" in text]
     assert where
@@ -33,7 +36,7 @@ def test_a_table_is_that_of_the_results(name):
         assert f"<!-- {name}: begin -->\n{tables()[name]}\n<!-- {name}: end -->" in text
 
 
-@pytest.mark.parametrize("name", ["raw", "short", "batching", "parts", "starts", "faults", "soak"])
+@pytest.mark.parametrize("name", ["raw", "short", "batching", "profile", "parts", "starts", "faults", "soak"])
 def test_results_name_the_machine_they_were_measured_on(name):
     machine = json.loads((RESULTS / f"{name}.json").read_text())["machine"]
     assert machine["processor"]
