@@ -230,7 +230,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         """Hear nothing more. The request that is not whole is refused, after those ahead of it have their answers."""
         waits = self._in_body and not self.pipeline  # the app has that very request, and waits for the rest
-        self._last_words = b"" if waits and self.cycle.response_started else self._counted(refusal)
+        if not waits:
+            self._last_words = self._counted(refusal)
+        elif not self.cycle.response_started:
+            # It has a request in the metrics, which ends as the caller is told and not as the app sees it.
+            self.cycle.scope["refused"] = refusal  # type: ignore[typeddict-unknown-key]
+            self._last_words = refusal.answer
         self._deaf, self._due = True, inf
         if waits:
             self.cycle.disconnected = not self.cycle.response_complete

@@ -21,8 +21,9 @@ from app.errors import (
 
 
 class Refusal(NamedTuple):
-    """The code of an error, and the whole answer that it has, from its status line to its last byte."""
+    """The status and the code of an error, and the whole answer that it has, from its status line to its last byte."""
 
+    status: int
     code: str
     answer: bytes
 
@@ -40,7 +41,7 @@ def refusal(error: ServiceError, after_s: int = 0) -> Refusal:
     ]
     if after_s:
         lines.append(f"retry-after: {after_s}")
-    return Refusal(error.code, "\r\n".join([*lines, "", content]).encode())
+    return Refusal(status, error.code, "\r\n".join([*lines, "", content]).encode())
 
 
 TOO_LARGE = refusal(HeadersTooLarge(f"a request has at most {MAX_HEADER_BYTES} bytes of headers"))

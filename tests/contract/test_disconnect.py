@@ -8,6 +8,7 @@ import pytest
 
 from tests.api.test_health import metric
 from tests.conftest import serving
+from tests.contract.wire import until_closed
 
 CALL = (
     b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -49,6 +50,19 @@ def test_a_caller_that_hangs_up_within_its_body_is_no_fault_of_ours(caplog):
         page = wait_for(lambda page: metric(page, "digits_rejections_total", code="caller_gone") == 1, client)
         assert metric(page, "digits_rejections_total", code="internal_error") == 0
     assert "Traceback" not in caplog.text
+
+
+def test_a_body_that_comes_too_late_is_counted_once_as_its_caller_is_told():
+    with serving(receive_timeout_s=0.2) as client:
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as caller:
+            caller.sendall(CALL[:-10])
+            answer = until_closed(caller)
+        assert [status for status, _ in answer] == [408]
+        page = wait_for(lambda page: metric(page, "digits_rejections_total", code="request_timeout") >= 1, client)
+        assert metric(page, "digits_rejections_total", code="request_timeout") == 1
+        assert 'code="caller_gone"' not in page
+        assert 'status="499"' not in page
+        assert 'status="408"' in page
 
 
 @pytest.mark.parametrize("behind", [[CALL], [CALL, CALL], [CALL * 60]], ids=["one", "two apart", "sixty"])
