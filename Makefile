@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
 
-.PHONY: run test train evaluate identity bench bench-full faults soak fuzz lint format clean
+.PHONY: run test train evaluate identity bench bench-full bench-alone faults soak fuzz lint format clean
 
 run: $(VENV)/.installed-serve
 	$(BIN)/python -m app
@@ -42,17 +42,20 @@ evaluate: $(VENV)/.installed-train
 identity: $(VENV)/.installed-train
 	$(BIN)/python -m benchmarks identity
 
-# About 20 minutes on two cores; needs wrk, see benchmarks/README.md.
+# Beside other servers, under 20 minutes on two cores; needs wrk, see benchmarks/README.md.
 bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks serve-bench --form short --fresh
+
+# About two hours; goes on where it was cut off.
+bench-full: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks serve-bench --form full
+
+# About five minutes: the models without a server, the parts of a request, where time goes, from idle to overload.
+bench-alone: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks raw
 	$(BIN)/python -m benchmarks parts
 	$(BIN)/python -m benchmarks profile
 	$(BIN)/python -m benchmarks batching
-	$(BIN)/python -m benchmarks serve-bench --form short --fresh
-
-# About two hours; goes on where it was cut off.
-bench-full: $(VENV)/.installed-train
-	$(BIN)/python -m benchmarks serve-bench --form full
 
 # Ten minutes of hostile input: says what was slowest, and fails where anything crashed. FUZZ_SECONDS sets the time.
 FUZZ_SECONDS ?= 600
