@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from app.checkpoints.checks import CheckFailed, check_golden, warm_up
+from app.checkpoints.checks import CheckFailed, TooFarOff, check_golden, warm_up
 from app.checkpoints.manifest import Archive, Capability, Manifest, Precision
 from app.inference.runtime import MissingMethod, Network, Runtime
 
@@ -82,10 +82,13 @@ def find_manifests(directory: Path) -> list[Path]:
 def load_model(manifest_file: Path, runtime: Runtime, max_rows: int) -> Model:
     """One checkpoint, verified against its digest and its golden rows, and warm. Raises CheckpointError.
 
-    Where the runtime may choose, an archive that fails its golden rows, or whose rows depend on their batch, gives
-    way to the next precision. An archive that does not serve is not opened.
+    Where the runtime may choose, an archive that is too far from its golden rows, or whose rows depend on their batch,
+    gives way to the next precision. An archive that does not serve is verified, too, and not opened: another processor,
+    or a setting, would have it serve.
     """
     manifest = read_manifest(manifest_file)
+    for archive in manifest.archives.values():
+        read_archive(manifest_file.parent / archive.file, archive)
     precisions = runtime.precisions(manifest.archives)
     for precision in precisions:
         path = manifest_file.parent / manifest.archives[precision].file
@@ -95,7 +98,7 @@ def load_model(manifest_file: Path, runtime: Runtime, max_rows: int) -> Model:
             for capability, network in networks.items():
                 check_golden(capability, network, manifest.golden[capability], precision)
         except CheckFailed as error:
-            if last:
+            if last or not isinstance(error, TooFarOff):
                 raise CheckpointError(path, str(error)) from error
             log.warning("%s: %s; float32 serves instead", path, error)
             continue

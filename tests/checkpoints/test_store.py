@@ -56,15 +56,21 @@ def archive_of(checkpoint: Path) -> Path:
 
 def replace_archive(checkpoint: Path, module: torch.nn.Module) -> None:
     """Another archive under the right digest, as a faulty export would leave it."""
-    path = archive_of(checkpoint)
+    entry = write_archive(archive_of(checkpoint), module)
+    change(checkpoint, lambda manifest: manifest["archives"]["float32"].update(entry))
+
+
+def write_archive(path: Path, module: torch.nn.Module) -> dict[str, Any]:
+    """What a manifest says of it."""
     torch.jit.script(module).save(str(path))
     content = path.read_bytes()
+    return {"file": path.name, "digest": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
-    def edit(manifest: dict[str, Any]) -> None:
-        entry = manifest["archives"]["float32"]
-        entry["digest"], entry["bytes"] = hashlib.sha256(content).hexdigest(), len(content)
 
-    change(checkpoint, edit)
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 def failure(checkpoint: Path, runtime: Runtime) -> str:
@@ -226,6 +232,12 @@ class NotANumber(Wrong):
         return torch.full((latents.shape[0], 1, 28, 28), float("nan"))
 
 
+class NotANumberGan(NotANumber):
+    @torch.jit.export
+    def discriminate(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean(dim=(1, 2, 3))
+
+
 class WrongShape(Wrong):
     @torch.jit.export
     def generate(self, latents: torch.Tensor) -> torch.Tensor:
@@ -293,6 +305,22 @@ def test_an_archive_beyond_the_bound_is_refused_and_where_it_was_chosen_for_the_
     assert load_model(precise / "manifest.json", Runtime("cpu"), 8).precision == "float32"
     assert "float32 serves instead" in caplog.text
     assert "generate differs by" in failure(precise, Runtime("cpu", "bfloat16"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("harm", [lambda path: path.unlink(), flip_a_bit], ids=["missing", "a bit flipped"])
+def test_an_archive_that_does_not_serve_is_verified_too(precise, precision, harm):
+    path = precise / manifest_of(precise)["archives"]["bfloat16" if precision == "float32" else "float32"]["file"]
+    harm(path)
+    assert str(path) in failure(precise, Runtime("cpu", precision))
+
+
+def test_an_archive_that_computes_no_numbers_is_refused_whatever_else_could_serve(precise, monkeypatch):
+    monkeypatch.setattr("app.inference.machine.cpuinfo", lambda: {"flags": "avx512_bf16"})
+
+    entry = write_archive(precise / "gan-wrong.pt", NotANumberGan())
+    change(precise, lambda manifest: manifest["archives"]["bfloat16"].update(entry))
+    assert "values that are not finite" in failure(precise, Runtime("cpu"))
 
 
 def test_where_rows_depend_on_their_batch_in_bfloat16_float32_serves(precise, monkeypatch, caplog):
