@@ -18,6 +18,7 @@ from app.api.shortcut import Shortcut
 from app.errors import WorkerLost, install_error_handlers
 from app.loading import Loader
 from app.metrics import Metrics
+from app.metrics_page import MetricsPage
 from app.readiness import Readiness
 from app.settings import Settings
 
@@ -91,13 +92,19 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         image_workers = ImageWorkers(settings.image_workers, settings.decode_workers, settings.max_waiting_uploads)
+        page = MetricsPage(metrics.registry)
         metrics.ready.set_function(lambda: float(not readiness.reasons()))
         loader = Loader(settings, readiness, metrics)
         # A task, so that the server listens meanwhile: alive, and not ready.
         running = asyncio.create_task(_run(loader, readiness, reload, on_failure))
         try:
             yield State(
-                settings=settings, metrics=metrics, readiness=readiness, image_workers=image_workers, refuse=refuse
+                settings=settings,
+                metrics=metrics,
+                metrics_page=page,
+                readiness=readiness,
+                image_workers=image_workers,
+                refuse=refuse,
             )
         finally:
             readiness.drain()
@@ -105,6 +112,7 @@ def _lifespan(
             await asyncio.gather(running, return_exceptions=True)
             await loader.close()
             image_workers.close()
+            page.close()
 
     return lifespan
 

@@ -7,8 +7,10 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from queue import SimpleQueue
 from socket import socket
-from time import monotonic
+from threading import Thread
+from time import monotonic, sleep
 from types import FrameType
 from typing import NoReturn
 
@@ -46,6 +48,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._reload = asyncio.Event()
         self._told_at: float | None = None  # to end, on the monotonic clock
+        self._told: SimpleQueue[float] = SimpleQueue()  # the same, for the thread that waits for it
         self._lag_s = 0.0
         app = create_app(settings, readiness=self.readiness, reload=self._reload, on_failure=self._end)
         super().__init__(
@@ -76,6 +79,7 @@ class Server(uvicorn.Server):
             log.warning("told to end twice: ending at once")
             leave(FORCED)
         self._told_at = monotonic()
+        self._told.put(self._told_at)  # which a signal may interrupt at any point, as it can no lock
         self._lag_s = self._settings.shutdown_lag_s if sig == signal.SIGTERM else 0.0
         self.readiness.leave()
         self._end_connections()
@@ -84,6 +88,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Listen, and reload the models at SIGHUP."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
+        Thread(target=self._end_in_time, name="grace", daemon=True).start()
         await super().startup(sockets)
 
     async def main_loop(self) -> None:
@@ -120,6 +125,12 @@ class Server(uvicorn.Server):
         with suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self.lifespan.shutdown()
+
+    def _end_in_time(self) -> None:
+        """End the process when its grace is over, also where the event loop never gets to do so."""
+        told_at = self._told.get()
+        sleep(max(0.0, told_at + self._settings.shutdown_grace_s - monotonic()))
+        os._exit(0)  # not `leave`: whatever keeps the loop may hold the log's lock
 
     def _end_connections(self) -> None:
         """Each answer from now on ends its connection, so that the next request goes to somebody else."""

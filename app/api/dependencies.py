@@ -16,6 +16,7 @@ from app.api.negotiation import favourite
 from app.errors import CallerGone, Overloaded
 from app.inference.engine import Engine
 from app.metrics import Metrics
+from app.metrics_page import MetricsPage
 from app.readiness import Readiness
 from app.settings import Settings
 
@@ -64,6 +65,7 @@ class State(TypedDict):
 
     settings: Settings
     metrics: Metrics
+    metrics_page: MetricsPage
     readiness: Readiness
     image_workers: ImageWorkers
     refuse: Refuse | None  # what a server may ask before it makes a task for a request

@@ -1,7 +1,7 @@
 """`GET /livez`, `GET /readyz` and `GET /metrics`: for supervisors, balancers and Prometheus."""
 
 from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -49,4 +49,4 @@ async def readyz(request: Request, state: StateDep) -> JSONResponse:
 )
 async def metrics_page(state: StateDep) -> Response:
     """Request, queue and inference time, batch sizes, images, rejections and the models that serve."""
-    return Response(generate_latest(state["metrics"].registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(await state["metrics_page"].content(), media_type=CONTENT_TYPE_LATEST)

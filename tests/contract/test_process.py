@@ -1,9 +1,11 @@
 """`python -m app` from its start to its end."""
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -176,3 +178,27 @@ def test_whoever_connected_before_the_end_has_an_answer():
         statuses = {caller.recv(12) for caller in callers}
         assert service.process.wait(60) == 0
     assert statuses <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
+
+
+BLOCKED = """
+import time
+from app.server import Server
+from app.settings import Settings
+
+class Blocked(Server):
+    async def main_loop(self):
+        print("up", flush=True)
+        time.sleep(3600)  # not asyncio's: whatever keeps the loop
+
+Blocked(Settings(port=int(__import__("sys").argv[1]), shutdown_grace_s=1)).run()
+"""
+
+
+def test_an_event_loop_that_is_kept_cannot_hold_the_end():
+    command = [sys.executable, "-c", BLOCKED, str(free_port())]
+    environment = os.environ | {"DIGITS_MODELS_DIR": str(ROOT / "models"), "DIGITS_DEVICE": "cpu"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
