@@ -20,7 +20,7 @@ from starlette.types import Scope
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.api.admission import Refuse
+from app.api.admission import ALWAYS_ADMITTED, Refuse
 from app.api.middleware import MAX_HEADER_BYTES
 from app.heads import checked_target
 from app.outlet import Outlet
@@ -37,13 +37,14 @@ SLICE = 4096
 LINGER_S, LINGER_BYTES = 2, 4 * 2**20
 # What an answered request may still send of its body before its connection is worth less than those bytes.
 MAX_REST_BYTES = 2**20
-# What may wait behind a request whose answer is not there yet, while the end of the connection is still looked for.
-# Behind more of it nothing is read, and who hangs up then is noticed no earlier than its turn comes.
+# What may wait behind a request whose answer is not there yet. Of more nothing is kept, and the connection ends with
+# the answers that it has coming: were it not read, nobody would notice that the caller hangs up.
 MAX_HELD_BYTES = 64 * 1024
 # An answer is taken at this pace at least, in bytes a second; slower readers hold memory for longer than they should.
 LEAST_PACE = 16 * 1024
-# Connections beyond the bound that are told so; those beyond these are closed without a word.
-SPARE_CONNECTIONS = 64
+# Connections beyond the bound, which may ask how the service does and are else told that they are too many; those
+# beyond these are closed without a word. They have so long to ask, as others want their places.
+SPARE_CONNECTIONS, SPARE_S = 64, 1.0
 
 
 @dataclass(frozen=True)
@@ -84,22 +85,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._last_words = b""  # what is said before it ends, once every whole request has its answer
         self._lingering = False
         self._offered = False  # the parser stopped behind a head that offers another protocol
+        self._again = False  # the head that begins was read before
+        self._spare = False
+        self._patience_s = self.limits.receive_timeout_s
         self._due = inf  # when the caller must have sent what is waited for
         self._refusing: Refuse | None = self.app_state.get("refuse")
         self._taken: tuple[float, int] | None = None  # when the caller was last seen behind, and what it had taken
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A caller. Over the bound it is told so and not heard."""
+        """A caller. Over the bound it is heard only if it asks how the service does."""
         super().connection_made(transport)
         self._outlet = Outlet(transport, self._close)
-        now = self.loop.time()
-        self._due = now + self.limits.receive_timeout_s
-        self._timer = self.loop.call_at(self._due, self._tick)
         over = len(self.connections) - self.limits.max_connections
+        if over > 0:
+            self._spare, self._patience_s = True, min(SPARE_S, self._patience_s)
+        self._due = self.loop.time() + self._patience_s
+        self._timer = self.loop.call_at(self._due, self._tick)
         if over > SPARE_CONNECTIONS:
             transport.abort()
-        elif over > 0:
-            self._end_with(self._counted(busy()))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end, whoever closed."""
@@ -115,7 +118,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Parse what came, or hold it until its turn."""
         if not self._deaf:
             self._parse(self._held + data if self._held else data)
-        elif self._lingering:
+        else:
             self._rest += len(data)
             if self._rest > LINGER_BYTES:
                 self.transport.abort()
@@ -132,7 +135,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if self._deaf and cycle.more_body:  # and never gets the rest
                 self._end_with(self._last_words)
                 return
-            self._due = self.loop.time() + self.limits.receive_timeout_s if cycle.more_body else inf
+            self._due = self.loop.time() + self._patience_s if cycle.more_body else inf
             self._begin(cycle, app)  # not refused any more: its head was read long ago
         elif not self._receiving:
             self._due = self.loop.time() + self.timeout_keep_alive
@@ -168,7 +171,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refuse(LATE)
 
     def _parse(self, data: bytes) -> None:
-        start, waited = 0, bool(self._held)
+        start = 0
         while start < len(data) and not self.pipeline:
             part = data if len(data) <= SLICE else data[start : start + SLICE]
             start += len(part)
@@ -181,11 +184,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 return
         self._held = data[start:]
         if len(self._held) > MAX_HELD_BYTES:
-            # Not by way of `flow`, which resumes whenever the request before asks for its body.
-            self.flow.read_paused = False
-            self.transport.pause_reading()
-        elif waited and not self.flow.read_paused:
-            self.transport.resume_reading()
+            self._held, self._deaf = b"", True
 
     def _feed(self, part: bytes) -> None:
         try:
@@ -202,6 +201,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             # Another parser: behind a head that also says "close" this one swallows whatever comes.
             self.parser = HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._again = True
             self._feed(rest)
         except HttpParserError:
             if not self._deaf:  # else it was us who would have no more
@@ -265,7 +265,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._deaf:
             raise Deaf
         self._in_body, self._receiving, self._rest = False, True, 0
-        self._due = self.loop.time() + self.limits.receive_timeout_s
+        if not self._again:  # else it is due when it was
+            self._due = self.loop.time() + self._patience_s
+        self._again = False
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -292,6 +294,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """A request whose head is whole: the app's, unless it is refused here."""
         scope = cast(Scope, cycle.scope)
+        if self._spare:
+            cycle.keep_alive = False
+            if scope["path"] not in ALWAYS_ADMITTED:
+                cycle.response_started = cycle.response_complete = True
+                self._end_with(self._counted(busy()))
+                return
         refused = None if self._refusing is None or self.flow.write_paused else self._refusing(scope)
         if refused is None:
             self._begin(cycle, app)

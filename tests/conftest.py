@@ -69,7 +69,7 @@ def serving(**settings: object) -> Iterator[httpx.Client]:
     readiness = WatchedReadiness()
     made = Settings(**{"models_dir": ROOT / "models", "device": "cpu", **settings})  # type: ignore[arg-type]
     app = create_app(made, readiness=readiness)
-    with listening(app) as client:
+    with listening(app, Limits(made.receive_timeout_s, made.max_connections)) as client:
         assert readiness.ended.wait(120)
         yield client
 

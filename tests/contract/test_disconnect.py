@@ -65,7 +65,16 @@ def test_a_body_that_comes_too_late_is_counted_once_as_its_caller_is_told():
         assert 'status="408"' in page
 
 
-@pytest.mark.parametrize("behind", [[CALL], [CALL, CALL], [CALL * 60]], ids=["one", "two apart", "sixty"])
+UPLOAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 999999\r\n\r\n" + bytes(
+    200_000
+)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [[CALL], [CALL, CALL], [CALL * 60], [CALL * 2000], [UPLOAD]],
+    ids=["one", "two apart", "sixty", "more than is held", "part of an upload"],
+)
 @pytest.mark.parametrize("at_once", [True, False])
 def test_requests_behind_it_do_not_keep_a_caller_from_hanging_up(behind, at_once):
     with serving(max_batch_rows=1, workers=1, receive_timeout_s=600) as client:

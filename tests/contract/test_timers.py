@@ -6,6 +6,7 @@ The limits are set small, and each test waits for what happens, never for a time
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
 from app.errors import install_error_handlers
-from app.protocol import MAX_REST_BYTES, SPARE_CONNECTIONS, Limits
-from tests.conftest import listening
+from app.protocol import MAX_HELD_BYTES, MAX_REST_BYTES, SPARE_CONNECTIONS, Limits
+from tests.conftest import listening, serving
 from tests.contract.wire import Address, answers, connection, send, until_closed
 
 GET = b"GET /now HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -130,6 +131,38 @@ def test_half_a_body_is_waited_for_only_so_long_and_the_app_is_told(address, see
     assert seen.gone.wait(60)
 
 
+def test_an_offer_of_another_protocol_gains_no_time(seen, monkeypatch):
+    ahead = [0.0]
+    monkeypatch.setattr(asyncio.BaseEventLoop, "time", lambda self: time.monotonic() + ahead[0])
+    head = POST.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    with (
+        listening(make_app(seen), Limits(receive_timeout_s=1000)) as client,
+        connection((client.base_url.host, client.base_url.port or 0)) as caller,
+    ):
+        send(caller, head[:10])
+        client.get("/now")  # by then the other side has read it
+        ahead[0] = 900.0
+        send(caller, head[10:] + b"half")
+        client.get("/now")
+        ahead[0] = 1100.0
+        send(caller, b"more")  # which wakes the loop
+        ((status, problem),) = until_closed(caller)
+    assert (status, problem["code"]) == (408, "request_timeout")
+
+
+def test_who_sends_more_than_is_held_has_the_answers_that_are_coming_and_no_others(seen):
+    with (
+        listening(make_app(seen), Limits(receive_timeout_s=60)) as client,
+        connection((client.base_url.host, client.base_url.port or 0)) as caller,
+    ):
+        send(caller, LATER + GET)
+        assert seen.begun.wait(60)
+        send(caller, GET * (2 * MAX_HELD_BYTES // len(GET)))
+        client.get("/now")  # by then the other side has read it
+        seen.go_on.set()
+        assert [body["answer"] for _, body in until_closed(caller)] == ["later", "now"]
+
+
 def test_an_answered_request_whose_body_never_ends_is_let_go(address):
     with connection(address) as caller:
         send(caller, UNREAD + b"half")
@@ -224,9 +257,24 @@ def test_far_too_many_callers_are_closed_and_the_others_go_on(seen):
             send(first, GET)
             assert [status for status, _ in answers(first, 1)] == [200]
             others = [socket.create_connection(address, timeout=60) for _ in range(2 * SPARE_CONNECTIONS)]
+            for other in others:
+                send(other, GET)
             told = [[status for status, _ in until_closed(other)] for other in others]
             for other in others:
                 other.close()
             assert {tuple(one) for one in told} == {(503,), ()}
             send(first, GET)
             assert [status for status, _ in answers(first, 1)] == [200]
+
+
+def test_over_the_bound_of_callers_probes_are_answered_and_the_silent_let_go():
+    with serving(max_connections=1, receive_timeout_s=600) as client:
+        assert client.get("/livez").status_code == 200  # on the connection that it keeps
+        address = client.base_url.host, client.base_url.port
+        for path, expected in {"/livez": 200, "/readyz": 200, "/metrics": 200, "/models": 503}.items():
+            with socket.create_connection(address, timeout=60) as caller:
+                caller.sendall(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+                with caller.makefile("rb") as received:
+                    assert received.read().startswith(b"HTTP/1.1 %d " % expected)  # until it is closed
+        with socket.create_connection(address, timeout=60) as silent:
+            assert silent.recv(1) == b""
