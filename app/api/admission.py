@@ -14,6 +14,8 @@ from app.settings import Settings
 # What tells how the service does must answer above all when it does badly.
 ALWAYS_ADMITTED = frozenset({"/livez", "/readyz", "/metrics"})
 
+JSON = b"application/json"
+
 Headers = list[tuple[bytes, bytes]]
 # From a request to what it is refused with: status, headers and body; None where it is not.
 Refuse = Callable[[Scope], tuple[int, Headers, bytes] | None]
@@ -31,6 +33,7 @@ class Admission:
         self._max_requests = settings.max_requests
         self._max_bytes = settings.max_bytes_in_flight
         self._longest = settings.max_upload_bytes
+        self._longest_json = settings.max_json_bytes
         self._metrics = metrics
         self._requests = 0
         self._bytes = 0
@@ -43,14 +46,26 @@ class Admission:
             return True
         if self._requests >= self._max_requests:
             return False
-        return self._bytes + body_bytes(scope, self._longest) <= self._max_bytes
+        return self._bytes + self._body_bytes(scope) <= self._max_bytes
 
     def enter(self, scope: Scope) -> int:
         """A request is in flight; the bytes it holds, to be given back to `leave`."""
-        size = body_bytes(scope, self._longest)
+        size = self._body_bytes(scope)
         self._requests += 1
         self._bytes += size
         return size
+
+    def _body_bytes(self, scope: Scope) -> int:
+        """Bytes of the body that may be read, of which more are refused: fewer of JSON than of uploads."""
+        size, longest = 0, self._longest
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                size = int(value) if value.isdigit() and len(value) < 16 else self._longest
+            elif name == b"transfer-encoding":
+                size = self._longest
+            elif name == b"content-type" and value[: len(JSON)].lower() == JSON:
+                longest = self._longest_json
+        return min(size, longest)
 
     def leave(self, size: int) -> None:
         """A request that held so many bytes has ended."""
@@ -95,16 +110,6 @@ class RequestAdmission:
         headers = choice(HEADERS)  # noqa: S311
         await send({"type": "http.response.start", "status": Overloaded.status, "headers": [*headers]})
         await send({"type": "http.response.body", "body": BODY % scope["request_id"].encode()})
-
-
-def body_bytes(scope: Scope, longest: int) -> int:
-    """Bytes of the body that may be read: at most `longest`, which is also for one that does not say."""
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return min(int(value), longest) if value.isdigit() and len(value) < 16 else longest
-        if name == b"transfer-encoding":
-            return longest
-    return 0
 
 
 def body() -> bytes:

@@ -114,6 +114,7 @@ async def read_files(request: Request, field: str, max_files: int) -> list[bytes
 
 async def read_all(request: Request, limit: int) -> bytes:
     """The whole body. Raises BodyTooLarge over `limit` bytes and CallerGone where it does not end."""
+    refuse_long(request, limit)
     receive = _bounded_receive(request.receive, limit)
     message = await receive()
     content: bytes = message.get("body", b"")
@@ -129,9 +130,17 @@ async def read_all(request: Request, limit: int) -> bytes:
 def bounded(request: Request, limit: int) -> Request:
     """The same request with a body of at most `limit` bytes, counted as they come.
 
-    Reading more raises BodyTooLarge, whatever Content-Length said.
+    Raises BodyTooLarge where Content-Length says more; reading more raises it, too, whatever Content-Length said.
     """
+    refuse_long(request, limit)
     return Request(request.scope, _bounded_receive(request.receive, limit))
+
+
+def refuse_long(request: Request, limit: int) -> None:
+    """Raises BodyTooLarge, before anything is read, for a body that says it has more than `limit` bytes."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and (len(length) > 15 or int(length) > limit):
+        raise BodyTooLarge(f"the body has more than {limit} bytes")
 
 
 def _bounded_receive(receive: Receive, limit: int) -> Receive:

@@ -16,9 +16,11 @@ from tests.contract.wire import answers, connection, send, until_closed
 
 
 @contextmanager
-def half_a_request(client: httpx.Client, length: int) -> Iterator[None]:
+def half_a_request(
+    client: httpx.Client, length: int, path: str = "/generate", kind: str = "application/json"
+) -> Iterator[None]:
     """A caller that has said how long its body is, and sends none of it."""
-    head = f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
     with socket.create_connection((client.base_url.host, client.base_url.port or 80)) as caller:
         before = in_flight(client)
         caller.sendall(head.encode())
@@ -61,9 +63,10 @@ def test_a_place_is_free_again_once_its_request_has_ended():
 
 
 def test_bytes_that_bodies_may_have_are_bounded_before_they_come():
-    with serving(max_bytes_in_flight=2**20, max_upload_bytes=2**20) as client, half_a_request(client, 2**30):
+    settings = {"max_bytes_in_flight": 2**20, "max_upload_bytes": 2**20}
+    with serving(**settings) as client, half_a_request(client, 2**20, "/reconstruct", "image/png"):
         page = client.get("/metrics").text
-        assert metric(page, "digits_body_bytes_in_flight") == 2**20  # no more of it would be read
+        assert metric(page, "digits_body_bytes_in_flight") == 2**20
         problem_of(client.post("/generate", json={}), 503, "overloaded")
 
         def endless() -> Iterator[bytes]:
@@ -71,6 +74,37 @@ def test_bytes_that_bodies_may_have_are_bounded_before_they_come():
 
         problem_of(client.post("/generate", content=endless()), 503, "overloaded")
         assert client.get("/models").status_code == 200  # it has no body
+
+
+HEAD = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: %b\r\n%b\r\n\r\n"
+
+
+@pytest.mark.parametrize(("length", "held"), [(b"Content-Length: 300", 300), (b"Transfer-Encoding: chunked", 1024)])
+def test_a_body_of_json_takes_no_more_room_than_json_may_have(length, held):
+    with (
+        serving(max_bytes_in_flight=2**20, max_upload_bytes=2**20, max_json_bytes=1024) as client,
+        socket.create_connection((client.base_url.host, client.base_url.port)) as caller,
+    ):
+        caller.sendall(HEAD % (b"/generate", b"Application/JSON; a=b", length))
+        while in_flight(client) == 0:
+            pass
+        assert metric(client.get("/metrics").text, "digits_body_bytes_in_flight") == held
+        assert client.post("/generate", json={}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (b"/generate", b"application/json"),
+        (b"/score", b"image/png"),
+        (b"/reconstruct", b"multipart/form-data; boundary=x"),
+    ],
+)
+def test_a_body_that_says_it_is_too_long_is_refused_before_it_comes(client, path, kind):
+    with connection((client.base_url.host, client.base_url.port)) as caller:
+        send(caller, HEAD % (path, kind, b"Content-Length: 9999999"))
+        ((status, problem),) = answers(caller, 1)
+    assert (status, problem["code"]) == (413, "body_too_large")
 
 
 def test_rows_are_refused_after_parsing_and_before_anything_is_decoded():
