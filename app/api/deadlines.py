@@ -12,7 +12,7 @@ from app.errors import DeadlineExceeded, InvalidRequest
 T = TypeVar("T")
 
 HEADER = b"x-request-timeout"
-SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
+SECONDS = re.compile(rb"[0-9]{1,99}(\.[0-9]{1,99})?")
 # For `openapi_extra`. Read by hand, once a request: a parameter that FastAPI resolves costs some 15 us.
 PARAMETER: dict[str, Any] = {
     "parameters": [

@@ -13,7 +13,7 @@ ALLOWED = ("digits.org", "*.digits.org", "127.0.0.1", "[::1]")
 
 
 def scope(host: bytes) -> dict[str, object]:
-    return {"headers": [(b"accept", b"*/*"), (b"host", host)]}
+    return {"path": "/models", "headers": [(b"accept", b"*/*"), (b"host", host)]}
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,18 @@ def test_a_listed_host_is_served_on_any_port(host):
 
 
 @pytest.mark.parametrize(
-    "host", [b"", b"evil.org", b"digits.org.evil.org", b"evildigits.org", b"[::2]", b"::1", b".", b"digits.org."]
+    "host",
+    [
+        b"",
+        b"evil.org",
+        b"digits.org.evil.org",
+        b"evildigits.org",
+        b"[::2]",
+        b"::1",
+        b".",
+        b"digits.org.",
+        b".digits.org",
+    ],
 )
 def test_another_host_is_refused(host):
     with pytest.raises(Misdirected):
@@ -35,11 +46,13 @@ def test_without_a_list_every_host_is_served():
     Hosts(()).check(scope(b"anything"))
 
 
-def test_an_unlisted_host_is_refused_on_every_path():
+def test_probes_may_name_any_host_and_everything_else_is_refused():
     with serving(allowed_hosts="127.0.0.1, digits.org") as client:
         assert client.get("/models").status_code == 200
-        for path in ("/models", "/livez", "/nowhere", "/openapi.json"):
+        for path in ("/models", "/metrics", "/nowhere", "/openapi.json"):
             problem_of(client.get(path, headers={"Host": "evil.org"}), 421, "misdirected_request")
+        for path in ("/livez", "/readyz"):
+            assert client.get(path, headers={"Host": "10.0.0.1"}).status_code == 200
 
 
 @pytest.mark.parametrize("value", ["a.org:80", "http://a.org", "*", "a.org,", "a b", "*.*.org"])
