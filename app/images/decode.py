@@ -10,7 +10,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from app.errors import InvalidImage
-from app.images.container import PNG_SIGNATURE, cut_short, essence
+from app.images.container import PNG_SIGNATURE, check_rows, cut_short, essence
 
 Plane = NDArray[np.float32]
 
@@ -56,17 +56,18 @@ def decode_image(content: bytes, *, max_side: int = 1024) -> Picture:
     Raises InvalidImage for everything else: other formats, sides outside 1..max_side, more than one frame,
     and files that are damaged or cut short.
     """
-    content = essence(content)
+    shown = essence(content)
     try:
-        with _open(content) as image:
+        with _open(shown) as image:
             _check_header(image, max_side)
             # Reads to the end and compares checksums: a PNG short of its last bytes would load without an error.
             image.verify()
-        with _open(content) as image:
+        check_rows(content)
+        with _open(shown) as image:
             # A JPEG's luma is what it holds: neither its colours are unpacked nor luma made of them again.
             image.draft("L", image.size)
             image.load()
-            _mend_transparency(image, content)
+            _mend_transparency(image, shown)
             return _picture(_upright(image))
     except InvalidImage:
         raise

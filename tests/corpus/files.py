@@ -93,6 +93,9 @@ DAMAGED = {
     "PNG without its end": PNG[:-12],
     "PNG short of 20 bytes": PNG[:-20],
     "PNG without pixels": SIGNATURE + header(3, 3) + chunk(b"IEND"),
+    "PNG with too few pixels": built(header(30, 30), bytes(31 * 7)),
+    "PNG without its last row": built(header(4, 4), b"\0\5\5\5\5" * 3),
+    "PNG without its last pixel": built(header(4, 4), (b"\0\5\5\5\5" * 4)[:-1]),
     "interlaced PNG with too few pixels": built(header(8, 8, interlace=1), bytes(64)),
     "PNG with an empty pixel chunk": SIGNATURE + header(3, 3) + chunk(b"IDAT") + chunk(b"IEND"),
     "PNG with pixels that are not compressed": SIGNATURE + header(3, 3) + chunk(b"IDAT", bytes(40)) + chunk(b"IEND"),
@@ -133,7 +136,6 @@ SEVERAL_FRAMES = {
 ODD = {
     "PNG with a palette of no colours": built(header(2, 1, 8, 3), b"\0\0\0", chunk(b"PLTE")),
     "PNG short of one byte": PNG[:-1],
-    "PNG with too few pixels": built(header(30, 30), bytes(31 * 7)),
     "PNG with a broken animation header": with_chunk(b"acTL", bytes(8)),
     "PNG with a frame chunk": with_chunk(b"fdAT", b"\0\0\0\0" + zlib.compress(bytes(9))),
     "JPEG with two headers": JPEG[:SOS] + JPEG[SOF : SOF + 13] + JPEG[SOS:],

@@ -1,4 +1,6 @@
+import math
 import struct
+import tracemalloc
 import warnings
 import zlib
 from io import BytesIO
@@ -310,6 +312,46 @@ def test_an_interlaced_png_is_read():
     rows = b"\0\x00" + b"\0\x66" + b"\0\x33" + b"\0\x99\xcc\xff"
     luminance = decode_image(built(header(3, 2, interlace=1), rows)).luminance
     assert luminance == pytest.approx(np.array([[0, 0.2, 0.4], [0.6, 0.8, 1]]))
+
+
+# Bits a sample, kind of colour, and samples a pixel: all that there are (PNG, section 11.2.1).
+PIXELS = [(bits, 0, 1) for bits in (1, 2, 4, 8, 16)] + [(bits, 3, 1) for bits in (1, 2, 4, 8)]
+PIXELS += [(bits, colour, samples) for bits in (8, 16) for colour, samples in ((2, 3), (4, 2), (6, 4))]
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+@pytest.mark.parametrize(("bits", "colour", "samples"), PIXELS)
+def test_a_png_short_of_one_byte_of_its_pixels_is_refused(bits, colour, samples, interlace):
+    def row(columns):
+        return 1 + math.ceil(columns * bits * samples / 8)
+
+    # Adam7 shows a 5 x 3 picture in six passes: three of a pixel, then 3 x 1, 2 x 2 and 5 x 1.
+    taken = 3 * row(1) + row(3) + 2 * row(2) + row(5) if interlace else 3 * row(5)
+    ihdr = header(5, 3, bits, colour, interlace)
+    palette = [chunk(b"PLTE", bytes(3 * 2**bits))] if colour == 3 else []
+    assert decode_image(built(ihdr, bytes(taken), *palette)).luminance.shape == (3, 5)
+    assert decode_image(built(ihdr, bytes(taken + 9), *palette)).luminance.shape == (3, 5)
+    with pytest.raises(InvalidImage, match="cut short"):
+        decode_image(built(ihdr, bytes(taken - 1), *palette))
+
+
+def test_rows_are_counted_over_all_pieces():
+    pixels = zlib.compress(bytes(1025 * 1023), 0)
+    pieces = b"".join(chunk(b"IDAT", pixels[at : at + 8192]) for at in range(0, len(pixels), 8192))
+    end = chunk(b"IEND")
+    assert decode_image(SIGNATURE + header(1024, 1023) + pieces + end).luminance.shape == (1023, 1024)
+    with pytest.raises(InvalidImage, match="cut short"):
+        decode_image(SIGNATURE + header(1024, 1024) + pieces + end)
+
+
+def test_no_more_of_a_png_is_unpacked_than_its_sides_take():
+    content = SIGNATURE + header(4, 4) + chunk(b"IDAT", BOMB) + chunk(b"IEND")
+    tracemalloc.start()
+    try:
+        decode_image(content)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_pixel_is_a_picture():
