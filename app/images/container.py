@@ -21,8 +21,8 @@ MAX_SEGMENTS = 256
 # Each scan of a progressive JPEG, be it of ten bytes, costs a pass over all pixels. Encoders write about ten.
 JPEG_SCAN = b"\xff\xda"
 MAX_SCANS = 100
-# Transparency and orientation change the picture; acTL says that there are several.
-PNG_KINDS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"acTL"}
+# Transparency and orientation change the picture.
+PNG_KINDS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
 # Sides, depth, colour, the one compression and the one filtering that there are, and interlacing (PNG, section 11.2.1).
 IHDR = re.compile(rb".{8}..\0\0[\0\1].{4}", re.DOTALL)
 # Samples of a pixel by kind of colour, and of each pass of interlacing the first column and row, and the steps between
@@ -44,7 +44,10 @@ def cut_short() -> InvalidImage:
 
 
 def essence(content: bytes) -> bytes:
-    """The file without what its picture does not need. Raises InvalidImage for other formats and too many parts."""
+    """The file without what its picture does not need.
+
+    Raises InvalidImage for other formats, too many parts, and animations of more than one frame.
+    """
     if content.startswith(PNG_SIGNATURE):
         return _png(content)
     if content.startswith(JPEG_SIGNATURE):
@@ -89,11 +92,20 @@ def _png(content: bytes) -> bytes:
             raise cut_short()
         if kind == b"IHDR" and not IHDR.fullmatch(content[start : end + 4]):
             raise cut_short()
+        if kind == b"acTL" and _frames(content[start:end]) > 1:
+            raise InvalidImage("The image has more than one frame; send a still PNG or JPEG.")
         if kind in PNG_KINDS:
             kept.append(content[start - 8 : end + 4])
         elif not kind[0] & 0x20:
             raise InvalidImage("The PNG has a part that is not known and must not be left out.")
     return b"".join(kept)
+
+
+def _frames(control: bytes) -> int:
+    """How many frames an animation's control chunk promises (PNG, third edition, section 11.3.6.1)."""
+    if len(control) != 8:
+        raise cut_short()
+    return int.from_bytes(control[:4])
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -85,8 +85,6 @@ def _open(content: bytes) -> Image.Image:
 def _check_header(image: Image.Image, max_side: int) -> None:
     if not all(1 <= side <= max_side for side in image.size):
         raise InvalidImage(f"Both sides of an image must be between 1 and {max_side} pixels long.")
-    if getattr(image, "n_frames", 1) != 1:
-        raise InvalidImage("The image has more than one frame; send a still PNG or JPEG.")
     if image.mode not in MODES:
         raise InvalidImage("The image has a pixel layout that is not supported.")
 

@@ -104,6 +104,7 @@ DAMAGED = {
     "PNG with a chunk longer than the file": SIGNATURE + header(3, 3) + b"\xff\xff\xff\xffIDAT",
     "PNG that does not start with its header": SIGNATURE + chunk(b"IDAT") + header(3, 3) + chunk(b"IEND"),
     "PNG with a short header": SIGNATURE + chunk(b"IHDR", bytes(5)) + PNG[33:],
+    "PNG with a short animation header": with_chunk(b"acTL", b"\0\0\0\1"),
     "PNG with a bit depth of 3": built(header(3, 3, depth=3), bytes(12)),
     "PNG with colour type 7": built(header(3, 3, colour_type=7), bytes(12)),
     "PNG with an unknown filter": built(header(3, 1), b"\x09abc"),
@@ -130,13 +131,20 @@ TOO_LARGE = {
 }
 SEVERAL_FRAMES = {
     "animated PNG": saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
-    "animated PNG of one frame": with_chunk(b"acTL", struct.pack(">II", 1, 0)),
+    "PNG of two frames without the second": with_chunk(b"acTL", struct.pack(">II", 2, 0)),
+    "PNG that is animated twice": PNG[:33] + chunk(b"acTL", struct.pack(">II", 5, 0)) * 2 + PNG[33:],
+    "PNG that is still first and animated then": PNG[:33]
+    + chunk(b"acTL", struct.pack(">II", 1, 0))
+    + chunk(b"acTL", struct.pack(">II", 2, 0))
+    + PNG[33:],
+    "PNG that is animated behind its pixels": PNG[:-12] + chunk(b"acTL", struct.pack(">II", 2, 0)) + PNG[-12:],
+    "PNG of 4294967295 frames": with_chunk(b"acTL", struct.pack(">II", 2**32 - 1, 0)),
 }
 # Broken where it does not matter, or so that Pillow reads on: either answer is right.
 ODD = {
     "PNG with a palette of no colours": built(header(2, 1, 8, 3), b"\0\0\0", chunk(b"PLTE")),
     "PNG short of one byte": PNG[:-1],
-    "PNG with a broken animation header": with_chunk(b"acTL", bytes(8)),
+    "PNG with an animation of no frames": with_chunk(b"acTL", bytes(8)),
     "PNG with a frame chunk": with_chunk(b"fdAT", b"\0\0\0\0" + zlib.compress(bytes(9))),
     "JPEG with two headers": JPEG[:SOS] + JPEG[SOF : SOF + 13] + JPEG[SOS:],
 }

@@ -84,6 +84,16 @@ def test_more_than_one_frame_is_refused(content):
         decode_image(content)
 
 
+def test_an_animated_png_of_one_frame_is_a_still():
+    once, control = (
+        chunk(b"acTL", struct.pack(">II", 1, 0)),
+        chunk(b"fcTL", struct.pack(">5I", 0, 32, 24, 0, 0) + bytes(6)),
+    )
+    for chunks in (once, once * 2, once + control):
+        content = PNG[:33] + chunks + PNG[33:]
+        assert np.array_equal(decode_image(content).luminance, decode_image(PNG).luminance)
+
+
 @pytest.mark.parametrize("content", [PNG, DRAWING, JPEG, PHOTO], ids=["png", "alpha png", "jpeg", "photo"])
 def test_a_file_cut_anywhere_is_refused(content):
     decode_image(content)
