@@ -18,9 +18,9 @@ JPEG_SIGNATURE = b"\xff\xd8\xff"
 MAX_CHUNKS, BYTES_A_CHUNK = 256, 1024
 # Cameras write some thirty segments.
 MAX_SEGMENTS = 256
-# Each scan of a progressive JPEG, be it of ten bytes, costs a pass over all pixels. Encoders write about ten.
+# Each scan of a progressive JPEG, be it of ten bytes, costs a pass over all pixels. Encoders write ten, for CMYK 18.
 JPEG_SCAN = b"\xff\xda"
-MAX_SCANS = 100
+MAX_SCANS = 20
 # Transparency and orientation change the picture.
 PNG_KINDS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
 # Sides, depth, colour, the one compression and the one filtering that there are, and interlacing (PNG, section 11.2.1).
@@ -127,8 +127,6 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _jpeg(content: bytes) -> bytes:
     """Bounded up to the first scan, which is how far Pillow reads; the rest is libjpeg's."""
-    if content.count(JPEG_SCAN) > MAX_SCANS:
-        raise InvalidImage("The JPEG has too many scans.")
     kept, start = [content[:2]], 2
     for _ in range(MAX_SEGMENTS):
         marker = MARKER.match(content, start)
@@ -136,6 +134,9 @@ def _jpeg(content: bytes) -> bytes:
             raise cut_short()
         kind = marker[1][0]
         if kind in {START_OF_SCAN, END_OF_IMAGE}:
+            # Those of a preview in the segments before are not decoded.
+            if content.count(JPEG_SCAN, marker.end() - 2) > MAX_SCANS:
+                raise InvalidImage(f"The JPEG has more than {MAX_SCANS} scans.")
             return b"".join([*kept, content[marker.end() - 2 :]])
         (length,) = struct.unpack_from(">H", content, marker.end())
         end = marker.end() + length

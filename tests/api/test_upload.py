@@ -4,7 +4,9 @@ import io
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
+from app.settings import Settings
 from tests.api.reading import assert_named, problem_of
 
 FIELDS = {"/reconstruct": "file", "/score": "files"}
@@ -52,6 +54,12 @@ def test_a_body_over_the_limit_is_refused(client, path):
     problem_of(post(client, path, bytes(2**20 + 1)), 413, "body_too_large")
     pieces = (bytes(2**16) for _ in range(17))
     problem_of(post(client, path, pieces), 413, "body_too_large")
+
+
+def test_settings_that_would_refuse_the_largest_image_are_refused():
+    assert Settings(max_image_side=2048).max_upload_pixels == 2048**2
+    with pytest.raises(ValidationError, match="DIGITS_MAX_UPLOAD_PIXELS is below the square of DIGITS_MAX_IMAGE_SIDE"):
+        Settings(max_image_side=2049)
 
 
 @pytest.mark.parametrize("path", FIELDS)

@@ -254,5 +254,23 @@ TOO_LARGE |= {
     "JPEG of 1025 x 1025": patched(JPEG, SOF + 5, b"\x04\x01\x04\x01"),
     "JPEG of 1 x 65535": patched(JPEG, SOF + 5, b"\xff\xff\0\1"),
 }
+
+
+def scanned(image: Image.Image, scans: int) -> bytes:
+    """A progressive JPEG of so many scans, the last of its own again and again, which libjpeg decodes each time."""
+    content = saved(image, "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last * (scans - content.count(b"\xff\xda")) + content[-2:]
+
+
+MANY_PARTS |= {"JPEG of 21 scans": scanned(FRAMES[0], 21), "JPEG of 99 scans": scanned(FRAMES[0], 99)}
+# Small bodies that take long to decode: each file alone is taken, all together are refused.
+TOO_MUCH: dict[str, list[bytes]] = {
+    "64 JPEGs of 20 scans of 1024 x 1024": [scanned(Image.new("RGB", (1024, 1024), (1, 200, 3)), 20)] * 64,
+    "64 interlaced PNGs of 16-bit RGBA of 1024 x 1024": [built(header(1024, 1024, 16, 6, 1), bytes(8 * 2**20 + 2**14))]
+    * 64,
+    "5 PNGs of 1024 x 1024": [built(header(1024, 1024, 1), bytes(129 * 1024))] * 5,
+    "64 PNGs of 257 x 256": [built(header(257, 256), bytes(258 * 256))] * 64,
+}
 # Every one of these is refused.
 BAD: dict[str, bytes] = {**FOREIGN, **DAMAGED, **TOO_LARGE, **SEVERAL_FRAMES, **MANY_PARTS}

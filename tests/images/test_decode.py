@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from app.errors import InvalidImage
-from app.images.decode import decode_image
+from app.images.decode import count_pixels, decode_image
 from tests.corpus.files import (
     BOMB,
     BROKEN_NOTES,
@@ -27,11 +27,13 @@ from tests.corpus.files import (
     SEVERAL_FRAMES,
     SIGNATURE,
     TOO_LARGE,
+    TOO_MUCH,
     built,
     chunk,
     header,
     orientation,
     saved,
+    scanned,
     with_chunk,
     with_segment,
 )
@@ -162,6 +164,29 @@ def test_metadata_that_would_unpack_to_megabytes_is_never_unpacked(content, monk
 def test_a_file_of_very_many_parts_is_refused(content):
     with pytest.raises(InvalidImage):
         decode_image(content)
+
+
+def test_as_many_scans_as_may_be_are_read_whatever_the_preview_has():
+    image = Image.fromarray(GREY)
+    preview = with_segment(0xE1, b"Exif\0\0" + orientation(1) + scanned(image, 20))[2 : -len(JPEG) + 2]
+    content = scanned(image, 20)
+    assert np.array_equal(decode_image(content[:2] + preview + content[2:]).luminance, decode_image(content).luminance)
+    with pytest.raises(InvalidImage, match="more than 20 scans"):
+        decode_image(scanned(image, 21))
+
+
+@named({name: contents[0] for name, contents in TOO_MUCH.items()})
+def test_pixels_are_counted_as_the_header_has_them(content):
+    luminance = decode_image(content).luminance
+    assert count_pixels(content) == luminance.size
+    with pytest.raises(InvalidImage, match="between 1 and 255 pixels"):
+        count_pixels(content, max_side=255)
+
+
+@named(FOREIGN)
+def test_pixels_of_other_formats_are_not_counted(content):
+    with pytest.raises(InvalidImage, match="send a PNG or a JPEG"):
+        count_pixels(content)
 
 
 def test_a_png_in_small_pieces_is_read():
