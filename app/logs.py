@@ -5,6 +5,9 @@ import logging
 from datetime import UTC, datetime
 
 MAX_MESSAGE, MAX_TRACE = 2000, 8000
+# The reader of forms logs each one that is malformed, with a byte of it, and at debug every byte; what is wrong with a
+# request is told to its caller only.
+SILENT = "python_multipart"
 
 
 class JsonLines(logging.Formatter):
@@ -32,8 +35,12 @@ def shortened(text: str, limit: int) -> str:
 
 
 def configure(level: str) -> None:
-    """Write what is logged, and what Python warns of, to the error stream from this level on."""
+    """Write what is logged, and what Python warns of, to the error stream from this level on.
+
+    Not what is logged of the forms that callers send.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.captureWarnings(True)
+    logging.getLogger(SILENT).setLevel(logging.CRITICAL)

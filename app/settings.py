@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(16 * 1024, ge=1024, le=2**24, description="bytes of a JSON body")
     max_upload_bytes: int = Field(2**20, ge=1024, le=2**28, description="bytes of a body that holds images")
     max_image_side: int = Field(1024, ge=28, le=8192, description="pixels of a side of an uploaded image")
+    max_upload_pixels: int = Field(
+        2**22,
+        ge=28**2,
+        le=2**28,
+        description="pixels of all images of one upload, at least the square of `max_image_side`",
+    )
     image_workers: int = Field(2, ge=1, le=64, description="threads that encode images")
     decode_workers: int = Field(2, ge=1, le=64, description="threads that decode uploads")
     max_waiting_uploads: int = Field(64, ge=1, le=4096, description="uploads that may wait to be decoded")
@@ -113,5 +119,10 @@ class Settings(BaseSettings):
         if self.max_bytes_in_flight < self.max_upload_bytes:
             raise ValueError(
                 "DIGITS_MAX_BYTES_IN_FLIGHT is below DIGITS_MAX_UPLOAD_BYTES: a large upload could never be served"
+            )
+        if self.max_upload_pixels < self.max_image_side**2:
+            raise ValueError(
+                "DIGITS_MAX_UPLOAD_PIXELS is below the square of DIGITS_MAX_IMAGE_SIDE: "
+                "a large image could never be read"
             )
         return self

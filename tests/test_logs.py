@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import sys
 
 import pytest
@@ -55,3 +56,21 @@ def test_the_end_of_a_trace_is_kept_where_it_is_long():
     except ValueError:
         trace = json.loads(line("failed", failed=True))["trace"]
     assert len(trace) == MAX_TRACE
+
+
+def test_malformed_forms_are_not_logged():
+    # In a process of its own, as pytest has the loggers of this one.
+    program = """
+import logging
+from app.api.forms import FileForm, InvalidForm
+from app.logs import configure
+configure("debug")
+for body in (b"a", b"--B\\r\\nA\\0: b", b"--B\\r\\nA: b\\r\\n\\r\\nc\\r\\n--B--\\r\\nafter the end"):
+    try:
+        FileForm("multipart/form-data; boundary=B", "file", 1).feed(body)
+    except InvalidForm:
+        pass
+logging.getLogger("app").debug("the end")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert [json.loads(line)["message"] for line in done.stderr.splitlines()] == ["the end"]

@@ -19,6 +19,8 @@ MULTIPART = "multipart/form-data"
 IMAGE_TYPES = ("image/png", "image/jpeg", "application/octet-stream")
 
 CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
+# A quoted value. Possessive, and to the end where it is not closed, so that no header takes more than one pass.
+QUOTED = re.compile(r"=\s*\"(?:[^\"\\]|\\.)*+\"?")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -48,13 +50,26 @@ def media_type(request: Request) -> str:
 
 
 def require_media_type(request: Request, *accepted: str) -> str:
-    """The body's media type. Raises UnsupportedMediaType unless it is one of `accepted`, uncompressed."""
+    """The body's media type.
+
+    Raises UnsupportedMediaType unless it is one of `accepted`, uncompressed, with each parameter once: of two
+    boundaries or charsets each reader takes another one (RFC 6838, section 4.3).
+    """
     if any(coding.strip().lower() != "identity" for coding in request.headers.getlist("content-encoding")):
         raise UnsupportedMediaType("compressed bodies are not read")
     given = media_type(request)
     if given not in accepted:
         raise UnsupportedMediaType(f"the body is read as {' or '.join(accepted)}; Content-Type must say so")
+    refuse_repeated_parameters(request.headers["content-type"])
     return given
+
+
+def refuse_repeated_parameters(content_type: str) -> None:
+    """Raises UnsupportedMediaType for a parameter that is given twice, also in an extended form, as in `charset*=`."""
+    parameters = QUOTED.sub("=", content_type).split(";")[1:]
+    named = [re.split(r"[=*]", parameter)[0].strip().lower() for parameter in parameters if parameter.strip()]
+    if len(named) != len(set(named)):
+        raise UnsupportedMediaType("Content-Type gives a parameter twice")
 
 
 async def read_json(request: Request, model: type[Model]) -> Model:
@@ -87,7 +102,7 @@ def refuse_pairs(pairs: list[tuple[str, Any]]) -> None:
 async def read_upload(request: Request, given: str, field: str, max_files: int) -> list[bytes]:
     """The contents of uploaded files: of a multipart body, or of one that is an image itself.
 
-    given: the body's media type. Raises BodyTooLarge and InvalidRequest.
+    given: the body's media type. Raises BodyTooLarge, InvalidRequest and UnsupportedMediaType.
     """
     if given == MULTIPART:
         return await read_files(request, field, max_files)
@@ -97,7 +112,8 @@ async def read_upload(request: Request, given: str, field: str, max_files: int) 
 async def read_files(request: Request, field: str, max_files: int) -> list[bytes]:
     """The contents of the files of a multipart body, all under `field`, at least one.
 
-    Names and types that the caller gave them are not looked at. Raises BodyTooLarge and InvalidRequest.
+    Names and types that the caller gave them are not looked at. Raises BodyTooLarge, InvalidRequest, and
+    UnsupportedMediaType for a file that is not sent as it is.
     """
     limit = state_of(request)["settings"].max_upload_bytes
     wanted = f"the body is multipart/form-data with 1 to {max_files} files in the field {field!r} and nothing else"

@@ -6,13 +6,18 @@ Starlette's own reader keeps files on disk, decodes names that nobody reads, and
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.errors import UnsupportedMediaType
+
+# Content-Transfer-Encoding of bytes that are as they are (RFC 2045, section 6.2). RFC 7578, section 4.7, has none.
+PLAIN = {b"", b"7bit", b"8bit", b"binary"}
+
 
 class InvalidForm(ValueError):
     """The body is no form of files in the one field that is read."""
 
 
 class FileForm:
-    """Takes a body piece by piece. Of what the caller says of a file only the field is looked at.
+    """Takes a body piece by piece. Of what the caller says of a file only the field and the encoding are looked at.
 
     field: where all files must stand. max_files: how many there may be.
     """
@@ -21,7 +26,7 @@ class FileForm:
         """Raises InvalidForm for a type without a boundary."""
         self._field, self._max_files = field.encode(), max_files
         self._files: list[bytearray] = []
-        self._name = self._disposition = b""
+        self._name = self._disposition = self._encoding = b""
         self._ended = False
         boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
@@ -43,7 +48,7 @@ class FileForm:
             raise InvalidForm("boundary") from error
 
     def feed(self, piece: bytes) -> None:
-        """The next piece of the body. Raises InvalidForm."""
+        """The next piece of the body. Raises InvalidForm, and UnsupportedMediaType for a file in base64 or the like."""
         try:
             self._parser.write(piece)
         except FormParserError as error:
@@ -56,7 +61,7 @@ class FileForm:
         return [bytes(file) for file in self._files]
 
     def _begin(self) -> None:
-        self._name = self._disposition = b""
+        self._name = self._disposition = self._encoding = b""
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -64,6 +69,8 @@ class FileForm:
     def _header_value(self, data: bytes, start: int, end: int) -> None:
         if self._name.lower() == b"content-disposition":
             self._disposition += data[start:end]
+        elif self._name.lower() == b"content-transfer-encoding":
+            self._encoding += data[start:end]
 
     def _header_end(self) -> None:
         self._name = b""
@@ -73,6 +80,8 @@ class FileForm:
         is_file = kind == b"form-data" and b"filename" in options and options.get(b"name") == self._field
         if not is_file or len(self._files) == self._max_files:
             raise InvalidForm("part")
+        if self._encoding.strip().lower() not in PLAIN:
+            raise UnsupportedMediaType("a file of a form is sent as it is, without a Content-Transfer-Encoding")
         self._files.append(bytearray())
 
     def _data(self, data: bytes, start: int, end: int) -> None:

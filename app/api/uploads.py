@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from app.api.deadlines import in_time
 from app.api.dependencies import Call, ImageWorkers, while_connected
 from app.checkpoints.manifest import ImageForm
-from app.images.decode import decode_image
+from app.errors import InvalidImage
+from app.images.decode import count_pixels, decode_image
 from app.images.encode import to_uint8
 from app.images.normalize import fit, normalize
 from app.settings import Settings
@@ -25,10 +26,21 @@ async def read_images(
     contents: list[bytes], form: ImageForm, workers: ImageWorkers, settings: Settings, *, normalized: bool
 ) -> NDArray[np.float32]:
     """Files to rows `(n, 1, height, width)` in [0, 1], in the order given. Raises InvalidImage and Overloaded."""
+    if len(contents) > 1:  # one is never over the limit, as settings are checked
+        await workers.decode(check_pixels, contents, settings.max_image_side, settings.max_upload_pixels)
     rows = [
         await workers.decode(read_image, content, form, settings.max_image_side, normalized) for content in contents
     ]
     return np.stack(rows)
+
+
+def check_pixels(contents: list[bytes], max_side: int, max_pixels: int) -> None:
+    """Raises InvalidImage for files of more pixels in all, by their headers, before one of them is decoded.
+
+    A megabyte holds hundreds of large pictures of one colour, each of which costs as much as a photo.
+    """
+    if sum(count_pixels(content, max_side=max_side) for content in contents) > max_pixels:
+        raise InvalidImage(f"The images of a request may have {max_pixels} pixels in all; send fewer or smaller ones.")
 
 
 def read_image(content: bytes, form: ImageForm, max_side: int, normalized: bool) -> NDArray[np.float32]:

@@ -1,5 +1,7 @@
 """Untrusted bytes to a picture, safely. Knows nothing of digits, of models or of HTTP."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -10,7 +12,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from app.errors import InvalidImage
-from app.images.container import PNG_SIGNATURE, cut_short, essence
+from app.images.container import PNG_SIGNATURE, check_rows, cut_short, essence
 
 Plane = NDArray[np.float32]
 
@@ -56,18 +58,37 @@ def decode_image(content: bytes, *, max_side: int = 1024) -> Picture:
     Raises InvalidImage for everything else: other formats, sides outside 1..max_side, more than one frame,
     and files that are damaged or cut short.
     """
-    content = essence(content)
-    try:
-        with _open(content) as image:
+    shown = essence(content)
+    with _told():
+        with _open(shown) as image:
             _check_header(image, max_side)
             # Reads to the end and compares checksums: a PNG short of its last bytes would load without an error.
             image.verify()
-        with _open(content) as image:
+        check_rows(content)
+        with _open(shown) as image:
             # A JPEG's luma is what it holds: neither its colours are unpacked nor luma made of them again.
             image.draft("L", image.size)
             image.load()
-            _mend_transparency(image, content)
+            _mend_transparency(image, shown)
             return _picture(_upright(image))
+
+
+def count_pixels(content: bytes, *, max_side: int = 1024) -> int:
+    """How many pixels a file says it has; none of them is decoded.
+
+    Raises InvalidImage where a file's header is one that `decode_image` refuses.
+    """
+    shown = essence(content)
+    with _told(), _open(shown) as image:
+        _check_header(image, max_side)
+        return image.width * image.height
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Whatever a decoder raises becomes InvalidImage."""
+    try:
+        yield
     except InvalidImage:
         raise
     except Exception as error:
@@ -84,8 +105,6 @@ def _open(content: bytes) -> Image.Image:
 def _check_header(image: Image.Image, max_side: int) -> None:
     if not all(1 <= side <= max_side for side in image.size):
         raise InvalidImage(f"Both sides of an image must be between 1 and {max_side} pixels long.")
-    if getattr(image, "n_frames", 1) != 1:
-        raise InvalidImage("The image has more than one frame; send a still PNG or JPEG.")
     if image.mode not in MODES:
         raise InvalidImage("The image has a pixel layout that is not supported.")
 

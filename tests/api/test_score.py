@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.api.reading import arrays, assert_named, problem_of
 from tests.conftest import FIXTURES
+from tests.corpus.files import built, header, saved
 
 DIGITS = [path.read_bytes() for path in sorted((FIXTURES / "mnist").glob("*.png"))]
 
@@ -107,6 +108,29 @@ def test_a_bad_parameter_is_refused(client, body):
 def test_more_files_than_allowed_are_refused(client, digit):
     assert client.post("/score", files=[("files", digit)] * 64).status_code == 200
     problem_of(client.post("/score", files=[("files", digit)] * 65), 422, "invalid_request")
+
+
+def test_many_pixels_are_refused_by_the_headers_alone(client):
+    # With pixels that cannot be decoded: looking at them would tell of the damage.
+    large = built(header(1024, 1024), b"")
+    body = problem_of(client.post("/score", files=[("files", large)] * 5), 422, "invalid_image")
+    assert body["detail"] == "The images of a request may have 4194304 pixels in all; send fewer or smaller ones."
+    body = problem_of(client.post("/score", files=[("files", large)] * 4), 422, "invalid_image")
+    assert "damaged or cut short" in body["detail"]
+
+
+def test_ordinary_files_are_not_too_many_pixels(client):
+    def scores(*contents: bytes) -> int:
+        answer = client.post("/score", files=[("files", each) for each in contents], params={"normalize": False})
+        assert answer.status_code == 200, answer.text
+        return len(answer.json()["scores"])
+
+    photo = Image.linear_gradient("L").resize((1024, 1024)).convert("RGB")
+    progressive = saved(photo, "JPEG", progressive=True)
+    assert progressive.count(b"\xff\xda") >= 10
+    assert scores(saved(photo, "PNG")) == 1
+    assert scores(*[progressive] * 4) == 4
+    assert scores(*[saved(Image.linear_gradient("L"), "PNG")] * 64) == 64
 
 
 def test_one_bad_file_among_good_ones_is_refused(client, digit):

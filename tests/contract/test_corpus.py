@@ -101,6 +101,13 @@ def test_a_bad_file_is_refused(service, path, content):
     assert_refused(answer, 413 if len(content) > 2**20 else 422)
 
 
+@pytest.mark.parametrize("contents", files.TOO_MUCH.values(), ids=files.TOO_MUCH.keys())
+def test_files_that_take_long_together_are_refused(service, contents):
+    answer = service.post("/score", files=[("files", content) for content in contents])
+    assert_refused(answer, 422)
+    assert answer.json()["detail"].startswith("The images of a request may have 4194304 pixels in all")
+
+
 @pytest.mark.parametrize("content", files.ODD.values(), ids=files.ODD.keys())
 def test_an_odd_file_is_read_or_refused(service, content):
     answer = service.post("/reconstruct", content=content, headers={"Content-Type": "image/png"})

@@ -93,6 +93,9 @@ DAMAGED = {
     "PNG without its end": PNG[:-12],
     "PNG short of 20 bytes": PNG[:-20],
     "PNG without pixels": SIGNATURE + header(3, 3) + chunk(b"IEND"),
+    "PNG with too few pixels": built(header(30, 30), bytes(31 * 7)),
+    "PNG without its last row": built(header(4, 4), b"\0\5\5\5\5" * 3),
+    "PNG without its last pixel": built(header(4, 4), (b"\0\5\5\5\5" * 4)[:-1]),
     "interlaced PNG with too few pixels": built(header(8, 8, interlace=1), bytes(64)),
     "PNG with an empty pixel chunk": SIGNATURE + header(3, 3) + chunk(b"IDAT") + chunk(b"IEND"),
     "PNG with pixels that are not compressed": SIGNATURE + header(3, 3) + chunk(b"IDAT", bytes(40)) + chunk(b"IEND"),
@@ -101,6 +104,7 @@ DAMAGED = {
     "PNG with a chunk longer than the file": SIGNATURE + header(3, 3) + b"\xff\xff\xff\xffIDAT",
     "PNG that does not start with its header": SIGNATURE + chunk(b"IDAT") + header(3, 3) + chunk(b"IEND"),
     "PNG with a short header": SIGNATURE + chunk(b"IHDR", bytes(5)) + PNG[33:],
+    "PNG with a short animation header": with_chunk(b"acTL", b"\0\0\0\1"),
     "PNG with a bit depth of 3": built(header(3, 3, depth=3), bytes(12)),
     "PNG with colour type 7": built(header(3, 3, colour_type=7), bytes(12)),
     "PNG with an unknown filter": built(header(3, 1), b"\x09abc"),
@@ -127,14 +131,20 @@ TOO_LARGE = {
 }
 SEVERAL_FRAMES = {
     "animated PNG": saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
-    "animated PNG of one frame": with_chunk(b"acTL", struct.pack(">II", 1, 0)),
+    "PNG of two frames without the second": with_chunk(b"acTL", struct.pack(">II", 2, 0)),
+    "PNG that is animated twice": PNG[:33] + chunk(b"acTL", struct.pack(">II", 5, 0)) * 2 + PNG[33:],
+    "PNG that is still first and animated then": PNG[:33]
+    + chunk(b"acTL", struct.pack(">II", 1, 0))
+    + chunk(b"acTL", struct.pack(">II", 2, 0))
+    + PNG[33:],
+    "PNG that is animated behind its pixels": PNG[:-12] + chunk(b"acTL", struct.pack(">II", 2, 0)) + PNG[-12:],
+    "PNG of 4294967295 frames": with_chunk(b"acTL", struct.pack(">II", 2**32 - 1, 0)),
 }
 # Broken where it does not matter, or so that Pillow reads on: either answer is right.
 ODD = {
     "PNG with a palette of no colours": built(header(2, 1, 8, 3), b"\0\0\0", chunk(b"PLTE")),
     "PNG short of one byte": PNG[:-1],
-    "PNG with too few pixels": built(header(30, 30), bytes(31 * 7)),
-    "PNG with a broken animation header": with_chunk(b"acTL", bytes(8)),
+    "PNG with an animation of no frames": with_chunk(b"acTL", bytes(8)),
     "PNG with a frame chunk": with_chunk(b"fdAT", b"\0\0\0\0" + zlib.compress(bytes(9))),
     "JPEG with two headers": JPEG[:SOS] + JPEG[SOF : SOF + 13] + JPEG[SOS:],
 }
@@ -243,6 +253,24 @@ TOO_LARGE |= {
     "palette PNG of 65535 x 65535": built(header(65535, 65535, 8, 3), b"", chunk(b"PLTE", bytes(6))),
     "JPEG of 1025 x 1025": patched(JPEG, SOF + 5, b"\x04\x01\x04\x01"),
     "JPEG of 1 x 65535": patched(JPEG, SOF + 5, b"\xff\xff\0\1"),
+}
+
+
+def scanned(image: Image.Image, scans: int) -> bytes:
+    """A progressive JPEG of so many scans, the last of its own again and again, which libjpeg decodes each time."""
+    content = saved(image, "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last * (scans - content.count(b"\xff\xda")) + content[-2:]
+
+
+MANY_PARTS |= {"JPEG of 21 scans": scanned(FRAMES[0], 21), "JPEG of 99 scans": scanned(FRAMES[0], 99)}
+# Small bodies that take long to decode: each file alone is taken, all together are refused.
+TOO_MUCH: dict[str, list[bytes]] = {
+    "64 JPEGs of 20 scans of 1024 x 1024": [scanned(Image.new("RGB", (1024, 1024), (1, 200, 3)), 20)] * 64,
+    "64 interlaced PNGs of 16-bit RGBA of 1024 x 1024": [built(header(1024, 1024, 16, 6, 1), bytes(8 * 2**20 + 2**14))]
+    * 64,
+    "5 PNGs of 1024 x 1024": [built(header(1024, 1024, 1), bytes(129 * 1024))] * 5,
+    "64 PNGs of 257 x 256": [built(header(257, 256), bytes(258 * 256))] * 64,
 }
 # Every one of these is refused.
 BAD: dict[str, bytes] = {**FOREIGN, **DAMAGED, **TOO_LARGE, **SEVERAL_FRAMES, **MANY_PARTS}

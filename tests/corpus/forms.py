@@ -1,5 +1,7 @@
 """Multipart bodies, made by hand, each of which is refused. Values only: nothing here knows the service."""
 
+from base64 import b64encode
+
 HEAD = b'Content-Disposition: form-data; name="file"; filename="x.png"\r\n'
 
 
@@ -46,6 +48,25 @@ def forms(image: bytes) -> dict[str, tuple[str, bytes]]:
         "a file cut short": (MULTIPART, part(image[:-20]) + END),
         "a form in a form": (MULTIPART, part(good + END) + END),
         "base64": (MULTIPART, part(b"iVBORw0KGgo=", HEAD + b"Content-Transfer-Encoding: base64\r\n") + END),
+        "base64 of the image": (
+            MULTIPART,
+            part(b64encode(image), HEAD + b"Content-Transfer-Encoding: base64\r\n") + END,
+        ),
+        "an image said to be base64": (MULTIPART, part(image, HEAD + b"Content-Transfer-Encoding: Base64\r\n") + END),
+        "an image said to be quoted-printable": (
+            MULTIPART,
+            part(image, b"content-transfer-encoding: quoted-printable\r\n" + HEAD) + END,
+        ),
+        "an image of two encodings": (
+            MULTIPART,
+            part(image, b"Content-Transfer-Encoding: binary\r\nContent-Transfer-Encoding: base64\r\n" + HEAD) + END,
+        ),
+        "two boundaries": (MULTIPART + "; boundary=C", good + END),
+        "two boundaries, the other first": ("multipart/form-data; boundary=C; boundary=B", good + END),
+        "a boundary twice": (MULTIPART + ";BOUNDARY=B", good + END),
+        "a boundary in two spellings": (MULTIPART + "; boundary*=us-ascii''B", good + END),
+        "a boundary in parts": ("multipart/form-data; boundary*0=B; boundary*1=C; boundary=B", good + END),
+        "two boundaries behind a quote": ('multipart/form-data; x="; boundary=B; boundary=C', good + END),
         "a path for a name": (MULTIPART, part(b"x", HEAD.replace(b"x.png", b"../../etc/passwd")) + END),
         "a name that is no UTF-8": (MULTIPART, part(b"x", HEAD.replace(b"x.png", b"\xff\xfe")) + END),
         "a name with a line end": (MULTIPART, part(b"x", HEAD.replace(b"x.png", b"a%0d%0ab")) + END),

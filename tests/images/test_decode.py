@@ -1,4 +1,6 @@
+import math
 import struct
+import tracemalloc
 import warnings
 import zlib
 from io import BytesIO
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from app.errors import InvalidImage
-from app.images.decode import decode_image
+from app.images.decode import count_pixels, decode_image
 from tests.corpus.files import (
     BOMB,
     BROKEN_NOTES,
@@ -25,11 +27,13 @@ from tests.corpus.files import (
     SEVERAL_FRAMES,
     SIGNATURE,
     TOO_LARGE,
+    TOO_MUCH,
     built,
     chunk,
     header,
     orientation,
     saved,
+    scanned,
     with_chunk,
     with_segment,
 )
@@ -80,6 +84,16 @@ def test_sizes_beyond_the_limit_are_refused_with_the_limit_named(content):
 def test_more_than_one_frame_is_refused(content):
     with pytest.raises(InvalidImage, match="more than one frame"):
         decode_image(content)
+
+
+def test_an_animated_png_of_one_frame_is_a_still():
+    once, control = (
+        chunk(b"acTL", struct.pack(">II", 1, 0)),
+        chunk(b"fcTL", struct.pack(">5I", 0, 32, 24, 0, 0) + bytes(6)),
+    )
+    for chunks in (once, once * 2, once + control):
+        content = PNG[:33] + chunks + PNG[33:]
+        assert np.array_equal(decode_image(content).luminance, decode_image(PNG).luminance)
 
 
 @pytest.mark.parametrize("content", [PNG, DRAWING, JPEG, PHOTO], ids=["png", "alpha png", "jpeg", "photo"])
@@ -150,6 +164,29 @@ def test_metadata_that_would_unpack_to_megabytes_is_never_unpacked(content, monk
 def test_a_file_of_very_many_parts_is_refused(content):
     with pytest.raises(InvalidImage):
         decode_image(content)
+
+
+def test_as_many_scans_as_may_be_are_read_whatever_the_preview_has():
+    image = Image.fromarray(GREY)
+    preview = with_segment(0xE1, b"Exif\0\0" + orientation(1) + scanned(image, 20))[2 : -len(JPEG) + 2]
+    content = scanned(image, 20)
+    assert np.array_equal(decode_image(content[:2] + preview + content[2:]).luminance, decode_image(content).luminance)
+    with pytest.raises(InvalidImage, match="more than 20 scans"):
+        decode_image(scanned(image, 21))
+
+
+@named({name: contents[0] for name, contents in TOO_MUCH.items()})
+def test_pixels_are_counted_as_the_header_has_them(content):
+    luminance = decode_image(content).luminance
+    assert count_pixels(content) == luminance.size
+    with pytest.raises(InvalidImage, match="between 1 and 255 pixels"):
+        count_pixels(content, max_side=255)
+
+
+@named(FOREIGN)
+def test_pixels_of_other_formats_are_not_counted(content):
+    with pytest.raises(InvalidImage, match="send a PNG or a JPEG"):
+        count_pixels(content)
 
 
 def test_a_png_in_small_pieces_is_read():
@@ -310,6 +347,46 @@ def test_an_interlaced_png_is_read():
     rows = b"\0\x00" + b"\0\x66" + b"\0\x33" + b"\0\x99\xcc\xff"
     luminance = decode_image(built(header(3, 2, interlace=1), rows)).luminance
     assert luminance == pytest.approx(np.array([[0, 0.2, 0.4], [0.6, 0.8, 1]]))
+
+
+# Bits a sample, kind of colour, and samples a pixel: all that there are (PNG, section 11.2.1).
+PIXELS = [(bits, 0, 1) for bits in (1, 2, 4, 8, 16)] + [(bits, 3, 1) for bits in (1, 2, 4, 8)]
+PIXELS += [(bits, colour, samples) for bits in (8, 16) for colour, samples in ((2, 3), (4, 2), (6, 4))]
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+@pytest.mark.parametrize(("bits", "colour", "samples"), PIXELS)
+def test_a_png_short_of_one_byte_of_its_pixels_is_refused(bits, colour, samples, interlace):
+    def row(columns):
+        return 1 + math.ceil(columns * bits * samples / 8)
+
+    # Adam7 shows a 5 x 3 picture in six passes: three of a pixel, then 3 x 1, 2 x 2 and 5 x 1.
+    taken = 3 * row(1) + row(3) + 2 * row(2) + row(5) if interlace else 3 * row(5)
+    ihdr = header(5, 3, bits, colour, interlace)
+    palette = [chunk(b"PLTE", bytes(3 * 2**bits))] if colour == 3 else []
+    assert decode_image(built(ihdr, bytes(taken), *palette)).luminance.shape == (3, 5)
+    assert decode_image(built(ihdr, bytes(taken + 9), *palette)).luminance.shape == (3, 5)
+    with pytest.raises(InvalidImage, match="cut short"):
+        decode_image(built(ihdr, bytes(taken - 1), *palette))
+
+
+def test_rows_are_counted_over_all_pieces():
+    pixels = zlib.compress(bytes(1025 * 1023), 0)
+    pieces = b"".join(chunk(b"IDAT", pixels[at : at + 8192]) for at in range(0, len(pixels), 8192))
+    end = chunk(b"IEND")
+    assert decode_image(SIGNATURE + header(1024, 1023) + pieces + end).luminance.shape == (1023, 1024)
+    with pytest.raises(InvalidImage, match="cut short"):
+        decode_image(SIGNATURE + header(1024, 1024) + pieces + end)
+
+
+def test_no_more_of_a_png_is_unpacked_than_its_sides_take():
+    content = SIGNATURE + header(4, 4) + chunk(b"IDAT", BOMB) + chunk(b"IEND")
+    tracemalloc.start()
+    try:
+        decode_image(content)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_pixel_is_a_picture():
