@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,9 @@ from torch import Tensor
 from app.checkpoints.manifest import Manifest
 from tests.conftest import ROOT
 from tests.training.conftest import STEPS, Crash, at_step, crash, same, state_of, weights
-from training import files, report
+from training import files, report, watching
 from training.config import CONFIGS, GanConfig, TrainConfig
+from training.evaluation.extractor import ClassifierConfig, make_classifier
 from training.families.vae import VaeLearner
 from training.stopping import Stopped
 from training.trainer import CannotResume, export_run, train
@@ -55,14 +56,25 @@ def differ(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
     return list(differences(*states))
 
 
+@pytest.fixture
+def add_classifier(dataset, tmp_path, monkeypatch) -> Callable[[], object]:
+    """Gives the runs of `tiny` a classifier of their data, to be measured with on few images."""
+    monkeypatch.setattr(watching, "IMAGES", 64)
+    return lambda: make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path / "runs"), dataset)
+
+
 # --- the same as never having stopped
 
 
 @pytest.mark.usefixtures("no_export", "quick_gan")
-@pytest.mark.parametrize("family", sorted(CONFIGS))
+@pytest.mark.parametrize(
+    ("family", "classifier"), [*((family, False) for family in sorted(CONFIGS)), ("gan", True), ("vae", True)]
+)
 def test_a_run_stopped_by_a_signal_at_any_step_and_resumed_equals_one_that_never_stopped(
-    tiny, dataset, monkeypatch, family
+    tiny, dataset, monkeypatch, add_classifier, family, classifier
 ):
+    if classifier:
+        add_classifier()
     whole, parts = tiny(family, name="whole"), tiny(family, name="parts")
     train(whole, dataset=dataset)
     first, second = sorted(random.Random(family).sample(range(1, 2 * STEPS), 2))
@@ -145,6 +157,19 @@ def test_measuring_and_drawing_samples_leave_training_as_it_is(tiny, dataset, mo
     monkeypatch.setattr(VaeLearner, "archive", restless)
     train(theirs, dataset=dataset)
     assert differ(ours, theirs) == []
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_run_learns_the_same_whether_or_not_there_is_a_classifier_and_it_is_asked(tiny, dataset, add_classifier):
+    without, asked, unasked = tiny("vae", name="without"), tiny("vae", name="asked"), tiny("vae", name="unasked")
+    train(without, dataset=dataset)
+    add_classifier()
+    train(asked, dataset=dataset)
+    train(unasked.model_copy(update={"evaluate_every": 0}), dataset=dataset)
+    assert "recall" in state_of(asked)["history"][0]
+    for config in (asked, unasked):
+        for part in ("learner", "processes"):
+            assert list(differences(state_of(config)[part], state_of(without)[part])) == []
 
 
 # --- stops that leave no time

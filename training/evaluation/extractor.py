@@ -19,6 +19,7 @@ from training.config import DATASET_FORMS, DATASET_PATTERN
 from training.data import Dataset, to_unit_range
 from training.evaluation.classifier import LeNet5, train_classifier
 from training.files import write_atomically
+from training.randomness import shielded
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,10 @@ def find_extractor(dataset: Dataset, runs_dir: Path) -> Extractor | None:
 
 
 def load_extractor(weights: Path, record: ClassifierRecord) -> Extractor:
-    """The classifier in the file. Raises ClassifierDamaged where the file is not what the record says."""
+    """The classifier in the file; no random stream is touched.
+
+    Raises ClassifierDamaged where the file is not what the record says.
+    """
     try:
         content = weights.read_bytes()
     except OSError as error:
@@ -128,7 +132,8 @@ def load_extractor(weights: Path, record: ClassifierRecord) -> Extractor:
     digest = hashlib.sha256(content).hexdigest()
     if digest != record.sha256:
         raise ClassifierDamaged(f"{weights} has SHA-256 {digest}, its record says {record.sha256}")
-    network = LeNet5(record.classes)
+    with shielded():  # the weights that a network begins with are drawn, and here thrown away
+        network = LeNet5(record.classes)
     network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
     return Extractor(network.eval(), record)
 
