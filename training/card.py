@@ -1,8 +1,10 @@
 """The model card: everything a person wants to know of a checkpoint, as Markdown. Knows only the manifest."""
 
 from collections.abc import Collection, Sequence
+from shlex import quote
 
 from app.checkpoints.manifest import Archive, ControlEffect, Figure, Manifest, Quality, TrainingRecord
+from training.evaluation.protocol import SEEDS
 
 # What each figure says, for a reader who has not met it.
 MEANING = {
@@ -43,7 +45,7 @@ def card(manifest: Manifest, pictures: Collection[str] = PICTURES) -> str:
         [precision, f"`{archive.file}`", f"{archive.bytes:,}", deviation_text(archive), f"`{archive.digest}`"]
         for precision, archive in manifest.archives.items()
     ]
-    record = manifest.training
+    record, again = manifest.training, "\n".join(commands(manifest))
     return f"""# {manifest.name}
 
 A `{manifest.family}` trained on {manifest.dataset.name} ({manifest.dataset.train_images:,} images).
@@ -68,8 +70,7 @@ Capabilities: {", ".join(manifest.capabilities)}. {labels_text(manifest)}
 ## Do it again
 
 ```sh
-{training_command(manifest.family, record)}
-.venv/bin/python -m training evaluate {manifest.name}
+{again}
 ```
 """
 
@@ -146,25 +147,78 @@ def drawing_text(effect: ControlEffect) -> str:
 
 
 def epochs_text(record: TrainingRecord) -> str:
-    """How long it was trained, and which epoch ships if that is not the last."""
-    if record.epoch in {None, record.epochs}:
-        return f"{record.epochs} epochs"
-    return f"{record.epochs} epochs, of which number {record.epoch}, the best by Frechet distance, ships"
+    """How long it was trained, of how long it was meant to be, and which epoch ships if that is not the last."""
+    text = (
+        f"stopped after {record.epochs} of {planned(record)} epochs"
+        if is_stopped(record)
+        else f"{record.epochs} epochs"
+    )
+    if not is_chosen(record):
+        return text
+    return f"{text}, of which number {record.epoch}, the best by Frechet distance, ships"
 
 
 def shipped_epoch(record: TrainingRecord) -> str:
     """Which epoch's weights ship."""
-    return "the last epoch" if record.epoch in {None, record.epochs} else f"epoch {record.epoch}"
+    return f"epoch {record.epoch}" if is_chosen(record) else "the last epoch"
+
+
+def planned(record: TrainingRecord) -> int:
+    """The epochs that the run was to have."""
+    return int(record.config.get("epochs", record.epochs))
+
+
+def is_stopped(record: TrainingRecord) -> bool:
+    """Whether the checkpoint was exported before the run was over."""
+    return record.epochs < planned(record)
+
+
+def is_chosen(record: TrainingRecord) -> bool:
+    """Whether another epoch than the last ships."""
+    return record.epoch not in {None, record.epochs}
+
+
+def commands(manifest: Manifest) -> list[str]:
+    """What trains and measures the same again: the source, and what to do with it, as lines for a shell."""
+    record, quality = manifest.training, manifest.quality
+    dataset = str(record.config.get("dataset", "mnist"))
+    source = "" if dataset == "mnist" else f" --dataset {quote(dataset)}"
+    train = [training_command(manifest.family, record)]
+    if is_stopped(record):
+        train.append(f"# {epochs_text(record)}: what was done then, `training export` made a checkpoint of.")
+    evaluate = [f".venv/bin/python -m training evaluate {manifest.name}{source}"]
+    if quality is not None and quality.seeds != SEEDS:
+        evaluate[0] += f" --seeds {len(quality.seeds)}"
+    if source and quality is not None and quality.extractor is not None:
+        classifier = f".venv/bin/python -m training classifier{source}"
+        # Where it chose the epoch, it comes before the model; else it may have been trained only afterwards.
+        (train if is_chosen(record) else evaluate).insert(0, classifier)
+    return [*checkout(record), *train, *evaluate]
+
+
+def checkout(record: TrainingRecord) -> list[str]:
+    """The command that brings back the source of the training, as far as a commit holds it."""
+    if record.source_commit == "unknown":
+        return ["# From which source, is not known."]
+    commit = record.source_commit.removesuffix("-dirty")
+    changed = "" if commit == record.source_commit else "  # and changes to it that no commit holds"
+    return [f"git checkout {commit}{changed}"]
 
 
 def training_command(family: str, record: TrainingRecord) -> str:
     """The command that trains the same again, with every choice spelt out: defaults may change."""
-    words = [".venv/bin/python -m training train", family]
+    program = ".venv/bin/python"
+    if record.processes > 1:
+        program = f".venv/bin/torchrun --standalone --nproc-per-node {record.processes}"
+    words = [f"{program} -m training train {family}"]
     for name, value in record.config.items():
         if name in NOT_A_CHOICE or value is None:
             continue
-        flag = name.replace("_", "-")
-        words.append((f"--{flag}" if value else f"--no-{flag}") if isinstance(value, bool) else f"--{flag} {value}")
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            words.append(f"{flag} {quote(str(value))}")
     return " ".join(words)
 
 

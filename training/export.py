@@ -67,14 +67,19 @@ class ExportMismatch(Exception):
 
 
 def export(
-    config: TrainConfig, learner: Learner, dataset: Dataset, history: list[dict[str, float]], epoch: int | None = None
+    config: TrainConfig,
+    learner: Learner,
+    dataset: Dataset,
+    history: list[dict[str, float]],
+    epoch: int | None = None,
+    processes: int = 1,
 ) -> Path:
     """Write `models_dir/name`: an archive a precision, their manifest, a card and samples. Gives the directory.
 
-    What ships is the fast form of the trained network, which has learned to `epoch` of the history, the last one if
-    that is not given. It is scripted, reloaded and compared with the textbook form first; its quality is measured
-    after. A bfloat16 archive ships where its images are within PIXEL_BOUND of those of the float32 one. Replacing the
-    manifest is the switch.
+    What ships is the fast form of the trained network, which has learned in so many processes to `epoch` of the
+    history, the last one if that is not given. It is scripted, reloaded and compared with the textbook form first; its
+    quality is measured after. A bfloat16 archive ships where its images are within PIXEL_BOUND of those of the float32
+    one. Replacing the manifest is the switch.
     Raises ExportMismatch, and OSError on a full disk: until the switch the previous checkpoint is
     untouched, from then on the new one is whole and only its card or its samples may be old.
     """
@@ -110,7 +115,7 @@ def export(
             digest=dataset.digest,
             train_images=len(dataset.train_images[: config.train_images]),
         ),
-        training=training_record(config, eager, history, epoch or len(history)),
+        training=training_record(config, eager, history, epoch or len(history), processes),
         golden=golden,
     )
     pictures = {
@@ -187,7 +192,7 @@ def deviation(reference: Any, lower: Any, learner: Learner, classes: int, seed: 
 
 
 def training_record(
-    config: TrainConfig, eager: nn.Module, history: list[dict[str, float]], epoch: int
+    config: TrainConfig, eager: nn.Module, history: list[dict[str, float]], epoch: int, processes: int
 ) -> TrainingRecord:
     """What it takes to train the same again, and what came of it."""
     return TrainingRecord(
@@ -203,6 +208,7 @@ def training_record(
             "numpy": np.__version__,
         },
         source_commit=source_commit(),
+        processes=processes,
     )
 
 

@@ -54,7 +54,8 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
                         run.train_epoch(events)
                         run.end_epoch(events)
         if processes.is_first:
-            checkpoint = export(config, run.learner, dataset, run.progress.history, ship(run.learner, run.progress))
+            epoch = ship(run.learner, run.progress)
+            checkpoint = export(config, run.learner, dataset, run.progress.history, epoch, processes.count)
             log.info("exported %s; measuring it", checkpoint)
             evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
 
@@ -74,7 +75,7 @@ def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
     if not progress.history:
         raise CannotResume(f"the state in {config.run_dir} is of the first epoch: nothing to export yet")
     epoch = ship(learner, progress)
-    checkpoint = export(config, learner, dataset, progress.history, epoch)
+    checkpoint = export(config, learner, dataset, progress.history, epoch, len(state["processes"]))
     log.info("exported %s, epoch %d of %d; measuring it", checkpoint, epoch, len(progress.history))
     evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
 

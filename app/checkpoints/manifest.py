@@ -102,6 +102,7 @@ class TrainingRecord(_Part):
     losses: dict[str, float] = Field(description="means over the epoch whose weights ship")
     versions: dict[str, str]
     source_commit: str
+    processes: int = Field(1, gt=0, description="that shared the run")
 
 
 class Figure(_Part):

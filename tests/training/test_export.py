@@ -147,6 +147,15 @@ def test_the_manifest_says_what_was_exported(request, dataset, fixture, capabili
     assert manifest.quality.figures
 
 
+def test_the_manifest_says_how_many_processes_trained_and_an_older_one_means_one(make_vae, dataset):
+    config = make_vae()
+    manifest = assert_whole(export(config, vae(config, seed=1), dataset, HISTORY, 1, 3))
+    assert manifest.training.processes == 3
+    older = manifest.model_dump(mode="json")
+    del older["training"]["processes"]
+    assert Manifest.model_validate(older).training.processes == 1
+
+
 def test_the_archives_name_holds_its_digest_and_nothing_else_is_left_in_the_directory(vae_run, gan_run):
     for run in (vae_run, gan_run):
         directory, manifest = checkpoint_of(run)
