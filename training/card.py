@@ -153,14 +153,17 @@ def epochs_text(record: TrainingRecord) -> str:
         if is_stopped(record)
         else f"{record.epochs} epochs"
     )
+    if record.steps:
+        text += f" and {record.steps} steps of the next"
     if not is_chosen(record):
         return text
     return f"{text}, of which number {record.epoch}, the best by Frechet distance, ships"
 
 
 def shipped_epoch(record: TrainingRecord) -> str:
-    """Which epoch's weights ship."""
-    return f"epoch {record.epoch}" if is_chosen(record) else "the last epoch"
+    """The last epoch that the weights that ship have finished."""
+    last = "the last whole epoch" if record.steps else "the last epoch"
+    return f"epoch {record.epoch}" if is_chosen(record) else last
 
 
 def planned(record: TrainingRecord) -> int:

@@ -12,6 +12,7 @@ import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,26 @@ class ExportMismatch(Exception):
     """The reloaded archive does not compute what the trained network computes."""
 
 
+@dataclass(frozen=True)
+class Learned:
+    """How far the networks that ship have learned, and by how many processes."""
+
+    epoch: int  # of the history, from 1
+    steps: int = 0  # of the epoch after it, which was not finished
+    processes: int = 1
+
+
 def export(
     config: TrainConfig,
     learner: Learner,
     dataset: Dataset,
     history: list[dict[str, float]],
-    epoch: int | None = None,
-    processes: int = 1,
+    learned: Learned | None = None,
 ) -> Path:
     """Write `models_dir/name`: an archive a precision, their manifest, a card and samples. Gives the directory.
 
-    What ships is the fast form of the trained network, which has learned in so many processes to `epoch` of the
-    history, the last one if that is not given. It is scripted, reloaded and compared with the textbook form first; its
+    What ships is the fast form of the trained network, which has `learned` as it says, else to the end of the history
+    in one process. It is scripted, reloaded and compared with the textbook form first; its
     quality is measured after. A bfloat16 archive ships where its images are within PIXEL_BOUND of those of the float32
     one. Replacing the manifest is the switch.
     Raises ExportMismatch, and OSError on a full disk: until the switch the previous checkpoint is
@@ -115,7 +124,7 @@ def export(
             digest=dataset.digest,
             train_images=len(dataset.train_images[: config.train_images]),
         ),
-        training=training_record(config, eager, history, epoch or len(history), processes),
+        training=training_record(config, eager, history, learned or Learned(len(history))),
         golden=golden,
     )
     pictures = {
@@ -192,23 +201,24 @@ def deviation(reference: Any, lower: Any, learner: Learner, classes: int, seed: 
 
 
 def training_record(
-    config: TrainConfig, eager: nn.Module, history: list[dict[str, float]], epoch: int, processes: int
+    config: TrainConfig, eager: nn.Module, history: list[dict[str, float]], learned: Learned
 ) -> TrainingRecord:
     """What it takes to train the same again, and what came of it."""
     return TrainingRecord(
         config=portable(config),
         seed=config.seed,
         epochs=len(history),
-        epoch=epoch,
+        epoch=learned.epoch,
+        steps=learned.steps,
         parameters={name: count_parameters(part) for name, part in eager.named_children()},
-        losses=losses_of(history[epoch - 1]),
+        losses=losses_of(history[learned.epoch - 1]),
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
         },
         source_commit=source_commit(),
-        processes=processes,
+        processes=learned.processes,
     )
 
 

@@ -162,6 +162,9 @@ def test_the_card_of_a_run_that_was_stopped_says_so(manifest):
     stopped = recorded(manifest, config={"epochs": 9})
     assert epochs_text(stopped.training) == "stopped after 3 of 9 epochs"
     assert any(line.startswith("# stopped after 3 of 9 epochs") for line in commands(stopped))
+    within = recorded(stopped, steps=17)
+    assert epochs_text(within.training) == "stopped after 3 of 9 epochs and 17 steps of the next"
+    assert "losses of the last whole epoch:" in card(within)
     chosen = recorded(stopped, epoch=2).training
     assert epochs_text(chosen) == (
         "stopped after 3 of 9 epochs, of which number 2, the best by Frechet distance, ships"

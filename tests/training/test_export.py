@@ -25,7 +25,7 @@ from tests.labelled import DIGITS, LATENT_DIM, ConditionalGan, ConditionalVae, F
 from training.card import PICTURES
 from training.config import TrainConfig, VaeConfig
 from training.data import to_unit_range
-from training.export import ExportMismatch, deviation, export, golden_cases, portable, script, source_commit
+from training.export import ExportMismatch, Learned, deviation, export, golden_cases, portable, script, source_commit
 from training.families import build_learner
 from training.families.family import Learner
 from training.sampling import balanced, draw_latents
@@ -149,7 +149,7 @@ def test_the_manifest_says_what_was_exported(request, dataset, fixture, capabili
 
 def test_the_manifest_says_how_many_processes_trained_and_an_older_one_means_one(make_vae, dataset):
     config = make_vae()
-    manifest = assert_whole(export(config, vae(config, seed=1), dataset, HISTORY, 1, 3))
+    manifest = assert_whole(export(config, vae(config, seed=1), dataset, HISTORY, Learned(1, processes=3)))
     assert manifest.training.processes == 3
     older = manifest.model_dump(mode="json")
     del older["training"]["processes"]

@@ -21,7 +21,7 @@ from torch import Tensor
 from app.checkpoints.manifest import Manifest
 from tests.conftest import ROOT
 from tests.training.conftest import STEPS, Crash, at_step, crash, same, state_of, weights
-from training import files, report, watching
+from training import files, report, trainer, watching
 from training.config import CONFIGS, GanConfig, TrainConfig
 from training.evaluation.extractor import ClassifierConfig, make_classifier
 from training.families.vae import VaeLearner
@@ -371,6 +371,22 @@ def test_a_run_stopped_in_its_first_epoch_has_nothing_to_export(tiny, dataset, m
         train(config, dataset=dataset)
     with pytest.raises(CannotResume, match="of the first epoch: nothing to export yet"):
         export_run(config, dataset)
+
+
+def test_what_was_stopped_within_an_epoch_is_exported_with_its_steps_said(tiny, dataset, monkeypatch, caplog):
+    config = tiny("vae")
+    with monkeypatch.context() as context:
+        at_step(context, STEPS + 3, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Stopped):
+            train(config, dataset=dataset)
+    monkeypatch.setattr(trainer, "evaluate_checkpoint", lambda *_: None)
+    with caplog.at_level("INFO"):
+        export_run(config, dataset)
+    assert f"exported {config.models_dir / 'vae'}, epoch 1 of 2 and 3 steps of the next; measuring it" in caplog.text
+    record = Manifest.model_validate_json((config.models_dir / "vae" / "manifest.json").read_bytes()).training
+    assert (record.epochs, record.epoch, record.steps) == (1, 1, 3)
+    card = (config.models_dir / "vae" / "card.md").read_text()
+    assert "- stopped after 1 of 2 epochs and 3 steps of the next, seed 3" in card
 
 
 def test_a_second_signal_is_not_waited_with(tiny, dataset, monkeypatch):
