@@ -226,17 +226,21 @@ def training_command(family: str, record: TrainingRecord) -> str:
 
 
 def quality_table(manifests: Sequence[Manifest]) -> str:
-    """The figures of several models of one protocol side by side, between floor and ceilings."""
+    """The figures of several models of one protocol side by side, between floor and ceilings.
+
+    Only what is in one unit is in one row: errors of other pixels and numbers of other latents are not to be compared.
+    """
     measured = [(manifest.name, manifest.quality.figures) for manifest in manifests if manifest.quality]
-    names = [name for name in MEANING if any(name in figures for _, figures in measured)]
     rows = []
-    for name in names:
-        known = [figures[name] for _, figures in measured if name in figures]
-        if len({figure.unit for figure in known}) > 1:
-            continue  # of other pixels or other latents, and so not to be compared
-        values = [figure_row(name, figures[name])[1] if name in figures else "" for _, figures in measured]
-        row = figure_row(name, known[0])
-        rows.append([row[0], row[4], *values, *row[2:4]])
+    for name in MEANING:
+        units = list({figures[name].unit: None for _, figures in measured if name in figures})
+        for unit in units:
+            known = {
+                model: figures[name] for model, figures in measured if name in figures and figures[name].unit == unit
+            }
+            values = [figure_row(name, known[model])[1] if model in known else "" for model, _ in measured]
+            first, _, floor, ceilings, better, _ = figure_row(name, next(iter(known.values())))
+            rows.append([first if len(units) == 1 else f"{first}, {unit}", better, *values, floor, ceilings])
     return table(["figure", "better", *(f"`{name}`" for name, _ in measured), "floor", "ceilings"], rows)
 
 

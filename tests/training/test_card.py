@@ -182,7 +182,10 @@ def test_the_table_of_models_has_a_line_a_figure_and_a_column_a_model(manifest):
     assert cells(text, "importance weighted bound")[2:4] == ["86.76 (standard error 0.81)", ""]
 
 
-def test_figures_of_different_units_are_not_put_side_by_side(manifest):
-    binary = {"frechet_distance": FIGURES["frechet_distance"].model_copy(update={"unit": "something else"})}
-    text = quality_table([measured(manifest), measured(manifest, figures=binary)])
-    assert "frechet" not in text
+def test_figures_of_different_units_have_a_row_each(manifest):
+    other = {"frechet_distance": FIGURES["frechet_distance"].model_copy(update={"unit": "cubed", "value": 8.0})}
+    second = measured(manifest, figures=other).model_copy(update={"name": "other"})
+    text = quality_table([measured(manifest), second])
+    assert cells(text, "frechet distance, squared")[2:4] == ["12.35 ± 0.46", ""]
+    assert cells(text, "frechet distance, cubed")[2:4] == ["", "8 ± 0.46"]
+    assert cells(text, "importance weighted bound")[2:4] == ["86.76 (standard error 0.81)", ""]
