@@ -25,6 +25,8 @@ MEANING = {
     "active_units": "latent numbers that tell images apart",
     "importance_weighted_bound": "upper bound on -log p(x) under N(0, I), with its standard error over the images; "
     "Burda et al., 2016, report 86.76 for a VAE with one stochastic layer, at 5,000 samples",
+    "negative_elbo_of_these_images": "what the bound before it is to be compared with: of the same images, one "
+    "posterior sample each",
 }
 PICTURES = {
     "samples.png": "Images of fixed noise, not chosen",
