@@ -3,7 +3,7 @@
 import logging
 from contextlib import ExitStack
 
-from training.claim import claimed
+from training.claim import check_replaceable, claimed
 from training.config import TrainConfig
 from training.data import Dataset
 from training.datasets import load_dataset
@@ -23,12 +23,13 @@ __all__ = ["CannotResume", "export_run", "train"]
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None = None) -> None:
+def train(config: TrainConfig, *, resume: bool = False, restart: bool = False, dataset: Dataset | None = None) -> None:
     """Train, keep curves and samples under `config.run_dir`, export into `config.models_dir`.
 
     With `resume` the run goes on from its last saved state, and is then the run that never stopped, to the bit where
-    the device computes so. `dataset` stands in for the one that the config names. Under torchrun all processes
-    share the run: each takes its part of every batch, and the first one measures, shows, writes and exports.
+    the device computes so. With `restart` a new run may replace a checkpoint of other data. `dataset` stands in for the
+    one that the config names. Under torchrun all processes share the run: each takes its part of every batch, and the
+    first one measures, shows, writes and exports.
 
     Raises Stopped after SIGINT or SIGTERM, when the state has been saved; Diverged where going on is of no use;
     DataUnavailable, TooFewImages, RunTaken, CannotResume, ClassifierDamaged, OSError, and RuntimeError for an absent
@@ -43,6 +44,8 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
             check_batch(config, dataset, processes)
             if resume:
                 processes.from_first(lambda: state_file(config))
+            elif not restart:
+                processes.from_first(lambda: check_replaceable(config, dataset))
             processes.from_first(lambda: held.enter_context(claimed(config.run_dir)))
             with StopRequest() as stop:
                 run = Run(config, dataset, processes, stop, resume=resume)
