@@ -53,7 +53,8 @@ def test_the_figures_of_every_epoch_are_in_the_table_and_in_the_state(judged, da
     train(judged, dataset=dataset)
     rows = rows_of(judged)
     # A vae's default prior is fitted a class, so that its images have labels.
-    assert list(rows[0])[3:] == ["spread", "frechet_distance", "precision", "recall", "label_agreement"]
+    figures = ["spread", "separation", "frechet_distance", "precision", "recall", "label_agreement"]
+    assert list(rows[0])[3:] == figures
     for row in rows:
         assert float(row["frechet_distance"]) > 0
         assert 0 <= float(row["precision"]) <= 1
