@@ -4,12 +4,12 @@ from collections.abc import Collection, Sequence
 from shlex import quote
 
 from app.checkpoints.manifest import Archive, ControlEffect, Figure, Manifest, Quality, TrainingRecord
-from training.evaluation.protocol import SEEDS
+from training.evaluation.protocol import COPY_IMAGES, SEEDS
 
-# What each figure says, for a reader who has not met it.
+# What each figure says, for a reader who has not met it; `copies` is how many images were looked up.
 MEANING = {
     "frechet_distance": "between normal distributions fitted to the features of generated and of test images",
-    "kernel_distance": "maximum mean discrepancy of the features under a cubic kernel",
+    "kernel_distance": "maximum mean discrepancy of the features under a cubic kernel, squared",
     "precision": "share of generated images in the manifold of the test images; noise can have it too, see recall",
     "recall": "share of test images in the manifold of the generated images",
     "density": "how many neighbourhoods of test images a generated image is in, against the five it should be",
@@ -17,8 +17,8 @@ MEANING = {
     "class_balance": "entropy of the classes that the classifier sees, 1 where all are as frequent",
     "confidence": "of the classifier in its verdict",
     "label_agreement": "share of images that the classifier takes for what was asked for",
-    "nearest_training_distance": "of 2,000 images, mean; 0 would be copies, smooth images are nearer to all others",
-    "near_copies": "share of 2,000 images nearer to a training image than all but 1 % of the test images are",
+    "nearest_training_distance": "of {copies} images, mean; 0 would be copies, smooth images are nearer to all others",
+    "near_copies": "share of {copies} images nearer to a training image than all but 1 % of the test images are",
     "negative_elbo": "sum of the next two",
     "reconstruction_error": "binary cross-entropy of the test images, one posterior sample each",
     "kl_divergence": "of q(z given x) from N(0, I)",
@@ -92,11 +92,14 @@ def quality_text(manifest: Manifest) -> str:
         return "## Quality\n\nNot measured yet."
     rows = [figure_row(name, figure) for name, figure in quality.figures.items()]
     head = ["figure", "value", "floor", "ceilings", "better", "unit"]
-    meanings = "\n".join(f"- {named(name)}: {MEANING[name]}" for name in quality.figures)
+    copies = f"{min(COPY_IMAGES, quality.images):,}"
+    meanings = "\n".join(f"- {named(name)}: {MEANING[name].format(copies=copies)}" for name in quality.figures)
     return f"""## Quality, protocol `{quality.protocol}`
 
-{protocol_text(quality)} Values are means over the seeds ± their standard deviation. The floor is what as many training
-images get (for distances to training images: test images), the ceilings are what useless models get.
+{protocol_text(quality)} Values are means over the seeds ± their standard deviation. The floor is what a perfect model
+would get, by what stands for one: as many training images; where the distance to training images is measured, the test
+images; for label agreement, the test images and their labels; for negative ELBO and reconstruction error, the images
+themselves. The ceilings are what useless models get.
 
 {table(head, rows)}
 

@@ -110,6 +110,12 @@ def test_the_command_in_the_card_trains_with_the_same_choices(manifest, family):
     assert CONFIGS[family].model_validate(arguments) == config
 
 
+def test_the_card_says_of_how_many_images_copies_were_looked_for(manifest):
+    figures = {"near_copies": Figure(value=0.01, unit="fraction", better="floor")}
+    for images, text in ((10_000, "2,000"), (90, "90")):
+        assert f"near copies: share of {text} images nearer" in card(measured(manifest, figures=figures, images=images))
+
+
 def recorded(manifest: Manifest, **changes: object) -> Manifest:
     """The manifest with another training record; `config` is added to the one that is there."""
     record = manifest.training
