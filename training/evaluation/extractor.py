@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from training.config import DATASET_FORMS, DATASET_PATTERN
@@ -110,11 +110,12 @@ def make_classifier(config: ClassifierConfig, dataset: Dataset) -> Path:
 def find_extractor(dataset: Dataset, runs_dir: Path) -> Extractor | None:
     """The classifier of exactly this data: the one that ships, else one trained here, else None.
 
-    Raises ClassifierDamaged when its weights are missing, cannot be read or are not those of its record.
+    Raises ClassifierDamaged when its weights are missing, cannot be read or are not those of its record, and where a
+    record makes no sense: it may be that of this data.
     """
     for folder in (SHIPPED, _folder(runs_dir)):
         for path in sorted(folder.glob("*.json")):
-            record = ClassifierRecord.model_validate_json(path.read_bytes())
+            record = _read_record(path)
             if record.dataset_digest == dataset.digest:
                 return load_extractor(path.with_suffix(".pt"), record)
     return None
@@ -136,6 +137,15 @@ def load_extractor(weights: Path, record: ClassifierRecord) -> Extractor:
         network = LeNet5(record.classes)
     network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
     return Extractor(network.eval(), record)
+
+
+def _read_record(path: Path) -> ClassifierRecord:
+    try:
+        return ClassifierRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ClassifierDamaged(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ClassifierDamaged(f"{path}: {error.errors()[0]['msg']}") from error
 
 
 def _folder(runs_dir: Path) -> Path:
