@@ -86,4 +86,5 @@ def advice(config: TrainConfig) -> str:
     rates = [f"--{name.replace('_', '-')}" for name in type(config).model_fields if name.endswith("learning_rate")]
     flags = [f"a lower {' or '.join(rates)}"] if rates else []
     flags += ["another --seed"] + ([] if config.precision == "float32" else ["--precision float32"])
-    return f"The last saved state is kept. Train anew with {', or '.join(flags)}"
+    kept = "The last saved state is kept. " if (config.run_dir / "state.pt").is_file() else ""
+    return f"{kept}Train anew with {', or '.join(flags)}"

@@ -25,16 +25,25 @@ from training.families.vae import Decoder
 from training.trainer import CannotResume, train
 
 
-def test_a_loss_that_is_no_number_is_named_with_its_place_and_what_to_do():
+def test_a_loss_that_is_no_number_is_named_with_its_place_and_what_to_do(tmp_path):
+    config = VaeConfig(precision="bfloat16", runs_dir=tmp_path)
     with pytest.raises(Diverged) as caught:
-        check_losses(VaeConfig(precision="bfloat16"), {"negative_elbo": math.nan, "kl": 1.0}, epoch=2, step=25)
+        check_losses(config, {"negative_elbo": math.nan, "kl": 1.0}, epoch=2, step=25)
     text = str(caught.value)
-    assert text.startswith("negative_elbo is nan at step 25 of epoch 2. The last saved state is kept.")
+    assert text.startswith("negative_elbo is nan at step 25 of epoch 2. Train anew with")
     for flag in ("--learning-rate", "--seed", "--precision float32"):
         assert flag in text
     assert "kl" not in text
     with pytest.raises(Diverged, match="--generator-learning-rate or --discriminator-learning-rate"):
         check_losses(GanConfig(), {"generator": math.inf}, epoch=1, step=1)
+
+
+def test_a_state_is_said_to_be_kept_where_there_is_one(tmp_path):
+    config = VaeConfig(runs_dir=tmp_path)
+    assert "saved state" not in divergence.advice(config)
+    config.run_dir.mkdir()
+    (config.run_dir / "state.pt").touch()
+    assert divergence.advice(config).startswith("The last saved state is kept. Train anew with")
 
 
 def test_losses_that_are_numbers_pass():
