@@ -39,7 +39,7 @@ from training.config import TrainConfig
 from training.data import Dataset, to_unit_range
 from training.datasets import FOLDER
 from training.families.family import Learner
-from training.files import write_atomically
+from training.files import remove_partial, write_atomically
 from training.pictures import sample_grid
 from training.report import curves_png
 from training.sampling import balanced, draw_latents
@@ -139,7 +139,7 @@ def write_checkpoint(
 ) -> Path:
     """Write archives, manifest, pictures by their files' names and card, in this order. Gives the directory.
 
-    Raises OSError on a full disk. Archives that the manifest does not name go last.
+    Raises OSError on a full disk. Archives that the manifest does not name go last, and what was half written.
     """
     directory = models_dir / manifest.name
     for precision, archive in manifest.archives.items():
@@ -154,6 +154,7 @@ def write_checkpoint(
     for old in directory.glob("*.pt"):
         if old.name not in {archive.file for archive in manifest.archives.values()}:
             old.unlink()
+    remove_partial(directory)
     return directory
 
 

@@ -80,6 +80,7 @@ class Run:
         if processes.is_first:
             write_atomically(config.run_dir / "config.json", config.model_dump_json(indent=2).encode())
             remove_partial(config.run_dir)
+            remove_partial(config.run_dir / "samples")
 
     @property
     def is_over(self) -> bool:

@@ -219,10 +219,12 @@ def test_a_new_export_replaces_the_manifest_and_removes_the_old_archive(make_vae
     config = make_vae()
     directory = export(config, vae(config, seed=1), dataset, HISTORY)
     old = assert_whole(directory)
+    (directory / ".vae-0123456789ab.pt.abcd1234.partial").write_bytes(b"half an archive, of an export that was killed")
     assert export(config, vae(config, seed=2), dataset, HISTORY) == directory
     new = assert_whole(directory)
     assert new.archives["float32"].digest != old.archives["float32"].digest
     assert {path.name for path in directory.glob("*.pt")} == {archive.file for archive in new.archives.values()}
+    assert not list(directory.glob(".*"))
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_untouched(make_vae, dataset):

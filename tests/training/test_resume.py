@@ -126,7 +126,11 @@ def test_a_report_that_a_stop_cut_off_is_made_when_the_run_goes_on(tiny, dataset
         with pytest.raises(Crash):
             train(parts, dataset=dataset)
     assert not (parts.run_dir / "samples").exists()
+    half = parts.run_dir / "samples" / f".epoch-0001.png.abcd1234{files.PARTIAL}"
+    half.parent.mkdir()
+    half.touch()
     train(parts, resume=True, dataset=dataset)
+    assert not half.exists(), "half a file is of no use to anyone"
     for file in ("metrics.csv", "samples/epoch-0001.png", "samples/epoch-0002.png"):
         assert (parts.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
 
