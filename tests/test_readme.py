@@ -63,7 +63,8 @@ def test_the_settings_table_is_that_of_the_code():
 
 def test_the_quality_table_is_that_of_the_shipped_manifests():
     paths = sorted((ROOT / "models").glob("*/manifest.json"))
-    table = quality_table([Manifest.model_validate_json(path.read_bytes()) for path in paths])
+    manifests = [Manifest.model_validate_json(path.read_bytes()) for path in paths]
+    table = quality_table([each for each in manifests if each.quality and each.quality.protocol == "digits-eval-1"])
     assert f"<!-- quality: begin -->\n{table}\n<!-- quality: end -->" in README
 
 

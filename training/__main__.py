@@ -80,7 +80,9 @@ def add_flags(command: argparse.ArgumentParser, config: type[BaseModel], *, resu
     if resume:
         either = command.add_mutually_exclusive_group()
         either.add_argument("--resume", action="store_true", help="go on from the last saved state")
-        either.add_argument("--restart", action="store_true", help="begin anew where a run was stopped")
+        either.add_argument(
+            "--restart", action="store_true", help="begin anew, over a stopped run or other data's checkpoint"
+        )
 
 
 def main() -> int:
@@ -131,7 +133,7 @@ def run(arguments: dict[str, Any]) -> int:
         if action == "train":
             if not resume and not restart:
                 check_finished(config)
-            train(config, resume=resume)
+            train(config, resume=resume, restart=restart)
         else:
             export_run(config)
     return 0

@@ -1,13 +1,15 @@
 """The model card: everything a person wants to know of a checkpoint, as Markdown. Knows only the manifest."""
 
 from collections.abc import Collection, Sequence
+from shlex import quote
 
 from app.checkpoints.manifest import Archive, ControlEffect, Figure, Manifest, Quality, TrainingRecord
+from training.evaluation.protocol import COPY_IMAGES, SEEDS
 
-# What each figure says, for a reader who has not met it.
+# What each figure says, for a reader who has not met it; `copies` is how many images were looked up.
 MEANING = {
     "frechet_distance": "between normal distributions fitted to the features of generated and of test images",
-    "kernel_distance": "maximum mean discrepancy of the features under a cubic kernel",
+    "kernel_distance": "maximum mean discrepancy of the features under a cubic kernel, squared",
     "precision": "share of generated images in the manifold of the test images; noise can have it too, see recall",
     "recall": "share of test images in the manifold of the generated images",
     "density": "how many neighbourhoods of test images a generated image is in, against the five it should be",
@@ -15,14 +17,16 @@ MEANING = {
     "class_balance": "entropy of the classes that the classifier sees, 1 where all are as frequent",
     "confidence": "of the classifier in its verdict",
     "label_agreement": "share of images that the classifier takes for what was asked for",
-    "nearest_training_distance": "of 2,000 images, mean; 0 would be copies, smooth images are nearer to all others",
-    "near_copies": "share of 2,000 images nearer to a training image than all but 1 % of the test images are",
+    "nearest_training_distance": "of {copies} images, mean; 0 would be copies, smooth images are nearer to all others",
+    "near_copies": "share of {copies} images nearer to a training image than all but 1 % of the test images are",
     "negative_elbo": "sum of the next two",
     "reconstruction_error": "binary cross-entropy of the test images, one posterior sample each",
     "kl_divergence": "of q(z given x) from N(0, I)",
     "active_units": "latent numbers that tell images apart",
     "importance_weighted_bound": "upper bound on -log p(x) under N(0, I), with its standard error over the images; "
     "Burda et al., 2016, report 86.76 for a VAE with one stochastic layer, at 5,000 samples",
+    "negative_elbo_of_these_images": "what the bound before it is to be compared with: of the same images, one "
+    "posterior sample each",
 }
 PICTURES = {
     "samples.png": "Images of fixed noise, not chosen",
@@ -43,7 +47,7 @@ def card(manifest: Manifest, pictures: Collection[str] = PICTURES) -> str:
         [precision, f"`{archive.file}`", f"{archive.bytes:,}", deviation_text(archive), f"`{archive.digest}`"]
         for precision, archive in manifest.archives.items()
     ]
-    record = manifest.training
+    record, again = manifest.training, "\n".join(commands(manifest))
     return f"""# {manifest.name}
 
 A `{manifest.family}` trained on {manifest.dataset.name} ({manifest.dataset.train_images:,} images).
@@ -68,8 +72,7 @@ Capabilities: {", ".join(manifest.capabilities)}. {labels_text(manifest)}
 ## Do it again
 
 ```sh
-{training_command(manifest.family, record)}
-.venv/bin/python -m training evaluate {manifest.name}
+{again}
 ```
 """
 
@@ -89,11 +92,14 @@ def quality_text(manifest: Manifest) -> str:
         return "## Quality\n\nNot measured yet."
     rows = [figure_row(name, figure) for name, figure in quality.figures.items()]
     head = ["figure", "value", "floor", "ceilings", "better", "unit"]
-    meanings = "\n".join(f"- {named(name)}: {MEANING[name]}" for name in quality.figures)
+    copies = f"{min(COPY_IMAGES, quality.images):,}"
+    meanings = "\n".join(f"- {named(name)}: {MEANING[name].format(copies=copies)}" for name in quality.figures)
     return f"""## Quality, protocol `{quality.protocol}`
 
-{protocol_text(quality)} Values are means over the seeds ± their standard deviation. The floor is what as many training
-images get (for distances to training images: test images), the ceilings are what useless models get.
+{protocol_text(quality)} Values are means over the seeds ± their standard deviation. The floor is what a perfect model
+would get, by what stands for one: as many training images; where the distance to training images is measured, the test
+images; for label agreement, the test images and their labels; for negative ELBO and reconstruction error, the images
+themselves. The ceilings are what useless models get.
 
 {table(head, rows)}
 
@@ -146,40 +152,100 @@ def drawing_text(effect: ControlEffect) -> str:
 
 
 def epochs_text(record: TrainingRecord) -> str:
-    """How long it was trained, and which epoch ships if that is not the last."""
-    if record.epoch in {None, record.epochs}:
-        return f"{record.epochs} epochs"
-    return f"{record.epochs} epochs, of which number {record.epoch}, the best by Frechet distance, ships"
+    """How long it was trained, of how long it was meant to be, and which epoch ships if that is not the last."""
+    text = (
+        f"stopped after {record.epochs} of {planned(record)} epochs"
+        if is_stopped(record)
+        else f"{record.epochs} epochs"
+    )
+    if record.steps:
+        text += f" and {record.steps} steps of the next"
+    if not is_chosen(record):
+        return text
+    return f"{text}, of which number {record.epoch}, the best by Frechet distance, ships"
 
 
 def shipped_epoch(record: TrainingRecord) -> str:
-    """Which epoch's weights ship."""
-    return "the last epoch" if record.epoch in {None, record.epochs} else f"epoch {record.epoch}"
+    """The last epoch that the weights that ship have finished."""
+    last = "the last whole epoch" if record.steps else "the last epoch"
+    return f"epoch {record.epoch}" if is_chosen(record) else last
+
+
+def planned(record: TrainingRecord) -> int:
+    """The epochs that the run was to have."""
+    return int(record.config.get("epochs", record.epochs))
+
+
+def is_stopped(record: TrainingRecord) -> bool:
+    """Whether the checkpoint was exported before the run was over."""
+    return record.epochs < planned(record)
+
+
+def is_chosen(record: TrainingRecord) -> bool:
+    """Whether another epoch than the last ships."""
+    return record.epoch not in {None, record.epochs}
+
+
+def commands(manifest: Manifest) -> list[str]:
+    """What trains and measures the same again: the source, and what to do with it, as lines for a shell."""
+    record, quality = manifest.training, manifest.quality
+    dataset = str(record.config.get("dataset", "mnist"))
+    source = "" if dataset == "mnist" else f" --dataset {quote(dataset)}"
+    train = [training_command(manifest.family, record)]
+    if is_stopped(record):
+        train.append(f"# {epochs_text(record)}: what was done then, `training export` made a checkpoint of.")
+    evaluate = [f".venv/bin/python -m training evaluate {manifest.name}{source}"]
+    if quality is not None and quality.seeds != SEEDS:
+        evaluate[0] += f" --seeds {len(quality.seeds)}"
+    if source and quality is not None and quality.extractor is not None:
+        classifier = f".venv/bin/python -m training classifier{source}"
+        # Where it chose the epoch, it comes before the model; else it may have been trained only afterwards.
+        (train if is_chosen(record) else evaluate).insert(0, classifier)
+    return [*checkout(record), *train, *evaluate]
+
+
+def checkout(record: TrainingRecord) -> list[str]:
+    """The command that brings back the source of the training, as far as a commit holds it."""
+    if record.source_commit == "unknown":
+        return ["# From which source, is not known."]
+    commit = record.source_commit.removesuffix("-dirty")
+    changed = "" if commit == record.source_commit else "  # and changes to it that no commit holds"
+    return [f"git checkout {commit}{changed}"]
 
 
 def training_command(family: str, record: TrainingRecord) -> str:
     """The command that trains the same again, with every choice spelt out: defaults may change."""
-    words = [".venv/bin/python -m training train", family]
+    program = ".venv/bin/python"
+    if record.processes > 1:
+        program = f".venv/bin/torchrun --standalone --nproc-per-node {record.processes}"
+    words = [f"{program} -m training train {family}"]
     for name, value in record.config.items():
         if name in NOT_A_CHOICE or value is None:
             continue
-        flag = name.replace("_", "-")
-        words.append((f"--{flag}" if value else f"--no-{flag}") if isinstance(value, bool) else f"--{flag} {value}")
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            words.append(f"{flag} {quote(str(value))}")
     return " ".join(words)
 
 
 def quality_table(manifests: Sequence[Manifest]) -> str:
-    """The figures of several models of one protocol side by side, between floor and ceilings."""
+    """The figures of several models of one protocol side by side, between floor and ceilings.
+
+    Only what is in one unit is in one row: errors of other pixels and numbers of other latents are not to be compared.
+    """
     measured = [(manifest.name, manifest.quality.figures) for manifest in manifests if manifest.quality]
-    names = [name for name in MEANING if any(name in figures for _, figures in measured)]
     rows = []
-    for name in names:
-        known = [figures[name] for _, figures in measured if name in figures]
-        if len({figure.unit for figure in known}) > 1:
-            continue  # of other pixels or other latents, and so not to be compared
-        values = [figure_row(name, figures[name])[1] if name in figures else "" for _, figures in measured]
-        row = figure_row(name, known[0])
-        rows.append([row[0], row[4], *values, *row[2:4]])
+    for name in MEANING:
+        units = list({figures[name].unit: None for _, figures in measured if name in figures})
+        for unit in units:
+            known = {
+                model: figures[name] for model, figures in measured if name in figures and figures[name].unit == unit
+            }
+            values = [figure_row(name, known[model])[1] if model in known else "" for model, _ in measured]
+            first, _, floor, ceilings, better, _ = figure_row(name, next(iter(known.values())))
+            rows.append([first if len(units) == 1 else f"{first}, {unit}", better, *values, floor, ceilings])
     return table(["figure", "better", *(f"`{name}`" for name, _ in measured), "floor", "ceilings"], rows)
 
 

@@ -1,6 +1,6 @@
 """A run's directory belongs to one training at a time, and to an unfinished run until somebody says otherwise.
 
-Knows no network.
+So does a checkpoint's to the data that it was trained on. Knows no network.
 """
 
 import fcntl
@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from app.checkpoints.manifest import Manifest
 from training.config import TrainConfig
+from training.data import Dataset
 from training.state import read_state
 
 
 class RunTaken(Exception):
-    """Another training uses the directory, or an unfinished run would be lost."""
+    """Another training uses the directory, or an unfinished run or a checkpoint of other data would be lost."""
 
 
 @contextmanager
@@ -46,4 +50,21 @@ def check_finished(config: TrainConfig) -> None:
         raise RunTaken(
             f"{config.run_dir} holds a run that was stopped in epoch {done + 1} of {epochs}: "
             "--resume goes on from there, --restart begins anew, --name gives a new run a place of its own"
+        )
+
+
+def check_replaceable(config: TrainConfig, dataset: Dataset) -> None:
+    """Raises RunTaken where the run would replace a checkpoint of other data in the end.
+
+    Folders of one name give their runs one name, and a folder may be called as a checkpoint is.
+    """
+    directory = config.models_dir / config.name
+    try:
+        held = Manifest.model_validate_json((directory / "manifest.json").read_bytes()).dataset
+    except (FileNotFoundError, ValidationError):  # nothing that could serve
+        return
+    if held.digest != dataset.digest:
+        raise RunTaken(
+            f"{directory} holds a checkpoint of other data, {held.name}: "
+            "--name gives this run and its checkpoint a place of their own, --restart replaces that one"
         )

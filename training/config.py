@@ -13,7 +13,7 @@ NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 
 
 class TrainConfig(BaseModel):
-    """What every family's run has. The defaults of the subclasses are what the shipped checkpoints used."""
+    """What every family's run has. Shipped checkpoints used other values here and there: `make train` has them all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 

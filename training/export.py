@@ -12,6 +12,7 @@ import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from training.config import TrainConfig
 from training.data import Dataset, to_unit_range
 from training.datasets import FOLDER
 from training.families.family import Learner
-from training.files import write_atomically
+from training.files import remove_partial, write_atomically
 from training.pictures import sample_grid
 from training.report import curves_png
 from training.sampling import balanced, draw_latents
@@ -66,15 +67,28 @@ class ExportMismatch(Exception):
     """The reloaded archive does not compute what the trained network computes."""
 
 
+@dataclass(frozen=True)
+class Learned:
+    """How far the networks that ship have learned, and by how many processes."""
+
+    epoch: int  # of the history, from 1
+    steps: int = 0  # of the epoch after it, which was not finished
+    processes: int = 1
+
+
 def export(
-    config: TrainConfig, learner: Learner, dataset: Dataset, history: list[dict[str, float]], epoch: int | None = None
+    config: TrainConfig,
+    learner: Learner,
+    dataset: Dataset,
+    history: list[dict[str, float]],
+    learned: Learned | None = None,
 ) -> Path:
     """Write `models_dir/name`: an archive a precision, their manifest, a card and samples. Gives the directory.
 
-    What ships is the fast form of the trained network, which has learned to `epoch` of the history, the last one if
-    that is not given. It is scripted, reloaded and compared with the textbook form first; its quality is measured
-    after. A bfloat16 archive ships where its images are within PIXEL_BOUND of those of the float32 one. Replacing the
-    manifest is the switch.
+    What ships is the fast form of the trained network, which has `learned` as it says, else to the end of the history
+    in one process. It is scripted, reloaded and compared with the textbook form first; its
+    quality is measured after. A bfloat16 archive ships where its images are within PIXEL_BOUND of those of the float32
+    one. Replacing the manifest is the switch.
     Raises ExportMismatch, and OSError on a full disk: until the switch the previous checkpoint is
     untouched, from then on the new one is whole and only its card or its samples may be old.
     """
@@ -110,7 +124,7 @@ def export(
             digest=dataset.digest,
             train_images=len(dataset.train_images[: config.train_images]),
         ),
-        training=training_record(config, eager, history, epoch or len(history)),
+        training=training_record(config, eager, history, learned or Learned(len(history))),
         golden=golden,
     )
     pictures = {
@@ -125,7 +139,7 @@ def write_checkpoint(
 ) -> Path:
     """Write archives, manifest, pictures by their files' names and card, in this order. Gives the directory.
 
-    Raises OSError on a full disk. Archives that the manifest does not name go last.
+    Raises OSError on a full disk. Archives that the manifest does not name go last, and what was half written.
     """
     directory = models_dir / manifest.name
     for precision, archive in manifest.archives.items():
@@ -140,6 +154,7 @@ def write_checkpoint(
     for old in directory.glob("*.pt"):
         if old.name not in {archive.file for archive in manifest.archives.values()}:
             old.unlink()
+    remove_partial(directory)
     return directory
 
 
@@ -187,22 +202,24 @@ def deviation(reference: Any, lower: Any, learner: Learner, classes: int, seed: 
 
 
 def training_record(
-    config: TrainConfig, eager: nn.Module, history: list[dict[str, float]], epoch: int
+    config: TrainConfig, eager: nn.Module, history: list[dict[str, float]], learned: Learned
 ) -> TrainingRecord:
     """What it takes to train the same again, and what came of it."""
     return TrainingRecord(
         config=portable(config),
         seed=config.seed,
         epochs=len(history),
-        epoch=epoch,
+        epoch=learned.epoch,
+        steps=learned.steps,
         parameters={name: count_parameters(part) for name, part in eager.named_children()},
-        losses=losses_of(history[epoch - 1]),
+        losses=losses_of(history[learned.epoch - 1]),
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
         },
         source_commit=source_commit(),
+        processes=learned.processes,
     )
 
 

@@ -12,7 +12,7 @@ from training import report
 from training.config import TrainConfig
 from training.data import Dataset, TooFewImages, epoch_batches, to_unit_range
 from training.distribution import Processes
-from training.divergence import check_losses, check_spread, check_weights
+from training.divergence import check_losses, check_separation, check_spread, check_weights
 from training.events import Events
 from training.families import build_learner
 from training.files import remove_partial, write_atomically
@@ -28,7 +28,7 @@ from training.state import (
     save_state,
 )
 from training.stopping import Stopped, StopRequest
-from training.watching import CHOICE, FITTED_IMAGES, SPREAD, Watch, is_due, losses_of
+from training.watching import CHOICE, FITTED_IMAGES, SEPARATION, SPREAD, Watch, is_due, losses_of
 
 # Reading a loss waits for the device.
 SHOW_EVERY = 25
@@ -80,6 +80,7 @@ class Run:
         if processes.is_first:
             write_atomically(config.run_dir / "config.json", config.model_dump_json(indent=2).encode())
             remove_partial(config.run_dir)
+            remove_partial(config.run_dir / "samples")
 
     @property
     def is_over(self) -> bool:
@@ -126,6 +127,7 @@ class Run:
         check_weights(config, self.learner)
         figures = self.processes.from_first(lambda: self._figures(quality=judged))
         check_spread(config, figures[SPREAD], epoch * self.steps)
+        check_separation(config, figures[SEPARATION], epoch * self.steps)
         progress.history.append({"epoch": epoch} | losses | figures)
         progress.done, progress.totals = 0, {}
         distance = figures.get(CHOICE, math.nan)

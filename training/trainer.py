@@ -3,7 +3,7 @@
 import logging
 from contextlib import ExitStack
 
-from training.claim import claimed
+from training.claim import check_replaceable, claimed
 from training.config import TrainConfig
 from training.data import Dataset
 from training.datasets import load_dataset
@@ -11,7 +11,7 @@ from training.device import choose_device, choose_precision
 from training.distribution import joined
 from training.evaluation.checkpoint import evaluate_checkpoint
 from training.events import Events
-from training.export import export
+from training.export import Learned, export
 from training.families import build_learner
 from training.families.family import Learner
 from training.run import Run, check_batch
@@ -23,12 +23,13 @@ __all__ = ["CannotResume", "export_run", "train"]
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None = None) -> None:
+def train(config: TrainConfig, *, resume: bool = False, restart: bool = False, dataset: Dataset | None = None) -> None:
     """Train, keep curves and samples under `config.run_dir`, export into `config.models_dir`.
 
     With `resume` the run goes on from its last saved state, and is then the run that never stopped, to the bit where
-    the device computes so. `dataset` stands in for the one that the config names. Under torchrun all processes
-    share the run: each takes its part of every batch, and the first one measures, shows, writes and exports.
+    the device computes so. With `restart` a new run may replace a checkpoint of other data. `dataset` stands in for the
+    one that the config names. Under torchrun all processes share the run: each takes its part of every batch, and the
+    first one measures, shows, writes and exports.
 
     Raises Stopped after SIGINT or SIGTERM, when the state has been saved; Diverged where going on is of no use;
     DataUnavailable, TooFewImages, RunTaken, CannotResume, ClassifierDamaged, OSError, and RuntimeError for an absent
@@ -43,6 +44,8 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
             check_batch(config, dataset, processes)
             if resume:
                 processes.from_first(lambda: state_file(config))
+            elif not restart:
+                processes.from_first(lambda: check_replaceable(config, dataset))
             processes.from_first(lambda: held.enter_context(claimed(config.run_dir)))
             with StopRequest() as stop:
                 run = Run(config, dataset, processes, stop, resume=resume)
@@ -54,7 +57,8 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
                         run.train_epoch(events)
                         run.end_epoch(events)
         if processes.is_first:
-            checkpoint = export(config, run.learner, dataset, run.progress.history, ship(run.learner, run.progress))
+            learned = ship(run.learner, run.progress, processes.count)
+            checkpoint = export(config, run.learner, dataset, run.progress.history, learned)
             log.info("exported %s; measuring it", checkpoint)
             evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
 
@@ -62,6 +66,7 @@ def train(config: TrainConfig, *, resume: bool = False, dataset: Dataset | None 
 def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
     """Export the last saved state of a run, finished or not, its best epoch if it has one.
 
+    Without one, what was saved within an epoch has learned some steps more than its last whole epoch, as is recorded.
     What a run chose for itself, or may change as it goes on, is taken as it was trained. Raises CannotResume where
     there is no state, or none of a finished epoch.
     """
@@ -73,15 +78,16 @@ def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
     progress = restore(state, learner)
     if not progress.history:
         raise CannotResume(f"the state in {config.run_dir} is of the first epoch: nothing to export yet")
-    epoch = ship(learner, progress)
-    checkpoint = export(config, learner, dataset, progress.history, epoch)
-    log.info("exported %s, epoch %d of %d; measuring it", checkpoint, epoch, len(progress.history))
+    learned = ship(learner, progress, len(state["processes"]))
+    checkpoint = export(config, learner, dataset, progress.history, learned)
+    further = f" and {learned.steps} steps of the next" if learned.steps else ""
+    log.info("exported %s, epoch %d of %d%s; measuring it", checkpoint, learned.epoch, config.epochs, further)
     evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
 
 
-def ship(learner: Learner, progress: Progress) -> int:
-    """Put the networks of the best epoch into the learner, if epochs were judged; the epoch that it now has."""
+def ship(learner: Learner, progress: Progress, processes: int) -> Learned:
+    """Put the networks of the best epoch into the learner, if epochs were judged; how far it has now learned."""
     if progress.best is None:
-        return len(progress.history)
+        return Learned(len(progress.history), progress.done, processes)
     learner.load_state_dict(progress.best.modules)
-    return progress.best.epoch
+    return Learned(progress.best.epoch, 0, processes)

@@ -98,10 +98,12 @@ class TrainingRecord(_Part):
     seed: int
     epochs: int = Field(gt=0, description="finished when the checkpoint was exported")
     epoch: int | None = Field(None, gt=0, description="whose weights ship: the best measured; null: the last")
+    steps: int = Field(0, ge=0, description="of the epoch after it, never finished, that the weights have learned in")
     parameters: dict[str, int] = Field(description="of each shipped network")
-    losses: dict[str, float] = Field(description="means over the epoch whose weights ship")
+    losses: dict[str, float] = Field(description="means over that epoch")
     versions: dict[str, str]
     source_commit: str
+    processes: int = Field(1, gt=0, description="that shared the run")
 
 
 class Figure(_Part):

@@ -54,7 +54,8 @@ def draw(manifest: Manifest, choices: Choices, seed: int, first: int, count: int
         if labels is None:
             labels = uniform_labels(seed, first, count, len(manifest.classes))
     elif choices.label is not None:
-        with_prior = f" with the prior {prior}" if manifest.has_labels else ""
+        # Labels without condition are those of the fitted prior.
+        with_prior = f" with the prior {prior}, only with fitted" if manifest.has_labels else ""
         raise InvalidRequest(f"model {manifest.name} has no labels{with_prior}")
     noise = normal_rows(
         seed, first, count, manifest.latent_dim, temperature=choices.temperature, truncation=choices.truncation

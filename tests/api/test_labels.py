@@ -149,7 +149,10 @@ def test_a_bad_choice_is_refused(labelled, body):
         ({"model": "cgan", "temperature": 1}, "model cgan takes truncation"),
         ({"model": "fitted", "truncation": 1}, "model fitted takes temperature"),
         ({"model": "gan", "prior": "fitted"}, "model gan has the prior normal only"),
-        ({"model": "fitted", "prior": "normal", "label": "3"}, "model fitted has no labels with the prior normal"),
+        (
+            {"model": "fitted", "prior": "normal", "label": "3"},
+            "model fitted has no labels with the prior normal, only with fitted",
+        ),
     ],
 )
 def test_a_refusal_says_what_the_model_takes(labelled, body, detail):

@@ -6,7 +6,7 @@ import pytest
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
 from training.__main__ import parser
-from training.card import MEANING, card, quality_table, training_command
+from training.card import MEANING, card, commands, epochs_text, quality_table, training_command
 from training.config import CONFIGS
 
 FIGURES = {
@@ -110,6 +110,74 @@ def test_the_command_in_the_card_trains_with_the_same_choices(manifest, family):
     assert CONFIGS[family].model_validate(arguments) == config
 
 
+def test_the_card_says_of_how_many_images_copies_were_looked_for(manifest):
+    figures = {"near_copies": Figure(value=0.01, unit="fraction", better="floor")}
+    for images, text in ((10_000, "2,000"), (90, "90")):
+        assert f"near copies: share of {text} images nearer" in card(measured(manifest, figures=figures, images=images))
+
+
+def recorded(manifest: Manifest, **changes: object) -> Manifest:
+    """The manifest with another training record; `config` is added to the one that is there."""
+    record = manifest.training
+    if "config" in changes:
+        changes["config"] = record.config | dict(changes["config"])  # type: ignore[call-overload]
+    return manifest.model_copy(update={"training": record.model_copy(update=changes)})
+
+
+def test_the_commands_in_the_card_take_the_source_and_measure_what_was_measured(manifest):
+    digits = recorded(measured(manifest), source_commit="a" * 40)
+    first, train, evaluate = commands(digits)
+    assert first == f"git checkout {'a' * 40}"
+    assert train == training_command("vae", digits.training)
+    assert evaluate == ".venv/bin/python -m training evaluate vae"
+    assert all(line in card(digits).splitlines() for line in (first, train, evaluate))
+    more_seeds = recorded(measured(manifest, seeds=(0, 1, 2, 3)))
+    assert commands(more_seeds)[-1] == ".venv/bin/python -m training evaluate vae --seeds 4"
+
+
+def test_the_commands_in_the_card_say_where_the_source_is_not_all_known(manifest):
+    changed = commands(recorded(manifest, source_commit=f"{'a' * 40}-dirty"))[0]
+    assert changed == f"git checkout {'a' * 40}  # and changes to it that no commit holds"
+    assert commands(recorded(manifest, source_commit="unknown"))[0].startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("epoch", "extractor", "actions"),
+    [
+        (2, "e" * 64, ["classifier", "train", "evaluate"]),  # it chose the epoch that ships
+        (3, "e" * 64, ["train", "classifier", "evaluate"]),
+        (3, None, ["train", "evaluate"]),
+    ],
+)
+def test_the_commands_in_the_card_name_data_other_than_mnist_and_train_their_classifier(
+    manifest, epoch, extractor, actions
+):
+    data = "folder:my pictures"
+    other = recorded(measured(manifest, extractor=extractor), config={"dataset": data}, epoch=epoch)
+    _, *lines = commands(other)
+    parsed = [vars(parser().parse_args(shlex.split(line)[3:])) for line in lines]
+    assert [(arguments["action"], arguments["dataset"]) for arguments in parsed] == [(name, data) for name in actions]
+
+
+def test_the_command_of_several_processes_starts_as_many(manifest):
+    command = training_command("vae", recorded(manifest, processes=4).training)
+    assert command.startswith(".venv/bin/torchrun --standalone --nproc-per-node 4 -m training train vae --")
+
+
+def test_the_card_of_a_run_that_was_stopped_says_so(manifest):
+    stopped = recorded(manifest, config={"epochs": 9})
+    assert epochs_text(stopped.training) == "stopped after 3 of 9 epochs"
+    assert any(line.startswith("# stopped after 3 of 9 epochs") for line in commands(stopped))
+    within = recorded(stopped, steps=17)
+    assert epochs_text(within.training) == "stopped after 3 of 9 epochs and 17 steps of the next"
+    assert "losses of the last whole epoch:" in card(within)
+    chosen = recorded(stopped, epoch=2).training
+    assert epochs_text(chosen) == (
+        "stopped after 3 of 9 epochs, of which number 2, the best by Frechet distance, ships"
+    )
+    assert not any("stopped" in line for line in commands(manifest))
+
+
 def test_the_table_of_models_has_a_line_a_figure_and_a_column_a_model(manifest):
     other = measured(manifest).model_copy(update={"name": "other"})
     assert other.quality is not None
@@ -120,7 +188,10 @@ def test_the_table_of_models_has_a_line_a_figure_and_a_column_a_model(manifest):
     assert cells(text, "importance weighted bound")[2:4] == ["86.76 (standard error 0.81)", ""]
 
 
-def test_figures_of_different_units_are_not_put_side_by_side(manifest):
-    binary = {"frechet_distance": FIGURES["frechet_distance"].model_copy(update={"unit": "something else"})}
-    text = quality_table([measured(manifest), measured(manifest, figures=binary)])
-    assert "frechet" not in text
+def test_figures_of_different_units_have_a_row_each(manifest):
+    other = {"frechet_distance": FIGURES["frechet_distance"].model_copy(update={"unit": "cubed", "value": 8.0})}
+    second = measured(manifest, figures=other).model_copy(update={"name": "other"})
+    text = quality_table([measured(manifest), second])
+    assert cells(text, "frechet distance, squared")[2:4] == ["12.35 ± 0.46", ""]
+    assert cells(text, "frechet distance, cubed")[2:4] == ["", "8 ± 0.46"]
+    assert cells(text, "importance weighted bound")[2:4] == ["86.76 (standard error 0.81)", ""]

@@ -290,9 +290,8 @@ def test_a_run_that_is_not_there_is_one_line_and_status_1(command_line, mnist, t
 
 def test_a_directory_that_cannot_be_written_is_one_line_and_status_1(command_line, mnist, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    status, _, errors = command_line(
-        "train", "vae", *flags(SHARED | {"data_dir": mnist, "runs_dir": tmp_path / "file"})
-    )
+    places = {"data_dir": mnist, "runs_dir": tmp_path / "file", "models_dir": tmp_path / "m"}
+    status, _, errors = command_line("train", "vae", *flags(SHARED | places))
     assert status == 1
     assert errors.startswith("NotADirectoryError: ")
     assert len(errors.splitlines()) == 1
@@ -431,6 +430,24 @@ def test_a_run_that_was_stopped_is_not_overwritten_unless_that_is_said(command_l
     assert (tmp_path / "r" / "vae" / "state.pt").read_bytes() == state
     assert command_line("train", "vae", *words, "--restart")[0] == 0
     assert command_line("train", "vae", *words)[0] == 0, "a finished run may be done again"
+
+
+def test_a_checkpoint_of_other_data_is_not_replaced_unless_that_is_said(command_line, mnist, pictures, tmp_path):
+    words = flags({**SHARED, "data_dir": mnist, "runs_dir": tmp_path / "r", "models_dir": tmp_path / "m"})
+    assert command_line("train", "vae", "--name", "vae-strokes", *words)[0] == 0
+    manifest, state = tmp_path / "m" / "vae-strokes" / "manifest.json", tmp_path / "r" / "vae-strokes" / "state.pt"
+    before = manifest.read_bytes(), state.read_bytes()
+    other = ("--dataset", f"folder:{pictures}")
+    status, _, errors = command_line("train", "vae", *words, *other)
+    assert status == 1
+    assert errors.splitlines()[-1] == (
+        f"RunTaken: {manifest.parent} holds a checkpoint of other data, MNIST: --name gives this run and its "
+        "checkpoint a place of their own, --restart replaces that one"
+    )
+    assert "epoch" not in errors, "it is refused before anything is trained"
+    assert (manifest.read_bytes(), state.read_bytes()) == before
+    assert command_line("train", "vae", *words, *other, "--restart")[0] == 0
+    assert Manifest.model_validate_json(manifest.read_bytes()).dataset.name == "strokes"
 
 
 def test_a_directory_that_another_training_uses_is_refused_in_one_line(command_line, mnist, tmp_path):

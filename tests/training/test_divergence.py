@@ -9,23 +9,41 @@ from torch import Tensor, nn
 from tests.training.conftest import at_step, state_of
 from training import divergence
 from training.config import GanConfig, VaeConfig
-from training.divergence import Diverged, check_losses, check_spread, check_weights, spread, spread_within
+from training.divergence import (
+    Diverged,
+    check_losses,
+    check_separation,
+    check_spread,
+    check_weights,
+    separation,
+    spread,
+    spread_within,
+)
 from training.families.cgan import ConditionalGenerator
 from training.families.gan import Generator
 from training.families.vae import Decoder
 from training.trainer import CannotResume, train
 
 
-def test_a_loss_that_is_no_number_is_named_with_its_place_and_what_to_do():
+def test_a_loss_that_is_no_number_is_named_with_its_place_and_what_to_do(tmp_path):
+    config = VaeConfig(precision="bfloat16", runs_dir=tmp_path)
     with pytest.raises(Diverged) as caught:
-        check_losses(VaeConfig(precision="bfloat16"), {"negative_elbo": math.nan, "kl": 1.0}, epoch=2, step=25)
+        check_losses(config, {"negative_elbo": math.nan, "kl": 1.0}, epoch=2, step=25)
     text = str(caught.value)
-    assert text.startswith("negative_elbo is nan at step 25 of epoch 2. The last saved state is kept.")
+    assert text.startswith("negative_elbo is nan at step 25 of epoch 2. Train anew with")
     for flag in ("--learning-rate", "--seed", "--precision float32"):
         assert flag in text
     assert "kl" not in text
     with pytest.raises(Diverged, match="--generator-learning-rate or --discriminator-learning-rate"):
         check_losses(GanConfig(), {"generator": math.inf}, epoch=1, step=1)
+
+
+def test_a_state_is_said_to_be_kept_where_there_is_one(tmp_path):
+    config = VaeConfig(runs_dir=tmp_path)
+    assert "saved state" not in divergence.advice(config)
+    config.run_dir.mkdir()
+    (config.run_dir / "state.pt").touch()
+    assert divergence.advice(config).startswith("The last saved state is kept. Train anew with")
 
 
 def test_losses_that_are_numbers_pass():
@@ -73,6 +91,41 @@ def test_a_conditional_generator_that_makes_one_image_a_class_has_collapsed(tiny
     monkeypatch.setattr(ConditionalGenerator, "forward", one_image_a_class)
     with pytest.raises(Diverged, match=r"the generator has collapsed: .* is 0\.000 of"):
         train(tiny("cgan", batch_norm=False), dataset=dataset)
+
+
+def test_the_separation_is_the_mean_distance_to_the_nearest_other_image():
+    source = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8, generator=source)
+    nearest = []
+    for number, image in enumerate(images):
+        others = torch.cat([images[:number], images[number + 1 :]])
+        nearest.append(float(((others.double() - image.double()) / 255).flatten(1).norm(dim=1).min()))
+    assert separation(images) == pytest.approx(sum(nearest) / 40, rel=1e-5)
+    assert separation(images.repeat(2, 1, 1, 1)) == 0
+    assert spread(images.repeat(2, 1, 1, 1)) > 0.2
+
+
+def test_a_few_images_over_and_over_are_a_collapse_once_there_was_time_to_learn():
+    config, step = GanConfig(), divergence.FIRST_JUDGED_STEP
+    check_separation(config, 0.0, step - 1)
+    check_separation(config, divergence.LEAST_SEPARATION, step)
+    for share in (0.099, 0.0, math.nan):
+        with pytest.raises(Diverged, match=f"collapsed to a few images: .* is {share:.3f} of .* after {step} steps"):
+            check_separation(config, share, step)
+
+
+@pytest.mark.usefixtures("no_export", "quick_gan")
+def test_a_generator_that_makes_ten_images_only_ends_the_run(tiny, dataset, monkeypatch):
+    monkeypatch.setattr(divergence, "FIRST_JUDGED_STEP", 1)
+    patterns = torch.randn(10, 1, 28, 28, generator=torch.Generator().manual_seed(1)) * 3
+    forward = Generator.forward
+
+    def ten_images(self: Generator, latents: Tensor) -> Tensor:
+        return forward(self, latents) * 0 + patterns[torch.arange(len(latents)) % 10]
+
+    monkeypatch.setattr(Generator, "forward", ten_images)
+    with pytest.raises(Diverged, match=r"the generator has collapsed to a few images: .* is 0\.000 of"):
+        train(tiny("gan", batch_norm=False), dataset=dataset)
 
 
 def test_one_image_for_all_latents_is_a_collapse_once_there_was_time_to_learn():

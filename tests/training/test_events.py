@@ -1,5 +1,8 @@
 """What TensorBoard reads of a run, read by TensorBoard's own reader."""
 
+import resource
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +80,29 @@ def test_a_picture_keeps_its_pixels(tmp_path):
     (tmp_path / "back.png").write_bytes(picture.encoded_image_string)
     with Image.open(tmp_path / "back.png") as image:
         assert np.array_equal(np.asarray(image.convert("L")), pixels)
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Files of 2,000 bytes at most, as on a disk that is nearly full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_disk_that_fills_up_is_one_error_that_names_the_directory(tmp_path):
+    def write(count: int) -> None:
+        with Events(tmp_path, 0) as events:
+            for step in range(count):
+                events.scalars("step", {"loss": 1.0}, step)
+
+    threads = threading.active_count()
+    with pytest.raises(OSError, match=f"File too large: '{tmp_path}'") as caught:
+        write(1_000)
+    assert caught.value.__context__ is None, "closing says nothing more"
+    assert threading.active_count() == threads
+    steps = list(scalars(read(tmp_path), "step/loss"))
+    assert steps == list(range(len(steps)))
+    assert len(steps) > 10, "what there was room for is there"

@@ -25,7 +25,7 @@ from tests.labelled import DIGITS, LATENT_DIM, ConditionalGan, ConditionalVae, F
 from training.card import PICTURES
 from training.config import TrainConfig, VaeConfig
 from training.data import to_unit_range
-from training.export import ExportMismatch, deviation, export, golden_cases, portable, script, source_commit
+from training.export import ExportMismatch, Learned, deviation, export, golden_cases, portable, script, source_commit
 from training.families import build_learner
 from training.families.family import Learner
 from training.sampling import balanced, draw_latents
@@ -147,6 +147,15 @@ def test_the_manifest_says_what_was_exported(request, dataset, fixture, capabili
     assert manifest.quality.figures
 
 
+def test_the_manifest_says_how_many_processes_trained_and_an_older_one_means_one(make_vae, dataset):
+    config = make_vae()
+    manifest = assert_whole(export(config, vae(config, seed=1), dataset, HISTORY, Learned(1, processes=3)))
+    assert manifest.training.processes == 3
+    older = manifest.model_dump(mode="json")
+    del older["training"]["processes"]
+    assert Manifest.model_validate(older).training.processes == 1
+
+
 def test_the_archives_name_holds_its_digest_and_nothing_else_is_left_in_the_directory(vae_run, gan_run):
     for run in (vae_run, gan_run):
         directory, manifest = checkpoint_of(run)
@@ -210,10 +219,12 @@ def test_a_new_export_replaces_the_manifest_and_removes_the_old_archive(make_vae
     config = make_vae()
     directory = export(config, vae(config, seed=1), dataset, HISTORY)
     old = assert_whole(directory)
+    (directory / ".vae-0123456789ab.pt.abcd1234.partial").write_bytes(b"half an archive, of an export that was killed")
     assert export(config, vae(config, seed=2), dataset, HISTORY) == directory
     new = assert_whole(directory)
     assert new.archives["float32"].digest != old.archives["float32"].digest
     assert {path.name for path in directory.glob("*.pt")} == {archive.file for archive in new.archives.values()}
+    assert not list(directory.glob(".*"))
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_untouched(make_vae, dataset):

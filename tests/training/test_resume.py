@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +21,9 @@ from torch import Tensor
 from app.checkpoints.manifest import Manifest
 from tests.conftest import ROOT
 from tests.training.conftest import STEPS, Crash, at_step, crash, same, state_of, weights
-from training import files, report
+from training import files, report, trainer, watching
 from training.config import CONFIGS, GanConfig, TrainConfig
+from training.evaluation.extractor import ClassifierConfig, make_classifier
 from training.families.vae import VaeLearner
 from training.stopping import Stopped
 from training.trainer import CannotResume, export_run, train
@@ -55,14 +56,25 @@ def differ(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
     return list(differences(*states))
 
 
+@pytest.fixture
+def add_classifier(dataset, tmp_path, monkeypatch) -> Callable[[], object]:
+    """Gives the runs of `tiny` a classifier of their data, to be measured with on few images."""
+    monkeypatch.setattr(watching, "IMAGES", 64)
+    return lambda: make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path / "runs"), dataset)
+
+
 # --- the same as never having stopped
 
 
 @pytest.mark.usefixtures("no_export", "quick_gan")
-@pytest.mark.parametrize("family", sorted(CONFIGS))
+@pytest.mark.parametrize(
+    ("family", "classifier"), [*((family, False) for family in sorted(CONFIGS)), ("gan", True), ("vae", True)]
+)
 def test_a_run_stopped_by_a_signal_at_any_step_and_resumed_equals_one_that_never_stopped(
-    tiny, dataset, monkeypatch, family
+    tiny, dataset, monkeypatch, add_classifier, family, classifier
 ):
+    if classifier:
+        add_classifier()
     whole, parts = tiny(family, name="whole"), tiny(family, name="parts")
     train(whole, dataset=dataset)
     first, second = sorted(random.Random(family).sample(range(1, 2 * STEPS), 2))
@@ -114,7 +126,11 @@ def test_a_report_that_a_stop_cut_off_is_made_when_the_run_goes_on(tiny, dataset
         with pytest.raises(Crash):
             train(parts, dataset=dataset)
     assert not (parts.run_dir / "samples").exists()
+    half = parts.run_dir / "samples" / f".epoch-0001.png.abcd1234{files.PARTIAL}"
+    half.parent.mkdir()
+    half.touch()
     train(parts, resume=True, dataset=dataset)
+    assert not half.exists(), "half a file is of no use to anyone"
     for file in ("metrics.csv", "samples/epoch-0001.png", "samples/epoch-0002.png"):
         assert (parts.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
 
@@ -145,6 +161,19 @@ def test_measuring_and_drawing_samples_leave_training_as_it_is(tiny, dataset, mo
     monkeypatch.setattr(VaeLearner, "archive", restless)
     train(theirs, dataset=dataset)
     assert differ(ours, theirs) == []
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_run_learns_the_same_whether_or_not_there_is_a_classifier_and_it_is_asked(tiny, dataset, add_classifier):
+    without, asked, unasked = tiny("vae", name="without"), tiny("vae", name="asked"), tiny("vae", name="unasked")
+    train(without, dataset=dataset)
+    add_classifier()
+    train(asked, dataset=dataset)
+    train(unasked.model_copy(update={"evaluate_every": 0}), dataset=dataset)
+    assert "recall" in state_of(asked)["history"][0]
+    for config in (asked, unasked):
+        for part in ("learner", "processes"):
+            assert list(differences(state_of(config)[part], state_of(without)[part])) == []
 
 
 # --- stops that leave no time
@@ -346,6 +375,22 @@ def test_a_run_stopped_in_its_first_epoch_has_nothing_to_export(tiny, dataset, m
         train(config, dataset=dataset)
     with pytest.raises(CannotResume, match="of the first epoch: nothing to export yet"):
         export_run(config, dataset)
+
+
+def test_what_was_stopped_within_an_epoch_is_exported_with_its_steps_said(tiny, dataset, monkeypatch, caplog):
+    config = tiny("vae")
+    with monkeypatch.context() as context:
+        at_step(context, STEPS + 3, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Stopped):
+            train(config, dataset=dataset)
+    monkeypatch.setattr(trainer, "evaluate_checkpoint", lambda *_: None)
+    with caplog.at_level("INFO"):
+        export_run(config, dataset)
+    assert f"exported {config.models_dir / 'vae'}, epoch 1 of 2 and 3 steps of the next; measuring it" in caplog.text
+    record = Manifest.model_validate_json((config.models_dir / "vae" / "manifest.json").read_bytes()).training
+    assert (record.epochs, record.epoch, record.steps) == (1, 1, 3)
+    card = (config.models_dir / "vae" / "card.md").read_text()
+    assert "- stopped after 1 of 2 epochs and 3 steps of the next, seed 3" in card
 
 
 def test_a_second_signal_is_not_waited_with(tiny, dataset, monkeypatch):

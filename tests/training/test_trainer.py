@@ -59,8 +59,8 @@ def test_what_a_run_chose_for_itself_is_in_its_config(make_vae, dataset):
 @pytest.mark.parametrize(
     ("fixture", "header", "epochs"),
     [
-        ("vae_run", "epoch,negative_elbo,kl_divergence,spread", 3),
-        ("gan_run", "epoch,discriminator,generator,spread", 1),
+        ("vae_run", "epoch,negative_elbo,kl_divergence,spread,separation", 3),
+        ("gan_run", "epoch,discriminator,generator,spread,separation", 1),
     ],
 )
 def test_a_run_leaves_metrics_curves_and_a_sample_grid_an_epoch(request, fixture, header, epochs):

@@ -53,7 +53,8 @@ def test_the_figures_of_every_epoch_are_in_the_table_and_in_the_state(judged, da
     train(judged, dataset=dataset)
     rows = rows_of(judged)
     # A vae's default prior is fitted a class, so that its images have labels.
-    assert list(rows[0])[3:] == ["spread", "frechet_distance", "precision", "recall", "label_agreement"]
+    figures = ["spread", "separation", "frechet_distance", "precision", "recall", "label_agreement"]
+    assert list(rows[0])[3:] == figures
     for row in rows:
         assert float(row["frechet_distance"]) > 0
         assert 0 <= float(row["precision"]) <= 1
@@ -73,15 +74,16 @@ def test_the_epoch_with_the_lowest_distance_ships_and_the_manifest_says_which(ju
     record = manifest_of(judged).training
     assert (record.epochs, record.epoch) == (3, 2)
     assert record.losses == losses_of(state_of(judged)["history"][1])
-    # The run of two epochs of the same schedule: what was stopped there has the weights that ship.
-    stopped = judged.model_copy(update={"name": "stopped", "models_dir": tmp_path / "others"})
+    # The run of two epochs and a bit of the same schedule: what was stopped there has the weights that ship.
+    stopped = judged.model_copy(update={"name": "stopped", "models_dir": tmp_path / "others", "save_steps": 1})
     with monkeypatch.context() as context:
-        at_step(context, 11, crash)
+        at_step(context, 13, crash)
         distances(context, DISTANCES)
         with pytest.raises(Crash):
             train(stopped, dataset=dataset)
     export_run(stopped, dataset)
-    assert manifest_of(stopped).training.epoch == 2
+    record = manifest_of(stopped).training
+    assert (state_of(stopped)["done"], record.epochs, record.epoch, record.steps) == (2, 2, 2, 0)
     shipped = [
         torch.jit.load(config.models_dir / config.name / manifest_of(config).archives["float32"].file).state_dict()
         for config in (judged, stopped)

@@ -34,7 +34,7 @@ class EvaluateConfig(BaseModel):
     data_dir: Path = Path("data")
     runs_dir: Path = Field(Path("runs"), description="where a classifier of the data may be")
     models_dir: Path = Path("models")
-    document: Path | None = Field(None, description="Markdown file whose table of quality is made anew")
+    document: Path | None = Field(None, description="Markdown file whose table of this quality is made anew")
 
 
 class CannotEvaluate(Exception):
@@ -44,20 +44,28 @@ class CannotEvaluate(Exception):
 def evaluate_named(config: EvaluateConfig) -> Iterator[Manifest]:
     """Measure checkpoints one after the other. Raises as `evaluate_checkpoint`, DataUnavailable."""
     dataset = load_dataset(config.dataset, config.data_dir)
+    protocol = ""
     for name in config.names:
-        yield evaluate_checkpoint(config.models_dir / name, dataset, config.runs_dir, range(config.seeds))
+        manifest = evaluate_checkpoint(config.models_dir / name, dataset, config.runs_dir, range(config.seeds))
+        assert manifest.quality is not None, "it has just been measured"
+        protocol = manifest.quality.protocol
+        yield manifest
     if config.document is not None:
-        write_table(config.document, config.models_dir)
+        write_table(config.document, config.models_dir, protocol)
 
 
-def write_table(document: Path, models_dir: Path) -> None:
-    """Make the table of quality in a document anew, of all checkpoints. Raises CannotEvaluate without its place."""
+def write_table(document: Path, models_dir: Path, protocol: str) -> None:
+    """Make the table of quality in a document anew, of all checkpoints that this protocol has measured.
+
+    Raises CannotEvaluate where the document has no place for it.
+    """
     before, begin, rest = document.read_text().partition("<!-- quality: begin -->")
     _, end, after = rest.partition("<!-- quality: end -->")
     if not (begin and end):
         raise CannotEvaluate(f"{document} has no lines that say where the table of quality begins and ends")
     manifests = [read_manifest(path.parent) for path in sorted(models_dir.glob("*/manifest.json"))]
-    write_atomically(document, f"{before}{begin}\n{quality_table(manifests)}\n{end}{after}".encode())
+    measured = [manifest for manifest in manifests if manifest.quality and manifest.quality.protocol == protocol]
+    write_atomically(document, f"{before}{begin}\n{quality_table(measured)}\n{end}{after}".encode())
 
 
 def evaluate_checkpoint(directory: Path, dataset: Dataset, runs_dir: Path, seeds: Sequence[int] = SEEDS) -> Manifest:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from training.config import DATASET_FORMS, DATASET_PATTERN
 from training.data import Dataset, to_unit_range
 from training.evaluation.classifier import LeNet5, train_classifier
 from training.files import write_atomically
+from training.randomness import shielded
 
 log = logging.getLogger(__name__)
 
@@ -109,18 +110,22 @@ def make_classifier(config: ClassifierConfig, dataset: Dataset) -> Path:
 def find_extractor(dataset: Dataset, runs_dir: Path) -> Extractor | None:
     """The classifier of exactly this data: the one that ships, else one trained here, else None.
 
-    Raises ClassifierDamaged when its weights are missing, cannot be read or are not those of its record.
+    Raises ClassifierDamaged when its weights are missing, cannot be read or are not those of its record, and where a
+    record makes no sense: it may be that of this data.
     """
     for folder in (SHIPPED, _folder(runs_dir)):
         for path in sorted(folder.glob("*.json")):
-            record = ClassifierRecord.model_validate_json(path.read_bytes())
+            record = _read_record(path)
             if record.dataset_digest == dataset.digest:
                 return load_extractor(path.with_suffix(".pt"), record)
     return None
 
 
 def load_extractor(weights: Path, record: ClassifierRecord) -> Extractor:
-    """The classifier in the file. Raises ClassifierDamaged where the file is not what the record says."""
+    """The classifier in the file; no random stream is touched.
+
+    Raises ClassifierDamaged where the file is not what the record says.
+    """
     try:
         content = weights.read_bytes()
     except OSError as error:
@@ -128,9 +133,19 @@ def load_extractor(weights: Path, record: ClassifierRecord) -> Extractor:
     digest = hashlib.sha256(content).hexdigest()
     if digest != record.sha256:
         raise ClassifierDamaged(f"{weights} has SHA-256 {digest}, its record says {record.sha256}")
-    network = LeNet5(record.classes)
+    with shielded():  # the weights that a network begins with are drawn, and here thrown away
+        network = LeNet5(record.classes)
     network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
     return Extractor(network.eval(), record)
+
+
+def _read_record(path: Path) -> ClassifierRecord:
+    try:
+        return ClassifierRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ClassifierDamaged(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ClassifierDamaged(f"{path}: {error.errors()[0]['msg']}") from error
 
 
 def _folder(runs_dir: Path) -> Path:

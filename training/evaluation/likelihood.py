@@ -35,10 +35,15 @@ class Autoencoder:
 
 @dataclass(frozen=True)
 class Elbo:
-    """Means over images, in nats: the negative ELBO is the sum of the two."""
+    """Means over images, in nats."""
 
     reconstruction_error: float
     kl_divergence: float
+
+    @property
+    def negative(self) -> float:
+        """The negative ELBO, the sum of the two."""
+        return self.reconstruction_error + self.kl_divergence
 
 
 @torch.no_grad()

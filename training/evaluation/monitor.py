@@ -12,12 +12,12 @@ IMAGES = 10_000
 
 
 class Monitor:
-    """Compares images with the test images. Equal images give equal figures; no random number is drawn."""
+    """Compares images with real ones. Equal images give equal figures; no random number is drawn."""
 
-    def __init__(self, extractor: Extractor, test_images: Tensor) -> None:
-        """`test_images` are uint8 `(M, 1, 28, 28)`; the first `IMAGES` are used."""
+    def __init__(self, extractor: Extractor, real: Tensor) -> None:
+        """`real` images are uint8 `(M, 1, 28, 28)`, of training or of testing; the first `IMAGES` are used."""
         self._extractor = extractor
-        self._real = extractor.features(test_images[:IMAGES])
+        self._real = extractor.features(real[:IMAGES])
 
     def figures(self, images: Tensor, labels: Tensor | None = None) -> dict[str, float]:
         """Figures of uint8 images `(N, 1, 28, 28)`, best with N = `IMAGES`; of equal N they can be compared.

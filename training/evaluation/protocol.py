@@ -1,9 +1,9 @@
 """The protocol `digits-eval-1`: generated images against test images no model has seen. Knows capabilities only.
 
 10,000 images a seed, of labels in turn and quantised to 8 bits as the service does, against the 10,000 test images, in
-the features of one pinned classifier. Each figure stands beside its floor, what 10,000 training images get, and its
-ceilings, what noise, blurred digits and one class only get. Other data go the same way under a name of their own, in
-the features of their own classifier; without one, the figures that need it are left out.
+the features of one pinned classifier. Each of their figures stands beside its floor, what 10,000 training images get,
+and its ceilings, what noise, blurred digits and one class only get. Other data go the same way under a name of their
+own, in the features of their own classifier; without one, the figures that need it are left out.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ EXTRACTOR = "fcf41e502e8ab99ded201772ffbf57517be20b33bcd1d3b444b66070a1b8ed8c"
 
 FIDELITY = {
     "frechet_distance": ("squared distance in features", "lower"),
-    "kernel_distance": ("squared distance in features", "lower"),
+    "kernel_distance": ("squared maximum mean discrepancy", "lower"),
     "precision": ("fraction", "higher"),
     "recall": ("fraction", "higher"),
     "density": ("ratio", "floor"),

@@ -141,7 +141,7 @@ def test_the_table_of_a_document_is_made_anew_between_its_marks(directory, datas
     evaluate_checkpoint(directory, dataset, tmp_path)
     document = tmp_path / "README.md"
     document.write_text("before\n<!-- quality: begin -->\nold\n<!-- quality: end -->\nafter\n")
-    write_table(document, directory.parent)
+    write_table(document, directory.parent, "strokes-eval-1")
     lines = document.read_text().splitlines()
     assert lines[:2] == ["before", "<!-- quality: begin -->"]
     assert lines[-2:] == ["<!-- quality: end -->", "after"]
@@ -150,9 +150,25 @@ def test_the_table_of_a_document_is_made_anew_between_its_marks(directory, datas
     assert "old" not in lines
 
 
+def test_a_checkpoint_that_another_protocol_measured_is_no_column_of_the_table(directory, dataset, tmp_path):
+    manifest = evaluate_checkpoint(directory, dataset, tmp_path)
+    assert manifest.quality is not None
+    quality = manifest.quality.model_copy(update={"protocol": "digits-eval-1"})
+    other = directory.parent / "other"
+    other.mkdir()
+    content = manifest.model_copy(update={"name": "other", "quality": quality}).file_content()
+    (other / "manifest.json").write_bytes(content)
+    document = tmp_path / "README.md"
+    document.write_text("<!-- quality: begin -->\n<!-- quality: end -->\n")
+    for name, column in (("strokes-eval-1", "vae"), ("digits-eval-1", "other")):
+        write_table(document, directory.parent, name)
+        head = [cell.strip() for cell in document.read_text().splitlines()[1].strip("|").split("|")]
+        assert head == ["figure", "better", f"`{column}`", "floor", "ceilings"]
+
+
 def test_a_document_without_a_place_for_the_table_is_left_alone(directory, tmp_path):
     document = tmp_path / "README.md"
     document.write_text("nothing\n")
     with pytest.raises(CannotEvaluate, match="begins and ends"):
-        write_table(document, directory.parent)
+        write_table(document, directory.parent, "strokes-eval-1")
     assert document.read_text() == "nothing\n"

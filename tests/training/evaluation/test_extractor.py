@@ -78,6 +78,15 @@ def test_missing_weights_are_an_error_not_an_absent_classifier(dataset, tmp_path
         find_extractor(dataset, tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff", b"{}", b'{"sha256": "0", "datas'])
+def test_a_damaged_record_is_one_line_that_names_it(dataset, tmp_path, content):
+    (tmp_path / "classifiers").mkdir()
+    (tmp_path / "classifiers" / "x.json").write_bytes(content)
+    with pytest.raises(ClassifierDamaged, match=r"classifiers/x\.json: .") as caught:
+        find_extractor(dataset, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_everything_shipped_has_its_record_and_its_weights():
     names = {path.stem for path in SHIPPED.iterdir()}
     assert names == {"mnist"}

@@ -1,11 +1,13 @@
 """The whole protocol on archives whose quality is known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from training.evaluation import autoencoding
 from training.evaluation.extractor import SHIPPED, ClassifierRecord
 from training.evaluation.protocol import EXTRACTOR, TEMPERATURES, TRUNCATIONS, evaluate
 from training.evaluation.references import ceilings, real_images
@@ -193,8 +195,28 @@ def test_a_model_of_binarised_images_is_measured_on_them_and_gets_a_bound(datase
     assert bound.value < figures["negative_elbo"].value
     assert bound.standard_error
     assert bound.unit == "nats an image, 32 images, 500 samples each"
+    same = figures["negative_elbo_of_these_images"]
+    assert bound.value < same.value
+    assert same.value == pytest.approx(figures["negative_elbo"].value, rel=0.1), "of 32 images, these are all"
+    assert same.unit == "nats an image, 32 images"
     assert figures["negative_elbo"].unit == "nats an image"
     assert figures["negative_elbo"].floor is None
+
+
+def test_the_bound_is_that_of_images_from_all_over_the_test_images(dataset, manifest, monkeypatch):
+    monkeypatch.setattr(autoencoding, "BOUND_IMAGES", 4)
+    record = manifest.training.model_copy(update={"config": {"binarised": True}})
+    binary = manifest.model_copy(update={"training": record})
+    others = torch.arange(32) % 8 != 0
+    images = dataset.test_images.clone()
+    images[others] = 0
+    ours, theirs = (
+        evaluate(Painter(), binary, data, None).figures for data in (dataset, replace(dataset, test_images=images))
+    )
+    for name in ("importance_weighted_bound", "negative_elbo_of_these_images"):
+        assert "4 images" in ours[name].unit
+        assert ours[name] == theirs[name]
+    assert ours["negative_elbo"] != theirs["negative_elbo"]
 
 
 def test_every_control_that_a_model_takes_is_tried(digits, extractor, manifest):
