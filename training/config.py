@@ -94,7 +94,7 @@ class GanConfig(AdversarialConfig):
 
     family: Literal["gan"] = "gan"
     name: str = Field("gan", pattern=NAME_PATTERN)
-    epochs: int = Field(14, ge=1, description="one generator step for each batch of the data")
+    epochs: int = Field(10, ge=1, description="one generator step for each batch of the data")
     discriminator: Literal["near-sighted", "deep"] = Field(
         "near-sighted", description="two convolutions that see 7x7 pixels, or four layers that see the whole image"
     )
