@@ -37,9 +37,10 @@ SLICE = 4096
 LINGER_S, LINGER_BYTES = 2, 4 * 2**20
 # What an answered request may still send of its body before its connection is worth less than those bytes.
 MAX_REST_BYTES = 2**20
-# What may wait behind a request whose answer is not there yet. Of more nothing is kept, and the connection ends with
-# the answers that it has coming: were it not read, nobody would notice that the caller hangs up.
-MAX_HELD_BYTES = 64 * 1024
+# What may wait behind a request whose answer is not there yet, a whole upload for one, and behind those of all callers.
+# Of more nothing is kept, and the connection ends with the answers that it has coming: were it not read, nobody would
+# notice that the caller hangs up.
+MAX_HELD_BYTES, MAX_HELD_BYTES_OF_ALL = 5 * 2**18, 2**26
 # An answer is taken at this pace at least, in bytes a second; slower readers hold memory for longer than they should.
 LEAST_PACE = 16 * 1024
 # Connections beyond the bound, which may ask how the service does and are else told that they are too many; those
@@ -59,6 +60,13 @@ class Limits:
     max_connections: int = 2048
 
 
+@dataclass
+class Held:
+    """Bytes that wait in all connections of a server."""
+
+    count: int = 0
+
+
 class Deaf(Exception):
     """Bytes came, in one read, behind the last ones that are heard."""
 
@@ -72,6 +80,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """
 
     limits: ClassVar[Limits] = Limits()
+    all_held: ClassVar[Held] = Held()
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -79,7 +88,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._rest = 0  # bytes of a body that came after its answer
         self._receiving = False  # a request has begun and is not whole
         self._in_body = False
-        self._held = b""  # what came after a request that still waits for the one before it
+        self._held = bytearray()  # what came after a request that still waits for the one before it
         self._answered: RequestResponseCycle | None = None  # the request whose turn it is, or was last
         self._deaf = False  # nothing more is parsed
         self._last_words = b""  # what is said before it ends, once every whole request has its answer
@@ -106,7 +115,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end, whoever closed."""
-        self._deaf, self._held = True, b""
+        self._deaf = True
+        self._forget()
         self._timer.cancel()
         if self._answered is not None and not self._answered.response_complete:
             # uvicorn tells the request that was parsed last: with pipelining that is another one.
@@ -117,7 +127,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came, or hold it until its turn."""
         if not self._deaf:
-            self._parse(self._held + data if self._held else data)
+            if self._held:
+                self._hold(data)
+            else:
+                self._parse(data)
         else:
             self._rest += len(data)
             if self._rest > LINGER_BYTES:
@@ -142,8 +155,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._deaf:
             if not self._answering():  # the last request that was parsed has its answer
                 self._end_with(self._last_words)
-        elif self._held:
-            self._parse(self._held)
+        else:
+            while self._held and not self.pipeline:
+                part = bytes(self._held[:SLICE])
+                del self._held[:SLICE]
+                self.all_held.count -= len(part)
+                self._parse(part)
 
     def _tick(self) -> None:
         now = self.loop.time()
@@ -180,11 +197,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if self._unfinished > MAX_UNFINISHED_BYTES and not self._deaf:
                 self._refuse(TOO_LARGE)
             if self._deaf or self.transport.is_closing():
-                self._held = b""
+                self._forget()
                 return
-        self._held = data[start:]
-        if len(self._held) > MAX_HELD_BYTES:
-            self._held, self._deaf = b"", True
+        if start < len(data):
+            self._hold(data[start:])
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        self.all_held.count += len(data)
+        if len(self._held) > MAX_HELD_BYTES or self.all_held.count > MAX_HELD_BYTES_OF_ALL:
+            self._forget()
+            self._deaf = True
+
+    def _forget(self) -> None:
+        self.all_held.count -= len(self._held)
+        self._held.clear()
 
     def _feed(self, part: bytes) -> None:
         try:
@@ -348,4 +375,4 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 def within(limits: Limits) -> type[BoundedHttpProtocol]:
     """The protocol with these limits."""
-    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"limits": limits})
+    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"limits": limits, "all_held": Held()})

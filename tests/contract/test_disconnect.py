@@ -72,7 +72,7 @@ UPLOAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent
 
 @pytest.mark.parametrize(
     "behind",
-    [[CALL], [CALL, CALL], [CALL * 60], [CALL * 2000], [UPLOAD]],
+    [[CALL], [CALL, CALL], [CALL * 60], [CALL * 20_000], [UPLOAD]],
     ids=["one", "two apart", "sixty", "more than is held", "part of an upload"],
 )
 @pytest.mark.parametrize("at_once", [True, False])

@@ -131,14 +131,21 @@ def test_half_a_body_is_waited_for_only_so_long_and_the_app_is_told(address, see
     assert seen.gone.wait(60)
 
 
-def test_an_offer_of_another_protocol_gains_no_time(seen, monkeypatch):
-    ahead = [0.0]
-    monkeypatch.setattr(asyncio.BaseEventLoop, "time", lambda self: time.monotonic() + ahead[0])
+def test_an_offer_of_another_protocol_gains_no_time(seen):
+    app, ahead = make_app(seen), [0.0]
+
+    @app.get("/clock")
+    async def clock() -> dict[str, str]:
+        # Of this server's loop alone, and for the rest of its life: others in the process must not see time go back.
+        asyncio.get_running_loop().time = lambda: time.monotonic() + ahead[0]  # type: ignore[method-assign]
+        return {}
+
     head = POST.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
     with (
-        listening(make_app(seen), Limits(receive_timeout_s=1000)) as client,
+        listening(app, Limits(receive_timeout_s=1000)) as client,
         connection((client.base_url.host, client.base_url.port or 0)) as caller,
     ):
+        client.get("/clock")
         send(caller, head[:10])
         client.get("/now")  # by then the other side has read it
         ahead[0] = 900.0

@@ -110,7 +110,7 @@ WRONG_TIMEOUTS: dict[str, bytes] = {
     "nothing": b"X-Request-Timeout:",
     "spaces": b"X-Request-Timeout:    ",
     "a tab within": b"X-Request-Timeout: 1\t2",
-    "ten digits": b"X-Request-Timeout: 1000000000",
+    "a hundred digits": b"X-Request-Timeout: 1" + b"0" * 99,
     "4000 digits": b"X-Request-Timeout: " + b"9" * 4000,
     "4000 places": b"X-Request-Timeout: 0." + b"9" * 4000,
     "two times in one": b"X-Request-Timeout: 5, 5",

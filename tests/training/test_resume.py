@@ -6,11 +6,11 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from app.checkpoints.manifest import Manifest
 from tests.conftest import ROOT
 from tests.training.conftest import STEPS, Crash, at_step, crash, same, state_of, weights
-from training import files, report, trainer, watching
+from training import files, report, run, trainer, watching
 from training.config import CONFIGS, GanConfig, TrainConfig
 from training.evaluation.extractor import ClassifierConfig, make_classifier
 from training.families.vae import VaeLearner
@@ -109,7 +109,7 @@ def test_a_run_that_crashed_goes_on_from_the_last_state_that_was_due(tiny, datas
 @pytest.mark.usefixtures("no_export")
 def test_the_state_is_saved_when_the_minutes_are_over(tiny, dataset, monkeypatch):
     clock = iter(range(0, 10_000, 60))  # a minute passes between any two looks
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     config = tiny("vae", save_minutes=3)
     at_step(monkeypatch, 5, crash)
     with pytest.raises(Crash):
