@@ -33,7 +33,7 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("metrics", ("app/metrics.py", "prometheus_client/")),
     ("checking the body", ("pydantic/", "app/api/bodies.py", "app/api/requests.py")),
     ("sockets", ("asyncio/selector_events.py", "selectors.py", "app/outlet.py")),
-    ("HTTP", ("uvicorn/", "app/protocol.py")),
+    ("HTTP", ("uvicorn/", "app/protocol.py", "app/backlog.py")),
     ("admission, middleware and answer", ("app/", "starlette/", "fastapi/")),
     ("its turns", ("asyncio/",)),
 )
