@@ -95,7 +95,7 @@ ALLOWED = {
     "app.__main__": {"app"},
     "training": {"app.checkpoints.manifest"},
 }
-TORCHSCRIPT = {"app/inference/runtime.py", "training/export.py", "training/families"}
+TORCHSCRIPT = {"app/inference/runtime.py", "training/torchscript.py", "training/families"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
