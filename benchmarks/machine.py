@@ -55,6 +55,12 @@ def commit() -> str:
     return f"{name}-dirty" if changed else name
 
 
+def source(folder: Path) -> str:
+    """The git tree of a folder of this project, `-dirty` where its files differ from it."""
+    name = _git("rev-parse", "--short=12", f"HEAD:{folder.relative_to(ROOT)}") or "unknown"
+    return f"{name}-dirty" if _git("status", "--porcelain", "--", str(folder)) else name
+
+
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip()

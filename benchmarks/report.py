@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from benchmarks.cells import GENERATE_ONE, Cell, Form
 from benchmarks.places import RESULTS
 from benchmarks.records import Record
-from benchmarks.summary import OWN, Outcome, Ratio, Spread, outcomes, ratios
+from benchmarks.servers import OWN
+from benchmarks.summary import Outcome, Ratio, Spread, outcomes, ratios
 
 COLOURS = {
     ("own", "plain"): "#2a7f62",
@@ -91,7 +92,8 @@ def _conditions(records: list[Record], facts: dict[str, Any]) -> str:
     rounds, seconds = max(record.round for record in records), records[0].conditions.seconds
     machine = f"{facts['cores']} cores of {facts['processor']}"
     how = f"{rounds} rounds of {seconds} s, {facts['allocator']} as allocator of every server"
-    return f"Measured on {machine}; {how}; commit `{facts['commit']}`, {facts['date']}; {versions}; {peers}."
+    commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys(record.commit for record in records))
+    return f"Measured on {machine}; {how}; commit {commits}, {facts['date']}; {versions}; {peers}."
 
 
 def _table(cell: Cell, found: list[Outcome], compared: list[Ratio]) -> str:

@@ -36,7 +36,7 @@ from training.watching import losses_of
 
 log = logging.getLogger(__name__)
 
-# That a bfloat16 archive is compared by.
+# What a bfloat16 archive makes, and the float32 one, to be compared.
 DEVIATION_IMAGES = 8192
 
 
