@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# What may wait behind a request whose answer is not there yet, a whole upload for one, and behind those of all callers.
+# What may wait behind a request whose answer is not there yet, and behind those of all callers.
 MAX_HELD_BYTES, MAX_HELD_BYTES_OF_ALL = 5 * 2**18, 2**26
 
 

@@ -25,7 +25,8 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 
 # Headers of answers that a web page of another origin may read.
-EXPOSED = ("ETag", "Retry-After", "X-Request-Id", "X-Model", "X-Model-Digest", "X-Precision", "X-Runtime", "X-Seed")
+EXPOSED = ("ETag", "Retry-After", "X-From-Seed", "X-Model", "X-Model-Digest", "X-Precision")
+EXPOSED += ("X-Request-Id", "X-Runtime", "X-Seed", "X-To-Seed")
 
 DESCRIPTION = """Generates, reconstructs, interpolates and scores small images with the models it was started with.
 

@@ -60,7 +60,7 @@ class Deaf(Exception):
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Refuses what never becomes whole, and parses a pipelined request no earlier than its turn comes.
+    """Refuses what never becomes whole, and parses pipelined requests one ahead of their turn, or `SLICE` bytes.
 
     A request line with its headers, the head of a chunk, or trailers may have `MAX_UNFINISHED_BYTES` bytes.
     One timer a connection looks, at least once in `receive_timeout_s`, whether anything is overdue; requests only
@@ -254,7 +254,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self._lingering:
             return
         self._deaf, self._lingering, self._rest = True, True, 0
-        self.transport.write_eof()
+        self._outlet.end()
         self.flow.resume_reading()
         self._due = self.loop.time() + LINGER_S
         self._timer.cancel()

@@ -14,7 +14,6 @@ from app.api.answers import (
     documented,
     images_json,
     json_answer,
-    off_loop,
     origin_headers,
     picture,
     respond,
@@ -167,9 +166,7 @@ async def answered(call: Call, walk: Walk, made: Images, headers: dict[str, str]
     elif form == NPZ:
         rows = label_row(labels)
         labelled = {} if rows is None else {"labels": rows}
-        content = await off_loop(
-            lambda: encode.npz(images=images, latents=made.latents, **labelled), images.size, workers
-        )
+        content = await archive(workers, images=images, latents=made.latents, **labelled)
     else:
         content = await picture(images, form, walk.scale, workers, columns=walk.steps)
     return respond(content, form, made.provenance, seeds[0], named_ends(walk) | (headers or {}))

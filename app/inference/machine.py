@@ -33,7 +33,8 @@ def find_device(name: str) -> torch.device:
 def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for it; without them bfloat16 is slower than float32."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # it asks the current one
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Intel and AMD name them so in /proc/cpuinfo, ARM the last.
     return device.type == "cpu" and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(processor_features())
 

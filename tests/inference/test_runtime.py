@@ -9,7 +9,7 @@ import torch
 
 from app.errors import InferenceFailed
 from app.inference.machine import DeviceUnavailable, computes_in_bfloat16, find_device, processor_model
-from app.inference.runtime import Labelled, Network, Rows, Runtime
+from app.inference.runtime import Labelled, Network, Rows, Runtime, id_of
 
 CPU = torch.device("cpu")
 
@@ -33,9 +33,10 @@ def test_a_device_that_cannot_compute_is_refused_in_one_line(name):
 
 def test_the_runtime_id_is_that_of_its_facts():
     one, other = Runtime("cpu"), Runtime("cpu")
-    assert one.id("float32") == other.id("float32") != one.id("bfloat16")
-    assert len(one.id("float32")) == 16
-    facts = one.facts("float32")
+    facts = one.facts("float32", 8)
+    assert id_of(facts) == id_of(other.facts("float32", 8)) != id_of(one.facts("bfloat16", 8))
+    assert len(id_of(facts)) == 16
+    assert facts == one.facts("float32", 32), "on a CPU the size of a batch is nothing that bytes depend on"
     assert facts["precision"] == "float32"
     assert facts["torch"] == torch.__version__
     assert processor_model() in facts.values()
