@@ -15,7 +15,8 @@ from benchmarks.places import RECORDS
 class Conditions(BaseModel):
     """What must be the same for a record to stand for a measurement asked for now.
 
-    source: the git tree of what serves, so that a change of documents leaves records valid; empty where it was not kept.
+    source: the git tree of what serves, so that a change of documents leaves records valid; empty where it was
+    not kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

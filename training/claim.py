@@ -46,7 +46,7 @@ def claimed(directory: Path) -> Iterator[None]:
 
 
 def check_finished(config: TrainConfig) -> None:
-    """Raises RunTaken where the directory holds a run that has no checkpoint yet, CannotResume where nobody can tell."""
+    """Raises RunTaken where the directory holds a run without a checkpoint, CannotResume where nobody can tell."""
     if not (config.run_dir / "state.pt").is_file():
         return
     state = read_state(config)

@@ -1,4 +1,4 @@
-"""TorchScript archives, written and read. Families name what is exported, and nothing else in training knows the format.
+"""TorchScript archives, written and read. Families mark what is exported; nothing else in training knows TorchScript.
 
 It is deprecated upstream in favour of `torch.export`; the manifest's `format` is where a successor will show.
 """

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app.api.answers import (
     BODY_ERRORS,
     COMMON_ERRORS,
+    archive,
     check_count,
     documented,
     images_json,
