@@ -14,7 +14,7 @@ from benchmarks.cells import plan
 from benchmarks.documents import render
 from benchmarks.identity import SEEDS, Mismatch, check
 from benchmarks.load import LoadFailed
-from benchmarks.machine import ALLOCATORS, advice, facts, missing_programs, tcmalloc
+from benchmarks.machine import ALLOCATORS, advice, facts, in_the_way, missing_programs, tcmalloc
 from benchmarks.places import RESULTS, WORK
 from benchmarks.processes import ServerFailed
 from benchmarks.records import Store
@@ -163,6 +163,9 @@ def run_identity(arguments: argparse.Namespace) -> int:
 
 def perform(arguments: argparse.Namespace) -> int:
     """One command; the exit status: 2 where something has to be installed first. Raises ServerFailed and OSError."""
+    if blocking := [] if arguments.action == "render" else in_the_way():
+        print("\n".join(blocking), file=sys.stderr)
+        return 2
     alone: dict[str, Callable[[], int]] = {
         "render": render,
         "parts": run_parts,

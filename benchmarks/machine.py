@@ -24,6 +24,15 @@ def tcmalloc() -> str | None:
     return ctypes.util.find_library("tcmalloc_minimal") or ctypes.util.find_library("tcmalloc")
 
 
+def in_the_way() -> list[str]:
+    """What would change what is measured, one line each."""
+    if (ROOT / "digits.env").exists():
+        return [
+            "digits.env in the checkout would change what is measured, the service as it is by default: move it away"
+        ]
+    return []
+
+
 def missing_programs() -> list[str]:
     """What has to be installed before anything can be measured, one line each."""
     lines = []

@@ -33,7 +33,7 @@ class Bench:
 
     def __init__(self, models: Path) -> None:
         self.readiness, self.metrics = Readiness(), Metrics()
-        settings = Settings(models_dir=models, device="cpu", worker_checks=1)
+        settings = Settings(models_dir=models, device="cpu", worker_checks=2)
         self.loader = Loader(settings, self.readiness, self.metrics)
 
     def reloads(self, outcome: str) -> float | None:

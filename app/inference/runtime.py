@@ -6,7 +6,6 @@ Beside `checkpoints/`, the one place in the service that names TorchScript.
 import hashlib
 import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from app.checkpoints.manifest import Capability, Precision
 from app.errors import InferenceFailed
 from app.inference.cuda import GraphedForward
 from app.inference.faults import fault_of
-from app.inference.machine import computes_in_bfloat16, find_device, runtime_facts
+from app.inference.machine import computes_in_bfloat16, cores, find_device, runtime_facts
 
 Rows = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -137,7 +136,7 @@ class Runtime:
     @property
     def default_workers(self) -> int:
         """Forward passes that the device computes well at the same time."""
-        return len(os.sched_getaffinity(0)) if self.device.type == "cpu" else 1
+        return cores() if self.device.type == "cpu" else 1
 
     def precisions(self, available: Collection[Precision]) -> list[Precision]:
         """Those of `available`, which holds float32, to try in order.
