@@ -64,7 +64,7 @@ def create_app(
     guards = [Depends(require_key(settings.api_key.get_secret_value()))] if settings.api_key else []
     # The innermost one first: a refusal passes all others but the shortcut, which leads past guards.
     if not guards:
-        app.add_middleware(Shortcut, operations=generate.DIRECT)
+        app.add_middleware(Shortcut, operations=generate.DIRECT | reconstruct.DIRECT)
     app.add_middleware(RequestAdmission, admission=admission)
     if settings.cors_origins:
         app.add_middleware(
