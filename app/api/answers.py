@@ -120,10 +120,12 @@ def check_count(count: int, scale: int, pixels: int, settings: Settings) -> None
         )
 
 
-def documented(*forms: str, errors: tuple[int, ...] = (), seeded: bool = False) -> dict[int | str, dict[str, Any]]:
+def documented(
+    *forms: str, errors: tuple[int, ...] = (), headers: tuple[str, ...] = ()
+) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI `responses` of an operation: the forms of its answer beside JSON, its headers, its errors.
 
-    An answer with images has the headers that name its origin; a `seeded` one may have an ETag.
+    An answer with images has the headers that name its origin. headers: those that only some operations have.
     """
     content: dict[str, Any] = {
         form: {"schema": {"type": "string", "format": "binary"}} for form in forms if form != JSON
@@ -131,10 +133,8 @@ def documented(*forms: str, errors: tuple[int, ...] = (), seeded: bool = False) 
     names = ["X-Request-Id"]
     if forms:
         names += ["X-Model", "X-Model-Digest", "X-Precision", "X-Runtime", "X-Seed"]
-    if seeded:
-        names += ["X-From-Seed", "X-To-Seed", "ETag"]
-    headers = {name: {"schema": {"type": "string"}} for name in names}
-    responses: dict[int | str, dict[str, Any]] = {200: {"content": content, "headers": headers}}
+    schemas = {name: {"schema": {"type": "string"}} for name in (*names, *headers)}
+    responses: dict[int | str, dict[str, Any]] = {200: {"content": content, "headers": schemas}}
     for status in sorted({*ALWAYS, *errors}):
         problem_content = {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}
         responses[status] = {"description": DESCRIPTIONS[status], "content": problem_content}
