@@ -5,8 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH_INDEX ?=
+# Two names, so that an index that is named after a first try is asked, too.
+TORCH := $(VENV)/.torch$(if $(TORCH_INDEX),-of-index)
 
-.PHONY: run test train evaluate identity bench bench-full bench-alone faults soak fuzz lint format clean
+.PHONY: run test train install-train evaluate identity bench bench-full bench-alone faults soak fuzz lint format clean
 
 run: $(VENV)/.installed-serve
 	$(BIN)/python -m app
@@ -34,6 +36,9 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m training train gan --name gan-deep --discriminator deep --gradient-penalty 0.1 \
 		--discriminator-steps 1 --generator-learning-rate 0.0005 --batch-size 64 --epochs 18
 	$(BIN)/python -m training train cgan
+
+# What `python -m training` needs, and no training.
+install-train: $(VENV)/.installed-train
 
 # A few minutes a model: the figures in manifests, cards and README.
 evaluate: $(VENV)/.installed-train
@@ -75,25 +80,27 @@ soak: $(VENV)/.installed-train
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-$(VENV)/.torch:
+$(TORCH):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "$(PYTHON) is not Python 3.11 to 3.13; PYTHON=python3.12 names another"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 ifneq ($(TORCH_INDEX),)
 	$(BIN)/pip install --quiet torch torchvision --index-url $(TORCH_INDEX)
 endif
 	touch $@
 
-$(VENV)/.installed-serve: pyproject.toml $(VENV)/.torch
+$(VENV)/.installed-serve: pyproject.toml $(TORCH)
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.installed-train: pyproject.toml $(VENV)/.torch
+$(VENV)/.installed-train: pyproject.toml $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[train]'
 	touch $@ $(VENV)/.installed-serve
 
-$(VENV)/.installed-bench: pyproject.toml $(VENV)/.torch
+$(VENV)/.installed-bench: pyproject.toml $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[bench]'
 	touch $@ $(VENV)/.installed-serve $(VENV)/.installed-train
 
-$(VENV)/.installed-test: pyproject.toml $(VENV)/.torch
+$(VENV)/.installed-test: pyproject.toml $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[test]'
 	touch $@ $(VENV)/.installed-serve $(VENV)/.installed-train

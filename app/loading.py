@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from weakref import WeakSet
 
@@ -10,6 +10,7 @@ from app.checkpoints.store import CheckpointError, Model, load_models
 from app.errors import ServiceError
 from app.inference.admission import RowAdmission
 from app.inference.engine import Engine
+from app.inference.faults import DeviceLost
 from app.inference.machine import DeviceUnavailable
 from app.inference.runtime import Runtime
 from app.inference.workers import Workers
@@ -35,6 +36,7 @@ class Loader:
         self._loading = Workers(1, Runtime.prepare_thread)
         self._runtime: Runtime | None = None
         self._workers: Workers | None = None
+        self._described: set[tuple[str, ...]] = set()  # the labels of what serves
         self._engines: WeakSet[Engine] = WeakSet()  # those that still have callers
 
     async def start(self) -> bool:
@@ -58,7 +60,7 @@ class Loader:
         log.info("reloading %s", self._settings.models_dir)
         try:
             names = await self._load()
-        except CheckpointError as error:
+        except (CheckpointError, DeviceUnavailable) as error:
             log.error("cannot reload, the models from before serve on: %s", error)
         except Exception:
             log.exception("cannot reload, the models from before serve on")
@@ -99,17 +101,29 @@ class Loader:
         self._runtime = runtime
         engine = Engine(models, runtime, self._workers, self._admission, settings, self._metrics)
         self._engines.add(engine)
-        self._metrics.model_info.clear()
-        for model in models.values():
-            labels = (model.name, model.manifest.family, model.digest, model.precision, model.runtime_id)
-            self._metrics.model_info.labels(*labels).set(1)
+        self._describe(models.values())
         self._readiness.loaded(engine)
         return f"{', '.join(models)} on {runtime.device}"
 
+    def _describe(self, models: Iterable[Model]) -> None:
+        """Say in the metrics what serves: first what is new, as a page may be rendered in between."""
+        described = {
+            (model.name, model.manifest.family, model.digest, model.precision, model.runtime_id) for model in models
+        }
+        for labels in described:
+            self._metrics.model_info.labels(*labels).set(1)
+        for labels in self._described - described:
+            self._metrics.model_info.remove(*labels)
+        self._described = described
+
 
 def load_all(settings: Settings, runtime: Runtime) -> dict[str, Model]:
-    """Every model that the settings name, by name. Raises CheckpointError."""
-    models = load_models(settings.models_dir, runtime, settings.max_batch_rows)
+    """Every model that the settings name, by name. Raises CheckpointError and DeviceUnavailable."""
+    try:
+        models = load_models(settings.models_dir, runtime, settings.max_batch_rows)
+    except DeviceLost as error:  # no Exception: it would end this thread, and nobody would be told
+        cause = str(error.__cause__).splitlines()[0]
+        raise DeviceUnavailable(f"device {runtime.device} failed while models were loaded: {cause}") from error
     if settings.default_model is not None and settings.default_model not in models:
         cause = f"holds no model {settings.default_model}, which DIGITS_DEFAULT_MODEL names"
         raise CheckpointError(settings.models_dir, cause)

@@ -25,7 +25,8 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 
 # Headers of answers that a web page of another origin may read.
-EXPOSED = ("ETag", "Retry-After", "X-Request-Id", "X-Model", "X-Model-Digest", "X-Precision", "X-Runtime", "X-Seed")
+EXPOSED = ("ETag", "Retry-After", "X-From-Seed", "X-Model", "X-Model-Digest", "X-Precision")
+EXPOSED += ("X-Request-Id", "X-Runtime", "X-Seed", "X-To-Seed")
 
 DESCRIPTION = """Generates, reconstructs, interpolates and scores small images with the models it was started with.
 
@@ -63,7 +64,7 @@ def create_app(
     guards = [Depends(require_key(settings.api_key.get_secret_value()))] if settings.api_key else []
     # The innermost one first: a refusal passes all others but the shortcut, which leads past guards.
     if not guards:
-        app.add_middleware(Shortcut, operations=generate.DIRECT)
+        app.add_middleware(Shortcut, operations=generate.DIRECT | reconstruct.DIRECT)
     app.add_middleware(RequestAdmission, admission=admission)
     if settings.cors_origins:
         app.add_middleware(

@@ -66,7 +66,9 @@ class Metrics:
         self.rows_in_flight = Gauge(
             "digits_rows_in_flight", "Rows that were admitted and are not computed yet.", registry=registry
         )
-        self.images = Counter("digits_images", "Images in answers.", ("model", "operation"), registry=registry)
+        self.images = Counter(
+            "digits_images", "Images that were computed for an answer.", ("model", "operation"), registry=registry
+        )
         self.rejections = Counter(
             "digits_rejections", "Requests answered with an error, by its code.", ("code",), registry=registry
         )

@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.admission import ALWAYS_ADMITTED, Refuse
 from app.api.middleware import MAX_HEADER_BYTES
+from app.backlog import Backlog, Held
 from app.heads import checked_target
 from app.outlet import Outlet
 from app.refusals import LATE, MALFORMED, TOO_LARGE, Refusal, busy
@@ -37,12 +38,6 @@ SLICE = 4096
 LINGER_S, LINGER_BYTES = 2, 4 * 2**20
 # What an answered request may still send of its body before its connection is worth less than those bytes.
 MAX_REST_BYTES = 2**20
-# What may wait behind a request whose answer is not there yet, a whole upload for one, and behind those of all callers.
-# Of more nothing is kept, and the connection ends with the answers that it has coming: were it not read, nobody would
-# notice that the caller hangs up.
-MAX_HELD_BYTES, MAX_HELD_BYTES_OF_ALL = 5 * 2**18, 2**26
-# An answer is taken at this pace at least, in bytes a second; slower readers hold memory for longer than they should.
-LEAST_PACE = 16 * 1024
 # Connections beyond the bound, which may ask how the service does and are else told that they are too many; those
 # beyond these are closed without a word. They have so long to ask, as others want their places.
 SPARE_CONNECTIONS, SPARE_S = 64, 1.0
@@ -60,19 +55,12 @@ class Limits:
     max_connections: int = 2048
 
 
-@dataclass
-class Held:
-    """Bytes that wait in all connections of a server."""
-
-    count: int = 0
-
-
 class Deaf(Exception):
     """Bytes came, in one read, behind the last ones that are heard."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Refuses what never becomes whole, and parses a pipelined request no earlier than its turn comes.
+    """Refuses what never becomes whole, and parses pipelined requests one ahead of their turn, or `SLICE` bytes.
 
     A request line with its headers, the head of a chunk, or trailers may have `MAX_UNFINISHED_BYTES` bytes.
     One timer a connection looks, at least once in `receive_timeout_s`, whether anything is overdue; requests only
@@ -88,7 +76,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._rest = 0  # bytes of a body that came after its answer
         self._receiving = False  # a request has begun and is not whole
         self._in_body = False
-        self._held = bytearray()  # what came after a request that still waits for the one before it
+        self._backlog = Backlog(self.all_held)
         self._answered: RequestResponseCycle | None = None  # the request whose turn it is, or was last
         self._deaf = False  # nothing more is parsed
         self._last_words = b""  # what is said before it ends, once every whole request has its answer
@@ -99,7 +87,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._patience_s = self.limits.receive_timeout_s
         self._due = inf  # when the caller must have sent what is waited for
         self._refusing: Refuse | None = self.app_state.get("refuse")
-        self._taken: tuple[float, int] | None = None  # when the caller was last seen behind, and what it had taken
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A caller. Over the bound it is heard only if it asks how the service does."""
@@ -116,7 +103,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The end, whoever closed."""
         self._deaf = True
-        self._forget()
+        self._backlog.clear()
         self._timer.cancel()
         if self._answered is not None and not self._answered.response_complete:
             # uvicorn tells the request that was parsed last: with pipelining that is another one.
@@ -127,7 +114,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came, or hold it until its turn."""
         if not self._deaf:
-            if self._held:
+            if self._backlog:
                 self._hold(data)
             else:
                 self._parse(data)
@@ -156,29 +143,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if not self._answering():  # the last request that was parsed has its answer
                 self._end_with(self._last_words)
         else:
-            while self._held and not self.pipeline:
-                part = bytes(self._held[:SLICE])
-                del self._held[:SLICE]
-                self.all_held.count -= len(part)
-                self._parse(part)
+            while self._backlog and not self.pipeline:
+                self._parse(self._backlog.take(SLICE))
 
     def _tick(self) -> None:
         now = self.loop.time()
-        if self._is_slow(now):
+        if self._outlet.is_slow(now):
             self.transport.abort()
             return
         if now >= self._due:
             self._due = inf
             self._expire()
         self._timer = self.loop.call_at(min(self._due, now + self.limits.receive_timeout_s), self._tick)
-
-    def _is_slow(self, now: float) -> bool:
-        """Whether the caller, behind now and when last looked at, has taken its answers too slowly meanwhile."""
-        unsent = self.transport.get_write_buffer_size()
-        before, self._taken = self._taken, (now, self._outlet.written - unsent) if unsent else None
-        if before is None or self._taken is None:
-            return False
-        return self._taken[1] - before[1] < LEAST_PACE * (now - before[0])
 
     def _expire(self) -> None:
         """What was due is not here."""
@@ -197,21 +173,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if self._unfinished > MAX_UNFINISHED_BYTES and not self._deaf:
                 self._refuse(TOO_LARGE)
             if self._deaf or self.transport.is_closing():
-                self._forget()
+                self._backlog.clear()
                 return
         if start < len(data):
             self._hold(data[start:])
 
     def _hold(self, data: bytes) -> None:
-        self._held += data
-        self.all_held.count += len(data)
-        if len(self._held) > MAX_HELD_BYTES or self.all_held.count > MAX_HELD_BYTES_OF_ALL:
-            self._forget()
-            self._deaf = True
+        """Keep bytes for later. Of too many nothing is kept, and the connection ends with the answers that are coming.
 
-    def _forget(self) -> None:
-        self.all_held.count -= len(self._held)
-        self._held.clear()
+        They are read all the same: else nobody would notice that the caller hangs up.
+        """
+        if not self._backlog.hold(data):
+            self._deaf = True
 
     def _feed(self, part: bytes) -> None:
         try:
@@ -281,7 +254,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self._lingering:
             return
         self._deaf, self._lingering, self._rest = True, True, 0
-        self.transport.write_eof()
+        self._outlet.end()
         self.flow.resume_reading()
         self._due = self.loop.time() + LINGER_S
         self._timer.cancel()

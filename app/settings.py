@@ -29,7 +29,12 @@ class Settings(BaseSettings):
         "auto",
         description="float32, bfloat16 (of the models that ship it), auto (that where the device computes in it)",
     )
-    workers: int = Field(0, ge=0, le=256, description="forward passes at the same time; 0 is one a core, or 1 on a GPU")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="forward passes at the same time; 0 is one a core that it is granted, or 1 on a GPU",
+    )
     max_batch_rows: int = Field(32, ge=1, le=4096, description="rows of one forward pass")
     max_requests: int = Field(512, ge=1, le=100_000, description="requests in flight; more are refused")
     max_bytes_in_flight: int = Field(
@@ -74,7 +79,7 @@ class Settings(BaseSettings):
     )
     worker_checks: int = Field(
         10,
-        ge=1,
+        ge=2,  # a worker that is busy at one check has begun a moment ago, for all that is known
         le=3600,
         description="seconds, counted, after which a forward pass counts as hung and the process ends",
     )

@@ -11,13 +11,14 @@ from benchmarks import batching, faults, parts, profiling, raw, soak, starts
 from benchmarks.archives import prepare_archives
 from benchmarks.campaign import Campaign
 from benchmarks.cells import plan
+from benchmarks.documents import render
 from benchmarks.identity import SEEDS, Mismatch, check
 from benchmarks.load import LoadFailed
-from benchmarks.machine import ALLOCATORS, advice, facts, missing_programs, tcmalloc
-from benchmarks.places import REPORTS, RESULTS, WORK
+from benchmarks.machine import ALLOCATORS, advice, facts, in_the_way, missing_programs, tcmalloc
+from benchmarks.places import RESULTS, WORK
 from benchmarks.processes import ServerFailed
 from benchmarks.records import Store
-from benchmarks.report import markdown, read_results, summary, write_between_markers, write_results
+from benchmarks.report import markdown, write_results
 from benchmarks.servers import SERVERS
 from benchmarks.tuning import tune
 
@@ -92,25 +93,6 @@ def is_whole(arguments: argparse.Namespace) -> bool:
     return every and arguments.rounds >= ROUNDS and arguments.seconds >= SECONDS
 
 
-def render() -> int:
-    """Write the tables of the committed results between the markers of the documents that have them; 0."""
-    records, found = read_results(RESULTS / "short.json")
-    tables = {"bench": markdown(records, found), "bench-summary": summary(records)}
-    tables |= {"raw": raw.markdown(raw.read()), "batching": batching.markdown(batching.read())}
-    tables["profile"] = profiling.markdown(profiling.read())
-    tables["parts"] = parts.markdown(parts.read())
-    tables["starts"] = starts.markdown(starts.read())
-    if (RESULTS / "faults.json").is_file():
-        tables["faults"] = faults.markdown(faults.read())
-    if (RESULTS / "soak.json").is_file():
-        tables["soak"] = soak.markdown(soak.read())
-    for path in REPORTS:
-        for name, text in tables.items():
-            if write_between_markers(path, name, text):
-                print(f"wrote {name} into {path.name}")
-    return 0
-
-
 def run_raw(arguments: argparse.Namespace) -> int:
     """Measure, keep and show; the exit status."""
     rates = raw.measure(arguments.rounds, arguments.seconds)
@@ -181,6 +163,9 @@ def run_identity(arguments: argparse.Namespace) -> int:
 
 def perform(arguments: argparse.Namespace) -> int:
     """One command; the exit status: 2 where something has to be installed first. Raises ServerFailed and OSError."""
+    if blocking := [] if arguments.action == "render" else in_the_way():
+        print("\n".join(blocking), file=sys.stderr)
+        return 2
     alone: dict[str, Callable[[], int]] = {
         "render": render,
         "parts": run_parts,

@@ -6,11 +6,12 @@ from typing import Any
 from benchmarks.archives import digests
 from benchmarks.cells import Cell, Configuration, Plan
 from benchmarks.load import LoadFailed, apply_load
-from benchmarks.machine import commit, now
+from benchmarks.machine import commit, now, source
+from benchmarks.places import APP, PEERS
 from benchmarks.probe import ProbeFailed, probe
 from benchmarks.processes import ServerFailed, Weight, running, weigh
 from benchmarks.records import Conditions, Record, Store
-from benchmarks.servers import SERVERS
+from benchmarks.servers import OWN, SERVERS
 
 WARM_UP_S = 3
 SEEDS_A_CELL = 10_000_000
@@ -41,7 +42,11 @@ class Campaign:
         """What a record has to agree with."""
         knobs = SERVERS[configuration.server].knobs()
         return Conditions(
-            seconds=self.seconds, allocator=self.allocator, knobs=knobs, digests=digests(configuration.file)
+            seconds=self.seconds,
+            allocator=self.allocator,
+            knobs=knobs,
+            digests=digests(configuration.file),
+            source=source(APP if configuration.server == OWN else PEERS),
         )
 
     def _measure(self, number: int, configuration: Configuration, cells: list[Cell], store: Store) -> None:

@@ -28,10 +28,15 @@ class Cell(BaseModel):
         return f"{self.operation}-{self.model}-n{self.n}-c{self.callers}"
 
     @property
-    def title(self) -> str:
-        """For people."""
+    def kind(self) -> str:
+        """What is asked for, for people."""
         images = f", {self.n} image{'s' if self.n > 1 else ''} a request" if self.operation == "generate" else ""
-        return f"{self.operation} {self.model}{images}, {self.callers} caller{'s' if self.callers > 1 else ''}"
+        return f"{self.operation} {self.model}{images}"
+
+    @property
+    def title(self) -> str:
+        """The kind, and by how many it is asked for."""
+        return f"{self.kind}, {self.callers} caller{'s' if self.callers > 1 else ''}"
 
 
 class Configuration(NamedTuple):

@@ -37,7 +37,7 @@ class Load(BaseModel):
     def problem(self) -> str | None:
         """Why the figures do not count."""
         if self.socket_errors or self.bad_statuses:
-            return f"{self.socket_errors} socket errors, {self.bad_statuses} answers that are not 2xx"
+            return f"{self.socket_errors} socket errors, {self.bad_statuses} answers of 400 or more"
         return None if self.requests else "no answer at all"
 
 

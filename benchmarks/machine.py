@@ -24,6 +24,15 @@ def tcmalloc() -> str | None:
     return ctypes.util.find_library("tcmalloc_minimal") or ctypes.util.find_library("tcmalloc")
 
 
+def in_the_way() -> list[str]:
+    """What would change what is measured, one line each."""
+    if (ROOT / "digits.env").exists():
+        return [
+            "digits.env in the checkout would change what is measured, the service as it is by default: move it away"
+        ]
+    return []
+
+
 def missing_programs() -> list[str]:
     """What has to be installed before anything can be measured, one line each."""
     lines = []
@@ -53,6 +62,12 @@ def commit() -> str:
     elsewhere = f":(exclude){RESULTS.relative_to(ROOT)}"
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", elsewhere)
     return f"{name}-dirty" if changed else name
+
+
+def source(folder: Path) -> str:
+    """The git tree of a folder of this project, `-dirty` where its files differ from it."""
+    name = _git("rev-parse", "--short=12", f"HEAD:{folder.relative_to(ROOT)}") or "unknown"
+    return f"{name}-dirty" if _git("status", "--porcelain", "--", str(folder)) else name
 
 
 def _git(*arguments: str) -> str:

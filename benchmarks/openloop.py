@@ -1,7 +1,8 @@
 """Load that does not wait for answers: requests at even times, whatever the server does. Knows no server.
 
 A closed loop sends less as the server slows down, and so leaves the worst times out of its percentiles ("coordinated
-omission"). Here each latency counts from the moment that the request was due, also where no connection was free then.
+omission"). Here each latency counts from the moment that the request was due, also where a connection had to be opened
+first. Requests for which there may be no further connection are counted as unsent and have no latency.
 """
 
 import asyncio

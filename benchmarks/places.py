@@ -10,6 +10,8 @@ LOGS = WORK / "logs"
 RECORDS = WORK / "records"
 SCRATCH = WORK / "scratch"
 
+APP = ROOT / "app"
+SHIPPED = ROOT / "models"
 PEERS = ROOT / "benchmarks" / "peers"
 RESULTS = ROOT / "benchmarks" / "results"
 LOAD_SCRIPT = ROOT / "benchmarks" / "load.lua"

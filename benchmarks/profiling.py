@@ -33,7 +33,7 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("metrics", ("app/metrics.py", "prometheus_client/")),
     ("checking the body", ("pydantic/", "app/api/bodies.py", "app/api/requests.py")),
     ("sockets", ("asyncio/selector_events.py", "selectors.py", "app/outlet.py")),
-    ("HTTP", ("uvicorn/", "app/protocol.py")),
+    ("HTTP", ("uvicorn/", "app/protocol.py", "app/backlog.py")),
     ("admission, middleware and answer", ("app/", "starlette/", "fastapi/")),
     ("its turns", ("asyncio/",)),
 )
@@ -47,6 +47,7 @@ class Profile(BaseModel):
 
     cell: Cell
     file: File
+    cores: int
     images_per_s: float
     loop_user_us: float
     loop_system_us: float
@@ -58,7 +59,7 @@ class Profile(BaseModel):
     @property
     def all_us(self) -> float:
         """What all cores together have for an image."""
-        return cores() * 1e6 / self.images_per_s
+        return self.cores * 1e6 / self.images_per_s
 
     @property
     def rest_us(self) -> float:
@@ -105,6 +106,7 @@ def measure_cell(cell: Cell, file: File, seconds: int, allocator: str) -> Profil
     return Profile(
         cell=cell,
         file=file,
+        cores=cores(),
         images_per_s=images / load.duration_s,
         loop_user_us=user / images,
         loop_system_us=system / images,

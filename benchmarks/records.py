@@ -13,7 +13,11 @@ from benchmarks.places import RECORDS
 
 
 class Conditions(BaseModel):
-    """What must be the same for a record to stand for a measurement asked for now."""
+    """What must be the same for a record to stand for a measurement asked for now.
+
+    source: the git tree of what serves, so that a change of documents leaves records valid; empty where it was
+    not kept.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -21,6 +25,7 @@ class Conditions(BaseModel):
     allocator: str
     knobs: dict[str, Any]
     digests: dict[str, str]
+    source: str = ""
 
 
 class Record(BaseModel):

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from matplotlib.figure import Figure
 from benchmarks.cells import GENERATE_ONE, Cell, Form
 from benchmarks.places import RESULTS
 from benchmarks.records import Record
-from benchmarks.summary import OWN, Outcome, Ratio, Spread, outcomes, ratios
+from benchmarks.servers import OWN
+from benchmarks.summary import Outcome, Ratio, Spread, outcomes, ratios
 
 COLOURS = {
     ("own", "plain"): "#2a7f62",
@@ -83,13 +83,17 @@ def markdown(records: list[Record], facts: dict[str, Any]) -> str:
     """A table a cell, then what it was measured on."""
     found, compared = outcomes(records), ratios(records)
     parts = [_table(cell, [outcome for outcome in found if outcome.cell == cell], compared) for cell in _cells(found)]
+    return "\n\n".join([*parts, _conditions(records, facts)])
+
+
+def _conditions(records: list[Record], facts: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     peers = ", ".join(line for lines in facts["peers"].values() for line in lines[:1])
     rounds, seconds = max(record.round for record in records), records[0].conditions.seconds
     machine = f"{facts['cores']} cores of {facts['processor']}"
     how = f"{rounds} rounds of {seconds} s, {facts['allocator']} as allocator of every server"
-    parts.append(f"Measured on {machine}; {how}; commit `{facts['commit']}`, {facts['date']}; {versions}; {peers}.")
-    return "\n\n".join(parts)
+    commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys(record.commit for record in records))
+    return f"Measured on {machine}; {how}; commit {commits}, {facts['date']}; {versions}; {peers}."
 
 
 def _table(cell: Cell, found: list[Outcome], compared: list[Ratio]) -> str:
@@ -131,15 +135,28 @@ def summary(records: list[Record]) -> str:
     return "\n".join(lines)
 
 
-def write_between_markers(path: Path, name: str, text: str) -> bool:
-    """Replace what stands between the markers of a name; whether the file has them."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    old = path.read_text() if path.exists() else ""
-    if begin not in old or end not in old:
-        return False
-    pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
-    path.write_text(re.sub(pattern, lambda _: f"{begin}\n{text}\n{end}", old, count=1, flags=re.DOTALL))
-    return True
+def overview(records: list[Record], facts: dict[str, Any]) -> str:
+    """A line a cell and file: images a second of every server, and of this one over the best of the others."""
+    found = {(one.cell, one.file, one.server): one for one in outcomes(records)}
+    servers = list(dict.fromkeys(server for _, _, server in found))
+    lines = [
+        f"| request | callers | file | {' | '.join(servers)} | digits over the best other |",
+        f"| --- | --- | --- |{' --- |' * (len(servers) + 1)}",
+    ]
+    for cell, file in dict.fromkeys((cell, file) for cell, file, _ in found):
+        rates = {server: _rate(found.get((cell, file, server))) for server in servers}
+        own, others = rates[OWN], [rate for name, rate in rates.items() if rate and name != OWN]
+        figures = ["" if rate is None else f"{rate:,.0f}" if rate else "failed" for rate in rates.values()]
+        times = f"{own / max(others):.2f}x" if own and others else ""
+        lines.append(f"| {cell.kind} | {cell.callers} | {file} | {' | '.join([*figures, times])} |")
+    return "\n".join([*lines, "", _conditions(records, facts)])
+
+
+def _rate(outcome: Outcome | None) -> float | None:
+    """Images a second; 0 where it failed, None where it was not measured."""
+    if outcome is None:
+        return None
+    return outcome.images_per_s.median if outcome.images_per_s else 0.0
 
 
 def _cells(found: list[Outcome]) -> list[Cell]:

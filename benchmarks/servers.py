@@ -15,6 +15,8 @@ from benchmarks.places import MODELS, PEERS, SCRATCH
 
 Knobs = dict[str, Any]
 
+OWN = "digits"
+
 
 @dataclass(frozen=True)
 class Server:
@@ -60,7 +62,7 @@ SERVERS = {
     server.name: server
     for server in (
         Server(
-            name="digits",
+            name=OWN,
             module="app",
             ready="/readyz",
             reconstruct="/reconstruct?normalize=false",

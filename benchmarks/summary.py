@@ -8,8 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks.archives import FILES, File
 from benchmarks.cells import Cell
 from benchmarks.records import Record
-
-OWN = "digits"
+from benchmarks.servers import OWN
 
 
 class Spread(BaseModel):

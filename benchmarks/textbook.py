@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from app.checkpoints.manifest import Archive, Manifest
-from training.export import script
 from training.families.discriminators import Discriminator
 from training.families.gan import GanArchive, Generator
 from training.families.mixtures import Mixtures
 from training.families.vae import Decoder, Encoder, FittedVaeArchive, VaeArchive
+from training.torchscript import script
 
 
 def write_textbook(source: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """The service as tests use it: the shipped checkpoints, behind the real application."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,17 @@ from tests.labelled import write_checkpoints
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"
+
+
+# What is tested has the settings that a test gives it, and no others.
+for name in [name for name in os.environ if name.startswith("DIGITS_")]:
+    del os.environ[name]
+
+
+def pytest_sessionstart() -> None:
+    """Services read this file from where they are started."""
+    if (ROOT / "digits.env").exists():
+        pytest.exit("digits.env in the checkout would change what is tested: move it away for the tests", returncode=1)
 
 
 class WatchedReadiness(Readiness):

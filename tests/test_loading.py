@@ -6,10 +6,13 @@ import shutil
 import weakref
 from math import inf
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
+from app import loading
 from app.errors import WorkerLost
+from app.inference.faults import DeviceLost
 from app.inference.latents import normal_rows
 from app.loading import Loader
 from app.metrics import Metrics
@@ -30,7 +33,7 @@ class Bench:
 
     def __init__(self, models: Path) -> None:
         self.readiness, self.metrics = Readiness(), Metrics()
-        settings = Settings(models_dir=models, device="cpu", worker_checks=1)
+        settings = Settings(models_dir=models, device="cpu", worker_checks=2)
         self.loader = Loader(settings, self.readiness, self.metrics)
 
     def reloads(self, outcome: str) -> float | None:
@@ -49,6 +52,49 @@ def test_after_a_reload_nothing_is_left_of_the_engine_before(models):
         await b.loader.close()
 
     asyncio.run(scenario())
+
+
+def test_a_deadline_to_come_keeps_nothing_of_the_models_before(models):
+    async def scenario() -> None:
+        b = Bench(models)
+        assert await b.loader.start()
+        engine = b.readiness.engine()
+        network = weakref.ref(engine.models["vae"].networks["generate"])
+        rows = normal_rows(1, 0, 1, engine.models["vae"].manifest.latent_dim)
+        await engine.generate(engine.models["vae"], rows, monotonic() + 3600)
+        del engine
+        await b.loader.reload()
+        gc.collect()
+        assert network() is None
+        await b.loader.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_device_that_is_lost_while_models_are_loaded_is_told_and_the_next_reload_works(models, monkeypatch, caplog):
+    def lost(*_: object) -> None:
+        raise DeviceLost from RuntimeError("CUDA error: operation not permitted\nand more of it")
+
+    async def scenario() -> None:
+        with monkeypatch.context() as context:
+            context.setattr(loading, "load_models", lost)
+            b = Bench(models)
+            assert not await b.loader.start()
+            await b.loader.close()
+            assert "cannot start: device cpu failed while models were loaded: CUDA error: operation" in caplog.text
+        b = Bench(models)
+        assert await b.loader.start()
+        with monkeypatch.context() as context:
+            context.setattr(loading, "load_models", lost)
+            await b.loader.reload()
+        assert "cannot reload, the models from before serve on: device cpu failed" in caplog.text
+        assert b.reloads("refused") == 1
+        await b.loader.reload()
+        assert b.reloads("swapped") == 1
+        await b.loader.close()
+
+    asyncio.run(scenario())
+    assert "Traceback" not in caplog.text
 
 
 def test_whoever_began_with_an_engine_ends_with_it(models):

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
+from training.agreement import ExportMismatch
 from training.card import quality_text
 from training.claim import RunTaken, check_finished
 from training.config import CONFIGS, TrainConfig
@@ -20,9 +21,9 @@ from training.datasets import load_dataset
 from training.divergence import Diverged
 from training.evaluation.checkpoint import CannotEvaluate, EvaluateConfig, evaluate_named
 from training.evaluation.extractor import ClassifierConfig, ClassifierDamaged, make_classifier
-from training.export import ArchiveDamaged, ExportMismatch
 from training.sampling import NotANumber
 from training.stopping import Stopped
+from training.torchscript import ArchiveDamaged
 from training.trainer import CannotResume, export_run, train
 
 COMMANDS: dict[str, type[BaseModel]] = {"classifier": ClassifierConfig, "evaluate": EvaluateConfig}

@@ -4,6 +4,7 @@ So does a checkpoint's to the data that it was trained on. Knows no network.
 """
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,11 @@ from pydantic import ValidationError
 from app.checkpoints.manifest import Manifest
 from training.config import TrainConfig
 from training.data import Dataset
+from training.files import write_atomically
 from training.state import read_state
+
+# In the directory of a run: the digest of the state that became a checkpoint.
+EXPORTED = "exported"
 
 
 class RunTaken(Exception):
@@ -41,7 +46,7 @@ def claimed(directory: Path) -> Iterator[None]:
 
 
 def check_finished(config: TrainConfig) -> None:
-    """Raises RunTaken where the directory holds a run that was stopped, CannotResume where nobody can tell."""
+    """Raises RunTaken where the directory holds a run without a checkpoint, CannotResume where nobody can tell."""
     if not (config.run_dir / "state.pt").is_file():
         return
     state = read_state(config)
@@ -51,6 +56,29 @@ def check_finished(config: TrainConfig) -> None:
             f"{config.run_dir} holds a run that was stopped in epoch {done + 1} of {epochs}: "
             "--resume goes on from there, --restart begins anew, --name gives a new run a place of its own"
         )
+    if not is_exported(config):
+        raise RunTaken(
+            f"{config.run_dir} holds a run that was trained and not exported: "
+            "--resume exports it, --restart begins anew, --name gives a new run a place of its own"
+        )
+
+
+def mark_exported(config: TrainConfig) -> None:
+    """Keep that the state in the directory, this one and no later one, became a checkpoint. Raises OSError."""
+    write_atomically(config.run_dir / EXPORTED, _digest(config))
+
+
+def is_exported(config: TrainConfig) -> bool:
+    """Whether the state in the directory became a checkpoint."""
+    try:
+        return (config.run_dir / EXPORTED).read_bytes() == _digest(config)
+    except FileNotFoundError:
+        return False
+
+
+def _digest(config: TrainConfig) -> bytes:
+    with (config.run_dir / "state.pt").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().encode()
 
 
 def check_replaceable(config: TrainConfig, dataset: Dataset) -> None:

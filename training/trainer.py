@@ -3,7 +3,7 @@
 import logging
 from contextlib import ExitStack
 
-from training.claim import check_replaceable, claimed
+from training.claim import check_replaceable, claimed, mark_exported
 from training.config import TrainConfig
 from training.data import Dataset
 from training.datasets import load_dataset
@@ -59,6 +59,7 @@ def train(config: TrainConfig, *, resume: bool = False, restart: bool = False, d
         if processes.is_first:
             learned = ship(run.learner, run.progress, processes.count)
             checkpoint = export(config, run.learner, dataset, run.progress.history, learned)
+            mark_exported(config)
             log.info("exported %s; measuring it", checkpoint)
             evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
 
@@ -80,6 +81,7 @@ def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
         raise CannotResume(f"the state in {config.run_dir} is of the first epoch: nothing to export yet")
     learned = ship(learner, progress, len(state["processes"]))
     checkpoint = export(config, learner, dataset, progress.history, learned)
+    mark_exported(config)
     further = f" and {learned.steps} steps of the next" if learned.steps else ""
     log.info("exported %s, epoch %d of %d%s; measuring it", checkpoint, learned.epoch, config.epochs, further)
     evaluate_checkpoint(checkpoint, dataset, config.runs_dir)

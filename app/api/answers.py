@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 # What encoding takes, measured in nanoseconds: so many a pixel of an image, and one a pixel it is enlarged to.
 NS_A_PIXEL = 35
+# And to deflate a byte of noise, as latents are.
+NS_A_BYTE = 30
 # What takes longer than a millisecond leaves the event loop; changing threads costs about a tenth of that.
 NS_ON_THE_LOOP = 1_000_000
 
@@ -97,6 +99,12 @@ def encoding_ns(images: Pixels, scale: int) -> int:
     return images.size * (NS_A_PIXEL + scale**2)
 
 
+async def archive(workers: ImageWorkers, **arrays: NDArray[Any]) -> bytes:
+    """Arrays by name as an `.npz`."""
+    takes_ns = NS_A_BYTE * sum(array.nbytes for array in arrays.values())
+    return await off_loop(lambda: encode.npz(**arrays), takes_ns, workers)
+
+
 async def off_loop(function: Callable[[], T], takes_ns: int, workers: ImageWorkers) -> T:
     """Call `function` here when it is short, on a worker when it is long."""
     return function() if takes_ns <= NS_ON_THE_LOOP else await workers.run(function)
@@ -112,10 +120,12 @@ def check_count(count: int, scale: int, pixels: int, settings: Settings) -> None
         )
 
 
-def documented(*forms: str, errors: tuple[int, ...] = (), seeded: bool = False) -> dict[int | str, dict[str, Any]]:
+def documented(
+    *forms: str, errors: tuple[int, ...] = (), headers: tuple[str, ...] = ()
+) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI `responses` of an operation: the forms of its answer beside JSON, its headers, its errors.
 
-    An answer with images has the headers that name its origin; a `seeded` one may have an ETag.
+    An answer with images has the headers that name its origin. headers: those that only some operations have.
     """
     content: dict[str, Any] = {
         form: {"schema": {"type": "string", "format": "binary"}} for form in forms if form != JSON
@@ -123,10 +133,8 @@ def documented(*forms: str, errors: tuple[int, ...] = (), seeded: bool = False) 
     names = ["X-Request-Id"]
     if forms:
         names += ["X-Model", "X-Model-Digest", "X-Precision", "X-Runtime", "X-Seed"]
-    if seeded:
-        names += ["X-From-Seed", "X-To-Seed", "ETag"]
-    headers = {name: {"schema": {"type": "string"}} for name in names}
-    responses: dict[int | str, dict[str, Any]] = {200: {"content": content, "headers": headers}}
+    schemas = {name: {"schema": {"type": "string"}} for name in (*names, *headers)}
+    responses: dict[int | str, dict[str, Any]] = {200: {"content": content, "headers": schemas}}
     for status in sorted({*ALWAYS, *errors}):
         problem_content = {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}
         responses[status] = {"description": DESCRIPTIONS[status], "content": problem_content}

@@ -43,6 +43,15 @@ async def refuse_repeated_names(request: Request) -> None:
         raise InvalidRequest("an option is given twice in the query")
 
 
+def read_query(request: Request, model: type[Model]) -> Model:
+    """The query as `model`, as FastAPI reads it for a route. Raises RequestValidationError."""
+    try:
+        return model.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError([{**item, "loc": ("query", *item["loc"])} for item in found]) from None
+
+
 def media_type(request: Request) -> str:
     """The body's media type in lower case without its parameters; empty where none is given, or more than one."""
     given = request.headers.getlist("content-type")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.answers import BODY_ERRORS, check_count, documented, images_json, json_answer, off_loop, picture, respond
+from app.api.answers import BODY_ERRORS, archive, check_count, documented, images_json, json_answer, picture, respond
 from app.api.bodies import JSON as JSON_BODY
 from app.api.bodies import read_json, refuse_query, request_body, require_media_type
 from app.api.deadlines import PARAMETER as TIMEOUT
@@ -68,9 +68,7 @@ async def generate(call: Annotated[Call, Depends(call_of)]) -> Response:
     else:
         index = np.arange(asked.first, asked.first + asked.count, dtype=np.int64)
         labelled = {} if made.labels is None else {"labels": made.labels}
-        content = await off_loop(
-            lambda: encode.npz(images=images, latents=made.latents, index=index, **labelled), images.size, call.workers
-        )
+        content = await archive(call.workers, images=images, latents=made.latents, index=index, **labelled)
     return respond(content, call.form, made.provenance, seed)
 
 

@@ -10,11 +10,11 @@ from starlette.responses import Response
 from app.api.answers import (
     BODY_ERRORS,
     COMMON_ERRORS,
+    archive,
     check_count,
     documented,
     images_json,
     json_answer,
-    off_loop,
     origin_headers,
     picture,
     respond,
@@ -46,6 +46,8 @@ from app.inference.walks import Asked, Ends, ends_of, label_row
 router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
 
 FORMS = (JSON, PNG, APNG, NPZ)
+# The headers that name the seeds of a walk's ends.
+ENDS = ("X-From-Seed", "X-To-Seed")
 CallDep = Annotated[Call, Depends(call_for(*FORMS))]
 
 
@@ -54,7 +56,7 @@ CallDep = Annotated[Call, Depends(call_for(*FORMS))]
     operation_id="interpolate",
     summary="Walk from one latent to another",
     response_model=InterpolateAnswer,
-    responses=documented(*FORMS, errors=COMMON_ERRORS, seeded=True)
+    responses=documented(*FORMS, errors=COMMON_ERRORS, headers=(*ENDS, "ETag"))
     | {304: {"description": "the caller's copy is current"}},
     openapi_extra=TIMEOUT,
 )
@@ -82,7 +84,7 @@ async def interpolate_query(call: CallDep, asked: Annotated[InterpolateQuery, Qu
     operation_id="interpolate_between",
     summary="Walk between two latents, or between two uploaded images",
     response_model=InterpolateAnswer,
-    responses=documented(*FORMS, errors=BODY_ERRORS),
+    responses=documented(*FORMS, errors=BODY_ERRORS, headers=ENDS),
     openapi_extra=request_body(json=InterpolateRequest, files="files", many=True) | TIMEOUT,
 )
 async def interpolate_body(call: CallDep, options: Annotated[InterpolateUploadQuery, Query()]) -> Response:
@@ -167,9 +169,7 @@ async def answered(call: Call, walk: Walk, made: Images, headers: dict[str, str]
     elif form == NPZ:
         rows = label_row(labels)
         labelled = {} if rows is None else {"labels": rows}
-        content = await off_loop(
-            lambda: encode.npz(images=images, latents=made.latents, **labelled), images.size, workers
-        )
+        content = await archive(workers, images=images, latents=made.latents, **labelled)
     else:
         content = await picture(images, form, walk.scale, workers, columns=walk.steps)
     return respond(content, form, made.provenance, seeds[0], named_ends(walk) | (headers or {}))
@@ -177,7 +177,7 @@ async def answered(call: Call, walk: Walk, made: Images, headers: dict[str, str]
 
 def named_ends(walk: Walk) -> dict[str, str]:
     """The headers that name the seeds of the ends which are of seeds."""
-    ends = zip(("X-From-Seed", "X-To-Seed"), walk.ends.seeds, strict=True)
+    ends = zip(ENDS, walk.ends.seeds, strict=True)
     return {name: str(seed) for name, seed in ends if seed is not None}
 
 

@@ -56,7 +56,7 @@ async def describe_model(engine: EngineDep, name: Annotated[str, Path(max_length
         name=model.name,
         digest=model.digest,
         precision=model.precision,
-        runtime=RuntimeFacts(id=model.runtime_id, facts=engine.runtime.facts(model.precision)),
+        runtime=RuntimeFacts(id=model.runtime_id, facts=dict(model.facts)),
         guarantees={
             capability: Guarantee(byte_identical=model.identical[capability], row_multiple=network.row_multiple)
             for capability, network in model.networks.items()

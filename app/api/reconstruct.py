@@ -4,10 +4,12 @@ from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends, Query
+from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.answers import (
     BODY_ERRORS,
+    archive,
     base64_png,
     check_count,
     documented,
@@ -17,18 +19,28 @@ from app.api.answers import (
     picture,
     respond,
 )
-from app.api.bodies import IMAGE_TYPES, MULTIPART, read_upload, refuse_repeated_names, request_body, require_media_type
+from app.api.bodies import (
+    IMAGE_TYPES,
+    MULTIPART,
+    read_query,
+    read_upload,
+    refuse_repeated_names,
+    request_body,
+    require_media_type,
+)
 from app.api.deadlines import PARAMETER as TIMEOUT
 from app.api.dependencies import Call, call_for, while_connected
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.requests import ReconstructQuery
 from app.api.schemas import ReconstructAnswer
+from app.api.shortcut import Operation
 from app.api.uploads import decoded
 from app.images import encode
 from app.inference.engine import Reconstruction
 from app.inference.sampling import given_labels
 
 router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)])
+call_of = call_for(JSON, PNG, NPZ)
 
 
 @router.post(
@@ -40,7 +52,7 @@ router = APIRouter(tags=["images"], dependencies=[Depends(refuse_repeated_names)
     openapi_extra=request_body(files="file", plain=True) | TIMEOUT,
 )
 async def reconstruct(
-    call: Annotated[Call, Depends(call_for(JSON, PNG, NPZ))],
+    call: Annotated[Call, Depends(call_of)],
     asked: Annotated[ReconstructQuery, Query()],
 ) -> Response:
     """Any PNG or JPEG of a digit: dark on light or light on dark, a drawing or a photo.
@@ -73,9 +85,7 @@ async def written(result: Reconstruction, call: Call, asked: ReconstructQuery) -
         return await picture(pair, PNG, scale, call.workers, columns=2)
     if call.form == NPZ:
         arrays = {"mean": result.mean, "log_variance": result.log_variance}
-        return await off_loop(
-            lambda: encode.npz(input=pair[0], reconstruction=pair[1], **arrays), pair.size, call.workers
-        )
+        return await archive(call.workers, input=pair[0], reconstruction=pair[1], **arrays)
     first, second = await off_loop(
         lambda: [base64_png(image, scale).decode() for image in pair], encoding_ns(pair, scale), call.workers
     )
@@ -88,3 +98,13 @@ async def written(result: Reconstruction, call: Call, asked: ReconstructQuery) -
         "errors": {"bce": result.bce, "mse": result.mse, "kl": result.kl},
     }
     return json_answer(result.provenance, fields)
+
+
+async def answer(request: Request) -> Response:
+    """What the route answers, without its way there. Raises what `reconstruct` and its dependencies raise."""
+    await refuse_repeated_names(request)
+    call = await call_of(request)
+    return await reconstruct(call, read_query(request, ReconstructQuery))
+
+
+DIRECT = {("POST", "/reconstruct"): Operation(router.routes[0], answer)}

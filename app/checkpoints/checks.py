@@ -3,7 +3,7 @@
 import numpy as np
 
 from app.checkpoints.manifest import IMAGING, PIXEL_BOUND, Capability, Golden, Precision
-from app.errors import InferenceFailed
+from app.errors import InferenceFailed, OutOfMemory
 from app.inference.runtime import Inputs, Labelled, Network, Rows
 
 # TorchScript profiles a method on its first call and optimises it on the second.
@@ -30,7 +30,7 @@ def check_golden(capability: Capability, network: Network, golden: Golden, preci
     try:
         expected = [record.array() for record in golden.outputs]
         (outputs,) = network.compute([golden_rows(golden)])
-    except (ValueError, InferenceFailed) as error:
+    except (ValueError, InferenceFailed, OutOfMemory) as error:
         raise CheckFailed(f"{capability} fails on its golden rows: {error}") from error
     if [output.shape for output in outputs] != [output.shape for output in expected]:
         raise CheckFailed(f"{capability} gives other shapes than its golden rows have")

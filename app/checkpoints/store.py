@@ -13,7 +13,9 @@ from pydantic import ValidationError
 
 from app.checkpoints.checks import CheckFailed, TooFarOff, check_golden, warm_up
 from app.checkpoints.manifest import Archive, Capability, Manifest, Precision
-from app.inference.runtime import MissingMethod, Network, Runtime
+from app.errors import OutOfMemory
+from app.inference.faults import fault_of
+from app.inference.runtime import MissingMethod, Network, Runtime, id_of
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +34,8 @@ class Model:
     manifest: Manifest
     card: str | None
     precision: Precision
-    runtime_id: str
+    facts: Mapping[str, str]  # what beside the weights its bytes may depend on
+    runtime_id: str  # a hash of them
     networks: Mapping[Capability, Network]
     identical: Mapping[Capability, bool]  # whether a row was the same bits in every batch that was tried
 
@@ -106,11 +109,13 @@ def load_model(manifest_file: Path, runtime: Runtime, max_rows: int) -> Model:
         if last or all(identical.values()):
             break
         log.warning("%s: a row depends on its batch; float32 serves instead", path)
+    facts = runtime.facts(precision, max_rows)
     return Model(
         manifest=manifest,
         card=read_card(manifest_file.parent / "card.md"),
         precision=precision,
-        runtime_id=runtime.id(precision),
+        facts=facts,
+        runtime_id=id_of(facts),
         networks=networks,
         identical=identical,
     )
@@ -119,13 +124,18 @@ def load_model(manifest_file: Path, runtime: Runtime, max_rows: int) -> Model:
 def load_networks(
     path: Path, manifest: Manifest, precision: Precision, runtime: Runtime, max_rows: int
 ) -> dict[Capability, Network]:
-    """The capabilities of one archive, its digest verified before it is opened. Raises CheckpointError."""
+    """The capabilities of one archive, its digest verified before it is opened.
+
+    Raises CheckpointError, and DeviceLost.
+    """
     content = read_archive(path, manifest.archives[precision])
     try:
         networks = runtime.networks(runtime.load(content), manifest.capabilities, max_rows)
     except MissingMethod as error:
         raise CheckpointError(path, f"lacks the capability {error} that the manifest names") from error
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(fault_of(error), OutOfMemory):
+            raise CheckpointError(path, "cannot be loaded: there is no memory for it") from error
         raise CheckpointError(path, f"is no TorchScript archive: {str(error).splitlines()[0]}") from error
     return dict(zip(manifest.capabilities, networks, strict=True))
 

@@ -86,14 +86,14 @@ def count_pixels(content: bytes, *, max_side: int = 1024) -> int:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Whatever a decoder raises becomes InvalidImage."""
+    """Whatever a decoder raises becomes InvalidImage, but for the service's own want of memory."""
     try:
         yield
-    except InvalidImage:
+    except (InvalidImage, MemoryError):
         raise
     except Exception as error:
         # A decoder that meets broken bytes raises almost any built-in exception (OSError, SyntaxError,
-        # IndexError, struct.error, zlib.error, MemoryError, ...), and none is the caller's business.
+        # IndexError, struct.error, zlib.error, ...), and none is the caller's business.
         raise cut_short() from error
 
 

@@ -44,13 +44,18 @@ def normalize(picture: Picture, *, size: int = 28, box: int = 20) -> Pixels:
     Returns float32 (1, size, size) in [0, 1], ink bright on dark ground. Raises InvalidImage when there is no
     ink.
     """
-    luminance = picture.luminance
-    if picture.alpha is None and luminance.shape == (size, size) and border(luminance).mean() < DARK_BORDER:
-        if luminance.max() < DARK_BORDER:
+    if has_form(picture, size):
+        if picture.luminance.max() < DARK_BORDER:
             raise no_ink()
-        return luminance[None].copy()
+        return picture.luminance[None].copy()
     ink = _thicken(find_ink(_composite(picture), max(LOOK_SIDE, LOOK_BOXES * box)), box)
     return _centre(_scale(ink, box), size)[None]
+
+
+def has_form(picture: Picture, size: int) -> bool:
+    """Whether a picture is of the form already: opaque, size x size, and dark at its border."""
+    luminance = picture.luminance
+    return picture.alpha is None and luminance.shape == (size, size) and bool(border(luminance).mean() < DARK_BORDER)
 
 
 def fit(picture: Picture, *, size: int = 28) -> Pixels:

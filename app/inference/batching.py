@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
 from typing import Generic, Protocol, Self, TypeVar
+from weakref import WeakMethod
 
 from app.errors import DeadlineExceeded, Draining, InferenceFailed, ServiceError
 
@@ -194,7 +195,8 @@ class Batcher(Generic[R, Result]):
             return
         if self._sweep is not None:
             self._sweep.cancel()
-        self._sweep = asyncio.get_running_loop().call_at(deadline, self._sweep_late)
+        # The loop must not be what keeps this queue, and its network, once nobody else does: after a reload.
+        self._sweep = asyncio.get_running_loop().call_at(deadline, _if_there, WeakMethod(self._sweep_late))
 
     def _sweep_late(self) -> None:
         self._sweep = None
@@ -280,6 +282,11 @@ class Batcher(Generic[R, Result]):
         if taken:
             self._count(-sum(taken.values()))
         return batch
+
+
+def _if_there(method: "WeakMethod[Callable[[], None]]") -> None:
+    if (call := method()) is not None:
+        call()
 
 
 def _draining() -> Draining:

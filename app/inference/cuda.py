@@ -21,8 +21,8 @@ class GraphedForward:
 
     The first call captures a graph of `rows` rows.
 
-    More rows pass in blocks: `Network` pads batches to a multiple of a block. One stream and one set of buffers
-    a network, so calls take turns.
+    More rows pass in blocks: `Network` pads batches to a multiple of a block. One set of buffers a network, so calls
+    take turns.
     """
 
     def __init__(self, method: Callable[..., Tensor | tuple[Tensor, ...]], device: torch.device, rows: int) -> None:
@@ -58,12 +58,17 @@ class GraphedForward:
         return tuple(host.clone() for host in buffers.host_outputs)
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> "_Buffers":
-        fixed = tuple(rows.to(self._stream.device) for rows in inputs)
-        for _ in range(PASSES_BEFORE_CAPTURE):
-            self._method(*fixed)
-        self._stream.synchronize()
-        # While models are reloaded, other threads use the device: only this one's calls are captured.
-        with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
+        # PyTorch hands out 32 streams a priority in turn, so that while models are reloaded this network's stream may
+        # be one that serves, and whatever is put on a stream is captured, too. None that serves has this priority.
+        stream = torch.cuda.Stream(self._stream.device, priority=-1)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.default_stream(stream.device))  # which the archive was loaded on
+        with torch.cuda.stream(stream):
+            fixed = tuple(rows.to(stream.device) for rows in inputs)
+            for _ in range(PASSES_BEFORE_CAPTURE):
+                self._method(*fixed)
+        stream.synchronize()
+        # Other threads use the device meanwhile: only this one's calls are captured.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             given = self._method(*fixed)
             outputs = tuple(output.float() for output in (given if isinstance(given, tuple) else (given,)))
         return _Buffers(fixed, outputs)

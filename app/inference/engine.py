@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
-from torch.nn import functional
 
 from app.checkpoints.manifest import Capability, Precision
 from app.checkpoints.store import Model
@@ -21,9 +19,9 @@ from app.inference import latents
 from app.inference.admission import RowAdmission
 from app.inference.batching import Batcher
 from app.inference.faults import compute_apart
-from app.inference.runtime import Inputs, Labelled, Labels, Outputs, Rows, Runtime
+from app.inference.runtime import Labelled, Labels, Outputs, Rows, Runtime
 from app.inference.sampling import Draw
-from app.inference.stages import Stage, stages
+from app.inference.stages import Stage, StageInputs, Uploads, stages
 from app.inference.workers import Workers
 from app.metrics import Metrics
 from app.settings import Settings
@@ -94,7 +92,7 @@ class Engine:
         self.runtime = runtime
         self._default = settings.default_model
         self._admission = admission
-        self._batchers: dict[tuple[str, Stage], Batcher[Inputs, Outputs]] = {
+        self._batchers: dict[tuple[str, Stage], Batcher[StageInputs, Outputs]] = {
             (model.name, stage): Batcher(
                 partial(compute_apart, compute),
                 workers,
@@ -174,13 +172,13 @@ class Engine:
 
         labels: that of the image, `(1,)`, for a conditional model.
         """
-        mean, log_variance = await self._through(model, "encode", image[None], deadline, labels)
-        latent = mean
+        rows = np.ascontiguousarray(image[None], dtype=np.float32)
+        noise = None
         if seed is not None:
-            noise = latents.normal_rows(seed, 0, 1, mean.shape[1], stream=latents.POSTERIOR_STREAM)
-            latent = mean + np.exp(0.5 * log_variance) * noise
-        (decoded,) = await self._through(model, "decode", latent, deadline, labels)
-        bce, mse, kl = reconstruction_errors(image, decoded[0], mean[0], log_variance[0])
+            noise = latents.normal_rows(seed, 0, 1, model.manifest.latent_dim, stream=latents.POSTERIOR_STREAM)
+        uploads = Uploads(rows if labels is None else Labelled(rows, labels), noise)
+        decoded, mean, log_variance, errors = await self._submitted(model, "reconstruct", uploads, deadline)
+        bce, mse, kl = errors[0].tolist()
         return Reconstruction(self.provenance(model), image[0], decoded[0, 0], mean[0], log_variance[0], bce, mse, kl)
 
     async def encode(self, model: Model, images: Rows, deadline: float, labels: Labels | None = None) -> Rows:
@@ -203,10 +201,12 @@ class Engine:
         self, model: Model, stage: Stage, rows: Rows, deadline: float, labels: Labels | None = None
     ) -> list[Rows]:
         """Rows, with their labels where the stage takes them, through one stage: its outputs, whole again."""
-        batcher = self._batchers[model.name, stage]
         rows = np.ascontiguousarray(rows, dtype=np.float32)
-        inputs = rows if labels is None else Labelled(rows, labels)
-        chunks = await batcher.submit(inputs, deadline=deadline)
+        return await self._submitted(model, stage, rows if labels is None else Labelled(rows, labels), deadline)
+
+    async def _submitted(self, model: Model, stage: Stage, inputs: StageInputs, deadline: float) -> list[Rows]:
+        """What a stage takes through it: its outputs, whole again."""
+        chunks = await self._batchers[model.name, stage].submit(inputs, deadline=deadline)
         if len(chunks) == 1:
             return list(chunks[0])
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
@@ -236,22 +236,6 @@ def latent_rows(model: Model, given: Sequence[Sequence[float]]) -> Rows:
     if not (np.abs(rows) <= MAX_LATENT).all():  # false for what is not a number, too
         raise InvalidRequest(f"the numbers of a latent are finite and between -{MAX_LATENT:g} and {MAX_LATENT:g}")
     return rows.astype(np.float32)
-
-
-def reconstruction_errors(
-    image: Rows, reconstruction: Rows, mean: Rows, log_variance: Rows
-) -> tuple[float, float, float]:
-    """Binary cross-entropy summed over pixels (nats), mean squared error a pixel, KL divergence (nats).
-
-    Shapes: `(1, height, width)` in [0, 1] twice, `(latent,)` twice. The sum of the first and the last
-    is the negative ELBO of one sample. Source: arXiv:1312.6114, section 3 and appendix B.
-    """
-    x, y = torch.from_numpy(image).double(), torch.from_numpy(reconstruction).double()
-    bce = functional.binary_cross_entropy(y, x, reduction="sum")
-    mse = functional.mse_loss(y, x)
-    m, v = mean.astype(np.float64), log_variance.astype(np.float64)
-    kl = -0.5 * np.sum(1 + v - m**2 - np.exp(v))
-    return float(bce), float(mse), float(kl)
 
 
 def sigmoid(logit: float) -> float:

@@ -1,5 +1,7 @@
 """What this machine is, as far as the bytes of an answer depend on it. Knows no models."""
 
+import math
+import os
 import platform
 import zlib
 from functools import cache
@@ -11,6 +13,8 @@ import torch
 
 from app.images import png
 from app.inference import latents
+
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 class DeviceUnavailable(Exception):
@@ -33,9 +37,28 @@ def find_device(name: str) -> torch.device:
 def computes_in_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for it; without them bfloat16 is slower than float32."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # it asks the current one
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Intel and AMD name them so in /proc/cpuinfo, ARM the last.
     return device.type == "cpu" and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(processor_features())
+
+
+def cores() -> int:
+    """Cores that this process may use: those it may run on, and of them as many as its container is granted."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, granted_cores(CPU_MAX)))
+
+
+def granted_cores(path: Path) -> int:
+    """The quota of a control group of Linux, version 2, rounded up; a great many where there is none.
+
+    The file holds microseconds of all cores together and a period of so many, as in `150000 100000`, or `max`.
+    """
+    try:
+        granted, period = path.read_text().split()
+        return math.ceil(int(granted) / int(period))
+    except (OSError, ValueError):
+        return 2**31
 
 
 @cache

@@ -6,9 +6,8 @@ Beside `checkpoints/`, the one place in the service that names TorchScript.
 import hashlib
 import json
 import math
-import os
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from app.checkpoints.manifest import Capability, Precision
 from app.errors import InferenceFailed
 from app.inference.cuda import GraphedForward
 from app.inference.faults import fault_of
-from app.inference.machine import computes_in_bfloat16, find_device, runtime_facts
+from app.inference.machine import computes_in_bfloat16, cores, find_device, runtime_facts
 
 Rows = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -137,7 +136,7 @@ class Runtime:
     @property
     def default_workers(self) -> int:
         """Forward passes that the device computes well at the same time."""
-        return len(os.sched_getaffinity(0)) if self.device.type == "cpu" else 1
+        return cores() if self.device.type == "cpu" else 1
 
     def precisions(self, available: Collection[Precision]) -> list[Precision]:
         """Those of `available`, which holds float32, to try in order.
@@ -151,14 +150,13 @@ class Runtime:
             return ["bfloat16"]
         return ["bfloat16", "float32"] if computes_in_bfloat16(self.device) else ["float32"]
 
-    def facts(self, precision: Precision) -> dict[str, str]:
-        """Everything beside the weights that the bytes of an answer may depend on."""
-        return {"precision": precision} | runtime_facts(self.device)
+    def facts(self, precision: Precision, max_rows: int) -> dict[str, str]:
+        """Everything beside the weights that the bytes of an answer may depend on.
 
-    def id(self, precision: Precision) -> str:
-        """A hash of the facts: the same bytes are promised within one."""
-        text = json.dumps(self.facts(precision), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        On a GPU so is the largest batch, `max_rows`, as all batches have its shape (see `cuda`).
+        """
+        facts = {"precision": precision} | runtime_facts(self.device)
+        return facts | {"rows": str(max_rows)} if self.device.type == "cuda" else facts
 
     def load(self, archive: bytes) -> torch.nn.Module:
         """The module of a TorchScript archive, on the device. The bytes are trusted: they are code.
@@ -190,6 +188,11 @@ def forward(
     """Inputs on the CPU through a method on `device`, its outputs as float32 on the CPU."""
     given = method(*(rows.to(device) for rows in inputs))
     return tuple(output.to("cpu", torch.float32) for output in (given if isinstance(given, tuple) else (given,)))
+
+
+def id_of(facts: Mapping[str, str]) -> str:
+    """A hash of a runtime's facts: the same bytes are promised within one."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Who may ask: callers with the key, and web pages of listed origins."""
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
@@ -113,7 +114,8 @@ def test_the_key_is_not_shown():
 def test_a_listed_origin_may_read_answers_and_no_other(guarded):
     answer = guarded.get("/livez", headers=ORIGIN)
     assert answer.headers["access-control-allow-origin"] == "https://a.org"
-    assert "X-Seed" in answer.headers["access-control-expose-headers"]
+    exposed = answer.headers["access-control-expose-headers"]
+    assert {"X-Seed", "X-From-Seed", "X-To-Seed", "ETag"} <= set(exposed.split(", "))
     assert "access-control-allow-origin" not in guarded.get("/livez", headers={"Origin": "https://b.org"}).headers
 
 
@@ -157,6 +159,18 @@ BODIES = [
     b'{"seed": 5, "model": "vae", "label": "3", "temperature": 0.5}',
     b'{"pad": "' + b"x" * 20_000 + b'"}',
 ]
+QUERIES = [
+    "",
+    "seed=5&scale=2&model=vae&normalize=false",
+    "seed=5&seed=6",
+    "seed=",
+    "seed=five",
+    "seed=-1&scale=17&unknown=1",
+    "normalize=yes",
+    "model=nobody",
+    "model=gan",
+    "label=3",
+]
 
 
 @pytest.mark.parametrize("accept", ["application/json", "image/png", "application/x-npz", "text/html"])
@@ -164,8 +178,19 @@ BODIES = [
 def test_with_and_without_a_key_an_operation_answers_the_same(routed, client, body, accept):
     """With a key it is reached by way of the router, without one past it."""
     headers = {"Content-Type": "application/json", "Accept": accept}
-    direct = client.post("/generate", content=body, headers=headers)
-    by_router = routed.post("/generate", content=body, headers=headers)
+    direct, by_router = (one.post("/generate", content=body, headers=headers) for one in (client, routed))
+    assert_same(direct, by_router)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "image/png", "application/x-npz", "text/html"])
+@pytest.mark.parametrize("query", QUERIES)
+def test_with_and_without_a_key_an_upload_is_answered_the_same(routed, client, digit, query, accept):
+    headers = {"Content-Type": "image/png", "Accept": accept}
+    direct, by_router = (one.post(f"/reconstruct?{query}", content=digit, headers=headers) for one in (client, routed))
+    assert_same(direct, by_router)
+
+
+def assert_same(direct: httpx.Response, by_router: httpx.Response) -> None:
     assert direct.status_code == by_router.status_code
     varying = {"x-request-id", "date", "retry-after"}
     assert {name: value for name, value in direct.headers.items() if name not in varying} == {

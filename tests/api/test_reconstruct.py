@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.api import uploads
 from tests.api.reading import arrays, assert_named, image, problem_of, unbase64
 from tests.conftest import FIXTURES
 
@@ -169,3 +170,15 @@ def test_every_number_of_the_answer_is_finite(client, digit):
     body = ask(client, digit).json()
     numbers = [*body["errors"].values(), *body["latent"]["mean"], *body["latent"]["log_variance"]]
     assert all(math.isfinite(number) for number in numbers)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("negative", [True, False])
+def test_where_a_small_upload_is_decoded_changes_nothing(client, digit, monkeypatch, normalize, negative):
+    buffer = io.BytesIO()
+    Image.fromarray(255 - image(digit) if negative else image(digit)).save(buffer, "PNG")
+    assert len(buffer.getvalue()) < uploads.TINY_BYTES
+    here = ask(client, buffer.getvalue(), normalize=normalize, seed=1)
+    assert here.status_code == 200
+    monkeypatch.setattr(uploads, "TINY_BYTES", 0)
+    assert ask(client, buffer.getvalue(), normalize=normalize, seed=1).content == here.content

@@ -11,7 +11,9 @@ REQUEST = post("/generate", b"{}")
 Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
 
 
-async def served(answer: Answering, ask: Callable[[Load], Awaitable[None]], wait_s: float = 10) -> Load:
+async def served(
+    answer: Answering, ask: Callable[[Load], Awaitable[None]], wait_s: float = 10, max_connections: int = 100
+) -> Load:
     """Some load on a server that calls `answer` for each request with its number."""
     number = 0
 
@@ -28,7 +30,7 @@ async def served(answer: Answering, ask: Callable[[Load], Awaitable[None]], wait
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        load = Load(server.sockets[0].getsockname()[1], lambda _: REQUEST, max_connections=3)
+        load = Load(server.sockets[0].getsockname()[1], lambda _: REQUEST, max_connections=max_connections)
         await ask(load)
         await load.finish(wait_s)
     return load
@@ -74,7 +76,7 @@ def test_requests_beyond_the_connections_there_may_be_are_told_and_do_not_wait()
         await asyncio.sleep(3600)
 
     async def scenario() -> None:
-        load = await served(answer, lambda load: load.at_rate(100, 0.1), wait_s=0.1)
+        load = await served(answer, lambda load: load.at_rate(100, 0.1), wait_s=0.1, max_connections=3)
         assert load.record.counts() == {"unanswered": 3, "unsent": 7}
 
     asyncio.run(scenario())

@@ -27,6 +27,7 @@ def test_a_cell_measured_under_other_conditions_is_run_again(tmp_path):
     store = Store("full", tmp_path)
     store.write(record("ray"))
     changes: list[dict[str, object]] = [{"seconds": 15}, {"allocator": "tcmalloc"}, {"knobs": {}}, {"digests": {}}]
+    changes.append({"source": "of another commit"})
     for change in changes:
         assert store.missing(1, RAY, [GENERATE_ONE], CONDITIONS.model_copy(update=change)) == [GENERATE_ONE]
 

@@ -4,7 +4,9 @@ import io
 
 from PIL import Image
 
-from benchmarks.report import markdown, plot, read_results, write_between_markers, write_results
+from benchmarks.cells import GENERATE_ALONE
+from benchmarks.documents import write_between_markers
+from benchmarks.report import markdown, overview, plot, read_results, write_results
 from benchmarks.summary import outcomes
 from tests.benchmarks.measured import record
 
@@ -43,6 +45,15 @@ def test_a_failed_server_has_a_line_without_figures():
     assert failed[2] == "failed"
     assert not any(failed[3:])
     assert len(failed) == len(row(markdown(RECORDS, FACTS), "ray"))
+
+
+def test_the_overview_compares_with_the_best_of_the_others_and_counts_no_failure():
+    alone = [record("digits", file="fast", cell=GENERATE_ALONE, requests=7000)]
+    lines = overview([*RECORDS, record("litserve", requests=5000), *alone], FACTS).splitlines()
+    assert lines[0].split(" | ")[3:-1] == ["digits", "ray", "fastapi", "litserve"]
+    assert lines[2] == "| generate gan, 1 image a request | 64 | plain | 4,000 | 2,000 | failed | 500 | 2.00x |"
+    assert lines[3] == "| generate gan, 1 image a request | 1 | fast | 700 |  |  |  |  |"
+    assert "2 rounds of 10 s" in lines[-1]
 
 
 def test_results_are_read_as_they_were_written(tmp_path):

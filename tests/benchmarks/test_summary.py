@@ -27,7 +27,7 @@ def test_images_are_counted_not_requests():
 
 
 def test_a_round_that_failed_is_not_averaged_away():
-    records = [record("ray"), record("ray", number=2, problem="1 socket errors, 0 answers that are not 2xx")]
+    records = [record("ray"), record("ray", number=2, problem="1 socket errors, 0 answers of 400 or more")]
     [outcome] = outcomes([*records])
     assert outcome.images_per_s is None
     assert outcome.problem == records[1].problem

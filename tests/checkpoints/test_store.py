@@ -14,7 +14,7 @@ import torch
 
 from app.checkpoints.manifest import TensorRecord, with_checksum
 from app.checkpoints.store import CheckpointError, load_model, load_models, read_manifest
-from app.inference.runtime import Runtime
+from app.inference.runtime import Runtime, id_of
 from tests.conftest import ROOT
 from tests.labelled import write_checkpoints
 
@@ -278,7 +278,7 @@ def test_the_archive_of_the_precision_that_is_asked_for_serves(precise):
         model = load_model(precise / "manifest.json", Runtime("cpu", precision), 8)
         assert model.precision == precision
         assert model.digest == manifest_of(precise)["archives"][precision]["digest"]
-        assert model.runtime_id == Runtime("cpu").id(precision)
+        assert model.runtime_id == id_of(Runtime("cpu").facts(precision, 8))
         assert all(model.identical.values())
 
 

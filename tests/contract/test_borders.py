@@ -83,11 +83,19 @@ ALLOWED = {
     "app.logs": set(),
     "app.refusals": {"app.api.middleware", "app.errors"},
     "app.outlet": set(),
-    "app.protocol": {"app.api.admission", "app.api.middleware", "app.heads", "app.outlet", "app.refusals"},
+    "app.backlog": set(),
+    "app.protocol": {
+        "app.api.admission",
+        "app.api.middleware",
+        "app.backlog",
+        "app.heads",
+        "app.outlet",
+        "app.refusals",
+    },
     "app.__main__": {"app"},
     "training": {"app.checkpoints.manifest"},
 }
-TORCHSCRIPT = {"app/inference/runtime.py", "training/export.py", "training/families"}
+TORCHSCRIPT = {"app/inference/runtime.py", "training/torchscript.py", "training/families"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

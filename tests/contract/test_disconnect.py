@@ -52,6 +52,23 @@ def test_a_caller_that_hangs_up_within_its_body_is_no_fault_of_ours(caplog):
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_body_that_is_refused_while_its_caller_waits_to_be_told_to_go_on_is_no_fault_of_ours(caplog, times):
+    head = (
+        b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    with serving() as client:
+        for _ in range(times):
+            with socket.create_connection((client.base_url.host, client.base_url.port)) as caller:
+                caller.sendall(head + b"ZZ\r\n")
+                assert [status for status, _ in until_closed(caller)] == [400]
+        page = client.get("/metrics").text
+        assert metric(page, "digits_rejections_total", code="bad_request") == times
+        assert metric(page, "digits_rejections_total", code="internal_error") == 0
+    assert "Traceback" not in caplog.text
+
+
 def test_a_body_that_comes_too_late_is_counted_once_as_its_caller_is_told():
     with serving(receive_timeout_s=0.2) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port)) as caller:

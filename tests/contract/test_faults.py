@@ -54,7 +54,7 @@ def test_a_row_that_breaks_its_forward_pass_fails_its_caller_and_no_other(models
 
 
 def test_a_hung_forward_pass_is_told_and_ends_the_process_with_status_1(models):
-    with running(models_dir=str(models), worker_checks="1", workers="1") as service, ThreadPoolExecutor(2) as callers:
+    with running(models_dir=str(models), worker_checks="2", workers="1") as service, ThreadPoolExecutor(2) as callers:
         with httpx.Client(base_url=service.url, timeout=60) as client:
             width = width_of(client)
             hanging = callers.submit(client.post, "/generate", json=marked(HANG, width))

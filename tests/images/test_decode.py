@@ -391,3 +391,12 @@ def test_no_more_of_a_png_is_unpacked_than_its_sides_take():
 
 def test_one_pixel_is_a_picture():
     assert decode_image(built(header(1, 1), b"\0\x33")).luminance.tolist() == [[pytest.approx(0.2)]]
+
+
+def test_want_of_memory_is_not_the_fault_of_the_image(monkeypatch):
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", full)
+    with pytest.raises(MemoryError):
+        decode_image(PNG)

@@ -8,8 +8,8 @@ import torch
 
 from app.checkpoints.store import load_models
 from app.inference.cuda import GraphedForward
-from app.inference.latents import normal_rows
-from app.inference.runtime import Network, Runtime
+from app.inference.latents import normal_rows, uniform_labels
+from app.inference.runtime import Inputs, Labelled, Network, Runtime
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -53,10 +53,12 @@ def test_models_load_and_are_byte_identical_whatever_the_largest_batch_is(max_ro
 def test_a_row_is_the_same_bits_in_every_batch_and_from_every_thread(precision):
     for model in load_models(ROOT / "models", Runtime("cuda", precision), 64).values():
         assert all(model.identical.values())
-        latents = normal_rows(3, 0, 64, model.manifest.latent_dim)
+        inputs: Inputs = normal_rows(3, 0, 64, model.manifest.latent_dim)
+        if model.manifest.takes_labels("generate"):
+            inputs = Labelled(inputs, uniform_labels(3, 0, 64, len(model.manifest.classes)))
         compute = model.networks["generate"].compute
-        (whole,) = compute([latents])[0]
-        chunks = [np.array_split(latents, parts) for parts in (1, 3, 8, 33)]
+        (whole,) = compute([inputs])[0]
+        chunks = [[inputs[first : first + size] for first in range(0, 64, size)] for size in (1, 3, 8, 33, 64)]
         with ThreadPoolExecutor(4) as threads:
             for made in threads.map(compute, chunks):
                 assert np.array_equal(np.concatenate([images for (images,) in made]), whole)

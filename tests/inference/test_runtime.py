@@ -1,15 +1,14 @@
 """Devices, networks and workers."""
 
 import math
-import os
 
 import numpy as np
 import pytest
 import torch
 
 from app.errors import InferenceFailed
-from app.inference.machine import DeviceUnavailable, computes_in_bfloat16, find_device, processor_model
-from app.inference.runtime import Labelled, Network, Rows, Runtime
+from app.inference.machine import DeviceUnavailable, computes_in_bfloat16, cores, find_device, processor_model
+from app.inference.runtime import Labelled, Network, Rows, Runtime, id_of
 
 CPU = torch.device("cpu")
 
@@ -33,9 +32,10 @@ def test_a_device_that_cannot_compute_is_refused_in_one_line(name):
 
 def test_the_runtime_id_is_that_of_its_facts():
     one, other = Runtime("cpu"), Runtime("cpu")
-    assert one.id("float32") == other.id("float32") != one.id("bfloat16")
-    assert len(one.id("float32")) == 16
-    facts = one.facts("float32")
+    facts = one.facts("float32", 8)
+    assert id_of(facts) == id_of(other.facts("float32", 8)) != id_of(one.facts("bfloat16", 8))
+    assert len(id_of(facts)) == 16
+    assert facts == one.facts("float32", 32), "on a CPU the size of a batch is nothing that bytes depend on"
     assert facts["precision"] == "float32"
     assert facts["torch"] == torch.__version__
     assert processor_model() in facts.values()
@@ -65,7 +65,18 @@ def test_one_thread_computes_a_pass_and_every_core_has_a_pass():
     # With 3, 6 or 8 threads, how a batch is shared out among them shows in the last bit of its rows.
     runtime = Runtime("cpu")
     assert torch.get_num_threads() == 1
-    assert runtime.default_workers == len(os.sched_getaffinity(0))
+    assert runtime.default_workers == cores()
+
+
+@pytest.mark.parametrize(
+    ("content", "granted"), [("150000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", 64), (None, 64)]
+)
+def test_a_container_with_a_quota_gets_no_more_workers_than_that(tmp_path, monkeypatch, content, granted):
+    monkeypatch.setattr("app.inference.machine.CPU_MAX", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    if content:
+        (tmp_path / "cpu.max").write_text(content)
+    assert cores() == granted
 
 
 def test_each_chunk_gets_its_own_rows_back_in_order():

@@ -1,5 +1,6 @@
 """`python -m training`: every flag, every failure a person can mend, and the tiny whole pipeline."""
 
+import errno
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from PIL import Image
 
 from app.checkpoints.manifest import Manifest
 from training import __main__ as program
-from training import data, report
+from training import data, report, trainer
 from training.__main__ import main
 from training.claim import claimed
 from training.config import CONFIGS, VaeConfig
@@ -430,6 +431,26 @@ def test_a_run_that_was_stopped_is_not_overwritten_unless_that_is_said(command_l
     assert (tmp_path / "r" / "vae" / "state.pt").read_bytes() == state
     assert command_line("train", "vae", *words, "--restart")[0] == 0
     assert command_line("train", "vae", *words)[0] == 0, "a finished run may be done again"
+
+
+def test_a_run_that_was_trained_and_not_exported_is_not_overwritten(command_line, mnist, tmp_path, monkeypatch):
+    words = flags({**SHARED, "data_dir": mnist, "runs_dir": tmp_path / "r", "models_dir": tmp_path / "m"})
+
+    def full(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as context:
+        context.setattr(trainer, "export", full)
+        assert command_line("train", "vae", *words)[0] == 1
+    state = (tmp_path / "r" / "vae" / "state.pt").read_bytes()
+    status, _, errors = command_line("train", "vae", *words)
+    assert status == 1
+    assert "holds a run that was trained and not exported: --resume exports it, --restart begins anew" in errors
+    assert errors.count("\n") == 1
+    assert (tmp_path / "r" / "vae" / "state.pt").read_bytes() == state
+    assert command_line("train", "vae", *words, "--resume")[0] == 0
+    assert (tmp_path / "m" / "vae" / "manifest.json").is_file()
+    assert command_line("train", "vae", *words)[0] == 0, "it has a checkpoint now"
 
 
 def test_a_checkpoint_of_other_data_is_not_replaced_unless_that_is_said(command_line, mnist, pictures, tmp_path):

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from app.checkpoints.manifest import Manifest
-from training.export import load_archive
 from training.pictures import grid_png, neighbour_grid, sample_grid, traversal_grid
+from training.torchscript import load_archive
 
 UNLABELLED = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=False, priors=("normal",))
 CONDITIONAL = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=True, priors=("normal",))

@@ -13,10 +13,10 @@ from training.data import Dataset
 from training.datasets import load_dataset
 from training.evaluation.extractor import find_extractor
 from training.evaluation.protocol import SEEDS, evaluate
-from training.export import load_archive
 from training.files import write_atomically
 from training.pictures import neighbour_grid, sample_grid, traversal_grid
 from training.sampling import balanced, draw_images
+from training.torchscript import load_archive
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from training.average import Average
 from training.data import Dataset, epoch_batches, to_unit_range
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def train_classifier(dataset: Dataset, epochs: int, seed: int) -> LeNet5:
         torch.manual_seed(seed)
         network = LeNet5(len(dataset.classes))
     source = torch.Generator().manual_seed(seed)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))  # type: ignore[no-untyped-call]
+    average = Average(network, EMA_DECAY)
     images, labels = dataset.train_images, dataset.train_labels
     size = max(min(BATCH, len(images)), 1)
     steps = max(len(images) // size, 1)

@@ -70,7 +70,6 @@ class CganLearner(AdversarialLearner):
     def __init__(self, config: CganConfig, total_steps: int, classes: int) -> None:
         embedding = nn.Embedding(classes, EMBEDDING_DIM)
         generator = Generator(LATENT_DIM + EMBEDDING_DIM, batch_norm=config.batch_norm)
-        self.classes = classes
         super().__init__(
             config, ConditionalGenerator(embedding, generator), ProjectionDiscriminator(classes), total_steps
         )

@@ -13,7 +13,7 @@ from training.config import VaeConfig
 from training.evaluation import checkpoint, protocol
 from training.evaluation.checkpoint import CannotEvaluate, evaluate_checkpoint, write_table
 from training.evaluation.extractor import ClassifierConfig, make_classifier
-from training.export import ArchiveDamaged
+from training.torchscript import ArchiveDamaged
 
 
 @pytest.fixture
