@@ -107,13 +107,13 @@ class Loader:
 
     def _describe(self, models: Iterable[Model]) -> None:
         """Say in the metrics what serves: first what is new, as a page may be rendered in between."""
-        described = {
+        described: set[tuple[str, ...]] = {
             (model.name, model.manifest.family, model.digest, model.precision, model.runtime_id) for model in models
         }
         for labels in described:
             self._metrics.model_info.labels(*labels).set(1)
-        for labels in self._described - described:
-            self._metrics.model_info.remove(*labels)
+        for gone in self._described - described:
+            self._metrics.model_info.remove(*gone)
         self._described = described
 
 

@@ -24,9 +24,9 @@ from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
+SEEDS = ("X-Seed", "X-From-Seed", "X-To-Seed")
 # Headers of answers that a web page of another origin may read.
-EXPOSED = ("ETag", "Retry-After", "X-From-Seed", "X-Model", "X-Model-Digest", "X-Precision")
-EXPOSED += ("X-Request-Id", "X-Runtime", "X-Seed", "X-To-Seed")
+EXPOSED = ("ETag", "Retry-After", "X-Request-Id", "X-Model", "X-Model-Digest", "X-Precision", "X-Runtime", *SEEDS)
 
 DESCRIPTION = """Generates, reconstructs, interpolates and scores small images with the models it was started with.
 

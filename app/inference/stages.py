@@ -75,7 +75,8 @@ def reconstructor(encoder: Network, decoder: Network) -> Compute:
         images = np.concatenate([chunk.rows for chunk in chunks])
         errors = reconstruction_errors(images, *(np.concatenate(parts) for parts in zip(*outputs, strict=True)))
         ends = np.cumsum([len(chunk) for chunk in chunks])[:-1]
-        return [(*each, part) for each, part in zip(outputs, np.split(errors, ends), strict=True)]
+        parts = np.split(errors, ends)
+        return [(*each, part) for each, part in zip(outputs, parts, strict=True)]  # type: ignore[arg-type] # float64
 
     return reconstruct  # type: ignore[return-value] # it is given uploads alone
 

@@ -53,9 +53,10 @@ def test_models_load_and_are_byte_identical_whatever_the_largest_batch_is(max_ro
 def test_a_row_is_the_same_bits_in_every_batch_and_from_every_thread(precision):
     for model in load_models(ROOT / "models", Runtime("cuda", precision), 64).values():
         assert all(model.identical.values())
-        inputs: Inputs = normal_rows(3, 0, 64, model.manifest.latent_dim)
+        latents = normal_rows(3, 0, 64, model.manifest.latent_dim)
+        inputs: Inputs = latents
         if model.manifest.takes_labels("generate"):
-            inputs = Labelled(inputs, uniform_labels(3, 0, 64, len(model.manifest.classes)))
+            inputs = Labelled(latents, uniform_labels(3, 0, 64, len(model.manifest.classes)))
         compute = model.networks["generate"].compute
         (whole,) = compute([inputs])[0]
         chunks = [[inputs[first : first + size] for first in range(0, 64, size)] for size in (1, 3, 8, 33, 64)]
