@@ -90,7 +90,7 @@ def test_every_file_of_the_tree_exists():
                 assert (path / file).is_file(), path / file
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"^make (\w+)", README, re.MULTILINE))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"^make ([\w-]+)", README, re.MULTILINE))))
 def test_every_make_target_exists(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
@@ -113,7 +113,7 @@ def test_the_composition_builds_this_image_and_prometheus_scrapes_it():
         assert services[name]["read_only"] is True
     assert services["digits-gpu"]["profiles"] == ["gpu"]
     scraped = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    targets = scraped["scrape_configs"][0]["static_configs"][0]["targets"]
-    assert targets == ["digits:8000", "digits-gpu:8000"]
+    targets = [job["static_configs"][0]["targets"] for job in scraped["scrape_configs"]]
+    assert targets == [["digits:8000"], ["digits-gpu:8000"]]
     mounted = services["prometheus"]["volumes"][0].split(":")[0]
     assert (ROOT / mounted).is_file()

@@ -50,7 +50,13 @@ ALLOWED = {
     },
     "app.checkpoints.manifest": set(),
     "app.checkpoints.checks": {"app.checkpoints.manifest", "app.errors", "app.inference.runtime"},
-    "app.checkpoints.store": {"app.checkpoints.checks", "app.checkpoints.manifest", "app.inference.runtime"},
+    "app.checkpoints.store": {
+        "app.checkpoints.checks",
+        "app.checkpoints.manifest",
+        "app.errors",
+        "app.inference.faults",
+        "app.inference.runtime",
+    },
     "app.inference.engine": {
         "app.checkpoints",
         "app.errors",
