@@ -84,6 +84,10 @@ def serve_bench(arguments: argparse.Namespace) -> None:
     found = facts(arguments.allocator)
     folder = RESULTS if is_whole(arguments) else WORK / "results"
     write_results(arguments.form, records, found, folder)
+    if arguments.form == "full":  # whose cells are among them
+        short = {(*configuration, cell) for configuration, cells in plan("short", servers) for cell in cells}
+        among = [record for record in records if (record.server, record.file, record.cell) in short]
+        write_results("short", among, found, folder)
     print(markdown(records, found))
 
 
