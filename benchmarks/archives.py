@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from app.inference.machine import computes_in_bfloat16
-from benchmarks.places import MODELS, ROOT
+from benchmarks.places import MODELS, SHIPPED
 from benchmarks.textbook import write_textbook
 
 File = Literal["plain", "fast"]
@@ -24,8 +24,8 @@ def prepare_archives() -> None:
     for file in FILES:
         shutil.rmtree(MODELS / file, ignore_errors=True)
     for name in NAMES:
-        shutil.copytree(ROOT / "models" / name, MODELS / "fast" / name)
-        write_textbook(ROOT / "models" / name, MODELS / "plain" / name)
+        shutil.copytree(SHIPPED / name, MODELS / "fast" / name)
+        write_textbook(SHIPPED / name, MODELS / "plain" / name)
 
 
 def archive_path(file: File, name: str) -> Path:
@@ -34,12 +34,16 @@ def archive_path(file: File, name: str) -> Path:
 
 
 def digests(file: File) -> dict[str, str]:
-    """SHA-256 of the archives of a file, by model."""
-    return {name: str(_chosen(file, name)["digest"]) for name in NAMES}
+    """SHA-256 of the shipped archives that a file's weights come from, by model.
+
+    Not of the textbook archives themselves: TorchScript writes into them which lines they were scripted from.
+    """
+    return {name: str(_chosen(file, name, SHIPPED)["digest"]) for name in NAMES}
 
 
-def _chosen(file: File, name: str) -> dict[str, Any]:
-    manifest = json.loads((MODELS / file / name / "manifest.json").read_text())
+def _chosen(file: File, name: str, directory: Path | None = None) -> dict[str, Any]:
+    directory = MODELS / file if directory is None else directory
+    manifest = json.loads((directory / name / "manifest.json").read_text())
     archives: dict[str, dict[str, Any]] = manifest["archives"]
     if file == "fast" and "bfloat16" in archives and computes_in_bfloat16(torch.device("cpu")):
         return archives["bfloat16"]
