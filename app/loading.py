@@ -3,12 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from weakref import WeakSet
 
 from app.checkpoints.store import CheckpointError, Model, load_models
 from app.errors import ServiceError
 from app.inference.admission import RowAdmission
+from app.inference.allocator import trim
 from app.inference.engine import Engine
 from app.inference.faults import DeviceLost
 from app.inference.machine import DeviceUnavailable
@@ -95,7 +97,7 @@ class Loader:
         runtime = self._runtime
         if runtime is None:
             runtime = await self._loading.call(lambda: Runtime(settings.device, settings.precision))
-        models = await self._loading.call(lambda: load_all(settings, runtime))
+        models = await self._loading.call(lambda: load_and_trim(settings, runtime))
         if self._workers is None:
             self._workers = Workers(settings.workers or runtime.default_workers, Runtime.prepare_thread)
         self._runtime = runtime
@@ -115,6 +117,17 @@ class Loader:
         for gone in self._described - described:
             self._metrics.model_info.remove(*gone)
         self._described = described
+
+
+def load_and_trim(settings: Settings, runtime: Runtime) -> dict[str, Model]:
+    """As `load_all`, and leave behind little more memory than the models take. To be called on a thread that waits.
+
+    Loading has a thread of its own, which ends: libraries keep scratch space for each that ever computed.
+    """
+    with ThreadPoolExecutor(1, initializer=Runtime.prepare_thread) as pool:
+        models = pool.submit(load_all, settings, runtime).result()
+    trim()
+    return models
 
 
 def load_all(settings: Settings, runtime: Runtime) -> dict[str, Model]:
