@@ -154,7 +154,9 @@ SERVERS = {
 
 def environment(server: Server, file: File, knobs: Knobs, allocator: str, ports: list[int]) -> dict[str, str]:
     """What its process finds in its environment."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DIGITS_", "LD_PRELOAD"))}
+    # What `app`, imported here, sets for itself is not for peers.
+    own_settings = ("DIGITS_", "LD_PRELOAD", "MKL_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(own_settings)}
     if allocator == "tcmalloc":
         kept["LD_PRELOAD"] = str(tcmalloc())
     if server.name == "digits":
