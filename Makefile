@@ -56,12 +56,13 @@ bench: $(VENV)/.installed-bench
 bench-full: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks serve-bench --form full
 
-# About five minutes: the models without a server, the parts of a request, where time goes, from idle to overload.
+# About ten minutes: the models without a server, the parts of a request, where time goes, from idle to overload, memory.
 bench-alone: $(VENV)/.installed-bench
 	$(BIN)/python -m benchmarks raw
 	$(BIN)/python -m benchmarks parts
 	$(BIN)/python -m benchmarks profile
 	$(BIN)/python -m benchmarks batching
+	$(BIN)/python -m benchmarks memory
 
 # Ten minutes of hostile input: says what was slowest, and fails where anything crashed. FUZZ_SECONDS sets the time.
 FUZZ_SECONDS ?= 600

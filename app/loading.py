@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from threading import Thread
 from time import monotonic
 from weakref import WeakSet
 
@@ -59,6 +60,7 @@ class Loader:
     async def reload(self) -> None:
         """Load beside what serves, check, swap at once; what is bad changes nothing but the log and the metrics."""
         started = monotonic()
+        outcome = "refused"
         log.info("reloading %s", self._settings.models_dir)
         try:
             names = await self._load()
@@ -67,10 +69,11 @@ class Loader:
         except Exception:
             log.exception("cannot reload, the models from before serve on")
         else:
-            self._metrics.reloads.labels("swapped").inc()
+            outcome = "swapped"
             log.info("reloaded: %s after %.1f s", names, monotonic() - started)
-            return
-        self._metrics.reloads.labels("refused").inc()
+        self._metrics.reloads.labels(outcome).inc()
+        # Now those are free that are not served: the ones from before, or the refused.
+        await self._loading.call(trim)
 
     async def watch(self) -> str:
         """Check once a second that workers get on; why one does not."""
@@ -120,14 +123,24 @@ class Loader:
 
 
 def load_and_trim(settings: Settings, runtime: Runtime) -> dict[str, Model]:
-    """As `load_all`, and leave behind little more memory than the models take. To be called on a thread that waits.
+    """As `load_all`, and leave behind little more memory than the models take. To be called on a thread that can wait.
 
     Loading has a thread of its own, which ends: libraries keep scratch space for each that ever computed.
     """
-    with ThreadPoolExecutor(1, initializer=Runtime.prepare_thread) as pool:
-        models = pool.submit(load_all, settings, runtime).result()
+    loaded: Future[dict[str, Model]] = Future()
+
+    def load() -> None:
+        Runtime.prepare_thread()
+        try:
+            loaded.set_result(load_all(settings, runtime))
+        except BaseException as error:
+            loaded.set_exception(error)
+
+    thread = Thread(target=load, name="load", daemon=True)
+    thread.start()
+    thread.join()
     trim()
-    return models
+    return loaded.result()
 
 
 def load_all(settings: Settings, runtime: Runtime) -> dict[str, Model]:

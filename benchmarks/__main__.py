@@ -7,7 +7,8 @@ import signal
 import sys
 from collections.abc import Callable
 
-from benchmarks import batching, faults, parts, profiling, raw, soak, starts
+import app  # noqa: F401 # what it sets has to stand before PyTorch is imported
+from benchmarks import batching, faults, memory, parts, profiling, raw, soak, starts
 from benchmarks.archives import prepare_archives
 from benchmarks.campaign import Campaign
 from benchmarks.cells import plan
@@ -50,10 +51,12 @@ def parser() -> argparse.ArgumentParser:
     alone.add_argument("--rounds", type=int, default=3)
     alone.add_argument("--seconds", type=float, default=1.0, help="of each cell, default 1")
     actions.add_parser("parts", help="measure what one request costs inside the process, part by part")
-    looking = actions.add_parser("profile", help="where the processor's time goes at 64 callers; needs py-spy")
+    looking = actions.add_parser("profile", help="where the processor's time goes; needs py-spy")
     looking.add_argument("--seconds", type=int, default=15, help="of each of two loads on each cell, default 15")
     growing = actions.add_parser("batching", help="measure digits alone, from one caller to overload")
     growing.add_argument("--seconds", type=int, default=5, help="of each number of callers, default 5")
+    holding = actions.add_parser("memory", help="what the service holds once ready and after each load")
+    holding.add_argument("--seconds", type=int, default=6, help="of each load, default 6")
     for command in (run, sweep, looking, growing):
         command.add_argument("--allocator", choices=ALLOCATORS, help="default tcmalloc where it is installed")
     for command in (run, sweep):
@@ -127,6 +130,14 @@ def run_profile(arguments: argparse.Namespace) -> None:
     print(profiling.markdown(found))
 
 
+def run_memory(arguments: argparse.Namespace) -> int:
+    """Measure, keep and show; the exit status."""
+    found = memory.measure(arguments.seconds)
+    memory.write(found)
+    print(memory.markdown(found))
+    return 0
+
+
 def run_starts() -> int:
     """Start, keep and show; the exit status is 1 where a promise was broken."""
     found = starts.measure()
@@ -176,15 +187,23 @@ def perform(arguments: argparse.Namespace) -> int:
         "starts": run_starts,
         "faults": lambda: run_faults(arguments.only),
         "soak": lambda: run_soak(arguments),
+        "identity": lambda: run_identity(arguments),
     }
     if arguments.action in alone:
         return alone[arguments.action]()
-    if arguments.action in {"raw", "identity"}:
+    if arguments.action == "raw":
         prepare_archives()
-        return run_raw(arguments) if arguments.action == "raw" else run_identity(arguments)
+        return run_raw(arguments)
+    return perform_under_load(arguments)
+
+
+def perform_under_load(arguments: argparse.Namespace) -> int:
+    """One command that needs wrk; otherwise as `perform`."""
     if missing := missing_programs() + (profiling.missing_programs() if arguments.action == "profile" else []):
         print("\n".join(missing), file=sys.stderr)
         return 2
+    if arguments.action == "memory":
+        return run_memory(arguments)
     for line in advice():
         print(line, file=sys.stderr)
     arguments.allocator = arguments.allocator or ("tcmalloc" if tcmalloc() else "none")

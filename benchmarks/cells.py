@@ -18,7 +18,7 @@ class Cell(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     operation: Literal["generate", "reconstruct"]
-    model: Literal["gan", "vae"]
+    model: str
     n: int
     callers: int
 
@@ -61,7 +61,7 @@ GENERATE_VAE = Cell(operation="generate", model="vae", n=1, callers=64)
 
 def every_cell() -> list[Cell]:
     """The cells of the full form."""
-    kinds: tuple[tuple[Literal["generate", "reconstruct"], Literal["gan", "vae"], int], ...] = (
+    kinds: tuple[tuple[Literal["generate", "reconstruct"], str, int], ...] = (
         ("generate", "gan", 1),
         ("generate", "gan", 16),
         ("generate", "vae", 1),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import batching, faults, parts, profiling, raw, soak, starts
+from benchmarks import batching, faults, memory, parts, profiling, raw, soak, starts
 from benchmarks.cells import Form
 from benchmarks.places import REPORTS, RESULTS
 from benchmarks.records import Record
@@ -23,6 +23,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench-full": _of("full", overview),
     "raw": lambda: raw.markdown(raw.read()),
     "batching": lambda: batching.markdown(batching.read()),
+    "memory": lambda: memory.markdown(memory.read()),
     "profile": lambda: profiling.markdown(profiling.read()),
     "parts": lambda: parts.markdown(parts.read()),
     "starts": lambda: starts.markdown(starts.read()),

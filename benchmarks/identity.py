@@ -1,4 +1,7 @@
-"""Is a seed a byte string? Thousands of images asked for alone, and again under load, in batches, after restarts."""
+"""Is a seed a byte string? Thousands of images asked for alone, and again under load, in batches, after restarts.
+
+Of every model that ships.
+"""
 
 import base64
 import hashlib
@@ -9,8 +12,8 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from threading import local
 
-from benchmarks.archives import NAMES
 from benchmarks.cells import Configuration
+from benchmarks.places import SHIPPED
 from benchmarks.processes import running
 
 SEEDS = 10_000
@@ -48,14 +51,14 @@ class Client:
 @contextmanager
 def service(workers: int, precision: str, model: str) -> Iterator[Client]:
     """A service of its own, with so many workers."""
-    knobs = {"workers": workers, "precision": precision}
+    knobs = {"workers": workers, "precision": precision, "models_dir": SHIPPED}
     with running(Configuration("digits", "fast"), knobs, "none") as port:
         yield Client(port, model)
 
 
 def check(seeds: int, precision: str) -> Iterator[str]:
     """What was compared, line by line. Raises Mismatch at the first byte that differs."""
-    for model in NAMES:
+    for model in sorted(path.parent.name for path in SHIPPED.glob("*/manifest.json")):
         with service(2, precision, model) as client:
             alone = [client.digests(seed, 0, 1)[0] for seed in range(seeds)]
             rows = [client.digests(0, row, 1)[0] for row in range(ROWS)]
@@ -66,7 +69,7 @@ def check(seeds: int, precision: str) -> Iterator[str]:
             with service(workers, precision, model) as client, ThreadPoolExecutor(CALLERS) as callers:
                 loaded = callers.map(lambda seed, ask=client.digests: ask(seed, 0, 1)[0], range(seeds))
                 _compare(f"{model}, {workers} workers, {CALLERS} callers", loaded, alone)
-                spans = [(first, size) for size in SIZES for first in range(0, ROWS - size + 1, size)]
+                spans = [(first, min(size, ROWS - first)) for size in SIZES for first in range(0, ROWS, size)]
                 batches = callers.map(lambda span, ask=client.digests: ask(0, *span), spans)
                 for (first, size), batch in zip(spans, batches, strict=True):
                     _compare(f"{model}, {workers} workers, {size} rows from {first}", batch, rows[first : first + size])

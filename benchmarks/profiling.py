@@ -1,4 +1,4 @@
-"""Where the processor's time goes while 64 callers ask: by thread as the system counts, by part as py-spy sees."""
+"""Where the processor's time goes while callers ask: by thread as the system counts, by part as py-spy sees."""
 
 import json
 import os
@@ -14,14 +14,19 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.archives import File
 from benchmarks.campaign import SEEDS_A_CELL, WARM_UP_S
-from benchmarks.cells import GENERATE_ONE, GENERATE_VAE, Cell, Configuration
+from benchmarks.cells import GENERATE_ALONE, GENERATE_ONE, GENERATE_SIXTEEN, GENERATE_VAE, Cell, Configuration
 from benchmarks.load import apply_load
 from benchmarks.machine import cores, facts
 from benchmarks.places import RESULTS, SCRATCH
 from benchmarks.processes import ServerFailed, descendants, running
 from benchmarks.servers import SERVERS
 
-CELLS: tuple[tuple[Cell, File], ...] = ((GENERATE_ONE, "fast"), (GENERATE_VAE, "plain"))
+CELLS: tuple[tuple[Cell, File], ...] = (
+    (GENERATE_ONE, "fast"),
+    (GENERATE_VAE, "plain"),
+    (GENERATE_SIXTEEN, "fast"),
+    (GENERATE_ALONE, "fast"),
+)
 SAMPLES_A_SECOND = 200
 MAIN = "MainThread"
 
@@ -178,7 +183,7 @@ def part_of(stack: tuple[str, ...]) -> str:
 
 def markdown(profiles: list[Profile]) -> str:
     """Two tables side by side in one: what an image takes of the cores, and what the event loop's part of it is for."""
-    heads = [f"{profile.cell.model}, {profile.file}" for profile in profiles]
+    heads = [f"{each.cell.title.removeprefix('generate ')}, {each.file}" for each in profiles]
     lines = ["| microseconds of a core for an image | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
 
     def row(name: str, values: list[float]) -> None:

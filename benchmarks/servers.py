@@ -152,11 +152,18 @@ SERVERS = {
 }
 
 
+def inherited() -> dict[str, str]:
+    """The environment without what would make one server another: its settings, and those of allocators.
+
+    `app`, imported here, sets one of MKL's for itself, which is not for peers.
+    """
+    left_out = ("DIGITS_", "LD_PRELOAD", "MKL_", "MALLOC_", "GLIBC_TUNABLES")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+
+
 def environment(server: Server, file: File, knobs: Knobs, allocator: str, ports: list[int]) -> dict[str, str]:
     """What its process finds in its environment."""
-    # What `app`, imported here, sets for itself is not for peers.
-    own_settings = ("DIGITS_", "LD_PRELOAD", "MKL_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(own_settings)}
+    kept = inherited()
     if allocator == "tcmalloc":
         kept["LD_PRELOAD"] = str(tcmalloc())
     if server.name == "digits":

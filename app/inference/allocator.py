@@ -3,22 +3,22 @@
 import ctypes
 import sys
 from collections.abc import Callable
-from typing import cast
+from functools import cache
 
 
 def trim() -> None:
-    """Give to the system what the allocator holds free, of all threads, where it is glibc's or one that takes this.
+    """Give to the system what the allocator holds free, of all threads; nothing where that is not glibc's.
 
-    glibc's hands what a thread frees to that thread, and to the system seldom.
+    glibc keeps what a thread has freed for that thread, and gives little of it to the system by itself.
     """
-    if _malloc_trim is not None:
-        _malloc_trim(0)
+    if (malloc_trim := find_malloc_trim()) is not None:
+        malloc_trim(0)
 
 
-def _find() -> Callable[[int], int] | None:
-    if sys.platform != "linux":
-        return None
-    return cast(Callable[[int], int] | None, getattr(ctypes.CDLL(None), "malloc_trim", None))  # musl has none
-
-
-_malloc_trim = _find()
+@cache
+def find_malloc_trim() -> Callable[[int], int] | None:
+    """The function of glibc's that gives back all but so many bytes; None for any other C library."""
+    function = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if function is not None:
+        function.argtypes = [ctypes.c_size_t]
+    return function

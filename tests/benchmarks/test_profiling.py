@@ -51,6 +51,7 @@ def test_the_parts_of_the_event_loop_are_its_time():
     assert profile.all_us == 3000
     assert profile.rest_us == 3000 - 940
     table = markdown([profile, profile.model_copy(update={"cell": GENERATE_VAE, "file": "plain"})])
-    assert "| microseconds of a core for an image | gan, fast | vae, plain |" in table
+    heads = "gan, 1 image a request, 64 callers, fast | vae, 1 image a request, 64 callers, plain"
+    assert f"| microseconds of a core for an image | {heads} |" in table
     assert "| event loop: noise and labels | 30 | 30 |" in table
     assert table.count("| 30 | 30 |") == len(shares)

@@ -21,6 +21,7 @@ ALLOWED = {
     "app.inference.workers": set(),
     "app.inference.admission": {"app.errors"},
     "app.inference.faults": {"app.errors", "app.inference.batching"},
+    "app.inference.allocator": set(),
     "app.inference.machine": {"app.images.png", "app.inference.latents"},
     "app.inference.cuda": set(),
     "app.inference.sampling": {

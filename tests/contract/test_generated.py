@@ -25,7 +25,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.api.test_health import series
 from tests.conftest import FIXTURES, serving
-from tests.contract.wire import answers, connection, send
+from tests.contract.wire import answers, connection, send, until_closed
 
 CHECKS = [
     schemathesis.checks.not_a_server_error,
@@ -125,12 +125,13 @@ def test_any_header_is_answered(service, name, value):
     content=st.binary(min_size=1, max_size=200)
     | st.binary(max_size=100).map(b"POST /score HTTP/1.1\r\nHost: x\r\n".__add__)
 )
-def test_any_bytes_are_answered_or_waited_for(service, content):
-    address = service.base_url.host, service.base_url.port or 0
-    with connection(address) as caller:
-        send(caller, content + b"\r\n\r\n")
-        caller.shutdown(1)
-        assert {status for status, _ in answers(caller, 10)} <= {400, 401, 404, 405, 406, 411, 415, 422, 431}
+def test_any_bytes_are_answered(service, content):
+    # What is no request yet, as empty lines, is answered with the request behind it.
+    with connection((service.base_url.host, service.base_url.port or 0)) as caller:
+        send(caller, content + b"\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        found = [status for status, _ in until_closed(caller)]
+    assert found
+    assert set(found) <= {200, 400, 404, 405, 411, 415, 422, 431}
 
 
 def test_ten_thousand_paths_add_no_series(service):

@@ -1,53 +1,68 @@
 """Seeded means byte-identical: 200 images alone, in any company, and on any number of workers."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
-from app.checkpoints.manifest import PIXEL_BOUND
-from app.checkpoints.store import load_models
-from app.inference.latents import normal_rows, uniform_labels
+from app.checkpoints.checks import golden_rows
+from app.checkpoints.manifest import PIXEL_BOUND, Capability
+from app.checkpoints.store import Model, load_models, read_manifest
+from app.inference.latents import normal_rows
 from app.inference.machine import computes_in_bfloat16
 from app.inference.runtime import Inputs, Labelled, Network, Rows, Runtime
 from tests.conftest import ROOT, serving
 from tests.labelled import write_checkpoints
 
+Precision = Literal["auto", "float32"]
 SIZES = [*range(1, 34), 64]
 IMAGES = 8192
 
 
-@pytest.fixture(scope="module", params=["float32", "auto"])
-def models(request):
-    return load_models(ROOT / "models", Runtime("cpu", request.param), 8)
+def shipped() -> Iterator[tuple[str, Capability, Precision]]:
+    """Model, capability and precision of every network that ships."""
+    for path in sorted((ROOT / "models").glob("*/manifest.json")):
+        manifest = read_manifest(path)
+        precisions: tuple[Precision, ...] = ("auto", "float32") if "bfloat16" in manifest.archives else ("auto",)
+        for capability in manifest.capabilities:
+            for precision in precisions:
+                yield manifest.name, capability, precision
 
 
-def rows_for(model, capability, count):
-    """Rows such as the capability gets: latents, or the images that the model makes of them."""
-    latents = normal_rows(11, 0, count, model.manifest.latent_dim)
-    if capability in {"generate", "decode"}:
-        return latents
-    (images,) = model.networks["generate"].compute([latents])[0]
-    return images
+def inputs_for(model: Model, capability: Capability, count: int) -> Inputs:
+    """Rows of the kind that the capability takes, with labels where it takes them."""
+    shape = model.manifest.shapes(capability)[0][0]
+    rows = normal_rows(11, 0, count, int(np.prod(shape))).reshape(count, *shape)
+    if len(shape) > 1:
+        rows = np.clip(rows, 0, 1)
+    golden = golden_rows(model.manifest.golden[capability])
+    return Labelled(rows, np.resize(golden.labels, count)) if isinstance(golden, Labelled) else rows
 
 
-@pytest.mark.parametrize(
-    ("name", "capability"),
-    [("vae", "generate"), ("vae", "decode"), ("vae", "encode"), ("gan", "generate"), ("gan", "discriminate")],
-)
-def test_a_row_is_the_same_bits_in_a_batch_of_any_size_at_any_place(models, name, capability):
-    model = models[name]
-    source = rows_for(model, capability, 64)
-    network = model.networks[capability]
+def assert_rows_depend_on_nothing_else(network: Network, source: Inputs) -> None:
+    """Each of 64 rows is the same bits alone, and in a batch of any size at any place."""
     alone = [network.compute([source[row : row + 1]])[0] for row in range(64)]
     for size in SIZES:
         for first in {0, (64 - size) // 2, 64 - size}:
             together = network.compute([source[first : first + size]])[0]
             for output, parts in zip(together, zip(*alone, strict=True), strict=True):
-                expected = np.concatenate(parts[first : first + size])
-                assert np.array_equal(output, expected), f"{size} rows from {first}"
+                assert np.array_equal(output, np.concatenate(parts[first : first + size])), f"{size} rows from {first}"
+
+
+@cache
+def models(precision: Precision) -> dict[str, Model]:
+    """Those that ship."""
+    return load_models(ROOT / "models", Runtime("cpu", precision), 8)
+
+
+@pytest.mark.parametrize(("name", "capability", "precision"), list(shipped()))
+def test_a_row_is_the_same_bits_in_a_batch_of_any_size_at_any_place(name, capability, precision):
+    model = models(precision)[name]
+    assert_rows_depend_on_nothing_else(model.networks[capability], inputs_for(model, capability, 64))
 
 
 @pytest.mark.parametrize("model", ["vae", "gan"])
@@ -88,18 +103,7 @@ def labelled_models(tmp_path_factory):
 )
 def test_a_labelled_row_is_the_same_bits_in_a_batch_of_any_size_at_any_place(labelled_models, name, capability):
     model = load_models(labelled_models, Runtime("cpu"), 8)[name]
-    shape = model.manifest.shapes(capability)[0][0]
-    rows = normal_rows(11, 0, 64, int(np.prod(shape))).reshape(64, *shape)
-    source: Inputs = rows
-    if model.manifest.takes_labels(capability):
-        source = Labelled(rows, uniform_labels(11, 0, 64, 10))
-    network = model.networks[capability]
-    alone = [network.compute([source[row : row + 1]])[0] for row in range(64)]
-    for size in SIZES:
-        for first in {0, (64 - size) // 2, 64 - size}:
-            together = network.compute([source[first : first + size]])[0]
-            for output, parts in zip(together, zip(*alone, strict=True), strict=True):
-                assert np.array_equal(output, np.concatenate(parts[first : first + size])), f"{size} rows from {first}"
+    assert_rows_depend_on_nothing_else(model.networks[capability], inputs_for(model, capability, 64))
 
 
 @pytest.mark.parametrize(
