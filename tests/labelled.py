@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from app.checkpoints.capabilities import CapabilityName as Capability
 from app.checkpoints.manifest import (
     Archive,
-    Capability,
     Control,
     DatasetUsed,
     Golden,

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from app.checkpoints.manifest import Capability, Golden, TensorRecord
+from app.checkpoints.capabilities import CapabilityName as Capability
+from app.checkpoints.manifest import Golden, TensorRecord
 from training.data import Dataset, to_unit_range
 from training.families.family import Learner
 from training.sampling import balanced, draw_latents

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.checkpoints.manifest import Capability, Control, ImageForm, Precision, Prior
+from app.checkpoints.capabilities import CapabilityName as Capability
+from app.checkpoints.manifest import Control, ImageForm, Precision, Prior
 
 
 class ImageItem(BaseModel):

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from app.checkpoints.manifest import IMAGING, PIXEL_BOUND, Capability, Golden, Precision
+from app.checkpoints.capabilities import CAPABILITIES
+from app.checkpoints.capabilities import CapabilityName as Capability
+from app.checkpoints.manifest import PIXEL_BOUND, Golden, Precision
 from app.errors import InferenceFailed, OutOfMemory
 from app.inference.runtime import Inputs, Labelled, Network, Rows
 
@@ -34,7 +36,7 @@ def check_golden(capability: Capability, network: Network, golden: Golden, preci
         raise CheckFailed(f"{capability} fails on its golden rows: {error}") from error
     if [output.shape for output in outputs] != [output.shape for output in expected]:
         raise CheckFailed(f"{capability} gives other shapes than its golden rows have")
-    allowed = PIXEL_BOUND if precision != "float32" and capability in IMAGING else golden.tolerance
+    allowed = PIXEL_BOUND if precision != "float32" and CAPABILITIES[capability].low_precision else golden.tolerance
     difference = max(float(np.abs(a - b).max()) for a, b in zip(outputs, expected, strict=True))
     if not difference <= allowed:
         raise TooFarOff(f"{capability} differs by {difference:.3g} from its golden rows, {allowed:.3g} is allowed")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from app.checkpoints.capabilities import CapabilityName as Capability
 from app.checkpoints.checks import CheckFailed, TooFarOff, check_golden, warm_up
-from app.checkpoints.manifest import Archive, Capability, Manifest, Precision
+from app.checkpoints.manifest import Archive, Manifest, Precision
 from app.errors import OutOfMemory
 from app.inference.faults import fault_of
 from app.inference.runtime import MissingMethod, Network, Runtime, id_of

@@ -12,7 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from app.checkpoints.manifest import Capability, Precision
+from app.checkpoints.capabilities import CapabilityName as Capability
+from app.checkpoints.manifest import Precision
 from app.checkpoints.store import Model
 from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
 from app.inference import latents

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.checkpoints.manifest import Capability, Precision
+from app.checkpoints.capabilities import CapabilityName as Capability
+from app.checkpoints.manifest import Precision
 from app.errors import InferenceFailed
 from app.inference.cuda import GraphedForward
 from app.inference.faults import fault_of

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from app.checkpoints.manifest import Capability
+from app.checkpoints.capabilities import CapabilityName as Capability
 from app.checkpoints.store import Model
 from app.inference.runtime import Inputs, Labelled, Network, Outputs, Rows
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from app.checkpoints.checks import golden_rows
-from app.checkpoints.manifest import PIXEL_BOUND, Capability
+from app.checkpoints.manifest import PIXEL_BOUND
 from app.checkpoints.store import Model, load_models, read_manifest
 from app.inference.latents import normal_rows
 from app.inference.machine import computes_in_bfloat16
