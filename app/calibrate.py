@@ -1,4 +1,4 @@
-"""`python -m app calibrate`: measures how a machine computes best and writes it down. Knows no HTTP."""
+"""`python -m app calibrate`: measure the best number of workers and batch size of a machine, and save them."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from app.checkpoints.store import Model, load_models
+from app.checkpoints.capabilities import Symbol
 from app.inference.latents import normal_rows, uniform_labels
-from app.inference.runtime import Inputs, Labelled, Network, Runtime
+from app.inference.model import Model, load_models
+from app.inference.runtime import Runtime
 from app.settings import Settings
 
 BATCH_ROWS = (4, 8, 16, 32, 64, 128)
-# Of two batches that compute about as fast the smaller one answers sooner.
+# Of choices within this share of the best throughput, the smallest batch is taken, as it has the lowest latency.
 GOOD_ENOUGH = 0.97
-COMMENT = "# Measured by `python -m app calibrate`. The environment goes before this file."
+COMMENT = "# Measured by `python -m app calibrate`. Environment variables override this file."
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Rows a second of one model's `generate`, with so many passes at a time, of so many rows each."""
+    """Throughput of the `generate` of one model, in rows a second."""
 
     model: str
     workers: int
@@ -29,13 +30,13 @@ class Measurement:
 
 
 def measure(settings: Settings, seconds: float = 1.0) -> Iterator[Measurement]:
-    """Each model that generates, with every number of workers up to the default and every size of batch.
+    """Measure each model that generates with several numbers of workers and batch sizes, on an idle machine.
 
-    Raises CheckpointError and DeviceUnavailable as a start would. Meant for a machine that does nothing else.
+    Raises CheckpointError and DeviceUnavailable.
     """
     runtime = Runtime(settings.device, settings.precision)
     workers = sorted({1, max(1, runtime.default_workers // 2), runtime.default_workers})
-    # On a GPU a network has one shape, that of the largest batch: it is loaded anew for each.
+    # On a GPU every batch has the size of the largest one, so models are loaded again for each size.
     fixed = runtime.device.type == "cuda"
     models = {} if fixed else load_models(settings.models_dir, runtime, max(BATCH_ROWS))
     for rows in BATCH_ROWS:
@@ -47,33 +48,29 @@ def measure(settings: Settings, seconds: float = 1.0) -> Iterator[Measurement]:
 
 
 def throughput(model: Model, workers: int, batch_rows: int, seconds: float) -> float:
-    """Rows a second of `generate` over `seconds`, on so many threads at the same time."""
-    network = model.networks["generate"]
-    latents = normal_rows(0, 0, batch_rows, model.manifest.latent_dim)
-    rows: Inputs = latents
-    if model.manifest.takes_labels("generate"):
-        rows = Labelled(latents, uniform_labels(0, 0, batch_rows, len(model.manifest.classes)))
-    passes_until(network, rows, monotonic())  # this size's first pass may choose kernels
+    """Rows a second of `generate` on `workers` threads, measured for `seconds`."""
+    latents = normal_rows(0, 0, batch_rows, *model.manifest.shape(Symbol.LATENT))
+    labels = uniform_labels(0, 0, batch_rows, max(1, len(model.manifest.classes)))
+
+    def passes_until(end: float) -> int:
+        passes = 0
+        while passes == 0 or monotonic() < end:
+            model.run("generate", latents, labels)
+            passes += 1
+        return passes
+
+    passes_until(monotonic())  # the first pass of a batch size may choose kernels
     started = monotonic()
     with ThreadPoolExecutor(workers, initializer=Runtime.prepare_thread) as threads:
-        done = sum(threads.map(lambda _: passes_until(network, rows, started + seconds), range(workers)))
+        done = sum(threads.map(lambda _: passes_until(started + seconds), range(workers)))
     return done * batch_rows / (monotonic() - started)
 
 
-def passes_until(network: Network, rows: Inputs, end: float) -> int:
-    """Forward passes of `rows`, at least one, until the clock shows `end`; how many."""
-    passes = 0
-    while passes == 0 or monotonic() < end:
-        network.compute([rows])
-        passes += 1
-    return passes
-
-
 def best(measurements: list[Measurement]) -> tuple[int, int]:
-    """Workers and batch rows that serve all models well: (workers, rows). There is at least one measurement.
+    """The best (workers, batch rows) of at least one measurement.
 
-    Models are weighed alike: what counts is the geometric mean of each one's rate over its own best. Of
-    the choices within GOOD_ENOUGH of the best one, the one with the fewest rows, then the fewest workers.
+    The score of a choice is the geometric mean over the models of its throughput relative to the best one of the model.
+    Of the choices within GOOD_ENOUGH of the best score, it is the one with the fewest rows, then the fewest workers.
     """
     fastest: dict[str, float] = {}
     for one in measurements:
@@ -87,7 +84,7 @@ def best(measurements: list[Measurement]) -> tuple[int, int]:
 
 
 def table(measurements: list[Measurement]) -> str:
-    """Rows a second, a line for each model and number of workers, a column for each size of batch."""
+    """The measurements as a table with a line for each model and number of workers."""
     rates: Mapping[tuple[str, int, int], float] = {
         (one.model, one.workers, one.batch_rows): one.rows_per_second for one in measurements
     }
@@ -99,10 +96,7 @@ def table(measurements: list[Measurement]) -> str:
 
 
 def write(path: Path, workers: int, batch_rows: int) -> None:
-    """The settings file that a start reads, its other lines as they were. Raises OSError and UnicodeDecodeError.
-
-    The file is the old one or the new one, never half of it.
-    """
+    """Set both values in the settings file, atomically. Raises OSError and UnicodeDecodeError."""
     measured = {"DIGITS_WORKERS": workers, "DIGITS_MAX_BATCH_ROWS": batch_rows}
     old = path.read_text("utf-8").splitlines() if path.exists() else [COMMENT]
     kept = [line for line in old if line.partition("=")[0].strip().upper() not in measured]

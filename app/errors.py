@@ -1,4 +1,4 @@
-"""Everything a caller can be told went wrong, and the one form it is told in (RFC 9457).
+"""The errors of the service and their form, `application/problem+json` (RFC 9457).
 
 ServiceError                  500 internal_error
 ├── BadRequest                400 bad_request
@@ -24,7 +24,7 @@ ServiceError                  500 internal_error
 │   └── Draining              503 draining
 └── DeadlineExceeded          504 deadline_exceeded
 
-A detail is written for the caller and never repeats what the caller sent.
+The detail is written for the caller and never echoes input.
 """
 
 import random
@@ -41,15 +41,15 @@ PROBLEM_JSON = "application/problem+json"
 MAX_FIELD_ERRORS = 8
 MAX_RETRY_AFTER_S = 3
 PHRASES = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
-# What Starlette itself raises: code and detail by status.
-OF_STARLETTE = {
-    404: ("not_found", "there is no such path; /docs lists every operation"),
-    405: ("method_not_allowed", "the path has no such method; the Allow header names those it has"),
+# Code and detail of the errors that Starlette raises, by status.
+STARLETTE_ERRORS = {
+    404: ("not_found", "no such path; /docs lists all operations"),
+    405: ("method_not_allowed", "the path does not support this method; see the Allow header"),
 }
 
 
 class ServiceError(Exception):
-    """Base of all errors that have an answer. `detail` is one sentence for the caller."""
+    """Base of the errors that have an answer. detail: one sentence for the caller."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
@@ -61,14 +61,14 @@ class ServiceError(Exception):
 
 
 class BadRequest(ServiceError):
-    """What came is no HTTP, or could be read in two ways."""
+    """The request is not valid HTTP, or is ambiguous."""
 
     status = 400
     code = "bad_request"
 
 
 class Unauthorized(ServiceError):
-    """The service has a key, and the request has not."""
+    """The request lacks the API key of the service."""
 
     status = 401
     code = "unauthorized"
@@ -76,47 +76,47 @@ class Unauthorized(ServiceError):
 
 
 class InvalidRequest(ServiceError):
-    """The request is understood and refused."""
+    """The request is well-formed and cannot be served."""
 
     status = 422
     code = "invalid_request"
 
 
 class InvalidImage(InvalidRequest):
-    """An upload is no image this service takes."""
+    """An upload is not a supported image."""
 
     code = "invalid_image"
 
 
 class CapabilityMissing(InvalidRequest):
-    """The model cannot do what is asked; the detail names one that can."""
+    """The model cannot do what is requested; the detail names one that can."""
 
     code = "capability_missing"
 
 
 class ModelNotFound(ServiceError):
-    """No model has the name asked for."""
+    """No loaded model has the requested name."""
 
     status = 404
     code = "model_not_found"
 
 
 class NotAcceptable(ServiceError):
-    """No form of the answer fits the Accept header."""
+    """No media type of the answer matches the Accept header."""
 
     status = 406
     code = "not_acceptable"
 
 
 class RequestTimeout(ServiceError):
-    """The request was not whole in time."""
+    """The request was not complete in time."""
 
     status = 408
     code = "request_timeout"
 
 
 class BodyTooLarge(ServiceError):
-    """The request body is over the limit. The rest of it is not waited for."""
+    """The request body exceeds the limit. The rest is not read."""
 
     status = 413
     code = "body_too_large"
@@ -124,84 +124,84 @@ class BodyTooLarge(ServiceError):
 
 
 class UnsupportedMediaType(ServiceError):
-    """The request body is of a type this operation does not read."""
+    """The operation does not support the media type of the body."""
 
     status = 415
     code = "unsupported_media_type"
 
 
 class Misdirected(ServiceError):
-    """The request names a host that is not served here."""
+    """The Host header names a host that is not served here."""
 
     status = 421
     code = "misdirected_request"
 
 
 class HeadersTooLarge(ServiceError):
-    """More headers, or more bytes of them, than are read."""
+    """The headers exceed the limit."""
 
     status = 431
     code = "headers_too_large"
 
 
 class CallerGone(ServiceError):
-    """The connection was closed before the answer; nobody reads this one. 499 is nginx's status for it."""
+    """The caller disconnected before the answer. 499 is the status that nginx logs for it."""
 
     status = 499
     code = "caller_gone"
 
 
 class InferenceFailed(ServiceError):
-    """The network raised or gave rows that are not finite."""
+    """The network raised or returned values that are not finite."""
 
     code = "inference_failed"
 
 
 class Unavailable(ServiceError):
-    """Not now; the same request may pass later, after as many seconds as `retry_after` draws."""
+    """A temporary condition. The answer has a Retry-After header."""
 
     status = 503
     code = "unavailable"
 
 
 class NotReady(Unavailable):
-    """Models are still being loaded."""
+    """The models are still being loaded."""
 
     code = "not_ready"
 
 
 class Overloaded(Unavailable):
-    """As many requests, bytes of bodies or rows are in flight as there may be."""
+    """Too many requests, body bytes or rows are in flight."""
 
     code = "overloaded"
 
 
 class TooManyCallers(Unavailable):
-    """There are as many connections as there may be."""
+    """Too many connections are open."""
 
     code = "too_many_callers"
 
 
 class OutOfMemory(Unavailable):
-    """The device had no memory for the rows, not even in halves of a batch."""
+    """The device had no memory for the rows."""
 
     code = "out_of_memory"
 
 
 class WorkerLost(Unavailable):
-    """A thread that computes has ended or hangs; the process is about to end, for a supervisor to start another."""
+    """A worker thread ended or hangs. The process exits, so that a supervisor restarts it."""
 
     code = "worker_lost"
 
 
 class Draining(Unavailable):
-    """The process is about to end and takes nothing new."""
+    """The process is shutting down."""
 
     code = "draining"
 
 
 class DeadlineExceeded(ServiceError):
-    """The answer was not there in time."""
+    """The answer was not computed in time."""
 
     status = 504
     code = "deadline_exceeded"
@@ -216,7 +216,7 @@ def problem(
     headers: dict[str, str] | None = None,
     **extensions: Any,
 ) -> JSONResponse:
-    """An `application/problem+json` answer, as RFC 9457 section 3 has it, with further members."""
+    """An `application/problem+json` response (RFC 9457, section 3). extensions: further members."""
     request.scope["problem_code"] = code  # for the metrics
     body: dict[str, Any] = {
         "type": "about:blank",
@@ -230,12 +230,12 @@ def problem(
 
 
 def retry_after() -> int:
-    """Seconds after which to come back: drawn, so that those who were refused together do not return together."""
+    """A random number of seconds, so that callers refused at the same time do not return at the same time."""
     return random.randint(1, MAX_RETRY_AFTER_S)  # noqa: S311
 
 
 def problem_of(request: Request, error: ServiceError) -> JSONResponse:
-    """The answer that an error has."""
+    """The response to an error."""
     headers = dict(error.headers)
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(retry_after())
@@ -243,9 +243,9 @@ def problem_of(request: Request, error: ServiceError) -> JSONResponse:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Every error with an answer leaves the app as a problem, whoever raised it.
+    """Answer with problems to errors of the service, of validation and of Starlette.
 
-    What has none is a fault of the program: `api.middleware` logs it and answers for it.
+    `api.middleware` logs and answers all other exceptions.
     """
     app.add_exception_handler(ServiceError, _on_service_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
@@ -259,11 +259,6 @@ async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return validation_problem(request, error)
-
-
-def validation_problem(request: Request, error: RequestValidationError) -> JSONResponse:
-    """The answer to a request without the documented form: where it has not, and never what stood there."""
     found = error.errors()
     errors = [describe_field_error(item) for item in found[:MAX_FIELD_ERRORS]]
     detail = "the request does not have the documented form"
@@ -273,23 +268,23 @@ def validation_problem(request: Request, error: RequestValidationError) -> JSONR
 
 
 def describe_field_error(item: dict[str, Any]) -> dict[str, Any]:
-    """One of pydantic's errors without its input: where, and what was expected there."""
+    """A validation error of pydantic without the input: its location and the expectation."""
     location = [part if isinstance(part, int) else str(part) for part in item["loc"]]
     if item["type"] == "extra_forbidden":
-        # The last part is a name of the caller's own making.
-        return {"location": location[:-1], "message": "a field is not known here"}
+        # The last part of the location is the caller's word.
+        return {"location": location[:-1], "message": "unknown field"}
     if item["type"] == "json_invalid":
         return {"location": ["body"], "message": "the body is not valid JSON"}
-    return {"location": location, "message": str(item["msg"])}
+    return {"location": location, "message": str(item["msg"]).removeprefix("Value error, ")}
 
 
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     status = error.status_code
-    code, detail = OF_STARLETTE.get(status, ("bad_request", PHRASES[status]))
+    code, detail = STARLETTE_ERRORS.get(status, ("bad_request", PHRASES[status]))
     headers = dict(error.headers) if error.headers else {}
     if status == 405 and (route := request.scope.get("route")) is not None:
-        # Starlette names the methods of the first route of the path only.
+        # Starlette names only the methods of the first route of the path.
         app: FastAPI = request.scope["app"]
         methods = {method.upper() for method in app.openapi()["paths"].get(route.path, route.methods)}
         headers["Allow"] = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))

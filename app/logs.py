@@ -1,23 +1,20 @@
-"""Log records to JSON, one a line, escaped and bounded. Knows nothing of what is logged."""
+"""Log records as JSON lines, escaped and bounded."""
 
 import json
 import logging
 from datetime import UTC, datetime
 
 MAX_MESSAGE, MAX_TRACE = 2000, 8000
-# The reader of forms logs each one that is malformed, with a byte of it, and at debug every byte; what is wrong with a
-# request is told to its caller only.
-SILENT = "python_multipart"
 
 
 class JsonLines(logging.Formatter):
-    """time (UTC), level, logger and message; with an exception, the end of its trace.
+    """time (UTC), level, logger and message; for an exception, the end of its traceback.
 
-    JSON escapes line ends and control characters, so that no text can pass for a record of its own.
+    JSON escapes line breaks and control characters, so that a text cannot forge a record.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record on one line of ASCII."""
+        """One line of ASCII."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -30,17 +27,13 @@ class JsonLines(logging.Formatter):
 
 
 def shortened(text: str, limit: int) -> str:
-    """The beginning of a text, marked where it is not all."""
+    """The beginning of a text, with an ellipsis if it was cut."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def configure(level: str) -> None:
-    """Write what is logged, and what Python warns of, to the error stream from this level on.
-
-    Not what is logged of the forms that callers send.
-    """
+    """Write log records and Python warnings of at least this level to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.captureWarnings(True)
-    logging.getLogger(SILENT).setLevel(logging.CRITICAL)

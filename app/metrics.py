@@ -1,17 +1,9 @@
-"""Every metric by name. Knows nothing of what it counts.
+"""The metrics of the service.
 
-Labels take values from fixed sets only (route templates, model names, error codes): no request can
-add a series.
+Labels take values from fixed sets only (route templates, model names, error codes): no request can add a series.
 """
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 UNMATCHED = "unmatched"
@@ -26,106 +18,74 @@ class Metrics:
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self.request_seconds = Histogram(
-            "digits_request_seconds",
-            "Time from a request's arrival to the end of its answer.",
+
+        def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS) -> Histogram:
+            return Histogram(f"digits_{name}", text, labels, buckets=buckets, registry=registry)
+
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(f"digits_{name}", text, labels, registry=registry)
+
+        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
+            return Counter(f"digits_{name}", text, labels, registry=registry)
+
+        queue = ("model", "operation")
+        self.request_seconds = histogram(
+            "request_seconds",
+            "Time from the arrival of a request to the end of its answer.",
             ("method", "route", "status"),
-            buckets=SECONDS,
-            registry=registry,
         )
-        self.queue_seconds = Histogram(
-            "digits_queue_seconds",
-            "Time a caller's first rows waited for a worker.",
-            ("model", "capability"),
-            buckets=SECONDS,
-            registry=registry,
+        self.queue_seconds = histogram("queue_seconds", "Time until a worker took the first rows of a request.", queue)
+        self.inference_seconds = histogram("inference_seconds", "Time a worker took for a batch.", queue)
+        self.batch_rows = histogram("batch_rows", "Rows of a batch.", queue, ROWS)
+        self.queued_rows = gauge("queued_rows", "Rows waiting for a worker.", queue)
+        self.requests_in_flight = gauge("requests_in_flight", "Requests that were admitted and not yet answered.")
+        self.body_bytes_in_flight = gauge("body_bytes_in_flight", "Bytes reserved for the bodies of those requests.")
+        self.rows_in_flight = gauge("rows_in_flight", "Rows that were admitted and not yet computed.")
+        self.images = counter("images", "Images computed for answers.", queue)
+        self.rejections = counter("rejections", "Requests answered with an error, by error code.", ("code",))
+        self.model_info = gauge(
+            "model_info", "1 for each loaded model.", ("model", "family", "digest", "precision", "runtime")
         )
-        self.inference_seconds = Histogram(
-            "digits_inference_seconds",
-            "Time of one forward pass.",
-            ("model", "capability"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.batch_rows = Histogram(
-            "digits_batch_rows",
-            "Rows of one forward pass.",
-            ("model", "capability"),
-            buckets=ROWS,
-            registry=registry,
-        )
-        self.queued_rows = Gauge(
-            "digits_queued_rows", "Rows waiting for a worker.", ("model", "capability"), registry=registry
-        )
-        self.requests_in_flight = Gauge(
-            "digits_requests_in_flight", "Requests that were admitted and have no answer yet.", registry=registry
-        )
-        self.body_bytes_in_flight = Gauge(
-            "digits_body_bytes_in_flight", "Bytes that the bodies of those requests may have.", registry=registry
-        )
-        self.rows_in_flight = Gauge(
-            "digits_rows_in_flight", "Rows that were admitted and are not computed yet.", registry=registry
-        )
-        self.images = Counter(
-            "digits_images", "Images that were computed for an answer.", ("model", "operation"), registry=registry
-        )
-        self.rejections = Counter(
-            "digits_rejections", "Requests answered with an error, by its code.", ("code",), registry=registry
-        )
-        self.model_info = Gauge(
-            "digits_model_info",
-            "1 for each model that serves.",
-            ("model", "family", "digest", "precision", "runtime"),
-            registry=registry,
-        )
-        self.reloads = Counter(
-            "digits_reloads",
-            "Reloads of the models: swapped, or refused as a checkpoint was bad.",
-            ("outcome",),
-            registry=registry,
-        )
+        self.reloads = counter("reloads", "Reloads of the models, swapped or refused.", ("outcome",))
         for outcome in ("swapped", "refused"):
             self.reloads.labels(outcome)
-        self.ready = Gauge("digits_ready", "1 while the service takes requests.", registry=registry)
+        self.ready = gauge("ready", "1 while the service is ready.")
         self._request_series: dict[tuple[str, str, int], Histogram] = {}
 
     def request_ended(self, method: str, route: str | None, status: int, seconds: float, code: str | None) -> None:
-        """A request had its answer; route: the template that matched, if one did; code: of its error, if it had one."""
+        """Record an answer. route: the path template, None without a match; code: the error code, if any."""
         key = method if method in METHODS else "other", route or UNMATCHED, status
         if (series := self._request_series.get(key)) is None:
-            # Kept, as finding a series by its labels takes longer than adding to it. There are few.
+            # Cached: the lookup by labels takes longer than the observation.
             method, route, _ = key
             series = self._request_series[key] = self.request_seconds.labels(method, route, str(status))
         series.observe(seconds)
         if code is not None:
             self.rejections.labels(code).inc()
 
-    def batch_observer(self, model: str, capability: str) -> "BatchObserver":
-        """What a network's queue reports to."""
-        return BatchObserver(self, model, capability)
+    def batch_metrics(self, model: str, operation: str) -> "BatchMetrics":
+        """The metrics of one queue."""
+        return BatchMetrics(self, model, operation)
 
 
-class BatchObserver:
-    """The metrics of one network's queue (`inference.batching.Observer`)."""
+class BatchMetrics:
+    """The metrics of one queue (`inference.batching.Batcher`)."""
 
-    def __init__(self, metrics: Metrics, model: str, capability: str) -> None:
-        self._queued = metrics.queued_rows.labels(model, capability)
-        self._rows_queued = 0
-        self._waited = metrics.queue_seconds.labels(model, capability)
-        self._inference = metrics.inference_seconds.labels(model, capability)
-        self._rows = metrics.batch_rows.labels(model, capability)
+    def __init__(self, metrics: Metrics, model: str, operation: str) -> None:
+        self._queued = metrics.queued_rows.labels(model, operation)
+        self._waited = metrics.queue_seconds.labels(model, operation)
+        self._seconds = metrics.inference_seconds.labels(model, operation)
+        self._rows = metrics.batch_rows.labels(model, operation)
 
     def queued(self, rows: int) -> None:
-        """So many rows wait now."""
-        # By how much it changed: after a reload two queues of a name have rows for a while.
-        self._queued.inc(rows - self._rows_queued)
-        self._rows_queued = rows
+        """The queue grew by `rows`, which may be negative. After a reload two queues share the gauge for a while."""
+        self._queued.inc(rows)
 
     def waited(self, seconds: float) -> None:
-        """A caller's first rows waited so long for a worker."""
+        """A worker took the first rows of a job after `seconds`."""
         self._waited.observe(seconds)
 
     def computed(self, rows: int, seconds: float) -> None:
-        """A batch of so many rows took so long."""
+        """A batch of `rows` took `seconds`."""
         self._rows.observe(rows)
-        self._inference.observe(seconds)
+        self._seconds.observe(seconds)

@@ -20,8 +20,8 @@ from starlette.types import Scope
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.api.admission import ALWAYS_ADMITTED, Refuse
 from app.api.middleware import MAX_HEADER_BYTES
+from app.api.middleware import NEVER_REFUSED as ALWAYS_ADMITTED
 from app.backlog import Backlog, Held
 from app.heads import checked_target
 from app.outlet import Outlet
@@ -86,7 +86,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._spare = False
         self._patience_s = self.limits.receive_timeout_s
         self._due = inf  # when the caller must have sent what is waited for
-        self._refusing: Refuse | None = self.app_state.get("refuse")
+        self._refusing: Any = self.app_state.get("refuse")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A caller. Over the bound it is heard only if it asks how the service does."""

@@ -17,9 +17,9 @@ from typing import NoReturn
 import uvicorn
 
 from app.descriptors import BACKLOG
+from app.inference.readiness import Readiness
 from app.main import create_app
 from app.protocol import Limits, within
-from app.readiness import Readiness
 from app.settings import Settings
 
 log = logging.getLogger("app")

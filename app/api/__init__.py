@@ -1,1 +1,1 @@
-"""HTTP only: what is asked and in which form it is answered."""
+"""What all operations share over HTTP."""

@@ -1,43 +1,55 @@
-"""`GET /livez`, `GET /readyz` and `GET /metrics`: for supervisors, balancers and Prometheus."""
+"""`GET /livez`, `GET /readyz` and `GET /metrics`: for supervisors, load balancers and Prometheus."""
+
+import asyncio
+from typing import Literal
 
 from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.api.answers import documented
-from app.api.dependencies import StateDep
-from app.api.schemas import Alive, Ready
-from app.errors import Draining, NotReady, problem, retry_after
+from app.api.call import state_of
+from app.api.responses import error_responses
+from app.errors import Draining, NotReady, Overloaded, problem, retry_after
 
-# Queries are not looked at: probes and scrapers send some of their own.
+# Query parameters are ignored: probes and scrapers add their own.
 router = APIRouter(tags=["health"])
-# Supervisors and balancers have no key.
-probes = APIRouter(tags=["health"])
+
+MAX_SCRAPES = 2  # in flight; rendering a page takes some ten milliseconds of the interpreter
 
 
-@probes.get("/livez", operation_id="livez", summary="Is the process alive?", responses=documented())
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(BaseModel):
+    """The service is ready."""
+
+    status: Literal["ready"] = "ready"
+    models: list[str] = Field(examples=[["cgan", "vae"]])
+
+
+@router.get("/livez", operation_id="livez", summary="Is the process alive?", responses=error_responses())
 async def livez() -> Alive:
-    """200 as soon as the server answers at all, also while models are being loaded."""
+    """200 whenever the server answers, also while models are being loaded."""
     return Alive()
 
 
-@probes.get(
-    "/readyz",
-    operation_id="readyz",
-    summary="Can requests be served?",
-    response_model=Ready,
-    responses=documented(),
+@router.get(
+    "/readyz", operation_id="readyz", summary="Is the service ready?", response_model=Ready, responses=error_responses()
 )
-async def readyz(request: Request, state: StateDep) -> JSONResponse:
-    """200 once every model is loaded, checked and warm; 503 with reasons before, and while draining."""
-    readiness = state["readiness"]
+async def readyz(request: Request) -> JSONResponse:
+    """200 once every model is loaded, checked and warm; 503 with the reasons before that and while draining."""
+    readiness = state_of(request)["readiness"]
     reasons = readiness.reasons()
     if not reasons:
         return JSONResponse(Ready(models=list(readiness.engine().models)).model_dump())
-    kind = Draining if readiness.leaving else NotReady
+    error = Draining if readiness.leaving else NotReady
     headers = {"Retry-After": str(retry_after())}
-    return problem(request, kind.status, kind.code, "; ".join(reasons), headers=headers, reasons=reasons)
+    return problem(request, error.status, error.code, "; ".join(reasons), headers=headers, reasons=reasons)
 
 
 @router.get(
@@ -45,8 +57,13 @@ async def readyz(request: Request, state: StateDep) -> JSONResponse:
     operation_id="metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses=documented(errors=(401,)) | {200: {"content": {"text/plain": {"example": "digits_ready 1.0"}}}},
+    responses=error_responses() | {200: {"content": {"text/plain": {"example": "digits_ready 1.0"}}}},
 )
-async def metrics_page(state: StateDep) -> Response:
-    """Request, queue and inference time, batch sizes, images, rejections and the models that serve."""
-    return Response(await state["metrics_page"].content(), media_type=CONTENT_TYPE_LATEST)
+async def metrics(request: Request) -> Response:
+    """Requests, queues, batches, images, errors and the loaded models."""
+    state = state_of(request)
+    if state["scrapes"].locked():
+        raise Overloaded("too many scrapes are in flight; retry later")
+    async with state["scrapes"]:
+        page = await asyncio.to_thread(generate_latest, state["metrics"].registry)
+    return Response(page, media_type=CONTENT_TYPE_LATEST)

@@ -1,6 +1,11 @@
-"""Around every request: an id, bounded headers, its time, and its line in the metrics. Knows no operation."""
+"""ASGI middleware around every request: its id, limits, key, admission and metrics.
+
+Written against ASGI: Starlette's `BaseHTTPMiddleware` puts a task and a stream between the server and every answer.
+"""
 
 import asyncio
+import hashlib
+import hmac
 import logging
 import random
 from time import monotonic
@@ -8,38 +13,47 @@ from time import monotonic
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.hosts import Hosts
-from app.errors import Draining, HeadersTooLarge, Misdirected, OutOfMemory, ServiceError, problem_of
+from app.errors import (
+    Draining,
+    HeadersTooLarge,
+    Misdirected,
+    OutOfMemory,
+    Overloaded,
+    ServiceError,
+    Unauthorized,
+    problem_of,
+)
 from app.metrics import Metrics
+from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
+# Probes have no key, may name any host and are never refused: they must work best when the service does badly.
+PROBES = frozenset({"/livez", "/readyz"})
+NEVER_REFUSED = PROBES | {"/metrics"}
 
 
 class RequestContext:
-    """Gives each request an id (`X-Request-Id` in its answer), counts and times it, and answers for faults.
+    """Gives each request an id (`X-Request-Id` in its answer), records metrics, and answers for unexpected errors."""
 
-    Written against ASGI itself: a Starlette `BaseHTTPMiddleware` would put a task and a stream of its own
-    between the server and every answer.
-    """
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Hosts) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, allowed_hosts: tuple[str, ...]) -> None:
         self._app = app
-        self._hosts = hosts
         self._metrics = metrics
+        self._allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI connection; anything but HTTP passes untouched."""
+        """One ASGI connection; anything but HTTP passes unchanged."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         method = scope["method"]
         if method == "HEAD":
-            # As GET, and the server leaves the content out (RFC 9110, section 9.3.2).
+            # Handled as GET; the server drops the content (RFC 9110, section 9.3.2).
             scope = {**scope, "method": "GET"}
-        scope["request_id"] = request_id = new_request_id()
+        # An id is not a secret: system randomness would cost a system call.
+        scope["request_id"] = request_id = f"{random.getrandbits(128):032x}"
         scope["arrived_at"] = started = monotonic()
         status = 0
 
@@ -51,48 +65,115 @@ class RequestContext:
             await send(message)
 
         try:
-            check_headers(scope)
-            self._hosts.check(scope)
-            await self._app(scope, receive, send_with_id)
-        except (HeadersTooLarge, Misdirected) as error:
-            await problem_of(Request(scope), error)(scope, receive, send_with_id)
-        except MemoryError as error:
-            log.error("request %s: no memory", request_id, exc_info=error)
-            if status:
-                raise
-            full = OutOfMemory("there was no memory for this request; ask for less or later")
-            await problem_of(Request(scope), full)(scope, receive, send_with_id)
-        except asyncio.CancelledError:
-            # The server's grace period is over; whoever waits is told to come back.
-            if status:
-                raise
-            over = Draining("the service is shutting down")
-            await problem_of(Request(scope), over)(scope, receive, send_with_id)
-        except Exception:
-            log.exception("request %s failed", request_id)
-            if status:  # half of an answer is out: only the server can end it, by closing the connection
-                raise
-            fault = ServiceError("the service failed; its log has the fault under the request id")
-            await problem_of(Request(scope), fault)(scope, receive, send_with_id)
+            try:
+                _check_headers(scope)
+                _check_host(scope, self._allowed_hosts)
+                await self._app(scope, receive, send_with_id)
+            except BaseException as error:
+                answer = _answer_to(error, request_id)
+                if answer is None or status:  # once an answer has begun, only the server can end it
+                    raise
+                await problem_of(Request(scope), answer)(scope, receive, send_with_id)
         finally:
             route, code = getattr(scope.get("route"), "path", None), scope.get("problem_code")
-            if (refused := scope.get("refused")) is not None:  # by the server, which had no whole request to pass on
-                status, code = refused.status, refused.code
             self._metrics.request_ended(method, route, status, monotonic() - started, code)
 
 
-def new_request_id() -> str:
-    """32 hexadecimal digits."""
-    # An id is no secret: drawn without asking the system for randomness, which lets go of the interpreter.
-    return f"{random.getrandbits(128):032x}"
+def _answer_to(error: BaseException, request_id: str) -> ServiceError | None:
+    """The error to answer with, None for an exception that must pass."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, asyncio.CancelledError):  # the grace period of the server is over
+        return Draining("the service is shutting down")
+    if not isinstance(error, Exception):
+        return None
+    log.error("request %s failed", request_id, exc_info=error)
+    if isinstance(error, MemoryError):
+        return OutOfMemory("out of memory; request fewer images or retry later")
+    return ServiceError("the service failed; its log has the details under the request id")
 
 
-def check_headers(scope: Scope) -> None:
-    """Raises HeadersTooLarge over 100 headers or 32 KiB of them.
-
-    The protocol's own bound is there for what never becomes a request; this one answers as the app does.
-    """
+def _check_headers(scope: Scope) -> None:
     headers = scope["headers"]
     size = sum(len(name) + len(value) for name, value in headers)
     if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
-        raise HeadersTooLarge(f"a request has at most {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of them")
+        raise HeadersTooLarge(f"a request is limited to {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of headers")
+
+
+def _check_host(scope: Scope, allowed: tuple[str, ...]) -> None:
+    """Refuse other host names, against DNS rebinding.
+
+    Not Starlette's TrustedHostMiddleware: it cuts the port at the first colon, which breaks IPv6 addresses, and answers
+    in plain text.
+    """
+    if not allowed or scope["path"] in PROBES:
+        return
+    value = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1").lower()
+    host = value[: value.index("]") + 1] if value.startswith("[") and "]" in value else value.partition(":")[0]
+    if host not in allowed and (
+        host.startswith(".") or not any(host.endswith(name[1:]) for name in allowed if name.startswith("*."))
+    ):
+        raise Misdirected("the host of the request is not served here")
+
+
+class KeyCheck:
+    """Refuses requests without the API key, if the service has one."""
+
+    def __init__(self, app: ASGIApp, key: str | None) -> None:
+        self._app = app
+        self._digest = None if key is None else hashlib.sha256(key.encode()).digest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if self._digest is not None and scope["type"] == "http" and scope["path"] not in PROBES:
+            values = [value for name, value in scope["headers"] if name == b"authorization"]
+            scheme, _, key = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
+            # Digests are compared in constant time, so that the time reveals neither length nor prefix of the key.
+            matches = hmac.compare_digest(hashlib.sha256(key.strip()).digest(), self._digest)
+            if scheme.lower() != b"bearer" or not matches:
+                refusal = Unauthorized("the service requires a key; send it as Authorization: Bearer")
+                await problem_of(Request(scope), refusal)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class Admission:
+    """Bounds the requests in flight and the bytes of their bodies."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self._app = app
+        self._settings = settings
+        self._requests = 0
+        self._bytes = 0
+        metrics.requests_in_flight.set_function(lambda: self._requests)
+        metrics.body_bytes_in_flight.set_function(lambda: self._bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] != "http" or scope["path"] in NEVER_REFUSED:
+            await self._app(scope, receive, send)
+            return
+        size = self._body_bytes(scope)
+        if self._requests >= self._settings.max_requests or self._bytes + size > self._settings.max_bytes_in_flight:
+            refusal = Overloaded("too many requests are in flight; retry later")
+            await problem_of(Request(scope), refusal)(scope, receive, send)
+            return
+        self._requests += 1
+        self._bytes += size
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._requests -= 1
+            self._bytes -= size
+
+    def _body_bytes(self, scope: Scope) -> int:
+        """The declared length of the body, at most the limit of its media type; the limit if none is declared."""
+        size, limit = 0, self._settings.max_upload_bytes
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                size = int(value) if value.isdigit() and len(value) < 16 else self._settings.max_upload_bytes
+            elif name == b"transfer-encoding":
+                size = self._settings.max_upload_bytes
+            elif name == b"content-type" and value.lower().startswith(b"application/json"):
+                limit = self._settings.max_json_bytes
+        return min(size, limit)

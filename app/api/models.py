@@ -1,66 +1,117 @@
 """`GET /models` and `GET /models/{name}`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse
 
-from app.api.answers import documented
-from app.api.bodies import refuse_any_query
-from app.api.dependencies import EngineDep, StateDep
-from app.api.negotiation import JSON, accepts
-from app.api.schemas import Guarantee, ModelDetail, ModelList, ModelSummary, RuntimeFacts
-from app.errors import ModelNotFound
+from app.api.call import Call, OperationRoute
+from app.api.negotiation import JSON
+from app.api.responses import error_responses
+from app.checkpoints.manifest import Control, ImageForm, Precision, Prior
+from app.errors import InvalidRequest, ModelNotFound
 
-router = APIRouter(tags=["models"], dependencies=[Depends(accepts(JSON)), Depends(refuse_any_query)])
+router = APIRouter(tags=["models"], route_class=OperationRoute)
+
+
+class ModelSummary(BaseModel):
+    """A model in the list."""
+
+    name: str = Field(examples=["cgan"])
+    family: str = Field(examples=["cgan"])
+    capabilities: list[str] = Field(examples=[["generate", "discriminate"]])
+    digest: str
+    precision: Precision
+    latent_dim: int | None
+    conditional: bool = Field(description="whether the networks take labels, also those of uploads")
+    priors: list[Prior] = Field(description="distributions of latents; the first is the default")
+    sampling: list[Control] = Field(description="sampling controls that the model supports")
+    image: ImageForm = Field(description="images that the model makes")
+    input_image: ImageForm | None = Field(description="images that the model takes; null: the same form")
+    classes: list[str] = Field(description="class names, for a conditional model or a fitted prior")
+
+
+class ModelList(BaseModel):
+    """All loaded models."""
+
+    default: str | None = Field(description="the configured default; null: the first model that can do what is asked")
+    models: list[ModelSummary]
+
+
+class RuntimeFacts(BaseModel):
+    """The id of the runtime and the facts it is a hash of."""
+
+    id: str
+    facts: dict[str, str]
+
+
+class Guarantee(BaseModel):
+    """What the checks at the start found for one capability."""
+
+    byte_identical: bool = Field(description="a row has the same bits alone, in batches of several sizes and full ones")
+    row_multiple: int = Field(description="batches are padded to a multiple of this number of rows")
+
+
+class ModelDetail(BaseModel):
+    """A model with its manifest (without the golden rows) and its card."""
+
+    name: str = Field(examples=["cgan"])
+    digest: str
+    precision: Precision
+    runtime: RuntimeFacts
+    guarantees: dict[str, Guarantee]
+    manifest: dict[str, Any]
+    card: str | None = Field(description="Markdown")
 
 
 @router.get(
     "/models",
     operation_id="list_models",
     summary="List the loaded models",
-    responses=documented(errors=(401, 406, 422)),
+    response_model=ModelList,
+    responses=error_responses(406, 422),
 )
-async def list_models(engine: EngineDep, state: StateDep) -> ModelList:
-    """In order of name, which is also the order in which a capable one is chosen."""
+async def list_models(call: Call) -> JSONResponse:
+    """Models by name."""
+    _check(call)
     summaries = [
-        ModelSummary(
-            name=model.name,
-            family=model.manifest.family,
-            capabilities=list(model.manifest.capabilities),
-            digest=model.digest,
-            precision=model.precision,
-            latent_dim=model.manifest.latent_dim,
-            conditional=model.manifest.conditional,
-            priors=list(model.manifest.priors),
-            sampling=list(model.manifest.sampling),
-            image=model.manifest.image,
-            classes=list(model.manifest.classes),
-        )
-        for model in engine.models.values()
+        model.manifest.model_dump(mode="json", include=set(ModelSummary.model_fields))
+        | {"digest": model.provenance.digest, "precision": model.provenance.precision}
+        for model in call.engine.models.values()
     ]
-    return ModelList(default=state["settings"].default_model, models=summaries)
+    return JSONResponse(ModelList(default=call.settings.default_model, models=summaries).model_dump(mode="json"))
 
 
 @router.get(
     "/models/{name}",
     operation_id="describe_model",
-    summary="Show a model's manifest and card",
-    responses=documented(errors=(401, 404, 406, 422)),
+    summary="Show the manifest and the card of a model",
+    response_model=ModelDetail,
+    responses=error_responses(404, 406, 422),
 )
-async def describe_model(engine: EngineDep, name: Annotated[str, Path(max_length=64, examples=["vae"])]) -> ModelDetail:
-    """Where the weights come from, how good they are and under which protocol that was measured."""
-    if name not in engine.models:
-        raise ModelNotFound(f"no such model; there are: {', '.join(engine.models)}")
-    model = engine.models[name]
-    return ModelDetail(
+async def describe_model(call: Call, name: Annotated[str, Path(max_length=64, examples=["cgan"])]) -> JSONResponse:
+    """The origin of the weights, their measured quality and its protocol."""
+    _check(call)
+    model = call.engine.models.get(name)
+    if model is None:
+        raise ModelNotFound(f"no such model; the loaded models are {', '.join(call.engine.models)}")
+    detail = ModelDetail(
         name=model.name,
-        digest=model.digest,
-        precision=model.precision,
-        runtime=RuntimeFacts(id=model.runtime_id, facts=dict(model.facts)),
+        digest=model.provenance.digest,
+        precision=model.provenance.precision,
+        runtime=RuntimeFacts(id=model.provenance.runtime, facts=dict(model.facts)),
         guarantees={
-            capability: Guarantee(byte_identical=model.identical[capability], row_multiple=network.row_multiple)
+            capability: Guarantee(byte_identical=model.byte_identical[capability], row_multiple=network.row_multiple)
             for capability, network in model.networks.items()
         },
         manifest=model.manifest.model_dump(mode="json", exclude={"golden"}),
         card=model.card,
     )
+    return JSONResponse(detail.model_dump(mode="json"))
+
+
+def _check(call: Call) -> None:
+    call.negotiate(JSON)
+    if call.scope["query_string"]:
+        raise InvalidRequest("this path has no query parameters")

@@ -1,83 +1,85 @@
-"""An upload to the row a model sees. Knows no operation."""
+"""Uploaded files to the rows that a model takes, on threads of their own."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from app.api.deadlines import in_time
-from app.api.dependencies import Call, ImageWorkers, while_connected
 from app.checkpoints.manifest import ImageForm
-from app.errors import InvalidImage
-from app.images.container import PNG_SIGNATURE
-from app.images.decode import Picture, count_pixels, decode_image
+from app.errors import DeadlineExceeded, InvalidImage, Overloaded
+from app.images.decode import count_pixels, decode_image
 from app.images.encode import to_uint8
-from app.images.normalize import fit, has_form, normalize
+from app.images.normalize import fit, normalize
+from app.inference.runtime import Rows
 from app.settings import Settings
 
-# An upload that is decoded on the event loop, and so many of them at once: some 200 us each.
-TINY_BYTES, TINY_PIXELS, FEW = 2048, 32 * 32, 2
+T = TypeVar("T")
 
 
-async def decoded(call: Call, contents: list[bytes], form: ImageForm, *, normalized: bool) -> NDArray[np.float32]:
-    """Files to rows as `read_images` has them, as long as the caller is there and its time is not over.
+class Decoders:
+    """The threads that decode uploads, with a bound on the number that waits."""
 
-    Raises InvalidImage, CallerGone, DeadlineExceeded.
-    """
-    if len(contents) <= FEW and all(map(is_tiny, contents)):
-        # Less than a millisecond: a thread would cost more, and nobody hangs up meanwhile.
-        pictures = [decode_image(content, max_side=call.settings.max_image_side) for content in contents]
-        if not normalized or all(has_form(picture, form.shape[1]) for picture in pictures):
-            return np.stack([to_row(picture, form, normalized=normalized) for picture in pictures])
-    reading = read_images(contents, form, call.workers, call.settings, normalized=normalized)
-    return await while_connected(call.request, in_time(reading, call.deadline))
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._places = settings.decode_workers + settings.max_waiting_uploads
+        self._threads = ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="decode")
+        # Start all threads now: later there may be no memory for one.
+        started = Barrier(settings.decode_workers + 1)
+        for _ in range(settings.decode_workers):
+            self._threads.submit(started.wait)
+        started.wait()
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """The result of `function` on a decode thread. Raises its exception, and Overloaded."""
+        if self._places == 0:
+            raise Overloaded("too many uploads are waiting to be decoded; retry later")
+        self._places -= 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        finally:
+            self._places += 1
+
+    async def decode(self, contents: list[bytes], form: ImageForm, *, normalized: bool, deadline: float) -> Rows:
+        """Files to rows `(n, 1, H, W)` in [0, 1], in order.
+
+        Raises InvalidImage, Overloaded, and DeadlineExceeded at `deadline` on the monotonic clock.
+        """
+        max_side = self._settings.max_image_side
+        try:
+            async with asyncio.timeout_at(deadline):
+                if len(contents) > 1:  # the settings keep one file below the limit
+                    await self.run(_check_pixels, contents, max_side, self._settings.max_upload_pixels)
+                # File by file, so that large uploads take turns.
+                rows = [await self.run(_decode_file, content, form, max_side, normalized) for content in contents]
+        except TimeoutError:
+            raise DeadlineExceeded("the upload was not decoded in time; retry later") from None
+        return np.stack(rows)
+
+    def close(self) -> None:
+        """Let the threads end after their current task."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-async def read_images(
-    contents: list[bytes], form: ImageForm, workers: ImageWorkers, settings: Settings, *, normalized: bool
-) -> NDArray[np.float32]:
-    """Files to rows `(n, 1, height, width)` in [0, 1], in the order given. Raises InvalidImage and Overloaded."""
-    if len(contents) > 1:  # one is never over the limit, as settings are checked
-        await workers.decode(check_pixels, contents, settings.max_image_side, settings.max_upload_pixels)
-    rows = [
-        await workers.decode(read_image, content, form, settings.max_image_side, normalized) for content in contents
-    ]
-    return np.stack(rows)
-
-
-def check_pixels(contents: list[bytes], max_side: int, max_pixels: int) -> None:
-    """Raises InvalidImage for files of more pixels in all, by their headers, before one of them is decoded.
-
-    A megabyte holds hundreds of large pictures of one colour, each of which costs as much as a photo.
-    """
+def _check_pixels(contents: list[bytes], max_side: int, max_pixels: int) -> None:
+    """Check the total before decoding: a megabyte can hold hundreds of large single-color images."""
     if sum(count_pixels(content, max_side=max_side) for content in contents) > max_pixels:
-        raise InvalidImage(f"The images of a request may have {max_pixels} pixels in all; send fewer or smaller ones.")
+        raise InvalidImage(f"The images of a request are limited to {max_pixels} pixels; send fewer or smaller ones.")
 
 
-def read_image(content: bytes, form: ImageForm, max_side: int, normalized: bool) -> NDArray[np.float32]:
-    """One file to `(1, height, width)` in [0, 1], brought to the model's form unless told otherwise.
-
-    The row is rounded to 8 bits: what the model sees is what a PNG of it shows. Raises InvalidImage.
-    """
-    return to_row(decode_image(content, max_side=max_side), form, normalized=normalized)
-
-
-def is_tiny(content: bytes) -> bool:
-    """Whether this can be nothing but a PNG of a few pixels, by its length and its header, or no image at all."""
-    if len(content) > TINY_BYTES or not content.startswith(PNG_SIGNATURE):
-        return False
-    width, height = int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
-    return width * height <= TINY_PIXELS
-
-
-def to_row(picture: Picture, form: ImageForm, *, normalized: bool) -> NDArray[np.float32]:
-    """A picture to `(1, height, width)` in [0, 1], as `read_image` has it. Raises InvalidImage."""
+def _decode_file(content: bytes, form: ImageForm, max_side: int, normalized: bool) -> Rows:
+    """One file to `(1, H, W)` in [0, 1], rounded to 8 bits: the model sees what a PNG of the row shows."""
+    picture = decode_image(content, max_side=max_side)
     size = form.shape[1]
     if normalized and form.normalization is not None:
         row = normalize(picture, size=size, box=form.normalization.box)
     else:
         row = fit(picture, size=size)
-    return to_unit(to_uint8(row))
+    return from_uint8(to_uint8(row))
 
 
-def to_unit(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def from_uint8(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Rows:
     """8-bit images of any shape to float32 in [0, 1]."""
     return images.astype(np.float32) / np.float32(255)

@@ -1,1 +1,1 @@
-"""From a directory to a ready model."""
+"""Checkpoints on disk: the capability table, manifests, verified files."""

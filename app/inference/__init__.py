@@ -1,1 +1,1 @@
-"""From rows to rows."""
+"""Models and batches: from a caller's rows to the bytes of an answer."""

@@ -1,293 +1,343 @@
-"""Row queue to batches. Knows nothing of HTTP or of models.
+"""Batches of rows from the jobs of many callers.
 
-Rows gather while the workers are busy and go when one is free: no timer, no polling. Where several are
-free they share the rows, so that a lone large request has all of them. Whatever happens to a forward pass or
-to a caller, every future settles exactly once.
+Rows gather while the workers are busy and go when one is free: no timer, no polling. Idle workers share the waiting
+rows, so that a lone large job uses all of them. Every future settles exactly once, also if a batch fails, the caller
+disconnects or the service drains.
 """
 
 import asyncio
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 from weakref import WeakMethod
 
-from app.errors import DeadlineExceeded, Draining, InferenceFailed, ServiceError
+from app.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
+from app.inference.model import Model
+from app.inference.workers import Workers
+from app.metrics import BatchMetrics
 
 log = logging.getLogger(__name__)
 
-# A job gives at most so many rows before the next one has its turn: a large one cannot starve a small one.
+# Rows that a job contributes before the next job has its turn, so that a large job cannot starve a small one.
 TURN_ROWS = 8
-# Idle workers share what waits, but no share is smaller: handing over costs more than it gains.
+# Smallest share of a worker: handing over fewer rows costs more than it gains.
 LEAST_SHARE_ROWS = 4
-# Who waits is told of a missed deadline so much later at most.
+# Latest notice of a missed deadline, in seconds.
 SWEEP_S = 0.02
 
-
-class Rows(Protocol):
-    """Rows along the first axis: a tensor, an array, a list."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice, /) -> Self: ...
-
-
-R = TypeVar("R", bound=Rows)
-Result = TypeVar("Result")
+Part = TypeVar("Part")
 T = TypeVar("T")
 
 
-class Workers(Protocol):
-    """Where batches are computed (`inference.workers.Workers`)."""
+class Job(ABC, Generic[Part]):
+    """A caller's rows and how to turn them into the bytes of an answer. All methods run on a worker.
+
+    A batch holds chunks of several jobs of one class; a job may be split over several batches. Row i of a job must not
+    depend on how the job was split or on its neighbours in the batch.
+    """
+
+    operation: ClassVar[str]  # for the metrics
+    rows: int
+
+    @classmethod
+    @abstractmethod
+    def compute(cls, model: Model, chunks: "Sequence[Chunk[Self]]") -> Sequence[Part]:
+        """The result of each chunk, in order. Raises ServiceError if the batch fails."""
+
+    @abstractmethod
+    def answer(self, parts: Sequence[Part]) -> bytes:
+        """The body of the answer, from the results of all chunks in order."""
+
+
+J = TypeVar("J", bound=Job[Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk(Generic[J]):
+    """Rows `first` to `first + count - 1` of a job."""
+
+    job: J
+    first: int
+    count: int
 
     @property
-    def idle(self) -> int:
-        """Workers that nobody holds."""
-        ...
-
-    def when_free(self, start: Callable[[], None]) -> None:
-        """Call `start` from the event loop when a worker is held for it, in order of asking."""
-        ...
-
-    def run(self, function: Callable[[], T], done: Callable[[T | None, Exception | None], None]) -> None:
-        """Call `function` on the worker held, then `done` on the event loop, which releases it."""
-        ...
-
-    def release(self) -> None:
-        """Give the worker held to somebody else."""
-        ...
+    def is_whole(self) -> bool:
+        """Whether the chunk has all rows of its job."""
+        return self.count == self.job.rows
 
 
-class Observer(Protocol):
-    """What wants to know how the queue does."""
+class RowLimit:
+    """The number of rows in flight over all queues, and its bound."""
 
-    def queued(self, rows: int) -> None:
-        """So many rows wait now."""
+    def __init__(self, max_rows: int) -> None:
+        self._max_rows = max_rows
+        self.rows = 0
 
-    def waited(self, seconds: float) -> None:
-        """A caller's first rows waited so long for a worker."""
+    @contextmanager
+    def admit(self, rows: int) -> Iterator[None]:
+        """Count `rows` as in flight. Raises Overloaded at once if that exceeds the bound."""
+        if self.rows + rows > self._max_rows:
+            raise Overloaded("too many rows are queued; retry later")
+        self.rows += rows
+        try:
+            yield
+        finally:
+            self.rows -= rows
 
-    def computed(self, rows: int, seconds: float) -> None:
-        """A batch of so many rows took so long."""
 
+class _Pending:
+    """A job whose caller waits: the rows taken so far, and the results so far."""
 
-class _Job(Generic[R, Result]):
-    """One caller's rows: how far they were taken, and what came back for each chunk of them."""
-
-    def __init__(self, rows: R, deadline: float, future: asyncio.Future[list[Result]]) -> None:
-        self.rows = rows
+    def __init__(self, job: Job[Any], deadline: float, future: asyncio.Future[bytes]) -> None:
+        self.job = job
         self.deadline = deadline
         self.future = future
-        self.asked_at = monotonic()
+        self.queued_at = monotonic()
         self.taken = 0
-        self.chunks = 0
-        self.results: dict[int, Result] = {}
+        self.parts: dict[int, Any] = {}  # by first row
+        self.running = 0  # chunks on a worker
 
     @property
     def waiting(self) -> int:
-        return len(self.rows) - self.taken
+        return self.job.rows - self.taken
 
-    def deliver(self, chunk: int, result: Result) -> None:
-        self.results[chunk] = result
-        complete = not self.waiting and len(self.results) == self.chunks
-        if complete and not self.future.done():
-            self.future.set_result([self.results[number] for number in range(self.chunks)])
+    @property
+    def is_complete(self) -> bool:
+        return not self.waiting and not self.running
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
 
     def is_over(self, now: float) -> bool:
-        """Whether nobody wants the rows any more; who is late is told."""
+        """Whether the rows are no longer wanted; fails the job if its deadline has passed."""
         if self.deadline <= now:
-            self.fail(DeadlineExceeded("the rows were not computed in time; ask for fewer or later"))
+            self.fail(DeadlineExceeded("the request was not computed in time; request fewer images or retry later"))
         return self.future.done()
 
 
-# A job, the number of its chunk, and the chunk.
-Share = list[tuple[_Job[R, Result], int, R]]
+Batch = list[tuple[_Pending, Chunk[Any]]]
 
 
-class Batcher(Generic[R, Result]):
-    """The queue of one network. Who may wait in it is decided before (`inference.admission`).
-
-    `compute` takes the chunks of a batch, at most `max_batch_rows` rows together, and gives for each chunk, in
-    order, its result or the error that is its own. It runs on a worker. It must belong to one running event loop.
-    """
+class Batcher:
+    """The queue of one job class of one model. It belongs to one running event loop."""
 
     def __init__(
-        self,
-        compute: Callable[[Sequence[R]], Sequence[Result | ServiceError]],
-        workers: Workers,
-        observer: Observer,
-        *,
-        max_batch_rows: int,
+        self, job_type: type[Job[Any]], model: Model, workers: Workers, metrics: BatchMetrics, max_batch_rows: int
     ) -> None:
-        self._compute = compute
+        self._job_type = job_type
+        self._model = model
         self._workers = workers
-        self._observer = observer
+        self._metrics = metrics
         self._max_batch_rows = max_batch_rows
-        self._jobs: deque[_Job[R, Result]] = deque()  # with rows that wait
-        self._open: dict[_Job[R, Result], None] = {}  # whose caller waits, in order
+        self._queue: deque[_Pending] = deque()  # jobs with waiting rows
+        self._open: dict[_Pending, None] = {}  # jobs whose caller waits, in order of arrival
         self._queued_rows = 0
-        self._is_asking = False
-        self._under_way = 0
-        self._at_rest = asyncio.Event()
-        self._at_rest.set()
+        self._worker_requested = False
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._closed: Callable[[], ServiceError] | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
-    async def submit(self, rows: R, *, deadline: float = math.inf) -> list[Result]:
-        """Queue `rows`, at least one; the results of their chunks, in order.
+    async def submit(self, job: Job[Any], deadline: float) -> bytes:
+        """Queue a job and wait for its answer.
 
-        deadline: of the monotonic clock. Raises DeadlineExceeded once it has passed, Draining at once when closed,
-        and whatever ServiceError `compute` gave. A caller that is cancelled or late takes the rows that still wait
-        out of the queue: they are never computed.
+        deadline: on the monotonic clock. Raises DeadlineExceeded once it has passed, Draining when closed, and the
+        error of the batch. When the caller is cancelled or late, the rows that still wait leave the queue.
         """
-        if not len(rows):
-            raise ValueError("a job needs at least one row")
         if self._closed is not None:
             raise self._closed()
-        job: _Job[R, Result] = _Job(rows, deadline, asyncio.get_running_loop().create_future())
-        if not job.is_over(job.asked_at):
-            self._jobs.append(job)
-            self._open[job] = None
-            self._count(len(rows))
+        pending = _Pending(job, deadline, asyncio.get_running_loop().create_future())
+        if not pending.is_over(pending.queued_at):
+            self._queue.append(pending)
+            self._open[pending] = None
+            self._count(job.rows)
             self._sweep_by(deadline)
         try:
-            self._ask_for_worker()
-            return await job.future
+            self._request_worker()
+            return await pending.future
         finally:
-            self._forget(job)
-            self._open.pop(job, None)
+            self._dequeue(pending)
+            self._open.pop(pending, None)
 
     def fail(self, error: Callable[[], ServiceError]) -> None:
-        """Refuse what comes from now on, and fail everybody who waits, for rows under way too."""
+        """Refuse new jobs, and fail all open ones, also those on a worker."""
         self._closed = error
-        for job in list(self._open):
-            self._fail(job, error())
-        self._at_rest.set()  # nobody waits for what is under way, and it may never end
+        for pending in list(self._open):
+            self._fail(pending, error())
+        self._idle.set()  # a lost worker may never end its batch
 
     async def close(self) -> None:
-        """Refuse what comes from now on, fail what still waits, and wait for batches under way."""
-        self._closed = _draining
-        for job in list(self._jobs):
-            self._fail(job, _draining())
-        await self._at_rest.wait()
+        """Refuse new jobs, fail those that wait, and wait for the batches that run."""
+        self._closed = draining
+        for pending in list(self._queue):
+            self._fail(pending, draining())
+        await self._idle.wait()
 
     def _count(self, rows: int) -> None:
         self._queued_rows += rows
-        self._observer.queued(self._queued_rows)
+        self._metrics.queued(rows)
 
-    def _forget(self, job: _Job[R, Result]) -> None:
-        """Take the job's rows that nobody took yet out of the queue; nothing where there are none."""
-        if job in self._open and job.waiting:
-            self._jobs.remove(job)
-            self._count(-job.waiting)
-            job.taken = len(job.rows)
+    def _dequeue(self, pending: _Pending) -> None:
+        """Remove the waiting rows of a job from the queue, if there are any."""
+        if pending in self._open and pending.waiting:
+            self._queue.remove(pending)
+            self._count(-pending.waiting)
+            pending.taken = pending.job.rows
+
+    def _fail(self, pending: _Pending, error: Exception) -> None:
+        pending.fail(error)
+        self._dequeue(pending)
 
     def _sweep_by(self, deadline: float) -> None:
-        """See to it that whoever is late at `deadline` is told: one timer for the whole queue, not one a job."""
+        """Schedule a check for missed deadlines: one timer for the queue rather than one a job."""
         if deadline == math.inf or (self._sweep is not None and self._sweep.when() <= deadline):
             return
         if self._sweep is not None:
             self._sweep.cancel()
-        # The loop must not be what keeps this queue, and its network, once nobody else does: after a reload.
-        self._sweep = asyncio.get_running_loop().call_at(deadline, _if_there, WeakMethod(self._sweep_late))
+        # A weak reference: the timer must not keep a replaced model in memory after a reload.
+        self._sweep = asyncio.get_running_loop().call_at(deadline, _call_if_alive, WeakMethod(self._sweep_late))
 
     def _sweep_late(self) -> None:
         self._sweep = None
         now = monotonic()
-        for job in [job for job in self._open if job.is_over(now)]:
-            self._forget(job)
-        waiting = [job.deadline for job in self._open if not job.future.done()]
-        if waiting:
-            self._sweep_by(max(min(waiting), now + SWEEP_S))
+        for pending in [pending for pending in self._open if pending.is_over(now)]:
+            self._dequeue(pending)
+        deadlines = [pending.deadline for pending in self._open if not pending.future.done()]
+        if deadlines:
+            self._sweep_by(max(min(deadlines), now + SWEEP_S))
 
-    def _ask_for_worker(self) -> None:
-        if self._jobs and not self._is_asking:
+    def _request_worker(self) -> None:
+        if self._queue and not self._worker_requested:
             self._workers.when_free(self._start_batch)
-            self._is_asking = True
+            self._worker_requested = True
 
     def _start_batch(self) -> None:
-        """A worker is held: take what has gathered by now and let it be computed."""
-        self._is_asking = False
+        """Run the rows that have gathered on the worker that is now held."""
+        self._worker_requested = False
         batch = self._take()
-        self._ask_for_worker()  # the rest may go to another worker at the same time
+        self._request_worker()  # another worker may take the rest at the same time
         if not batch:
             self._workers.release()
             return
-        self._under_way += 1
-        self._at_rest.clear()
-        chunks = [rows for _, _, rows in batch]
-        self._workers.run(lambda: self._compute(chunks), partial(self._end_batch, batch, monotonic()))
+        self._running += 1
+        self._idle.clear()
+        chunks = [chunk for _, chunk in batch]
+        self._workers.run(partial(self._compute, chunks), partial(self._end_batch, batch, monotonic()))
 
-    def _end_batch(
-        self,
-        batch: Share[R, Result],
-        started: float,
-        results: Sequence[Result | ServiceError] | None,
-        error: Exception | None,
-    ) -> None:
-        """Tell each caller of a batch what became of its rows."""
-        count = sum(len(rows) for _, _, rows in batch)
-        if error is None and len(results or ()) != len(batch):
-            error = InferenceFailed("the network gave a wrong number of rows")
-        if error is not None:
-            log.error("a batch of %d rows failed", count, exc_info=error)
-        outcomes: Sequence[Result | Exception] = [error] * len(batch) if error is not None else results or ()
-        # First the rest of what failed leaves the queue, then the worker goes on: the answers are written meanwhile.
-        for (job, _, _), outcome in zip(batch, outcomes, strict=True):
+    def _compute(self, chunks: list[Chunk[Any]]) -> list[Any]:
+        """On a worker: the part of each chunk, the answer of each whole job, or the exception of either."""
+        outcomes = _compute_isolated(partial(self._job_type.compute, self._model), chunks)
+        return [
+            _outcome(partial(chunk.job.answer, [outcome]))
+            if chunk.is_whole and not isinstance(outcome, Exception)
+            else outcome
+            for chunk, outcome in zip(chunks, outcomes, strict=True)
+        ]
+
+    def _end_batch(self, batch: Batch, started: float, outcomes: list[Any] | None, error: Exception | None) -> None:
+        """Deliver the outcomes of a batch to its jobs."""
+        delivered = outcomes if outcomes is not None else [error] * len(batch)
+        # First remove what failed from the queue, then free the worker: it computes while the answers are written.
+        for (pending, _), outcome in zip(batch, delivered, strict=True):
             if isinstance(outcome, Exception):
-                self._fail(job, outcome)
+                self._fail(pending, outcome)
         self._workers.release()
-        if error is None:
-            self._observer.computed(count, monotonic() - started)
-        for (job, chunk, _), outcome in zip(batch, outcomes, strict=True):
-            if not isinstance(outcome, Exception):
-                job.deliver(chunk, outcome)
-        self._under_way -= 1
-        if not self._under_way:
-            self._at_rest.set()
+        self._metrics.computed(sum(chunk.count for _, chunk in batch), monotonic() - started)
+        for (pending, chunk), outcome in zip(batch, delivered, strict=True):
+            if pending.future.done():
+                continue
+            if chunk.is_whole:
+                pending.future.set_result(outcome)
+                continue
+            pending.parts[chunk.first] = outcome
+            pending.running -= 1
+            if pending.is_complete:
+                self._assemble(pending)
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
 
-    def _fail(self, job: _Job[R, Result], error: Exception) -> None:
-        job.fail(error)
-        self._forget(job)
+    def _assemble(self, pending: _Pending) -> None:
+        """Put the parts of a job that was split together, on a worker."""
+        parts = [pending.parts[first] for first in sorted(pending.parts)]
 
-    def _take(self) -> Share[R, Result]:
-        """One worker's share of what waits, in turns of `TURN_ROWS`."""
+        def end(answer: Any, error: Exception | None) -> None:
+            self._workers.release()
+            outcome = answer if error is None else error
+            if isinstance(outcome, Exception):
+                pending.fail(outcome)
+            elif not pending.future.done():
+                pending.future.set_result(outcome)
+
+        assemble = partial(_outcome, partial(pending.job.answer, parts))
+        self._workers.when_free(lambda: self._workers.run(assemble, end))
+
+    def _take(self) -> Batch:
+        """One worker's share of the waiting rows, in turns of `TURN_ROWS` rows a job."""
         now = monotonic()
-        for job in [job for job in self._jobs if job.is_over(now)]:
-            self._forget(job)  # late, or gone in this very turn of the loop, with no chance to say so
-        taken: dict[_Job[R, Result], int] = {}
+        for pending in [pending for pending in self._queue if pending.is_over(now)]:
+            self._dequeue(pending)  # late, or cancelled in this turn of the event loop
+        taken: dict[_Pending, int] = {}
         share = math.ceil(self._queued_rows / (1 + self._workers.idle))
         room = min(self._max_batch_rows, max(share, LEAST_SHARE_ROWS))
-        while room and self._jobs:
-            job = self._jobs.popleft()
-            turn = min(room, job.waiting - taken.get(job, 0), TURN_ROWS)
-            taken[job] = taken.get(job, 0) + turn
+        while room and self._queue:
+            pending = self._queue.popleft()
+            turn = min(room, pending.waiting - taken.get(pending, 0), TURN_ROWS)
+            taken[pending] = taken.get(pending, 0) + turn
             room -= turn
-            if taken[job] < job.waiting:
-                self._jobs.append(job)
-        batch = []
-        for job, rows in taken.items():
-            if job.taken == 0:
-                self._observer.waited(now - job.asked_at)
-            batch.append((job, job.chunks, job.rows[job.taken : job.taken + rows]))
-            job.taken += rows
-            job.chunks += 1
+            if taken[pending] < pending.waiting:
+                self._queue.append(pending)
+        batch: Batch = []
+        for pending, rows in taken.items():
+            if pending.taken == 0:
+                self._metrics.waited(now - pending.queued_at)
+            batch.append((pending, Chunk(pending.job, pending.taken, rows)))
+            pending.taken += rows
+            pending.running += 1
         if taken:
             self._count(-sum(taken.values()))
         return batch
 
 
-def _if_there(method: "WeakMethod[Callable[[], None]]") -> None:
+def _compute_isolated(
+    compute: Callable[[Sequence[Chunk[Any]]], Sequence[Any]], chunks: Sequence[Chunk[Any]]
+) -> list[Any]:
+    """The part of each chunk, or its exception: the chunks of a failed batch are computed one by one.
+
+    A row has the same bits in every batch, so the other callers do not notice.
+    """
+    try:
+        return [*compute(chunks)]
+    except Exception as error:
+        rows = sum(chunk.count for chunk in chunks)
+        if len(chunks) == 1:
+            log.error("a batch of %d rows failed", rows, exc_info=error)
+            return [error]
+        log.warning("a batch of %d rows failed, computing its chunks one by one: %s", rows, error)
+    return [part for chunk in chunks for part in _compute_isolated(compute, [chunk])]
+
+
+def _outcome(function: Callable[[], T]) -> T | Exception:
+    try:
+        return function()
+    except Exception as error:
+        return error
+
+
+def _call_if_alive(method: "WeakMethod[Callable[[], None]]") -> None:
     if (call := method()) is not None:
         call()
 
 
-def _draining() -> Draining:
+def draining() -> Draining:
+    """The error of jobs that the service no longer computes."""
     return Draining("the service is shutting down")

@@ -1,8 +1,8 @@
-"""A network on a CUDA device as one graph of kernels. Knows neither archives nor queues.
+"""A network on a CUDA device as one CUDA graph.
 
-A network of small images is a few dozen kernels of microseconds each: launching them one by one costs more
-than they do. A graph launches them at once, from fixed addresses and for one shape, which is also what makes
-a row the same bits in every batch: kernels are chosen by the size of a batch.
+A network for small images is a few dozen kernels of microseconds each, and launching them one by one takes longer than
+running them. A graph launches them at once, from fixed addresses and for one batch size. The fixed size also gives a
+row the same bits in every batch, as kernels are chosen by batch size.
 Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
@@ -12,17 +12,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# TorchScript profiles a method on its first call and optimises it on the second; a graph must hold the outcome.
+# TorchScript profiles a method on the first call and optimizes it on the second; the graph must capture the result.
 PASSES_BEFORE_CAPTURE = 3
 
 
 class GraphedForward:
-    """Rows on the CPU, and their labels where the method takes them, to float32 outputs on the CPU.
+    """CPU tensors in, float32 CPU tensors out.
 
-    The first call captures a graph of `rows` rows.
-
-    More rows pass in blocks: `Network` pads batches to a multiple of a block. One set of buffers a network, so calls
-    take turns.
+    The first call captures a graph of `rows` rows. Larger batches run in blocks of that size, to which `Network` pads
+    them. The network has one set of buffers, so calls take turns.
     """
 
     def __init__(self, method: Callable[..., Tensor | tuple[Tensor, ...]], device: torch.device, rows: int) -> None:
@@ -34,7 +32,7 @@ class GraphedForward:
         self._captured: _Buffers | None = None
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Raises RuntimeError for what CUDA refuses, ValueError for rows that do not fill whole blocks."""
+        """Raises RuntimeError for a CUDA error, ValueError for rows that do not fill whole blocks."""
         rows = len(inputs[0])
         if not rows or rows % self._rows:
             raise ValueError(f"{rows} rows do not fill blocks of {self._rows}")
@@ -54,20 +52,20 @@ class GraphedForward:
         for host, output in zip(buffers.host_outputs, buffers.outputs, strict=True):
             host.copy_(output, non_blocking=True)
         self._stream.synchronize()
-        # The next block writes over the pinned buffers.
+        # The next block overwrites the pinned buffers.
         return tuple(host.clone() for host in buffers.host_outputs)
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> "_Buffers":
-        # PyTorch hands out 32 streams a priority in turn, so that while models are reloaded this network's stream may
-        # be one that serves, and whatever is put on a stream is captured, too. None that serves has this priority.
+        # PyTorch hands out its 32 streams of a priority in turn, so during a reload this network's stream may be one
+        # that serves requests, whose kernels would be captured as well. No serving stream has this priority.
         stream = torch.cuda.Stream(self._stream.device, priority=-1)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.default_stream(stream.device))  # which the archive was loaded on
+        stream.wait_stream(torch.cuda.default_stream(stream.device))  # the stream that loaded the archive
         with torch.cuda.stream(stream):
             fixed = tuple(rows.to(stream.device) for rows in inputs)
             for _ in range(PASSES_BEFORE_CAPTURE):
                 self._method(*fixed)
         stream.synchronize()
-        # Other threads use the device meanwhile: only this one's calls are captured.
+        # Other threads use the device at the same time: capture only the calls of this thread.
         with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             given = self._method(*fixed)
             outputs = tuple(output.float() for output in (given if isinstance(given, tuple) else (given,)))
@@ -75,7 +73,7 @@ class GraphedForward:
 
 
 class _Buffers:
-    """What a graph reads and writes on the device, and pinned memory on the host to copy from and to."""
+    """The device tensors of a graph, and pinned host tensors to copy from and to."""
 
     def __init__(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
         self.inputs, self.outputs = inputs, outputs

@@ -1,7 +1,7 @@
-"""Seeds to rows of noise and to labels, and paths between two latents. Knows no model.
+"""Noise and labels from a seed, and paths between two latents.
 
-A row is a pure function of (stream, seed, index): row i does not depend on how many rows were
-asked for, nor on what was drawn before. `torch.randn` with a generator has no such property.
+A row is a pure function of (stream, seed, index): row i does not depend on the number of rows requested or on earlier
+draws. `torch.randn` with a generator has no such property.
 """
 
 import math
@@ -14,7 +14,7 @@ from numpy.random import SeedSequence
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
-# Names the function below. A change of one bit of any row is a new name.
+# Version of the functions below: a change of one bit of any row needs a new name.
 SCHEME = "philox4x64-10/ndtri/1"
 
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
@@ -23,14 +23,14 @@ WORDS_PER_BLOCK = 4  # of Philox 4x64
 # Independent streams of one seed: the second word of the Philox key.
 LATENT_STREAM = 0
 POSTERIOR_STREAM = 1
-COMPONENT_STREAM = 2  # which component of a fitted prior
+COMPONENT_STREAM = 2  # the mixture component of a fitted prior
 LABEL_STREAM = 3
 
 Path = Literal["lerp", "slerp"]
 
 
 def draw_seed() -> int:
-    """A seed nobody chose, 0 to 2^53-1."""
+    """A random seed, 0 to 2^53 - 1."""
     return secrets.randbelow(MAX_SEED + 1)
 
 
@@ -46,18 +46,18 @@ def normal_rows(
 ) -> NDArray[np.float32]:
     """Rows `first` to `first + count - 1` of a seed: standard normal, float32 `(count, width)`.
 
-    `truncation` keeps values within so many standard deviations: the value that was the p-quantile of the normal
-    distribution is that of the distribution cut off there. `temperature` then multiplies them. Both change a seed's
-    rows smoothly, where drawing again what lies outside would not.
+    truncation: bound in standard deviations. The p-quantile of the normal distribution becomes the p-quantile of the
+    distribution truncated there, which changes the rows of a seed continuously; redrawing would not.
+    temperature: factor applied afterwards.
 
-    Philox 4x64-10 in counter mode gives 64 bits a value (J. Salmon et al., "Parallel Random Numbers: As
-    Easy as 1, 2, 3", 2011; NumPy keeps its raw output stable). Row i owns the blocks that start at
-    counter `i * ceil(width / 4)`, under the key (seed, stream). A word is a number between 0 and 1, and that
-    quantile of the normal distribution is the value. All of it happens on the CPU in float64 and is rounded once.
+    Philox 4x64-10 in counter mode gives 64 bits a value (J. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2,
+    3", 2011; NumPy keeps its raw output stable). Row i owns the blocks that start at counter `i * ceil(width / 4)`
+    under the key (seed, stream). A word becomes a number p in (0, 1), and the value is the p-quantile of the normal
+    distribution, computed on the CPU in float64 and rounded once.
     """
     p = open_unit_interval(raw_rows(seed, first, count, width, stream))
     if truncation is not None:
-        below = math.erfc(truncation / math.sqrt(2)) / 2  # the share of the normal distribution that is cut off there
+        below = math.erfc(truncation / math.sqrt(2)) / 2  # the probability below -truncation
         p = below + p * (1 - 2 * below)
     values: NDArray[np.float64] = torch.special.ndtri(torch.from_numpy(p)).numpy()
     if temperature is not None:
@@ -66,9 +66,9 @@ def normal_rows(
 
 
 def uniform_labels(seed: int, first: int, count: int, classes: int) -> NDArray[np.int64]:
-    """Labels `first` to `first + count - 1` of a seed: each of 0 to `classes - 1` as likely, int64 `(count,)`.
+    """Labels `first` to `first + count - 1` of a seed: uniform in 0 to `classes - 1`, int64 `(count,)`.
 
-    The upper 32 bits of a word are scaled to the classes: the likeliest is more so by less than classes / 2^32.
+    The upper 32 bits of a word are scaled to the classes, with a bias below classes / 2^32.
     """
     words = raw_rows(seed, first, count, 1, LABEL_STREAM)[:, 0]
     return (((words >> np.uint64(32)) * np.uint64(classes)) >> np.uint64(32)).astype(np.int64)
@@ -86,9 +86,9 @@ def raw_rows(seed: int, first: int, count: int, width: int, stream: int) -> NDAr
 def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], steps: int, path: Path) -> NDArray[np.float32]:
     """`steps` latents from `start` to `end`, `(latent,)` both, the ends exactly themselves: `(steps, latent)`.
 
-    `lerp` is the straight line. `slerp` keeps to the sphere on which normal latents lie (K. Shoemake,
-    1985; T. White, "Sampling Generative Networks", 2016, arXiv:1609.04468); where the two directions
-    are so close or so opposite that no great circle is defined, it is the straight line.
+    `lerp` is the straight line. `slerp` follows the great circle of the sphere on which normal latents lie (K.
+    Shoemake, 1985; T. White, "Sampling Generative Networks", 2016, arXiv:1609.04468). Between parallel or opposite
+    latents, for which no great circle is defined, `slerp` is the straight line.
     """
     a, b = start.astype(np.float64), end.astype(np.float64)
     t = np.linspace(0.0, 1.0, steps)[:, None]
@@ -106,22 +106,19 @@ def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], steps: int
 
 
 def open_unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Words of any shape to numbers above 0 and below 1: (u + 1/2) / 2^52 of their upper 52 bits u.
+    """Words of any shape to numbers in (0, 1): (u + 1/2) / 2^52 of their upper 52 bits u.
 
-    With 53 bits the largest would be rounded to 1, whose quantile is infinite.
+    With 53 bits the largest number would round to 1, whose quantile is infinite.
     """
     return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 class _Key(ISeedSequence):
-    """The two words of a Philox key as they are. Given as `key`, they come with entropy of the system that nobody uses.
-
-    Reading that entropy takes longer than drawing a row.
-    """
+    """The two words of a Philox key. NumPy's `key` argument also reads system entropy, which is slower than a row."""
 
     def __init__(self, seed: int, stream: int) -> None:
         self._words = np.array([seed, stream], dtype=np.uint64)
 
     def generate_state(self, n_words: int, dtype: object = np.uint64) -> NDArray[np.uint64]:  # noqa: ARG002
-        """What Philox takes for its key."""
+        """The words of the key."""
         return self._words

@@ -1,4 +1,4 @@
-"""What this machine is, as far as the bytes of an answer depend on it. Knows no models."""
+"""Facts about the machine: device, cores, and what the bytes of an answer depend on."""
 
 import math
 import os
@@ -18,7 +18,7 @@ CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 class DeviceUnavailable(Exception):
-    """The device named by the settings is not there."""
+    """The device named in the settings cannot be used."""
 
 
 def find_device(name: str) -> torch.device:
@@ -35,24 +35,24 @@ def find_device(name: str) -> torch.device:
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for it; without them bfloat16 is slower than float32."""
+    """Whether the device has bfloat16 instructions; without them bfloat16 is slower than float32."""
     if device.type == "cuda":
-        with torch.cuda.device(device):  # it asks the current one
+        with torch.cuda.device(device):  # PyTorch checks the current device
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Intel and AMD name them so in /proc/cpuinfo, ARM the last.
+    # The first two are names of x86 in /proc/cpuinfo, the last one of ARM.
     return device.type == "cpu" and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(processor_features())
 
 
 def cores() -> int:
-    """Cores that this process may use: those it may run on, and of them as many as its container is granted."""
+    """Cores that this process may use: its CPU affinity, limited by the CPU quota of its container."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, granted_cores(CPU_MAX)))
 
 
 def granted_cores(path: Path) -> int:
-    """The quota of a control group of Linux, version 2, rounded up; a great many where there is none.
+    """The CPU quota in a cgroup v2 `cpu.max` file in cores, rounded up; 2^31 without a quota.
 
-    The file holds microseconds of all cores together and a period of so many, as in `150000 100000`, or `max`.
+    The file holds the quota and the period in microseconds, as in `150000 100000`, or `max` for the quota.
     """
     try:
         granted, period = path.read_text().split()
@@ -63,7 +63,7 @@ def granted_cores(path: Path) -> int:
 
 @cache
 def runtime_facts(device: torch.device) -> dict[str, str]:
-    """What a device and the libraries around it are."""
+    """The device and the versions of the libraries."""
     facts = {
         "device": device.type,
         "processor": processor_model(),
@@ -83,20 +83,20 @@ def runtime_facts(device: torch.device) -> dict[str, str]:
 
 
 def processor_model() -> str:
-    """The processor's name with family, model and stepping, where Linux tells them."""
+    """The name of the processor, on Linux with family, model and stepping."""
     fields = cpuinfo()
     wanted = ("vendor_id", "cpu family", "model", "model name", "stepping")
     return " ".join(fields[name] for name in wanted if name in fields) or platform.processor() or platform.machine()
 
 
 def processor_features() -> set[str]:
-    """The instruction sets of the processor, as Linux names them; empty elsewhere."""
+    """The instruction sets of the processor by their Linux names; empty on other systems."""
     fields = cpuinfo()
     return set(fields.get("flags", fields.get("Features", "")).split())
 
 
 def cpuinfo() -> dict[str, str]:
-    """What Linux says of the first core; empty elsewhere."""
+    """The entry of the first core in /proc/cpuinfo; empty on other systems."""
     source = Path("/proc/cpuinfo")
     if not source.exists():
         return {}

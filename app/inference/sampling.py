@@ -1,7 +1,7 @@
-"""What images are made of: noise and labels, drawn as a caller and a model's manifest say.
+"""Where latents and labels come from: a seed with the caller's sampling options, or latents that the caller gave.
 
-Knows manifests, not what computes; knows nothing of HTTP. A row of noise and its label are a pure function of
-seed, index and choices.
+All checks happen when a source is made, on the event loop. The rows are drawn later, on a worker, for a whole batch. A
+row is a pure function of its source and its index.
 """
 
 from collections.abc import Sequence
@@ -9,122 +9,195 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.checkpoints.manifest import EVERY_CLASS, Manifest, Prior
-from app.errors import InvalidRequest
+from app.checkpoints.capabilities import Symbol
+from app.checkpoints.manifest import EVERY_CLASS, Control, Manifest, Prior
+from app.errors import CapabilityMissing, InvalidRequest
 from app.inference.latents import COMPONENT_STREAM, normal_rows, uniform_labels
+from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
 
-# Classes that a refusal lists: a model may have hundreds.
-CLASSES_NAMED = 20
+# Class names that an error lists: a model may have hundreds.
+MAX_NAMED_CLASSES = 20
+# Sigmoid networks saturate far below; beyond it float32 sums may overflow.
+MAX_LATENT = 1000.0
+
+# A class, classes taken in turn, or `balanced` for all classes in turn.
+LabelRequest = str | Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
-    """How a caller wants images drawn. What is None is as the model has it."""
+class SamplingOptions:
+    """How a caller wants latents drawn. None leaves the choice to the model."""
 
-    label: str | Sequence[str] | None = None  # a class, the classes in turn, or `balanced`: all classes in turn
+    label: LabelRequest = None
     prior: Prior | None = None
     temperature: float | None = None
     truncation: float | None = None
 
-    @property
-    def classes(self) -> Sequence[str]:
-        """The names asked for; none where a label is drawn, or all are asked for."""
-        if self.label is None or self.label == EVERY_CLASS:
-            return ()
-        return (self.label,) if isinstance(self.label, str) else self.label
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """Latents and labels of a seed."""
+
+    seed: int
+    width: int  # of a latent
+    prior: Prior
+    temperature: float | None
+    truncation: float | None
+    classes: tuple[int, ...] | None  # of the images in turn; None: drawn from the seed
+    class_count: int  # 0: the images have no labels
+
+    def noise(self, first: int, count: int) -> Rows:
+        """`(count, latent)`, or `(count, latent + 1)` for a fitted prior, whose last column picks the component."""
+        noise = normal_rows(
+            self.seed, first, count, self.width, temperature=self.temperature, truncation=self.truncation
+        )
+        if self.prior == "fitted":
+            component = normal_rows(self.seed, first, count, 1, stream=COMPONENT_STREAM)
+            noise = np.concatenate([noise, component], axis=1)
+        return noise
+
+    def labels(self, first: int, count: int) -> Labels | None:
+        """`(count,)`, None if the images have no labels."""
+        if self.classes is not None:
+            return _in_turn(self.classes, first, count)
+        return uniform_labels(self.seed, first, count, self.class_count) if self.class_count else None
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """Rows to make images of: noise `(n, noise)` for a fitted prior, else latents `(n, latent)`; their labels."""
+class Given:
+    """Latents of the caller, `(n, latent)`, and the classes of the images in turn, if the model needs labels."""
 
-    prior: Prior
-    noise: Rows
-    labels: Labels | None  # (n,), None where the model has none
+    latents: Rows
+    classes: tuple[int, ...] | None
+    prior: Prior = "normal"
+
+    def noise(self, first: int, count: int) -> Rows:
+        """`(count, latent)`."""
+        return self.latents[first : first + count]
+
+    def labels(self, first: int, count: int) -> Labels | None:
+        """`(count,)`, None if the model takes no labels."""
+        return None if self.classes is None else _in_turn(self.classes, first, count)
 
 
-def draw(manifest: Manifest, choices: Choices, seed: int, first: int, count: int) -> Draw:
-    """Rows `first` to `first + count - 1` of a seed. Raises InvalidRequest for what the model does not have."""
-    prior = prior_of(manifest, choices)
-    check_controls(manifest, choices)
-    labels = None
-    if manifest.gives_labels(prior):
-        labels = labels_of(manifest, choices.label, first, count)
-        if labels is None:
-            labels = uniform_labels(seed, first, count, len(manifest.classes))
-    elif choices.label is not None:
-        # Labels without condition are those of the fitted prior.
-        with_prior = f" with the prior {prior}, only with fitted" if manifest.has_labels else ""
-        raise InvalidRequest(f"model {manifest.name} has no labels{with_prior}")
-    noise = normal_rows(
-        seed, first, count, manifest.latent_dim, temperature=choices.temperature, truncation=choices.truncation
+Source = Seeded | Given
+# Rows `first` to `first + count - 1` of a source.
+Slice = tuple[Source, int, int]
+
+
+def seeded(manifest: Manifest, options: SamplingOptions, seed: int) -> Seeded:
+    """The source of a seed. Raises CapabilityMissing and InvalidRequest for options that the model does not support."""
+    if options.label is not None and not manifest.has_labels:
+        raise CapabilityMissing(f"model {manifest.name} cannot generate by label")
+    prior = prior_of(manifest, options.prior)
+    _check_controls(manifest, options)
+    classes = class_indices(manifest, options.label)
+    has_labels = manifest.gives_labels(prior)
+    if classes is not None and not has_labels:
+        raise InvalidRequest(f"model {manifest.name} has labels only with the prior fitted")
+    return Seeded(
+        seed,
+        manifest.shape(Symbol.LATENT)[0],
+        prior,
+        options.temperature,
+        options.truncation,
+        classes,
+        len(manifest.classes) if has_labels else 0,
     )
-    if prior == "fitted":
-        component = normal_rows(seed, first, count, 1, stream=COMPONENT_STREAM)
-        noise = np.concatenate([noise, component], axis=1)
-    return Draw(prior, noise, labels)
 
 
-def prior_of(manifest: Manifest, choices: Choices) -> Prior:
-    """The prior asked for, else the model's default. Raises InvalidRequest."""
-    if choices.prior is None:
+def given(manifest: Manifest, latents: Sequence[Sequence[float]], label: LabelRequest) -> Given:
+    """The source of a caller's latents. Raises InvalidRequest for latents and labels that do not fit the model."""
+    (width,) = manifest.shape(Symbol.LATENT)
+    if any(len(row) != width for row in latents):
+        raise InvalidRequest(f"a latent of model {manifest.name} has {width} numbers")
+    rows = np.array(latents, dtype=np.float64)
+    if not (np.abs(rows) <= MAX_LATENT).all():  # false for NaN
+        raise InvalidRequest(f"the numbers of a latent are finite and between -{MAX_LATENT:g} and {MAX_LATENT:g}")
+    return Given(rows.astype(np.float32), input_classes(manifest, label))
+
+
+def prior_of(manifest: Manifest, prior: Prior | None) -> Prior:
+    """The requested prior, else the default one. Raises InvalidRequest for one that the model does not have."""
+    if prior is None:
         return manifest.priors[0]
-    if choices.prior not in manifest.priors:
-        raise InvalidRequest(f"model {manifest.name} has the prior {' and '.join(manifest.priors)} only")
-    return choices.prior
+    if prior not in manifest.priors:
+        raise InvalidRequest(f"model {manifest.name} has only the prior {' and '.join(manifest.priors)}")
+    return prior
 
 
-def check_controls(manifest: Manifest, choices: Choices) -> None:
-    """Raises InvalidRequest for a control that the model does not take, naming those it takes."""
-    asked = {"temperature": choices.temperature, "truncation": choices.truncation}
-    if any(value is not None and control not in manifest.sampling for control, value in asked.items()):
-        takes = " and ".join(manifest.sampling) or "neither temperature nor truncation"
-        raise InvalidRequest(f"model {manifest.name} takes {takes}")
+def _check_controls(manifest: Manifest, options: SamplingOptions) -> None:
+    requested: dict[Control, float | None] = {"temperature": options.temperature, "truncation": options.truncation}
+    if any(value is not None and control not in manifest.sampling for control, value in requested.items()):
+        supported = " and ".join(manifest.sampling) or "neither temperature nor truncation"
+        raise InvalidRequest(f"model {manifest.name} supports {supported}")
 
 
-def labels_of(manifest: Manifest, asked: str | Sequence[str] | None, first: int, count: int) -> Labels | None:
-    """The labels of images `first` to `first + count - 1`: `(count,)`, None where nobody asked for any.
+def input_classes(manifest: Manifest, label: LabelRequest) -> tuple[int, ...] | None:
+    """The classes of what the caller gives the model: required by a conditional model, refused by any other.
 
-    Of several classes, image i is item i modulo their number: asking for a part gives that part of the whole.
-    Raises InvalidRequest for a class that the model does not have.
+    Raises CapabilityMissing and InvalidRequest.
     """
-    if asked is None:
+    if label is None and manifest.conditional:
+        raise InvalidRequest(f"model {manifest.name} needs the label of its input: {class_list(manifest)}")
+    if label is not None and not manifest.conditional:
+        raise CapabilityMissing(f"model {manifest.name} takes no label of its input")
+    return class_indices(manifest, label)
+
+
+def class_indices(manifest: Manifest, label: LabelRequest) -> tuple[int, ...] | None:
+    """Class names to indices. Raises InvalidRequest for an unknown class."""
+    if label is None:
         return None
-    if asked == EVERY_CLASS:
-        wanted = np.arange(len(manifest.classes))
-    else:
-        wanted = class_numbers(manifest, (asked,) if isinstance(asked, str) else asked)
-    return wanted[np.arange(first, first + count) % len(wanted)]
-
-
-def given_labels(manifest: Manifest, asked: str | Sequence[str] | None, count: int) -> Labels | None:
-    """The labels of what a caller gives the model, `(count,)`: needed where it is conditional, else refused.
-
-    Raises InvalidRequest.
-    """
-    if manifest.conditional and asked is None:
-        raise InvalidRequest(f"model {manifest.name} needs the label of what it is given: {class_list(manifest)}")
-    if asked is not None and not manifest.conditional:
-        raise InvalidRequest(f"model {manifest.name} takes no label of what it is given")
-    return labels_of(manifest, asked, 0, count)
-
-
-def class_numbers(manifest: Manifest, names: Sequence[str]) -> Labels:
-    """Labels by the names of their classes: `(n,)`. Raises InvalidRequest for an unknown one."""
-    numbers = {name: number for number, name in enumerate(manifest.classes)}
+    if label == EVERY_CLASS:
+        return tuple(range(len(manifest.classes)))
+    indices = {name: index for index, name in enumerate(manifest.classes)}
     try:
-        return np.array([numbers[name] for name in names], dtype=np.int64)
+        return tuple(indices[name] for name in ([label] if isinstance(label, str) else label))
     except KeyError:
         raise InvalidRequest(f"model {manifest.name} has the classes {class_list(manifest)}") from None
 
 
-def class_names(manifest: Manifest, labels: Labels) -> list[str]:
-    """The names of the classes of labels `(n,)`, in order."""
-    return [manifest.classes[label] for label in labels.tolist()]
-
-
 def class_list(manifest: Manifest) -> str:
-    """The names of the classes, or of the first of many."""
-    listed = ", ".join(manifest.classes[:CLASSES_NAMED])
-    return listed if len(manifest.classes) <= CLASSES_NAMED else f"{listed} and more: /models/{manifest.name} lists all"
+    """The class names for an error message."""
+    listed = ", ".join(manifest.classes[:MAX_NAMED_CLASSES])
+    hidden = len(manifest.classes) > MAX_NAMED_CLASSES
+    return f"{listed} and more, see /models/{manifest.name}" if hidden else listed
+
+
+def _in_turn(classes: tuple[int, ...], first: int, count: int) -> Labels:
+    """Image i has class i modulo the number of classes, so that a slice has the labels it has in the whole."""
+    return np.array(classes, dtype=np.int64)[np.arange(first, first + count) % len(classes)]
+
+
+def draw(model: Model, slices: Sequence[Slice]) -> list[tuple[Rows, Labels | None]]:
+    """The latents `(count, latent)` and labels `(count,)` of each slice, with one pass through the fitted prior."""
+    noise = [source.noise(first, count) for source, first, count in slices]
+    labels = [source.labels(first, count) for source, first, count in slices]
+    fitted = [i for i, (source, _, _) in enumerate(slices) if source.prior == "fitted"]
+    if fitted:
+        (latents,) = model.run(
+            "prior", np.concatenate([noise[i] for i in fitted]), stacked([labels[i] for i in fitted])
+        )
+        for i, rows in zip(fitted, split(latents, [len(noise[i]) for i in fitted]), strict=True):
+            noise[i] = rows
+    return list(zip(noise, labels, strict=True))
+
+
+def generate(model: Model, drawn: Sequence[tuple[Rows, Labels | None]]) -> list[Rows]:
+    """The images `(count, 1, H, W)` of each pair of latents and labels, with one pass of the network."""
+    latents = np.concatenate([rows for rows, _ in drawn])
+    labels = stacked([labels for _, labels in drawn]) if model.manifest.conditional else None
+    (images,) = model.run("generate", latents, labels)
+    return split(images, [len(rows) for rows, _ in drawn])
+
+
+def stacked(labels: Sequence[Labels | None]) -> Labels:
+    """Labels of several slices, all of which have labels, as one array."""
+    return np.concatenate([each for each in labels if each is not None])
+
+
+def split(rows: Rows, counts: Sequence[int]) -> list[Rows]:
+    """Rows of a batch as slices of these lengths."""
+    return np.split(rows, np.cumsum(counts)[:-1])

@@ -1,4 +1,4 @@
-"""The threads that compute, and whether they still do. Knows neither what they compute nor who asks."""
+"""The worker threads that compute batches, and the check that they still do."""
 
 import asyncio
 import logging
@@ -14,98 +14,93 @@ from typing import TypeVar
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Tell = Callable[[], object]
-Work = Callable[[], Tell]  # gives what is to be called once the worker does nothing any more
+Notify = Callable[[], object]
+Work = Callable[[], Notify]  # returns what to call once the worker is idle again
 
-# How much less urgent a pass is than the event loop, which must hear, refuse and answer while every core computes.
-NICER = 10
+# Added to the nice value of worker threads, so that the event loop is scheduled while every core computes.
+NICE_INCREMENT = 10
 
 
 class _Worker(Thread):
-    """Does one piece of work after another. A daemon: a native pass that hangs cannot be ended, only left behind."""
+    """A daemon thread, since a native call that hangs cannot be ended."""
 
-    def __init__(self, number: int, handed: "SimpleQueue[Work | None]", initialize: Callable[[], object]) -> None:
+    def __init__(self, number: int, tasks: "SimpleQueue[Work | None]", initialize: Callable[[], object]) -> None:
         super().__init__(name=f"inference_{number}", daemon=True)
-        self._handed = handed
+        self._tasks = tasks
         self._initialize = initialize
-        self.begun = 0
+        self.started = 0  # tasks
         self.busy = False
-        # What the checks saw: the piece of work, and how often in a row.
+        # The task that the last check saw, and the number of checks in a row that saw it.
         self.seen = 0
         self.times_seen = 0
 
     def run(self) -> None:
-        """Until there is a None to do."""
+        """Run tasks until one is None."""
         try:
-            be_nicer()
+            lower_priority()
             self._initialize()
-            while (work := self._handed.get()) is not None:
-                self.begun += 1
+            while (work := self._tasks.get()) is not None:
+                self.started += 1
                 self.busy = True
-                tell = work()
+                notify = work()
                 self.busy = False
-                tell()
-                del work, tell  # and with them their rows, before the wait for the next
+                notify()
+                del work, notify  # and their rows, before the wait for the next task
         except BaseException:
-            log.critical("worker %s ends", self.name, exc_info=True)
+            log.critical("worker %s has ended", self.name, exc_info=True)
 
 
 class Workers:
-    """The pool of one device: at most `size` pieces of work at the same time, first come, first served.
-
-    Belongs to one running event loop. Callbacks and no futures: a lone row is through before a task would have
-    been made for it.
-    """
+    """A pool of `size` threads, first come, first served. It belongs to one running event loop."""
 
     def __init__(self, size: int, initialize: Callable[[], object] = lambda: None) -> None:
-        """`initialize` is called once on each thread, before anything else."""
-        self.idle = size  # how many nobody holds or was promised
-        self._asking: deque[Callable[[], None]] = deque()
-        self._handed: SimpleQueue[Work | None] = SimpleQueue()
+        """`initialize` is called once on each thread, before its first task."""
+        self.idle = size  # workers that are neither held nor promised
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._tasks: SimpleQueue[Work | None] = SimpleQueue()
         self._closed = False
-        self._threads = [_Worker(number, self._handed, initialize) for number in range(size)]
+        self._threads = [_Worker(number, self._tasks, initialize) for number in range(size)]
         for thread in self._threads:
             thread.start()
 
     def when_free(self, start: Callable[[], None]) -> None:
         """Call `start` from the event loop, never from within this call, once a worker is free.
 
-        It is held for `start` then, which has to call either `run` or `release`. Raises RuntimeError when closed.
+        The worker is held for `start`, which must call either `run` or `release`. Raises RuntimeError when closed.
         """
         if self._closed:
-            raise RuntimeError("the workers were closed")
+            raise RuntimeError("the workers are closed")
         if self.idle:
             self.idle -= 1
-            # Soon, and not now: what else comes in this turn of the loop can share the pass.
+            # Not at once: rows that arrive in this turn of the event loop can share the batch.
             asyncio.get_running_loop().call_soon(start)
         else:
-            self._asking.append(start)
+            self._waiting.append(start)
 
     def run(self, function: Callable[[], T], done: Callable[[T | None, Exception | None], None]) -> None:
-        """Call `function` on the worker that is held, then `done` with what it gave or raised on the event loop.
+        """Call `function` on the worker that is held, then `done` on the event loop with its result or its exception.
 
-        The worker is held until `release` is called, which `done` has to see to. Only an Exception is told: anything
-        beyond ends the thread, which `check` finds out.
+        `done` must call `release`. A BaseException that is not an Exception ends the thread, which `check` reports.
         """
         loop = asyncio.get_running_loop()
 
-        def work() -> Tell:
+        def work() -> Notify:
             result: T | None = None
             error: Exception | None = None
             try:
                 result = function()
             except Exception as raised:
                 error = raised
-            return lambda: tell(result, error)
+            return lambda: notify(result, error)
 
-        def tell(result: T | None, error: Exception | None) -> None:
-            with suppress(RuntimeError):  # the loop was closed, and with it everybody who waits
+        def notify(result: T | None, error: Exception | None) -> None:
+            with suppress(RuntimeError):  # the event loop was closed
                 loop.call_soon_threadsafe(done, result, error)
 
-        self._handed.put(work)
+        self._tasks.put(work)
 
     async def call(self, function: Callable[[], T]) -> T:
-        """What `function` gives on the next free worker. Raises the Exception that it raises."""
+        """The result of `function` on the next free worker. Raises its exception."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def done(result: T | None, error: Exception | None) -> None:
@@ -121,38 +116,38 @@ class Workers:
         return await future
 
     def release(self) -> None:
-        """Give the worker that is held to whoever asks next."""
-        if self._asking:
-            self._asking.popleft()()
+        """Give the worker that is held to the next in line."""
+        if self._waiting:
+            self._waiting.popleft()()
         else:
             self.idle += 1
 
     def check(self, checks: int) -> str | None:
-        """Why there is a worker that computes no more; None while all do. To be called at even intervals.
+        """Why a worker is lost, None if all work. Call it at regular intervals.
 
-        A worker is lost when its thread has ended, or when `checks` calls in a row found it at the same piece of work.
-        Calls are counted and no clock is read: a process that was stopped for an hour has lost nothing.
+        A worker is lost when its thread has ended, or when `checks` calls in a row saw it at the same task. Calls are
+        counted rather than time, so that a process that was suspended loses no worker.
         """
         for thread in self._threads:
-            same = thread.busy and thread.begun == thread.seen
+            same = thread.busy and thread.started == thread.seen
             thread.times_seen = thread.times_seen + 1 if same else int(thread.busy)
-            thread.seen = thread.begun
+            thread.seen = thread.started
             if not thread.is_alive() and not self._closed:
                 return f"worker {thread.name} has ended"
             if thread.times_seen >= checks:
-                return f"worker {thread.name} was at the same pass in {checks} checks"
+                return f"worker {thread.name} was at the same task in {checks} checks"
         return None
 
     def close(self) -> None:
-        """Let the threads end once they have nothing left to do."""
+        """Let the threads end after the tasks that are queued."""
         self._closed = True
         for _ in self._threads:
-            self._handed.put(None)
+            self._tasks.put(None)
 
 
-def be_nicer() -> None:
-    """Let the other threads of this process go first. Only Linux has an urgency for each thread."""
+def lower_priority() -> None:
+    """Raise the nice value of the calling thread. Only Linux has one for each thread."""
     if sys.platform == "linux":
         thread = get_native_id()
-        with suppress(OSError):  # where a sandbox forbids it, all are as urgent
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICER)
+        with suppress(OSError):  # a sandbox may forbid it
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE_INCREMENT)

@@ -1,11 +1,11 @@
-"""Which state the service is in: loading, ready, failed, leaving, draining or lost. Knows no HTTP."""
+"""The state of the service: loading, ready, leaving, draining, failed or lost."""
 
 from app.errors import Draining, NotReady, WorkerLost
 from app.inference.engine import Engine
 
 
 class Readiness:
-    """Holds the engine once there is one, and says why requests cannot be served while they cannot."""
+    """Holds the engine once models are loaded, and knows why requests cannot be served."""
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
@@ -15,42 +15,42 @@ class Readiness:
         self.leaving = False
 
     def loaded(self, engine: Engine) -> None:
-        """Every model is loaded, checked and warm; after a reload, this engine serves instead of the one before."""
+        """All models are loaded, checked and warm. After a reload, `engine` replaces the previous one."""
         self._engine = engine
 
     def failed(self) -> None:
-        """Loading ended with an error."""
+        """Loading failed."""
         self._failed = True
 
     def lost(self) -> None:
-        """What computes is gone or hangs; the process is about to end."""
+        """A worker ended or hangs; the process is about to exit."""
         self._lost = True
 
     def leave(self) -> None:
-        """Not ready from now on: balancers are to go elsewhere. Who comes nevertheless is still served."""
+        """Report not ready, so that load balancers stop sending requests. Requests are still served."""
         self.leaving = True
 
     def drain(self) -> None:
-        """Take nothing new from now on."""
+        """Refuse new requests."""
         self.leaving = self._draining = True
 
     def reasons(self) -> list[str]:
-        """Why the service is not ready; empty when it is."""
+        """Why the service is not ready; empty if it is."""
         reasons = []
         if self.leaving:
             reasons.append("shutting down")
         if self._lost:
-            reasons.append("a worker is lost; the process is about to end")
+            reasons.append("a worker is lost; the process is about to exit")
         if self._failed:
-            reasons.append("loading the models failed; the log says why")
+            reasons.append("loading the models failed; see the log")
         elif self._engine is None:
             reasons.append("loading the models")
         return reasons
 
     def engine(self) -> Engine:
-        """The engine, for a new request. Raises NotReady, Draining or WorkerLost."""
+        """The engine for a new request. Raises NotReady, Draining or WorkerLost."""
         if self._lost:
-            raise WorkerLost("the service has failed and is about to start anew")
+            raise WorkerLost("the service has failed and is about to restart")
         if self._draining:
             raise Draining("the service is shutting down")
         if self._engine is None:

@@ -1,0 +1,233 @@
+"""A request with the state of the service, and the route class that hands it to the operations."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, TypedDict, TypeVar, cast
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from app.api.multipart import split_multipart
+from app.api.negotiation import negotiate
+from app.api.uploads import Decoders
+from app.checkpoints.manifest import ImageForm
+from app.errors import BodyTooLarge, CallerGone, InvalidRequest, UnsupportedMediaType
+from app.inference.batching import Job
+from app.inference.engine import Engine
+from app.inference.model import Model
+from app.inference.readiness import Readiness
+from app.inference.runtime import Rows
+from app.metrics import Metrics
+from app.settings import Settings
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+JSON = "application/json"
+MULTIPART = "multipart/form-data"
+# A body that is one image file. Its first bytes tell the format.
+IMAGE_TYPES = ("image/png", "image/jpeg", "application/octet-stream")
+
+CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
+# A quoted value, possessive and optionally unterminated, so that matching is linear.
+QUOTED = re.compile(r"=\s*\"(?:[^\"\\]|\\.)*+\"?")
+TIMEOUT_SECONDS = re.compile(r"[0-9]{1,99}(\.[0-9]{1,99})?")
+
+
+class State(TypedDict):
+    """What the lifespan owns and every request can reach."""
+
+    settings: Settings
+    metrics: Metrics
+    readiness: Readiness
+    decoders: Decoders
+    scrapes: asyncio.Semaphore  # bounds the scrapes of /metrics in flight
+
+
+def state_of(request: Request) -> State:
+    """The state of the service."""
+    return cast(State, request.scope["state"])
+
+
+class Call(Request):
+    """A request for an operation. Raises NotReady, Draining or WorkerLost if the service cannot serve it.
+
+    Every method that reads the request raises InvalidRequest or RequestValidationError for a request that does not have
+    the documented form.
+    """
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.scope, request.receive)
+        state = state_of(request)
+        self.settings = state["settings"]
+        self.metrics = state["metrics"]
+        self.decoders = state["decoders"]
+        self.engine: Engine = state["readiness"].engine()
+
+    def negotiate(self, *media_types: str) -> str:
+        """The media type of the answer that the caller prefers. Raises NotAcceptable."""
+        return negotiate(",".join(self.headers.getlist("accept")), media_types)
+
+    @property
+    def deadline(self) -> float:
+        """The time on the monotonic clock by which the answer must be computed.
+
+        `X-Request-Timeout` shortens the limit of the service. Raises InvalidRequest if it is not a positive number.
+        """
+        timeout = self.settings.request_timeout_s
+        values = self.headers.getlist("x-request-timeout")
+        if values:
+            if len(values) > 1 or not TIMEOUT_SECONDS.fullmatch(values[0]) or float(values[0]) <= 0:
+                raise InvalidRequest("X-Request-Timeout is one positive number of seconds")
+            timeout = min(float(values[0]), timeout)
+        arrived_at: float = self.scope["arrived_at"]
+        return arrived_at + timeout
+
+    def media_type(self, *accepted: str) -> str:
+        """The media type of the body.
+
+        Raises UnsupportedMediaType unless it is one of `accepted`, uncompressed, and has each parameter once: parsers
+        differ in which of two boundaries or charsets they use (RFC 6838, section 4.3).
+        """
+        if any(coding.strip().lower() != "identity" for coding in self.headers.getlist("content-encoding")):
+            raise UnsupportedMediaType("compressed bodies are not supported")
+        values = self.headers.getlist("content-type")
+        media_type = values[0].split(";")[0].strip().lower() if len(values) == 1 else ""
+        if media_type not in accepted:
+            raise UnsupportedMediaType(f"Content-Type must be {' or '.join(accepted)}")
+        parameters = QUOTED.sub("=", values[0]).split(";")[1:]
+        names = [re.split(r"[=*]", parameter)[0].strip().lower() for parameter in parameters if parameter.strip()]
+        if len(names) != len(set(names)):
+            raise UnsupportedMediaType("Content-Type has a parameter twice")
+        return media_type
+
+    def read_query(self, model: type[M]) -> M:
+        """The query string as `model`. A parameter given twice is refused."""
+        if len(self.query_params.multi_items()) != len(self.query_params):
+            raise InvalidRequest("the query has a parameter twice")
+        try:
+            return model.model_validate(dict(self.query_params))
+        except ValidationError as error:
+            raise _validation_error(error, "query") from None
+
+    async def read_json(self, model: type[M]) -> M:
+        """The JSON body as `model`: UTF-8, no name twice in an object. Raises BodyTooLarge, UnsupportedMediaType."""
+        if self.query_params:
+            raise InvalidRequest("with a JSON body all options stand in the body, none in the query")
+        charset = CHARSET.search(self.headers.get("content-type", ""))
+        if charset is not None and charset[1].lower() not in {"utf-8", "us-ascii"}:
+            raise UnsupportedMediaType("the charset of JSON must be UTF-8")
+        content = await self.read_body(self.settings.max_json_bytes)
+        try:
+            parsed = model.model_validate_json(content)
+        except ValidationError as error:
+            raise _validation_error(error, "body") from None
+        # Each name needs a colon, so only a body with more colons than fields can have a name twice.
+        if content.count(b":") > len(parsed.model_fields_set):
+            json.loads(content, object_pairs_hook=_refuse_repeated_names)
+        return parsed
+
+    async def read_files(self, media_type: str, field: str, max_files: int) -> list[bytes]:
+        """The uploaded files: the parts `field` of a multipart body, or the body itself. Raises BodyTooLarge.
+
+        File names and types that the caller states are ignored.
+        """
+        body = await self.read_body(self.settings.max_upload_bytes)
+        if media_type != MULTIPART:
+            return [body]
+        content_type = self.headers["content-type"]
+        return await self.decoders.run(split_multipart, body, content_type, field, max_files)
+
+    async def read_body(self, limit: int) -> bytes:
+        """The whole body. Raises BodyTooLarge over `limit` bytes, CallerGone if the caller disconnects."""
+        length = self.headers.get("content-length", "")
+        if length.isdecimal() and (len(length) > 15 or int(length) > limit):
+            raise BodyTooLarge(f"the body has more than {limit} bytes")
+        pieces, size = [], 0
+        try:
+            async for piece in self.stream():
+                size += len(piece)
+                if size > limit:
+                    raise BodyTooLarge(f"the body has more than {limit} bytes")
+                pieces.append(piece)
+        except ClientDisconnect:
+            raise CallerGone("the caller disconnected before the body was complete") from None
+        return b"".join(pieces)
+
+    async def decode(self, files: list[bytes], form: ImageForm, *, normalized: bool) -> Rows:
+        """Uploaded files to rows of this form, `(n, 1, H, W)` in [0, 1]. Raises as `Decoders.decode`, CallerGone."""
+        work = self.decoders.decode(files, form, normalized=normalized, deadline=self.deadline)
+        return await self.while_connected(work)
+
+    def check_count(self, model: Model, count: int, scale: int = 1) -> None:
+        """Raises InvalidRequest for more images, or more pixels after scaling, than an answer may have."""
+        if count > self.settings.max_images:
+            raise InvalidRequest(f"a request is limited to {self.settings.max_images} images; page with `first`")
+        if count * model.manifest.image.pixels * scale**2 > self.settings.max_answer_pixels:
+            limit = self.settings.max_answer_pixels
+            raise InvalidRequest(f"an answer is limited to {limit} pixels; request fewer images or a smaller scale")
+
+    async def run(self, model: Model, job: Job[Any]) -> bytes:
+        """The body of the answer to a job, while the caller is connected. Raises as `Engine.run`, CallerGone."""
+        return await self.while_connected(self.engine.run(model, job, self.deadline))
+
+    async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which is cancelled when the caller disconnects. Raises CallerGone then.
+
+        The body must have been read: before that, the messages of the connection belong to it.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled_before = task.cancelling()
+        disconnected = False
+
+        async def watch() -> None:
+            nonlocal disconnected
+            while (await self.receive())["type"] != "http.disconnect":
+                pass
+            disconnected = True
+            task.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            return await work
+        except asyncio.CancelledError:
+            # Swallow only our own cancellation, not one from outside.
+            if disconnected and task.uncancel() <= cancelled_before:
+                raise CallerGone("the caller disconnected before the answer") from None
+            raise
+        finally:
+            watcher.cancel()
+
+
+class OperationRoute(APIRoute):
+    """Calls `operation(call: Call, **path_parameters) -> Response` directly.
+
+    FastAPI documents and matches the route, but solves no dependencies: for a one-image request that takes longer than
+    everything else on the event loop. Operations read the request through `Call`.
+    Source: https://fastapi.tiangolo.com/how-to/custom-request-and-route/
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of the route."""
+        operation: Callable[..., Coroutine[Any, Any, Response]] = self.endpoint
+
+        async def handle(request: Request) -> Response:
+            return await operation(Call(request), **request.path_params)
+
+        return handle
+
+
+def _validation_error(error: ValidationError, location: str) -> RequestValidationError:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return RequestValidationError([{**item, "loc": (location, *item["loc"])} for item in found])
+
+
+def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) != len(pairs):
+        raise InvalidRequest("the body has a name twice in one object")

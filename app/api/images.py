@@ -1,0 +1,71 @@
+"""Generated images in the media types of an answer. Everything here runs on workers."""
+
+from binascii import b2a_base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.api.negotiation import APNG, JSON, NPZ
+from app.api.responses import json_with_list, to_json
+from app.images import encode
+from app.images.encode import Pixels
+from app.inference.model import Provenance
+from app.inference.runtime import Labels, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesPart:
+    """Consecutive images of an answer."""
+
+    pixels: Pixels  # (n, H, W)
+    latents: Rows  # (n, latent)
+    labels: Labels | None  # (n,), -1 for an image without a label
+    items: bytes  # the JSON items of the images, if the answer is JSON
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesForm:
+    """The media type of an answer with images, and what it shows besides them."""
+
+    media_type: str
+    provenance: Provenance
+    classes: tuple[str, ...]
+    scale: int
+    columns: int | None  # of a PNG grid; None: square
+
+    def part(self, images: Rows, latents: Rows, labels: Labels | None, first: int) -> ImagesPart:
+        """A part from images `(n, 1, H, W)` in [0, 1], whose first one has the index `first`."""
+        pixels = encode.to_uint8(images[:, 0])
+        items = self._items(pixels, labels, first) if self.media_type == JSON else b""
+        return ImagesPart(pixels, latents, labels, items)
+
+    def content(self, parts: Sequence[ImagesPart], fields: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
+        """The body of the answer. fields: of JSON, before the images; arrays: of an npz, besides images and latents."""
+        if self.media_type == JSON:
+            return json_with_list(self.provenance, fields, "images", b",".join(part.items for part in parts))
+        pixels = np.concatenate([part.pixels for part in parts])
+        if self.media_type == NPZ:
+            labels = [part.labels for part in parts if part.labels is not None]
+            if labels:
+                arrays = arrays | {"labels": np.concatenate(labels)}
+            return encode.npz(images=pixels, latents=np.concatenate([part.latents for part in parts]), **arrays)
+        if self.media_type == APNG:
+            return encode.apng(pixels, scale=self.scale)
+        return encode.png(encode.grid(pixels, self.columns), scale=self.scale)
+
+    def _items(self, pixels: Pixels, labels: Labels | None, first: int) -> bytes:
+        names = [b"null"] * len(pixels)
+        if labels is not None:
+            names = [b"null" if label < 0 else to_json(self.classes[label]).encode() for label in labels.tolist()]
+        return b",".join(
+            b'{"index":%d,"label":%b,"png":"%b"}' % (first + i, name, base64_png(image, self.scale))
+            for i, (name, image) in enumerate(zip(names, pixels, strict=True))
+        )
+
+
+def base64_png(image: Pixels, scale: int) -> bytes:
+    """An image `(H, W)` as a PNG in base64."""
+    return b2a_base64(encode.png(image, scale=scale), newline=False)

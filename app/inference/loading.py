@@ -1,0 +1,129 @@
+"""Load the models into an engine, at the start and at each reload."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from time import monotonic
+from weakref import WeakSet
+
+from app.checkpoints.store import CheckpointError
+from app.errors import ServiceError
+from app.inference.batching import RowLimit
+from app.inference.engine import Engine
+from app.inference.machine import DeviceUnavailable
+from app.inference.model import Model, load_models
+from app.inference.readiness import Readiness
+from app.inference.runtime import DeviceLost, Runtime
+from app.inference.workers import Workers
+from app.metrics import Metrics
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CHECK_INTERVAL_S = 1
+
+
+class Loader:
+    """Loads models off the event loop and installs the engine that serves them. It belongs to one event loop."""
+
+    def __init__(self, settings: Settings, readiness: Readiness, metrics: Metrics) -> None:
+        self._settings = settings
+        self._readiness = readiness
+        self._metrics = metrics
+        self._limit = RowLimit(settings.max_queued_rows)
+        metrics.rows_in_flight.set_function(lambda: self._limit.rows)
+        # A thread of its own, so that loading and serving do not wait for each other.
+        self._loading = Workers(1, Runtime.prepare_thread)
+        self._runtime: Runtime | None = None
+        self._workers: Workers | None = None
+        self._described: set[tuple[str, ...]] = set()  # label values of `digits_model_info`
+        self._engines: WeakSet[Engine] = WeakSet()  # those that requests still use
+
+    async def start(self) -> bool:
+        """Load, check and warm up all models. Returns whether the service is ready; the log has the cause if not."""
+        return await self._try("start")
+
+    async def reload(self) -> None:
+        """Load the models again and swap the engine at once. If a checkpoint is bad, the current engine stays."""
+        log.info("reloading %s", self._settings.models_dir)
+        swapped = await self._try("reload")
+        self._metrics.reloads.labels("swapped" if swapped else "refused").inc()
+
+    async def watch(self) -> str:
+        """Check the workers once a second; return why one is lost."""
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            if self._workers is not None and (reason := self._workers.check(self._settings.worker_checks)):
+                return reason
+
+    def fail(self, error: Callable[[], ServiceError]) -> None:
+        """Fail all jobs with this error."""
+        for engine in list(self._engines):
+            engine.fail(error)
+
+    async def close(self) -> None:
+        """Refuse new jobs, fail those that wait, wait for the batches that run, and end the threads."""
+        await asyncio.gather(*(engine.close() for engine in list(self._engines)))
+        self._loading.close()
+        if self._workers is not None:
+            self._workers.close()
+
+    async def _try(self, action: str) -> bool:
+        started = monotonic()
+        try:
+            loaded = await self._load()
+        except (CheckpointError, DeviceUnavailable) as error:
+            log.error("cannot %s: %s", action, error)
+        except Exception:
+            log.exception("cannot %s", action)
+        else:
+            log.info("ready: %s after %.1f s", loaded, monotonic() - started)
+            return True
+        return False
+
+    async def _load(self) -> str:
+        settings = self._settings
+        runtime = self._runtime
+        if runtime is None:
+            runtime = await self._loading.call(lambda: Runtime(settings.device, settings.precision))
+        models = await self._loading.call(lambda: _load_all(settings, runtime))
+        if self._workers is None:
+            self._workers = Workers(settings.workers or runtime.default_workers, Runtime.prepare_thread)
+        self._runtime = runtime
+        engine = Engine(
+            models,
+            self._workers,
+            self._limit,
+            self._metrics,
+            default_model=settings.default_model,
+            max_batch_rows=settings.max_batch_rows,
+        )
+        self._engines.add(engine)
+        self._describe(models.values())
+        self._readiness.loaded(engine)
+        return f"{', '.join(models)} on {runtime.device}"
+
+    def _describe(self, models: Iterable[Model]) -> None:
+        """Set `digits_model_info`, new series first, since a scrape may come in between."""
+        described: set[tuple[str, ...]] = {
+            (name, model.manifest.family, digest, precision, runtime)
+            for model in models
+            for name, digest, precision, runtime in [vars(model.provenance).values()]
+        }
+        for labels in described:
+            self._metrics.model_info.labels(*labels).set(1)
+        for removed in self._described - described:
+            self._metrics.model_info.remove(*removed)
+        self._described = described
+
+
+def _load_all(settings: Settings, runtime: Runtime) -> dict[str, Model]:
+    try:
+        models = load_models(settings.models_dir, runtime, settings.max_batch_rows)
+    except DeviceLost as error:  # a BaseException, which would end this thread without a message
+        cause = str(error.__cause__).splitlines()[0]
+        raise DeviceUnavailable(f"device {runtime.device} failed while loading models: {cause}") from error
+    if settings.default_model is not None and settings.default_model not in models:
+        cause = f"holds no model {settings.default_model}, which DIGITS_DEFAULT_MODEL names"
+        raise CheckpointError(settings.models_dir, cause)
+    return models

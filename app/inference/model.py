@@ -1,0 +1,129 @@
+"""A model: a checkpoint that is loaded, checked and warm."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.checkpoints.manifest import Manifest, Precision
+from app.checkpoints.store import CheckpointError, find_manifests, read_archive, read_card, read_manifest
+from app.errors import CapabilityMissing, OutOfMemory
+from app.inference.checks import CheckFailed, TooInaccurate, check_golden, warm_up
+from app.inference.runtime import Labels, MissingMethod, Network, Rows, Runtime, id_of, service_error
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What an answer depends on besides the request."""
+
+    model: str
+    digest: str
+    precision: Precision
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint that passed every check and is warm."""
+
+    manifest: Manifest
+    card: str | None
+    facts: Mapping[str, str]  # of the runtime
+    provenance: Provenance
+    networks: Mapping[str, Network]  # by capability
+    byte_identical: Mapping[str, bool]  # by capability: whether a row had the same bits in every batch checked
+
+    @property
+    def name(self) -> str:
+        """The name that requests use."""
+        return self.manifest.name
+
+    def require(self, *capabilities: str) -> None:
+        """Raises CapabilityMissing unless the model has all of the capabilities."""
+        missing = [name for name in capabilities if name not in self.networks]
+        if missing:
+            raise CapabilityMissing(f"model {self.name} cannot {' and '.join(missing)}")
+
+    def run(self, capability: str, rows: Rows, labels: Labels | None = None) -> tuple[Rows, ...]:
+        """One forward pass. `labels` are ignored if the capability takes none. Raises as `Network.run`."""
+        if not self.manifest.takes_labels(capability):
+            return self.networks[capability].run(rows)
+        assert labels is not None, "the sampling of a request settles its labels"
+        return self.networks[capability].run(rows, labels)
+
+    @property
+    def encoder(self) -> str:
+        """The capability that maps images to latents."""
+        return "embed" if "embed" in self.networks else "encode"
+
+    def encode(self, images: Rows, labels: Labels | None) -> tuple[Rows, Rows | None]:
+        """Mean and log-variance of the posterior, `(n, latent)` each. A deterministic code has no log-variance."""
+        mean, *log_variance = self.run(self.encoder, images, labels)
+        return mean, log_variance[0] if log_variance else None
+
+
+def load_models(directory: Path, runtime: Runtime, max_rows: int) -> dict[str, Model]:
+    """Load every checkpoint in `directory`, by name. Raises CheckpointError for the first one that is bad.
+
+    max_rows: rows of the largest batch.
+    """
+    models = {}
+    for manifest_file in find_manifests(directory):
+        model = load_model(manifest_file, runtime, max_rows)
+        models[model.name] = model
+        log.info("loaded %s, %s, digest %s", model.name, model.provenance.precision, model.provenance.digest)
+        for capability in (name for name, identical in model.byte_identical.items() if not identical):
+            log.warning("%s of %s is not byte-identical: a row depends on its batch", capability, model.name)
+    return models
+
+
+def load_model(manifest_file: Path, runtime: Runtime, max_rows: int) -> Model:
+    """Load one checkpoint: verify digests, check the golden rows, warm up. Raises CheckpointError.
+
+    An archive that is too inaccurate on this device, or whose rows depend on their batch, gives way to the next
+    precision of the runtime. Archives of a precision that is not used are verified but not opened.
+    """
+    manifest = read_manifest(manifest_file)
+    folder = manifest_file.parent
+    contents = {name: read_archive(folder / archive.file, archive) for name, archive in manifest.archives.items()}
+    precisions = runtime.precisions(manifest.archives)
+    for precision in precisions:
+        path = folder / manifest.archives[precision].file
+        networks = _load_networks(path, contents[precision], manifest, runtime, max_rows)
+        last = precision == precisions[-1]
+        try:
+            for capability, network in networks.items():
+                check_golden(capability, network, manifest.golden[capability], precision)
+        except CheckFailed as error:
+            if last or not isinstance(error, TooInaccurate):
+                raise CheckpointError(path, str(error)) from error
+            log.warning("%s: %s; serving float32 instead", path, error)
+            continue
+        identical = {name: warm_up(network, manifest.golden[name], max_rows) for name, network in networks.items()}
+        if last or all(identical.values()):
+            break
+        log.warning("%s: a row depends on its batch; serving float32 instead", path)
+    facts = runtime.facts(precision, max_rows)
+    return Model(
+        manifest=manifest,
+        card=read_card(folder / "card.md"),
+        facts=facts,
+        provenance=Provenance(manifest.name, manifest.archives[precision].digest, precision, id_of(facts)),
+        networks=networks,
+        byte_identical=identical,
+    )
+
+
+def _load_networks(
+    path: Path, content: bytes, manifest: Manifest, runtime: Runtime, max_rows: int
+) -> dict[str, Network]:
+    try:
+        return runtime.networks(runtime.load(content), manifest.capabilities, max_rows)
+    except MissingMethod as error:
+        raise CheckpointError(path, f"lacks the capability {error} that the manifest names") from error
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(service_error(error), OutOfMemory):
+            raise CheckpointError(path, "cannot be loaded: out of memory") from error
+        raise CheckpointError(path, f"is not a TorchScript archive: {str(error).splitlines()[0]}") from error

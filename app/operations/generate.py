@@ -1,0 +1,129 @@
+"""`POST /generate`: images of a seed, or of the caller's latents."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from fastapi import APIRouter
+from pydantic import Field, model_validator
+from starlette.responses import Response
+
+from app.api.call import JSON as JSON_BODY
+from app.api.call import Call, OperationRoute
+from app.api.fields import Latent, ModelName, SampledBody, Scale, Seed, check_last_index
+from app.api.images import ImagesForm, ImagesPart
+from app.api.negotiation import JSON, NPZ, PNG
+from app.api.responses import Answer, ImageItem, documented, respond
+from app.checkpoints.manifest import Prior
+from app.inference.batching import Chunk, Job
+from app.inference.latents import MAX_SEED, draw_seed
+from app.inference.model import Model
+from app.inference.sampling import Given, Seeded, draw, generate, given, seeded
+
+router = APIRouter(tags=["images"], route_class=OperationRoute)
+
+MEDIA_TYPES = (JSON, PNG, NPZ)
+
+
+class GenerateRequest(SampledBody):
+    """Images of a seed, or of latents."""
+
+    model: ModelName | None = Field(None, description="default: the first model that can do what is asked")
+    n: int | None = Field(
+        None, ge=1, description="number of images; default 1, or the number of latents", examples=[16]
+    )
+    seed: Seed | None = Field(None, description="default: drawn by the server and named in the answer", examples=[7])
+    first: int = Field(0, ge=0, le=MAX_SEED, description="index of the first image of the seed")
+    latents: list[Latent] | None = Field(None, min_length=1, max_length=4096, description="instead of a seed")
+    scale: Scale = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.latents is not None:
+            sampled = (self.seed, self.prior, self.temperature, self.truncation)
+            if any(value is not None for value in sampled) or self.first != 0:
+                raise ValueError("latents replace seed, first, prior, temperature and truncation")
+            if self.n is not None and self.n != len(self.latents):
+                raise ValueError("n must be the number of latents")
+        check_last_index(self.first, self.count)
+        return self
+
+    @property
+    def count(self) -> int:
+        """The number of images."""
+        return self.n or len(self.latents or [()])
+
+
+class GenerateAnswer(Answer):
+    """Images with the seed and the prior that were used, both null for latents of the caller."""
+
+    seed: int | None = Field(examples=[7])
+    prior: Prior | None = Field(examples=["normal"])
+    images: list[ImageItem]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateJob(Job[ImagesPart]):
+    """Images of a source."""
+
+    operation = "generate"
+
+    source: Seeded | Given
+    first: int
+    rows: int
+    form: ImagesForm
+
+    @classmethod
+    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[ImagesPart]:
+        """Draw latents, generate, encode."""
+        drawn = draw(model, [(chunk.job.source, chunk.job.first + chunk.first, chunk.count) for chunk in chunks])
+        return [
+            chunk.job.form.part(images, latents, labels, chunk.job.first + chunk.first)
+            for chunk, (latents, labels), images in zip(chunks, drawn, generate(model, drawn), strict=True)
+        ]
+
+    def answer(self, parts: Sequence[ImagesPart]) -> bytes:
+        """The body in the media type of the answer."""
+        source = self.source if isinstance(self.source, Seeded) else None
+        fields = {"seed": source and source.seed, "prior": source and source.prior}
+        index = np.arange(self.first, self.first + self.rows, dtype=np.int64)
+        return self.form.content(parts, fields, {"index": index})
+
+
+@router.post(
+    "/generate",
+    operation_id="generate",
+    summary="Generate images from a seed or from latents",
+    response_model=GenerateAnswer,
+    **documented(*MEDIA_TYPES, body=GenerateRequest),
+)
+async def generate_images(call: Call) -> Response:
+    """Image i of a seed has the same bytes whatever `n` is; `first` starts at another index.
+
+    JSON holds a PNG and the label of each image. `image/png` is a grid of ceil(sqrt n) columns. `application/x-npz`
+    holds `images` (uint8), `latents` (float32), `index` and, if the model has labels, `labels` (int64 class indices).
+    """
+    media_type = call.negotiate(*MEDIA_TYPES)
+    call.media_type(JSON_BODY)
+    asked = await call.read_json(GenerateRequest)
+    seed = None
+    if asked.latents is None:
+        seed = draw_seed() if asked.seed is None else asked.seed
+
+    def prepare(model: Model) -> GenerateJob:
+        model.require("generate")
+        source = (
+            seeded(model.manifest, asked.options, seed)
+            if seed is not None
+            else given(model.manifest, asked.latents or [], asked.label)
+        )
+        form = ImagesForm(media_type, model.provenance, model.manifest.classes, asked.scale, columns=None)
+        return GenerateJob(source, asked.first, asked.count, form)
+
+    model, job = call.engine.select(asked.model, prepare)
+    call.check_count(model, asked.count, asked.scale)
+    with call.engine.admit(asked.count):
+        content = await call.run(model, job)
+    call.metrics.images.labels(model.name, "generate").inc(asked.count)
+    return respond(content, media_type, model.provenance, seed)

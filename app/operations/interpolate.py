@@ -1,0 +1,417 @@
+"""`GET /interpolate` and `POST /interpolate`: images along a path between two latents."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from fastapi import APIRouter
+from pydantic import BaseModel, Field, model_validator
+from starlette.responses import Response
+
+from app.api.call import JSON as JSON_BODY
+from app.api.call import MULTIPART, Call, OperationRoute
+from app.api.fields import (
+    NUMBER,
+    Body,
+    ClassName,
+    ClassText,
+    IntegerText,
+    Latent,
+    ModelName,
+    NormalizeText,
+    NumberText,
+    PriorName,
+    Query,
+    Scale,
+    ScaleText,
+    Seed,
+    SeedText,
+    Temperature,
+    Truncation,
+)
+from app.api.images import ImagesForm, ImagesPart
+from app.api.negotiation import APNG, JSON, NPZ, PNG
+from app.api.responses import Answer, ImageItem, documented, origin_headers, respond
+from app.checkpoints.manifest import Manifest, Prior
+from app.errors import InvalidRequest
+from app.inference.batching import Chunk, Job
+from app.inference.latents import Path, draw_seed, interpolate
+from app.inference.model import Model
+from app.inference.runtime import Labels, Rows
+from app.inference.sampling import (
+    Given,
+    SamplingOptions,
+    Seeded,
+    class_list,
+    draw,
+    generate,
+    given,
+    input_classes,
+    prior_of,
+    seeded,
+)
+
+router = APIRouter(tags=["images"], route_class=OperationRoute)
+
+MEDIA_TYPES = (JSON, PNG, APNG, NPZ)
+SEED_HEADERS = ("X-From-Seed", "X-To-Seed")
+
+Steps = Annotated[int, Field(ge=2, description="number of images, both ends included")]
+StepsText = Annotated[Steps, IntegerText]
+PathName = Annotated[
+    Literal["lerp", "slerp"],
+    Field(
+        description="straight line, or great circle of the sphere on which normal latents lie; default slerp, and lerp "
+        "between latents of a fitted prior"
+    ),
+]
+
+
+class _Ends(BaseModel):
+    """Options of a path between two ends, each a seed or a latent."""
+
+    model: ModelName | None = None
+    label: ClassName | None = Field(
+        None, description="class along the path of a conditional model, or of both ends with a fitted prior"
+    )
+    from_label: ClassName | None = Field(None, description="class of the first end, with a fitted prior")
+    to_label: ClassName | None = Field(None, description="class of the last end, with a fitted prior")
+    prior: PriorName | None = None
+    path: PathName | None = None
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        if self.label is not None and (self.from_label, self.to_label) != (None, None):
+            raise ValueError("give label, or from_label and to_label")
+        return self
+
+
+class InterpolateQuery(Query, _Ends):
+    """A path between two ends, each a seed or a latent."""
+
+    from_seed: SeedText | None = Field(None, description="default: drawn by the server", examples=[1])
+    to_seed: SeedText | None = Field(None, description="default: drawn by the server", examples=[2])
+    from_latent: str | None = Field(None, max_length=65536, description="numbers separated by commas")
+    to_latent: str | None = Field(None, max_length=65536, description="numbers separated by commas")
+    temperature: Annotated[Temperature, NumberText] | None = None
+    truncation: Annotated[Truncation, NumberText] | None = None
+    steps: StepsText = 10
+    scale: ScaleText = 1
+
+
+class InterpolateRequest(Body, _Ends):
+    """A path between two ends, each a seed or a latent."""
+
+    from_seed: Seed | None = None
+    to_seed: Seed | None = None
+    from_latent: Latent | None = None
+    to_latent: Latent | None = None
+    temperature: Temperature | None = None
+    truncation: Truncation | None = None
+    steps: Steps = 10
+    scale: Scale = 1
+
+
+class InterpolateUploadQuery(Query):
+    """A path between two uploads."""
+
+    model: ModelName | None = None
+    label: ClassText | None = Field(None, description="class of both images, required by a conditional model")
+    steps: StepsText = 10
+    path: PathName | None = None
+    scale: ScaleText = 1
+    normalize: NormalizeText = True
+
+
+class InterpolateAnswer(Answer):
+    """Images along a path; `seed` is the seed of the first end."""
+
+    seed: int | None = Field(description="null for an end that is not a seed")
+    from_seed: int | None
+    to_seed: int | None
+    prior: Prior | None = Field(description="of the ends that are seeds, null if none is", examples=["normal"])
+    path: Path
+    images: list[ImageItem]
+
+
+@dataclass(frozen=True, slots=True)
+class UploadEnd:
+    """An end that is the latent of an image `(1, 1, H, W)` in [0, 1]."""
+
+    image: Rows
+    classes: tuple[int, ...] | None
+
+
+End = Seeded | Given | UploadEnd
+
+
+@dataclass(frozen=True, slots=True)
+class InterpolateJob(Job[ImagesPart]):
+    """Images along the path between two ends."""
+
+    operation = "interpolate"
+
+    model: Model
+    ends: tuple[End, End]
+    labels: Labels | None  # (rows,), -1 for an image without a label
+    path: Path
+    rows: int
+    form: ImagesForm
+
+    @property
+    def seeds(self) -> tuple[int | None, int | None]:
+        """The seeds of the ends; None for a latent or an upload."""
+        start, end = (end.seed if isinstance(end, Seeded) else None for end in self.ends)
+        return start, end
+
+    @property
+    def prior(self) -> Prior | None:
+        """The prior of the ends that are seeds."""
+        return next((end.prior for end in self.ends if isinstance(end, Seeded)), None)
+
+    @classmethod
+    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[ImagesPart]:
+        """Find the ends, interpolate, generate, encode. A chunk computes both ends of its path again."""
+        ends = end_latents(model, [end for chunk in chunks for end in chunk.job.ends])
+        along: list[tuple[Rows, Labels | None]] = []
+        for chunk, start, end in zip(chunks, ends[::2], ends[1::2], strict=True):
+            job, rows = chunk.job, slice(chunk.first, chunk.first + chunk.count)
+            latents = interpolate(start, end, job.rows, job.path)[rows]
+            along.append((latents, None if job.labels is None else job.labels[rows]))
+        return [
+            chunk.job.form.part(images, latents, labels, chunk.first)
+            for chunk, (latents, labels), images in zip(chunks, along, generate(model, along), strict=True)
+        ]
+
+    def answer(self, parts: Sequence[ImagesPart]) -> bytes:
+        """The body in the media type of the answer."""
+        start, end = self.seeds
+        fields = {"seed": start, "from_seed": start, "to_seed": end, "prior": self.prior, "path": self.path}
+        return self.form.content(parts, fields, {})
+
+    @property
+    def seed_headers(self) -> dict[str, str]:
+        """The headers that name the seeds of the ends."""
+        return {name: str(seed) for name, seed in zip(SEED_HEADERS, self.seeds, strict=True) if seed is not None}
+
+    @property
+    def etag(self) -> str:
+        """A strong ETag: a hash of everything that the bytes of the answer depend on."""
+        ends = [(end.latents.tobytes(), end.classes) if isinstance(end, Given) else end for end in self.ends]
+        labels = None if self.labels is None else self.labels.tolist()
+        digest = hashlib.sha256(repr((ends, labels, self.path, self.rows, self.form)).encode())
+        return f'"{digest.hexdigest()[:32]}"'
+
+
+def end_latents(model: Model, ends: Sequence[End]) -> list[Rows]:
+    """The latent `(latent,)` of each end, with one pass through the encoder and one through the fitted prior."""
+    latents: dict[int, Rows] = {}
+    uploads = [(i, end) for i, end in enumerate(ends) if isinstance(end, UploadEnd)]
+    if uploads:
+        images = np.concatenate([end.image for _, end in uploads])
+        classes = [end.classes[0] for _, end in uploads if end.classes is not None]
+        mean, _ = model.encode(images, np.array(classes, dtype=np.int64) if classes else None)
+        latents |= {i: row for (i, _), row in zip(uploads, mean, strict=True)}
+    sources = [(i, end) for i, end in enumerate(ends) if not isinstance(end, UploadEnd)]
+    if sources:
+        drawn = draw(model, [(end, 0, 1) for _, end in sources])
+        latents |= {i: rows[0] for (i, _), (rows, _) in zip(sources, drawn, strict=True)}
+    return [latents[i] for i in range(len(ends))]
+
+
+@router.get(
+    "/interpolate",
+    operation_id="interpolate",
+    summary="Interpolate between two latents",
+    response_model=InterpolateAnswer,
+    **documented(*MEDIA_TYPES, query=InterpolateQuery, headers=(*SEED_HEADERS, "ETag"), not_modified=True),
+)
+async def interpolate_query(call: Call) -> Response:
+    """The ends are image 0 of `/generate` for the same seeds, labels and sampling options.
+
+    `image/png` is a strip, `image/apng` an animation. If both ends are given, the answer has a strong ETag and
+    `If-None-Match` is supported.
+    """
+    media_type = call.negotiate(*MEDIA_TYPES)
+    asked = call.read_query(InterpolateQuery)
+    job = prepared(call, asked, (numbers(asked.from_latent), numbers(asked.to_latent)), media_type)
+    headers = {}
+    drawn_by_server = (asked.from_seed, asked.from_latent) == (None, None) or (asked.to_seed, asked.to_latent) == (
+        None,
+        None,
+    )
+    if not drawn_by_server:
+        headers["ETag"] = job.etag
+    return await respond_to(call, job, headers)
+
+
+@router.post(
+    "/interpolate",
+    operation_id="interpolate_between",
+    summary="Interpolate between two latents or two uploads",
+    response_model=InterpolateAnswer,
+    **documented(
+        *MEDIA_TYPES,
+        query=InterpolateUploadQuery,
+        body=InterpolateRequest,
+        files="files",
+        many_files=True,
+        headers=SEED_HEADERS,
+    ),
+)
+async def interpolate_body(call: Call) -> Response:
+    """The body is JSON, or a multipart form with two `files`, from and to, for a model that encodes."""
+    media_type = call.negotiate(*MEDIA_TYPES)
+    if call.media_type(JSON_BODY, MULTIPART) == MULTIPART:
+        return await interpolate_uploads(call, media_type)
+    asked = await call.read_json(InterpolateRequest)
+    job = prepared(call, asked, (asked.from_latent, asked.to_latent), media_type)
+    return await respond_to(call, job, {})
+
+
+async def interpolate_uploads(call: Call, media_type: str) -> Response:
+    """The ends are the means of the posteriors of two uploads."""
+    asked = call.read_query(InterpolateUploadQuery)
+
+    def prepare(model: Model) -> tuple[int, ...] | None:
+        model.require(model.encoder, "generate")
+        return input_classes(model.manifest, asked.label)
+
+    model, classes = call.engine.select(asked.model, prepare)
+    call.check_count(model, asked.steps, asked.scale)
+    files = await call.read_files(MULTIPART, "files", 2)
+    if len(files) != 2:
+        raise InvalidRequest("the field 'files' must have two files: from and to")
+    with call.engine.admit(asked.steps):
+        images = await call.decode(files, model.manifest.upload_form, normalized=asked.normalize)
+        ends = UploadEnd(images[:1], classes), UploadEnd(images[1:], classes)
+        labels = None if classes is None else np.full(asked.steps, classes[0], dtype=np.int64)
+        form = ImagesForm(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
+        job = InterpolateJob(model, ends, labels, asked.path or default_path(model.manifest), asked.steps, form)
+        content = await call.run(model, job)
+    return answered(call, job, content, {})
+
+
+def prepared(
+    call: Call,
+    asked: InterpolateQuery | InterpolateRequest,
+    latents: tuple[list[float] | None, list[float] | None],
+    media_type: str,
+) -> InterpolateJob:
+    """The job for the selected model. Raises InvalidRequest, CapabilityMissing and ModelNotFound."""
+    seeds = asked.from_seed, asked.to_seed
+    for side, seed, latent in zip(("from", "to"), seeds, latents, strict=True):
+        if seed is not None and latent is not None:
+            raise InvalidRequest(f"give {side}_seed or {side}_latent, not both")
+    sampled = (asked.prior, asked.temperature, asked.truncation)
+    if None not in latents and any(value is not None for value in sampled):
+        raise InvalidRequest("prior, temperature and truncation need an end that is a seed")
+    drawn = [draw_seed() if seed is None else seed for seed in seeds]
+
+    def prepare(model: Model) -> InterpolateJob:
+        model.require("generate")
+        ends = ends_for(model.manifest, asked, drawn, latents)
+        labels = labels_along(model.manifest, ends, asked.steps)
+        form = ImagesForm(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
+        path = asked.path or default_path(model.manifest, asked.prior)
+        return InterpolateJob(model, ends, labels, path, asked.steps, form)
+
+    model, job = call.engine.select(asked.model, prepare)
+    call.check_count(model, asked.steps, asked.scale)
+    return job
+
+
+def ends_for(
+    manifest: Manifest,
+    asked: InterpolateQuery | InterpolateRequest,
+    seeds: Sequence[int],
+    latents: Sequence[list[float] | None],
+) -> tuple[Seeded | Given, Seeded | Given]:
+    """The ends for a model. Raises InvalidRequest and CapabilityMissing for labels and options that do not fit it.
+
+    A conditional model has one label along the path: the requested one, else that of the first end that is a seed. With
+    a fitted prior each end that is a seed has a label, requested or drawn.
+    """
+    options = SamplingOptions(asked.label, asked.prior, asked.temperature, asked.truncation)
+    own_labels = asked.from_label, asked.to_label
+    if manifest.conditional:
+        if own_labels != (None, None):
+            raise InvalidRequest(f"model {manifest.name} has one label along the path: give label instead of two")
+        if asked.label is None:
+            options = replace(options, label=_first_label(manifest, options, seeds, latents))
+    elif None not in latents and asked.label is not None:
+        raise InvalidRequest(f"the latents of model {manifest.name} have no labels")
+
+    def end(seed: int, latent: list[float] | None, own_label: str | None) -> Seeded | Given:
+        if latent is None:
+            return seeded(manifest, options if own_label is None else replace(options, label=own_label), seed)
+        if own_label is not None:
+            raise InvalidRequest("an end that is a latent has no label of its own")
+        return given(manifest, [latent], options.label if manifest.conditional else None)
+
+    start, stop = (end(*each) for each in zip(seeds, latents, own_labels, strict=True))
+    return start, stop
+
+
+def _first_label(
+    manifest: Manifest, options: SamplingOptions, seeds: Sequence[int], latents: Sequence[list[float] | None]
+) -> str:
+    """The label drawn for the first end that is a seed."""
+    for seed, latent in zip(seeds, latents, strict=True):
+        if latent is None:
+            labels = seeded(manifest, options, seed).labels(0, 1)
+            assert labels is not None, "images of a conditional model have labels"
+            return manifest.classes[int(labels[0])]
+    raise InvalidRequest(f"model {manifest.name} needs a label: {class_list(manifest)}")
+
+
+def labels_along(manifest: Manifest, ends: Sequence[Seeded | Given], steps: int) -> Labels | None:
+    """The label of each image, `(steps,)`, None if none has one.
+
+    Without a conditional model only the ends have labels: between two latents it may generate any class.
+    """
+    first, last = (-1 if (labels := end.labels(0, 1)) is None else int(labels[0]) for end in ends)
+    if first < 0 and last < 0:
+        return None
+    if manifest.conditional:
+        return np.full(steps, first, dtype=np.int64)
+    return np.array([first, *[-1] * (steps - 2), last], dtype=np.int64)
+
+
+def default_path(manifest: Manifest, prior: Prior | None = None) -> Path:
+    """The line for latents of a fitted prior, which do not lie on a sphere."""
+    return "lerp" if prior_of(manifest, prior) == "fitted" else "slerp"
+
+
+async def respond_to(call: Call, job: InterpolateJob, headers: dict[str, str]) -> Response:
+    """The response, without content if the caller has the current copy."""
+    if "ETag" in headers and matches(",".join(call.headers.getlist("if-none-match")), headers["ETag"]):
+        origin = origin_headers(job.model.provenance, job.seeds[0])
+        return Response(status_code=304, headers=origin | job.seed_headers | headers)
+    with call.engine.admit(job.rows):
+        content = await call.run(job.model, job)
+    return answered(call, job, content, headers)
+
+
+def answered(call: Call, job: InterpolateJob, content: bytes, headers: dict[str, str]) -> Response:
+    """The response with this content."""
+    call.metrics.images.labels(job.model.name, "interpolate").inc(job.rows)
+    return respond(content, job.form.media_type, job.model.provenance, job.seeds[0], job.seed_headers | headers)
+
+
+def numbers(text: str | None) -> list[float] | None:
+    """`1,-0.5,2e-3` to numbers. Raises InvalidRequest."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(NUMBER.fullmatch(part) for part in parts):
+        raise InvalidRequest("a latent in a query is a list of numbers separated by commas")
+    return [float(part) for part in parts]
+
+
+def matches(if_none_match: str, etag: str) -> bool:
+    """Whether an If-None-Match header names the ETag, by weak comparison (RFC 9110, section 13.1.2)."""
+    named = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
+    return "*" in named or etag in named

@@ -1,0 +1,321 @@
+"""`POST /score`: the logits of a discriminator for uploaded or generated images."""
+
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from fastapi import APIRouter
+from pydantic import BaseModel, Field, model_validator
+from starlette.responses import Response
+
+from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
+from app.api.call import JSON as JSON_BODY
+from app.api.fields import (
+    ModelName,
+    NormalizeText,
+    Query,
+    SampledBody,
+    Seed,
+    check_last_index,
+)
+from app.api.negotiation import JSON, NPZ
+from app.api.responses import Answer, documented, json_with_list, respond, to_json
+from app.api.uploads import from_uint8
+from app.checkpoints.capabilities import Symbol
+from app.errors import InvalidRequest
+from app.images import encode
+from app.inference.batching import Chunk, Job
+from app.inference.engine import Engine
+from app.inference.latents import MAX_SEED, draw_seed
+from app.inference.model import Model
+from app.inference.runtime import Labels, Rows
+from app.inference.sampling import (
+    Seeded,
+    class_indices,
+    draw,
+    generate,
+    input_classes,
+    prior_of,
+    seeded,
+    split,
+    stacked,
+)
+
+router = APIRouter(tags=["images"], route_class=OperationRoute)
+
+MEDIA_TYPES = (JSON, NPZ)
+MAX_FILES = 64
+MEANING = (
+    "The probability that the image is from the training data rather than from the generator that the discriminator "
+    "was trained against. It does not say which digit the image shows or how legible it is, it is not calibrated, and "
+    "it cannot be compared between models: a discriminator that the generator fools answers about 0.5 to everything."
+)
+
+
+class ScoreQuery(Query):
+    """Options of uploads to score."""
+
+    model: ModelName | None = None
+    label: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="class of all images, or of each one separated by commas, required by a conditional model",
+        examples=["3", "3,4"],
+    )
+    normalize: NormalizeText = True
+
+
+class ScoreRequest(SampledBody):
+    """Generated images to score."""
+
+    model: ModelName | None = Field(None, description="the model that scores")
+    generator: ModelName | None = Field(
+        None, description="the model that generates; default: the model that scores if it can, else the first that can"
+    )
+    n: int = Field(1, ge=1, description="number of images", examples=[4])
+    seed: Seed | None = Field(None, description="default: drawn by the server and named in the answer", examples=[7])
+    first: int = Field(0, ge=0, le=MAX_SEED, description="index of the first image of the seed")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_last_index(self.first, self.n)
+        return self
+
+
+class ScoreItem(BaseModel):
+    """The score of an image."""
+
+    index: int = Field(examples=[0])
+    label: str | None = Field(description="class it was generated or scored as, else null", examples=["3"])
+    logit: float = Field(examples=[1.54])
+    probability: float = Field(description="sigmoid of the logit", examples=[0.82])
+
+
+class ScoreAnswer(Answer):
+    """The scores of a discriminator."""
+
+    seed: int | None
+    generator: str | None
+    meaning: str
+    scores: list[ScoreItem]
+
+
+@dataclass(frozen=True, slots=True)
+class ScorePart:
+    """Scores of consecutive images."""
+
+    logits: Rows  # (n,)
+    probabilities: Rows  # (n,)
+    labels: Labels | None  # (n,)
+    items: bytes  # the JSON items, if the answer is JSON
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreJob(Job[ScorePart]):
+    """Images to score. Subclasses say where they come from."""
+
+    operation = "score"
+
+    model: Model
+    first: int
+    rows: int
+    media_type: str
+
+    @classmethod
+    def images(cls, chunks: Sequence[Chunk[Self]]) -> list[tuple[Rows, Labels | None]]:
+        """The images `(n, 1, H, W)` in [0, 1] of each chunk and their labels."""
+        raise NotImplementedError
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Seed and generator of the images."""
+        return {"seed": None, "generator": None}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names of the labels."""
+        return self.model.manifest.classes
+
+    @classmethod
+    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[ScorePart]:
+        """Discriminate, encode."""
+        images = cls.images(chunks)
+        labels = stacked([each for _, each in images]) if model.manifest.conditional else None
+        (logits,) = model.run("discriminate", np.concatenate([each for each, _ in images]), labels)
+        logits_by_chunk = split(logits, [chunk.count for chunk in chunks])
+        return [
+            chunk.job.part(chunk.first, rows, known)
+            for chunk, rows, (_, known) in zip(chunks, logits_by_chunk, images, strict=True)
+        ]
+
+    def part(self, offset: int, logits: Rows, labels: Labels | None) -> ScorePart:
+        """The part that starts `offset` images into the answer."""
+        # One by one: a vectorized sigmoid rounds the last lanes of an array differently.
+        probabilities = np.array([sigmoid(logit) for logit in logits.tolist()], dtype=np.float32)
+        if self.media_type != JSON:
+            return ScorePart(logits, probabilities, labels, b"")
+        names = [None] * len(logits) if labels is None else [self.classes[label] for label in labels.tolist()]
+        items = [
+            {"index": self.first + offset + i, "label": name, "logit": logit, "probability": probability}
+            for i, (name, logit, probability) in enumerate(
+                zip(names, logits.tolist(), probabilities.tolist(), strict=True)
+            )
+        ]
+        return ScorePart(logits, probabilities, labels, to_json(items)[1:-1].encode())
+
+    def answer(self, parts: Sequence[ScorePart]) -> bytes:
+        """The body in the media type of the answer."""
+        if self.media_type == JSON:
+            fields = self.origin | {"meaning": MEANING}
+            return json_with_list(self.model.provenance, fields, "scores", b",".join(part.items for part in parts))
+        labels = [part.labels for part in parts if part.labels is not None]
+        return encode.npz(
+            logits=np.concatenate([part.logits for part in parts]),
+            probabilities=np.concatenate([part.probabilities for part in parts]),
+            **({"labels": np.concatenate(labels)} if labels else {}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreUploads(ScoreJob):
+    """Uploaded images."""
+
+    uploads: Rows  # (n, 1, H, W) in [0, 1]
+    labels: Labels | None  # (n,)
+
+    @classmethod
+    def images(cls, chunks: Sequence[Chunk[Self]]) -> list[tuple[Rows, Labels | None]]:
+        """The uploads."""
+        rows = [slice(chunk.first, chunk.first + chunk.count) for chunk in chunks]
+        return [
+            (chunk.job.uploads[each], None if chunk.job.labels is None else chunk.job.labels[each])
+            for chunk, each in zip(chunks, rows, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreGenerated(ScoreJob):
+    """Images of a generator, rounded to 8 bits, so that they score as their PNGs do."""
+
+    generator: Model
+    source: Seeded
+
+    @classmethod
+    def images(cls, chunks: Sequence[Chunk[Self]]) -> list[tuple[Rows, Labels | None]]:
+        """The generated images, with one pass for each generator."""
+        results: dict[int, tuple[Rows, Labels | None]] = {}
+        for generator in {chunk.job.generator.name: chunk.job.generator for chunk in chunks}.values():
+            own = [i for i, chunk in enumerate(chunks) if chunk.job.generator is generator]
+            jobs = [(chunks[i].job, chunks[i]) for i in own]
+            drawn = draw(generator, [(job.source, job.first + chunk.first, chunk.count) for job, chunk in jobs])
+            for i, images, (_, labels) in zip(own, generate(generator, drawn), drawn, strict=True):
+                results[i] = from_uint8(encode.to_uint8(images)), labels
+        return [results[i] for i in range(len(chunks))]
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Seed and generator of the images."""
+        return {"seed": self.source.seed, "generator": self.generator.name}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names of the labels; where both models have labels, they have the same classes."""
+        return (self.model if self.model.manifest.conditional else self.generator).manifest.classes
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + exp(-logit)), without overflow."""
+    if logit >= 0:
+        return 1 / (1 + math.exp(-logit))
+    return math.exp(logit) / (1 + math.exp(logit))
+
+
+@router.post(
+    "/score",
+    operation_id="score",
+    summary="Score images with a discriminator",
+    response_model=ScoreAnswer,
+    **documented(*MEDIA_TYPES, query=ScoreQuery, body=ScoreRequest, files="files", many_files=True, image_body=True),
+)
+async def score(call: Call) -> Response:
+    """The body is one image, a multipart form with up to 64 `files`, or JSON: images of a seed, made by a generator.
+
+    A conditional model scores an image as one of its label. Uploads need a label; generated images have theirs, or need
+    one if their generator has no labels.
+    """
+    media_type = call.negotiate(*MEDIA_TYPES)
+    body_type = call.media_type(JSON_BODY, MULTIPART, *IMAGE_TYPES)
+    if body_type == JSON_BODY:
+        return await score_generated(call, media_type)
+    asked = call.read_query(ScoreQuery)
+    names = None if asked.label is None else asked.label.split(",")
+
+    def prepare(model: Model) -> tuple[int, ...] | None:
+        model.require("discriminate")
+        return input_classes(model.manifest, names)
+
+    model, classes = call.engine.select(asked.model, prepare)
+    files = await call.read_files(body_type, "files", min(MAX_FILES, call.settings.max_images))
+    labels = None
+    if classes is not None:
+        if len(classes) not in {1, len(files)}:
+            raise InvalidRequest("label must be one class for all images, or one for each, separated by commas")
+        labels = np.resize(np.array(classes, dtype=np.int64), len(files))
+    with call.engine.admit(len(files)):
+        images = await call.decode(files, model.manifest.image, normalized=asked.normalize)
+        job = ScoreUploads(model, 0, len(files), media_type, images, labels)
+        content = await call.run(model, job)
+    call.metrics.images.labels(model.name, "score").inc(len(files))
+    return respond(content, media_type, model.provenance, None)
+
+
+async def score_generated(call: Call, media_type: str) -> Response:
+    """Score the images that `/generate` gives for the same options."""
+    asked = await call.read_json(ScoreRequest)
+    seed = draw_seed() if asked.seed is None else asked.seed
+
+    def prepare(model: Model) -> ScoreGenerated:
+        model.require("discriminate")
+        generator, source = find_generator(call.engine, model, asked, seed)
+        return ScoreGenerated(model, asked.first, asked.n, media_type, generator, source)
+
+    model, job = call.engine.select(asked.model, prepare)
+    call.check_count(job.generator, asked.n)
+    with call.engine.admit(asked.n):
+        content = await call.run(model, job)
+    call.metrics.images.labels(model.name, "score").inc(asked.n)
+    return respond(content, media_type, model.provenance, seed)
+
+
+def find_generator(engine: Engine, scorer: Model, asked: ScoreRequest, seed: int) -> tuple[Model, Seeded]:
+    """The requested generator, else the scorer if it can generate the images, else the first model that can."""
+    if asked.generator is None:
+        with suppress(InvalidRequest):
+            return scorer, source_for(scorer, scorer, asked, seed)
+    return engine.find(asked.generator, lambda candidate: source_for(scorer, candidate, asked, seed))
+
+
+def source_for(scorer: Model, generator: Model, asked: ScoreRequest, seed: int) -> Seeded:
+    """The latents and labels of the images to score.
+
+    Raises CapabilityMissing and InvalidRequest for a generator whose images or labels do not fit the scorer.
+    """
+    generator.require("generate")
+    manifest, options = generator.manifest, asked.options
+    if manifest.shape(Symbol.IMAGE) != scorer.manifest.shape(Symbol.IMAGE):
+        raise InvalidRequest(f"models {generator.name} and {scorer.name} have images of different shapes")
+    if not scorer.manifest.conditional:
+        return seeded(manifest, options, seed)
+    if manifest.gives_labels(prior_of(manifest, options.prior)):
+        if manifest.classes != scorer.manifest.classes:
+            raise InvalidRequest(f"models {generator.name} and {scorer.name} have different classes")
+        return seeded(manifest, options, seed)
+    # The images have no labels of their own: score them as the class that the caller names.
+    classes = class_indices(scorer.manifest, options.label)
+    if classes is None:
+        raise InvalidRequest(f"model {scorer.name} needs a label, and images of {generator.name} have none")
+    return replace(seeded(manifest, replace(options, label=None), seed), classes=classes)
