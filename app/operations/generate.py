@@ -12,7 +12,7 @@ from starlette.responses import Response
 from app.api.call import JSON as JSON_BODY
 from app.api.call import Call, OperationRoute
 from app.api.fields import Latent, ModelName, SampledBody, Scale, Seed, check_last_index
-from app.api.images import ImagesForm, ImagesPart
+from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.responses import Answer, ImageItem, documented, respond
 from app.checkpoints.manifest import Prior
@@ -64,7 +64,7 @@ class GenerateAnswer(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class GenerateJob(Job[ImagesPart]):
+class GenerateJob(Job[RenderedImages]):
     """Images of a source."""
 
     operation = "generate"
@@ -72,23 +72,23 @@ class GenerateJob(Job[ImagesPart]):
     source: Seeded | Given
     first: int
     rows: int
-    form: ImagesForm
+    renderer: ImageRenderer
 
     @classmethod
-    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[ImagesPart]:
+    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[RenderedImages]:
         """Draw latents, generate, encode."""
         drawn = draw(model, [(chunk.job.source, chunk.job.first + chunk.first, chunk.count) for chunk in chunks])
         return [
-            chunk.job.form.part(images, latents, labels, chunk.job.first + chunk.first)
+            chunk.job.renderer.part(images, latents, labels, chunk.job.first + chunk.first)
             for chunk, (latents, labels), images in zip(chunks, drawn, generate(model, drawn), strict=True)
         ]
 
-    def answer(self, parts: Sequence[ImagesPart]) -> bytes:
+    def answer(self, parts: Sequence[RenderedImages]) -> bytes:
         """The body in the media type of the answer."""
         source = self.source if isinstance(self.source, Seeded) else None
         fields = {"seed": source and source.seed, "prior": source and source.prior}
         index = np.arange(self.first, self.first + self.rows, dtype=np.int64)
-        return self.form.content(parts, fields, {"index": index})
+        return self.renderer.content(parts, fields, {"index": index})
 
 
 @router.post(
@@ -118,8 +118,8 @@ async def generate_images(call: Call) -> Response:
             if seed is not None
             else given(model.manifest, asked.latents or [], asked.label)
         )
-        form = ImagesForm(media_type, model.provenance, model.manifest.classes, asked.scale, columns=None)
-        return GenerateJob(source, asked.first, asked.count, form)
+        renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=None)
+        return GenerateJob(source, asked.first, asked.count, renderer)
 
     model, job = call.engine.select(asked.model, prepare)
     call.check_count(model, asked.count, asked.scale)

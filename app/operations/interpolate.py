@@ -31,7 +31,7 @@ from app.api.fields import (
     Temperature,
     Truncation,
 )
-from app.api.images import ImagesForm, ImagesPart
+from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.negotiation import APNG, JSON, NPZ, PNG
 from app.api.responses import Answer, ImageItem, documented, origin_headers, respond
 from app.checkpoints.manifest import Manifest, Prior
@@ -148,7 +148,7 @@ End = Seeded | Given | UploadEnd
 
 
 @dataclass(frozen=True, slots=True)
-class InterpolateJob(Job[ImagesPart]):
+class InterpolateJob(Job[RenderedImages]):
     """Images along the path between two ends."""
 
     operation = "interpolate"
@@ -158,7 +158,7 @@ class InterpolateJob(Job[ImagesPart]):
     labels: Labels | None  # (rows,), -1 for an image without a label
     path: Path
     rows: int
-    form: ImagesForm
+    renderer: ImageRenderer
 
     @property
     def seeds(self) -> tuple[int | None, int | None]:
@@ -172,7 +172,7 @@ class InterpolateJob(Job[ImagesPart]):
         return next((end.prior for end in self.ends if isinstance(end, Seeded)), None)
 
     @classmethod
-    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[ImagesPart]:
+    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[RenderedImages]:
         """Find the ends, interpolate, generate, encode. A chunk computes both ends of its path again."""
         ends = end_latents(model, [end for chunk in chunks for end in chunk.job.ends])
         along: list[tuple[Rows, Labels | None]] = []
@@ -181,15 +181,15 @@ class InterpolateJob(Job[ImagesPart]):
             latents = interpolate(start, end, job.rows, job.path)[rows]
             along.append((latents, None if job.labels is None else job.labels[rows]))
         return [
-            chunk.job.form.part(images, latents, labels, chunk.first)
+            chunk.job.renderer.part(images, latents, labels, chunk.first)
             for chunk, (latents, labels), images in zip(chunks, along, generate(model, along), strict=True)
         ]
 
-    def answer(self, parts: Sequence[ImagesPart]) -> bytes:
+    def answer(self, parts: Sequence[RenderedImages]) -> bytes:
         """The body in the media type of the answer."""
         start, end = self.seeds
         fields = {"seed": start, "from_seed": start, "to_seed": end, "prior": self.prior, "path": self.path}
-        return self.form.content(parts, fields, {})
+        return self.renderer.content(parts, fields, {})
 
     @property
     def seed_headers(self) -> dict[str, str]:
@@ -201,7 +201,7 @@ class InterpolateJob(Job[ImagesPart]):
         """A strong ETag: a hash of everything that the bytes of the answer depend on."""
         ends = [(end.latents.tobytes(), end.classes) if isinstance(end, Given) else end for end in self.ends]
         labels = None if self.labels is None else self.labels.tolist()
-        digest = hashlib.sha256(repr((ends, labels, self.path, self.rows, self.form)).encode())
+        digest = hashlib.sha256(repr((ends, labels, self.path, self.rows, self.renderer)).encode())
         return f'"{digest.hexdigest()[:32]}"'
 
 
@@ -288,8 +288,8 @@ async def interpolate_uploads(call: Call, media_type: str) -> Response:
         images = await call.decode(files, model.manifest.upload_form, normalized=asked.normalize)
         ends = UploadEnd(images[:1], classes), UploadEnd(images[1:], classes)
         labels = None if classes is None else np.full(asked.steps, classes[0], dtype=np.int64)
-        form = ImagesForm(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
-        job = InterpolateJob(model, ends, labels, asked.path or default_path(model.manifest), asked.steps, form)
+        renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
+        job = InterpolateJob(model, ends, labels, asked.path or default_path(model.manifest), asked.steps, renderer)
         content = await call.run(model, job)
     return answered(call, job, content, {})
 
@@ -314,9 +314,9 @@ def prepared(
         model.require("generate")
         ends = ends_for(model.manifest, asked, drawn, latents)
         labels = labels_along(model.manifest, ends, asked.steps)
-        form = ImagesForm(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
+        renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
         path = asked.path or default_path(model.manifest, asked.prior)
-        return InterpolateJob(model, ends, labels, path, asked.steps, form)
+        return InterpolateJob(model, ends, labels, path, asked.steps, renderer)
 
     model, job = call.engine.select(asked.model, prepare)
     call.check_count(model, asked.steps, asked.scale)
@@ -398,7 +398,7 @@ async def respond_to(call: Call, job: InterpolateJob, headers: dict[str, str]) -
 def answered(call: Call, job: InterpolateJob, content: bytes, headers: dict[str, str]) -> Response:
     """The response with this content."""
     call.metrics.images.labels(job.model.name, "interpolate").inc(job.rows)
-    return respond(content, job.form.media_type, job.model.provenance, job.seeds[0], job.seed_headers | headers)
+    return respond(content, job.renderer.media_type, job.model.provenance, job.seeds[0], job.seed_headers | headers)
 
 
 def numbers(text: str | None) -> list[float] | None:

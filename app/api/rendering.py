@@ -1,4 +1,4 @@
-"""Generated images in the media types of an answer. Everything here runs on workers."""
+"""Generated images rendered in the media type of an answer, on workers."""
 
 from binascii import b2a_base64
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from app.inference.runtime import Labels, Rows
 
 
 @dataclass(frozen=True, slots=True)
-class ImagesPart:
-    """Consecutive images of an answer."""
+class RenderedImages:
+    """Consecutive images of an answer, the result of one chunk."""
 
     pixels: Pixels  # (n, H, W)
     latents: Rows  # (n, latent)
@@ -27,8 +27,8 @@ class ImagesPart:
 
 
 @dataclass(frozen=True, slots=True)
-class ImagesForm:
-    """The media type of an answer with images, and what it shows besides them."""
+class ImageRenderer:
+    """Renders the images of one answer."""
 
     media_type: str
     provenance: Provenance
@@ -36,14 +36,19 @@ class ImagesForm:
     scale: int
     columns: int | None  # of a PNG grid; None: square
 
-    def part(self, images: Rows, latents: Rows, labels: Labels | None, first: int) -> ImagesPart:
-        """A part from images `(n, 1, H, W)` in [0, 1], whose first one has the index `first`."""
+    def part(self, images: Rows, latents: Rows, labels: Labels | None, first: int) -> RenderedImages:
+        """The part with images `(n, 1, H, W)` in [0, 1], whose first one has the index `first`."""
         pixels = encode.to_uint8(images[:, 0])
         items = self._items(pixels, labels, first) if self.media_type == JSON else b""
-        return ImagesPart(pixels, latents, labels, items)
+        return RenderedImages(pixels, latents, labels, items)
 
-    def content(self, parts: Sequence[ImagesPart], fields: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
-        """The body of the answer. fields: of JSON, before the images; arrays: of an npz, besides images and latents."""
+    def content(
+        self, parts: Sequence[RenderedImages], fields: dict[str, Any], arrays: dict[str, NDArray[Any]]
+    ) -> bytes:
+        """The body of the answer.
+
+        fields: of JSON, before the images. arrays: of an npz, besides images, latents and labels.
+        """
         if self.media_type == JSON:
             return json_with_list(self.provenance, fields, "images", b",".join(part.items for part in parts))
         pixels = np.concatenate([part.pixels for part in parts])
