@@ -12,8 +12,8 @@ from starlette.responses import Response
 from app.api.call import JSON as JSON_BODY
 from app.api.call import Call, OperationRoute
 from app.api.fields import Latent, ModelName, SampledBody, Scale, Seed, check_last_index
-from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.negotiation import JSON, NPZ, PNG
+from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.responses import Answer, ImageItem, documented, respond
 from app.checkpoints.manifest import Prior
 from app.inference.batching import Chunk, Job

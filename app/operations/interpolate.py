@@ -31,8 +31,8 @@ from app.api.fields import (
     Temperature,
     Truncation,
 )
-from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.negotiation import APNG, JSON, NPZ, PNG
+from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.responses import Answer, ImageItem, documented, origin_headers, respond
 from app.checkpoints.manifest import Manifest, Prior
 from app.errors import InvalidRequest

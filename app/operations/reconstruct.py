@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import ClassText, ModelName, NormalizeText, Query, ScaleText, SeedText
-from app.api.rendering import base64_png
 from app.api.negotiation import JSON, NPZ, PNG
+from app.api.rendering import base64_png
 from app.api.responses import Answer, Png, documented, json_content, respond
 from app.images import encode
 from app.inference.batching import Chunk, Job
