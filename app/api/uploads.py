@@ -7,10 +7,10 @@ from app.api.deadlines import in_time
 from app.api.dependencies import Call, ImageWorkers, while_connected
 from app.checkpoints.manifest import ImageForm
 from app.errors import InvalidImage
-from app.images.container import PNG_SIGNATURE
 from app.images.decode import Picture, count_pixels, decode_image
 from app.images.encode import to_uint8
 from app.images.normalize import fit, has_form, normalize
+from app.images.png import SIGNATURE as PNG_SIGNATURE
 from app.settings import Settings
 
 # An upload that is decoded on the event loop, and so many of them at once: some 200 us each.

@@ -31,7 +31,7 @@ def still(image: Pixels, scale: int = 1) -> bytes:
 
     Raises ValueError for an image without pixels and for a scale below one.
     """
-    return b"".join((*_header(image, scale), _chunk(b"IDAT", _deflated(image, scale)), END))
+    return b"".join((*_header(image, scale), chunk(b"IDAT", _deflated(image, scale)), END))
 
 
 def animation(images: Pixels, scale: int, frame_ms: int) -> bytes:
@@ -45,12 +45,12 @@ def animation(images: Pixels, scale: int, frame_ms: int) -> bytes:
     height, width = images.shape[1:]
     place = struct.pack(">IIII", width * scale, height * scale, 0, 0)
     how = struct.pack(">HH", frame_ms, 1000) + KEEP_AND_REPLACE
-    parts = [*_header(images[0], scale), _chunk(b"acTL", struct.pack(">II", len(images), FOR_EVER))]
+    parts = [*_header(images[0], scale), chunk(b"acTL", struct.pack(">II", len(images), FOR_EVER))]
     # Control and data chunks of frames are numbered together; the first frame is also the still image.
-    parts += [_chunk(b"fcTL", struct.pack(">I", 0) + place + how), _chunk(b"IDAT", _deflated(images[0], scale))]
+    parts += [chunk(b"fcTL", struct.pack(">I", 0) + place + how), chunk(b"IDAT", _deflated(images[0], scale))]
     for number, image in enumerate(images[1:]):
-        parts.append(_chunk(b"fcTL", struct.pack(">I", 2 * number + 1) + place + how))
-        parts.append(_chunk(b"fdAT", struct.pack(">I", 2 * number + 2) + _deflated(image, scale)))
+        parts.append(chunk(b"fcTL", struct.pack(">I", 2 * number + 1) + place + how))
+        parts.append(chunk(b"fdAT", struct.pack(">I", 2 * number + 2) + _deflated(image, scale)))
     return b"".join((*parts, END))
 
 
@@ -60,7 +60,7 @@ def _header(image: Pixels, scale: int) -> tuple[bytes, bytes]:
     if not image.size:
         raise ValueError("an image has at least one pixel")
     height, width = image.shape
-    return SIGNATURE, _chunk(b"IHDR", struct.pack(">II", width * scale, height * scale) + GREY_8)
+    return SIGNATURE, chunk(b"IHDR", struct.pack(">II", width * scale, height * scale) + GREY_8)
 
 
 def _deflated(image: Pixels, scale: int) -> bytes:
@@ -79,10 +79,11 @@ def _deflated(image: Pixels, scale: int) -> bytes:
     return deflate.compress(rows.data) + deflate.flush()
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk with its length and checksum."""
     return b"".join(
         (len(content).to_bytes(4), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)),
     )
 
 
-END = _chunk(b"IEND", b"")
+END = chunk(b"IEND", b"")

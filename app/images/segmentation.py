@@ -35,8 +35,8 @@ MIN_BACKGROUND = 0.02
 BACKGROUND_DENSITY = 0.06
 # The background is fitted to a copy of the picture of at most this side, in this many rounds.
 FIT_SIDE, FIT_ROUNDS = 32, 8
-# The terms x^i y^j of a cubic surface.
-CUBIC = [(i, j) for i in range(4) for j in range(4 - i)]
+# The powers of x and of y in the ten terms of a cubic surface.
+POWERS_X, POWERS_Y = np.array([(i, j) for i in range(4) for j in range(4 - i)]).T
 
 
 @dataclass(frozen=True)
@@ -146,18 +146,17 @@ def _background(values: Pixels, *, whole: bool) -> Pixels:
     if not whole:
         sampled[2:-2, 2:-2] = False
     rows, columns = np.nonzero(sampled)
-    terms = np.stack([x[columns, i] * y[rows, j] for i, j in CUBIC])  # (10, samples)
+    terms = (x[columns][:, POWERS_X] * y[rows][:, POWERS_Y]).T  # (10, samples)
     samples = coarse[sampled].astype(np.float64)
-    fitted = np.array([np.median(samples)] + [0.0] * 9)
+    residual = samples - np.median(samples)
     for _ in range(FIT_ROUNDS):
-        residual = np.abs(samples - fitted @ terms)
-        weights = (1 + (residual / (1.5 * np.median(residual) + 1e-3)) ** 2) ** -2
+        weights = (1 + (residual / (1.5 * np.median(np.abs(residual)) + 1e-3)) ** 2) ** -2
         weighted = terms * weights
         # The normal equations; the ridge makes them solvable for pictures of a few pixels.
         fitted = np.linalg.solve(weighted @ terms.T + 1e-9 * np.eye(10), weighted @ samples)
+        residual = (samples - fitted @ terms).astype(np.float64)
     coefficients = np.zeros((4, 4))
-    for (i, j), coefficient in zip(CUBIC, fitted, strict=True):
-        coefficients[j, i] = coefficient
+    coefficients[POWERS_Y, POWERS_X] = fitted
     surface: NDArray[np.float64] = polygrid2d(np.linspace(-1, 1, height), np.linspace(-1, 1, width), coefficients)
     return surface.astype(np.float32)
 
@@ -173,7 +172,7 @@ def _segment(pixels: Pixels) -> _Ink:
     """Segment dark strokes on a light background (h, w). Raises InvalidImage when there are none."""
     # Light multiplies, so the surface is fitted to its logarithm.
     logarithm = _background(np.log(np.maximum(pixels, MIN_BACKGROUND)), whole=_shows_table(pixels))
-    even = pixels / np.exp(np.clip(logarithm, math.log(MIN_BACKGROUND), 0))
+    even: Pixels = np.divide(pixels, np.exp(np.clip(logarithm, math.log(MIN_BACKGROUND), 0)), dtype=np.float32)
     is_small = min(pixels.shape) < MIN_SMOOTHED_SIDE
     smooth = even if is_small else _smooth(even)
     # First with a wide window, to measure the strokes ...
