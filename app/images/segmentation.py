@@ -154,10 +154,10 @@ def _background(values: Pixels, *, whole: bool) -> Pixels:
         weighted = terms * weights
         # The normal equations; the ridge makes them solvable for pictures of a few pixels.
         fitted = np.linalg.solve(weighted @ terms.T + 1e-9 * np.eye(10), weighted @ samples)
-        residual = (samples - fitted @ terms).astype(np.float64)
+        residual = samples - fitted @ terms
     coefficients = np.zeros((4, 4))
     coefficients[POWERS_Y, POWERS_X] = fitted
-    surface: NDArray[np.float64] = polygrid2d(np.linspace(-1, 1, height), np.linspace(-1, 1, width), coefficients)
+    surface = polygrid2d(np.linspace(-1, 1, height), np.linspace(-1, 1, width), coefficients)
     return surface.astype(np.float32)
 
 
