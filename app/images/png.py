@@ -40,10 +40,10 @@ def animation(images: Pixels, scale: int, frame_ms: int) -> bytes:
     """
     if not len(images):
         raise ValueError("an animation has at least one image")
+    parts = [*_header(images[0], scale), chunk(b"acTL", struct.pack(">II", len(images), FOREVER))]
     height, width = images.shape[1:]
     region = struct.pack(">IIII", width * scale, height * scale, 0, 0)
     timing = struct.pack(">HH", frame_ms, 1000) + KEEP_AND_REPLACE
-    parts = [*_header(images[0], scale), chunk(b"acTL", struct.pack(">II", len(images), FOREVER))]
     # Control and data chunks of frames are numbered together; the first frame is also the still image.
     parts += [chunk(b"fcTL", struct.pack(">I", 0) + region + timing), chunk(b"IDAT", _deflated(images[0], scale))]
     for number, image in enumerate(images[1:]):

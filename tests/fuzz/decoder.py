@@ -81,7 +81,7 @@ def main() -> None:
         slowest.take(content, perf_counter() - started)
 
     with tempfile.TemporaryDirectory() as folder:
-        beginnings = {**files.BAD, **files.ODD, **files.BROKEN_NOTES, "png": files.PNG, "jpeg": files.JPEG}
+        beginnings = {**files.BAD, **files.ODD, **files.BROKEN_EXIF, "png": files.PNG, "jpeg": files.JPEG}
         beginnings |= {path.name: path.read_bytes() for path in sorted(files.FIXTURES.rglob("*.*"))}
         for number, content in enumerate(content for content in beginnings.values() if len(content) <= MAX_BYTES):
             (Path(folder) / f"{number:04}").write_bytes(content)

@@ -48,7 +48,7 @@ def requests() -> Iterator[bytes]:
     for body in chain(objects, texts.NO_JSON.values(), texts.NO_OBJECT.values()):
         for path in (b"/generate", b"/interpolate", b"/score"):
             yield post(path, b"application/json", body)
-    for content in chain(files.BAD.values(), files.ODD.values(), files.BROKEN_NOTES.values()):
+    for content in chain(files.BAD.values(), files.ODD.values(), files.BROKEN_EXIF.values()):
         for path in (b"/reconstruct", b"/score"):
             yield post(path, b"application/octet-stream", content)
     for kind, body in forms.forms((FIXTURES / "mnist" / "7.png").read_bytes()).values():
