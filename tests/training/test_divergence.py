@@ -17,6 +17,7 @@ from training.divergence import (
     spread,
     spread_within,
 )
+from training.families.cgan import ConditionalGenerator
 from training.families.gan import Generator
 from training.families.vae import Decoder
 from training.trainer import CannotResume, train
@@ -111,21 +112,32 @@ def test_a_run_whose_loss_is_not_finite_ends_with_the_last_finite_state_saved(
 
 
 @pytest.mark.usefixtures("no_export", "quick_gan")
-@pytest.mark.parametrize("images", [1, 2])
-def test_a_run_whose_generator_collapses_ends_with_the_state_before_saved(tiny, dataset, monkeypatch, images):
+@pytest.mark.parametrize(
+    ("family", "generator", "images", "words"),
+    [
+        ("gan", Generator, 1, "collapsed: the spread"),
+        ("gan", Generator, 2, "collapsed to a few images"),
+        ("cgan", ConditionalGenerator, 10, "collapsed: the spread"),
+    ],
+    ids=["one image", "two images", "one image a class"],
+)
+def test_a_run_whose_generator_collapses_ends_with_the_state_before_saved(
+    tiny, dataset, monkeypatch, family, generator, images, words
+):
     monkeypatch.setattr(divergence, "FIRST_JUDGED_STEP", 6)
-    config = tiny("gan", batch_norm=False, save_steps=4)
-    forward = Generator.forward
+    config = tiny(family, batch_norm=False, save_steps=4)
+    forward = generator.forward
     patterns = torch.randn(images, 1, 28, 28, generator=torch.Generator().manual_seed(1)) * 3
 
     def collapse() -> None:
-        def repeat(self: Generator, latents: Tensor) -> Tensor:
-            return forward(self, latents) * 0 + patterns[torch.arange(len(latents)) % images]
+        def repeat(self: Generator, latents: Tensor, *labels: Tensor) -> Tensor:
+            chosen = labels[0] if labels else torch.arange(len(latents)) % images
+            return forward(self, latents, *labels) * 0 + patterns[chosen]
 
-        monkeypatch.setattr(Generator, "forward", repeat)
+        monkeypatch.setattr(generator, "forward", repeat)
 
     at_step(monkeypatch, 9, collapse)
-    with pytest.raises(Diverged, match="collapsed: the spread" if images == 1 else "collapsed to a few images"):
+    with pytest.raises(Diverged, match=words):
         train(config, dataset=dataset)
     state = state_of(config)
     assert (len(state["history"]), state["done"]) == (1, 3)  # step 8
