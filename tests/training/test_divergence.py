@@ -130,7 +130,7 @@ def test_a_run_whose_generator_collapses_ends_with_the_state_before_saved(
     patterns = torch.randn(images, 1, 28, 28, generator=torch.Generator().manual_seed(1)) * 3
 
     def collapse() -> None:
-        def repeat(self: Generator, latents: Tensor, *labels: Tensor) -> Tensor:
+        def repeat(self, latents, *labels):
             chosen = labels[0] if labels else torch.arange(len(latents)) % images
             return forward(self, latents, *labels) * 0 + patterns[chosen]
 
