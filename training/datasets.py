@@ -1,4 +1,4 @@
-"""Data sets by the names that a config gives them. Knows no models."""
+"""Datasets by the names that configs use."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ FOLDER = "folder:"
 
 
 def load_dataset(name: str, data_dir: Path) -> Dataset:
-    """`mnist`, `fashion-mnist` or `folder:PATH`. Raises DataUnavailable, and ValueError for any other name."""
+    """Load `mnist`, `fashion-mnist` or `folder:PATH`. Raises DataUnavailable, and ValueError for any other name."""
     if name.startswith(FOLDER):
         return load_folder(Path(name.removeprefix(FOLDER)).expanduser())
     if name == "mnist":
         return load_mnist(data_dir)
     if name == "fashion-mnist":
         return load_fashion_mnist(data_dir)
-    raise ValueError(f"no data set is called {name!r}")
+    raise ValueError(f"there is no dataset {name!r}")

@@ -1,4 +1,4 @@
-"""Which device a run uses, and in which precision. Knows no family."""
+"""The device and the precision of a run."""
 
 from pathlib import Path
 from typing import Literal
@@ -7,9 +7,9 @@ import torch
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA, else MPS, else the CPU; any other name is taken as PyTorch reads it.
+    """The device of a PyTorch name; `auto` is CUDA, else MPS, else the CPU.
 
-    Raises RuntimeError for a name PyTorch does not know or a device that is not there.
+    Raises RuntimeError with a message of one line for unknown names and absent devices.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -20,15 +20,15 @@ def choose_device(name: str) -> torch.device:
             name = "cpu"
     try:
         device = torch.device(name)
-        torch.ones(1, device=device).item()  # an absent device fails here, not an hour later
-    except Exception as error:  # each backend has a type of its own for being absent, and a long story
+        torch.ones(1, device=device).item()  # an absent device fails here rather than after the data are loaded
+    except Exception as error:  # of a type and length that depend on the backend
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RuntimeError(f"device {name!r} cannot be used: {reason}") from error
     return device
 
 
 def choose_precision(name: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
-    """The dtype of forward passes. `auto` is bfloat16 where the hardware multiplies in it, else float32."""
+    """The dtype of forward passes; `auto` is bfloat16 where the hardware has instructions for it, else float32."""
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if device.type == "cuda":
@@ -39,8 +39,7 @@ def choose_precision(name: Literal["auto", "float32", "bfloat16"], device: torch
 
 
 def _cpu_multiplies_bfloat16() -> bool:
-    # PyTorch runs bfloat16 on any CPU, slowly where the processor has no instruction for it, and has
-    # no public question for that.
+    # PyTorch emulates bfloat16 on other processors, slowly, and has no public function that tells.
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags

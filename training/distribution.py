@@ -1,10 +1,9 @@
-"""The processes of one run, as torchrun starts them: what they learn in common. Knows no family and no file.
+"""Data-parallel training in processes that torchrun starts.
 
-Plain torch.distributed, and no wrapper around the networks. DistributedDataParallel wants every forward pass to go
-through the wrapper and one backward pass for each, which the step of a GAN, with players that stand still, fakes
-that are shared and penalties on gradients, does not give; Fabric and accelerate put the same wrapper behind an
-interface of their own. Optimisers have a hook before each step: there the gradients of all processes are averaged,
-for every family alike, in one message. Networks of a million weights would gain nothing from sending sooner.
+Gradients are averaged over the processes in a hook before each optimizer step, in one message.
+DistributedDataParallel, which Fabric and accelerate also use, requires that every forward pass goes through its wrapper
+and is followed by one backward pass. The steps of a GAN, with frozen networks, shared fakes and gradient penalties, do
+not. Overlapping communication with the backward pass would gain nothing for a million weights.
 """
 
 import os
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-# Others wait this long for the first process, which alone measures and writes.
+# The other processes wait this long while the first evaluates and writes.
 TIMEOUT = timedelta(minutes=30)
 TORCHRUN = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 Result = TypeVar("Result")
@@ -25,7 +24,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Processes:
-    """A process among those of its run; where there is but one, everything here costs nothing."""
+    """A process of a run. With a single process the methods do nothing."""
 
     device: torch.device
     rank: int = 0
@@ -33,11 +32,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that measures, shows and writes."""
+        """Whether this process is the one that evaluates, logs and writes."""
         return self.rank == 0
 
     def begin(self, learner: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Give all processes the first one's weights, and let their optimisers step along common gradients."""
+        """Broadcast the first process's weights, and average gradients before each step of the optimizers."""
         if self.count == 1:
             return
         with torch.no_grad():
@@ -49,19 +48,19 @@ class Processes:
             optimizer.register_step_pre_hook(self._average_gradients)
 
     def own_rows(self, rows: Tensor) -> Tensor:
-        """The share of this process of a batch's rows, `(streams, B)` to `(streams, B / count)`."""
+        """The rows of a batch that this process takes, `(streams, B)` to `(streams, B / count)`."""
         return rows.chunk(self.count, dim=1)[self.rank]
 
     def average_statistics(self, learner: nn.Module) -> None:
-        """Average the buffers of all processes in place, such as the running statistics of batch normalisation.
+        """Average floating-point buffers, such as the running statistics of batch normalization, over the processes.
 
-        In training each process normalises by its own share of the batch, as DistributedDataParallel does.
+        In training each process normalizes by the statistics of its own rows, as with DistributedDataParallel.
         """
         if self.count > 1:
             self._average([buffer for buffer in learner.buffers() if buffer.is_floating_point()])
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
-        """The mean over the processes of each value."""
+        """The mean of each value over the processes."""
         if self.count == 1:
             return values
         vector = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
@@ -69,7 +68,7 @@ class Processes:
         return dict(zip(values, (vector / self.count).tolist(), strict=True))
 
     def any_of(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag whether it is set in any process. All must ask at the same step."""
+        """Whether each flag is set in any process. All processes must call this at the same step."""
         if self.count == 1:
             return flags
         vector = torch.tensor(flags, dtype=torch.int32, device=self.device)
@@ -77,7 +76,7 @@ class Processes:
         return tuple(bool(flag) for flag in vector.tolist())
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes by rank, in the first process; nothing in the others."""
+        """The values of all processes by rank, in the first process; an empty list in the others."""
         if self.count == 1:
             return [value]
         values: list[Any] | None = [None] * self.count if self.is_first else None
@@ -85,7 +84,7 @@ class Processes:
         return values or []
 
     def from_first(self, make: Callable[[], Result]) -> Result:
-        """What `make` gives the first process, in all of them. Its failure is raised in all of them, too."""
+        """Call `make` in the first process, and return its result, or raise its exception, in all processes."""
         if self.count == 1:
             return make()
         outcome: list[Any] = [None, None]
@@ -117,9 +116,9 @@ class Processes:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """The processes that torchrun started, or this one alone. On CUDA each takes the device of its local rank.
+    """Join the process group of torchrun, if there is one. On CUDA each process uses the device of its local rank.
 
-    A group that the caller has made is used and left. Raises RuntimeError where the processes do not find each other.
+    An existing group is used and not destroyed. Raises RuntimeError if the processes cannot connect.
     """
     if not os.environ.keys() >= TORCHRUN or os.environ["WORLD_SIZE"] == "1":
         yield Processes(device)

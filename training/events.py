@@ -1,7 +1,7 @@
-"""A run as TensorBoard shows it. Knows nothing of how a family learns.
+"""TensorBoard event files of a run.
 
-The files are written here, by TensorBoard's own parts and in the caller's thread: `SummaryWriter` writes in a thread
-of its own, where a full disk is a traceback that names no file.
+They are written with TensorBoard's record writer in the caller's thread. `SummaryWriter` writes in a thread of its own,
+so that a full disk is a traceback that names no file.
 """
 
 import os
@@ -17,9 +17,9 @@ from PIL import Image
 
 
 class Events:
-    """Scalars and pictures by step, under a directory; nothing at all where there is no directory.
+    """Scalars and images by step, written to a directory, or discarded if it is None.
 
-    A run that starts anew removes what an older one left; one that goes on hides what followed the steps it has.
+    A new run removes the events of an older one; a resumed run hides those after its last saved step.
     """
 
     def __init__(self, directory: Path | None, steps_done: int) -> None:
@@ -28,7 +28,7 @@ class Events:
         self._file: BinaryIO | None = None
         if directory is None:
             return
-        # Here, since it takes a second to import.
+        # Imported late: it takes a second.
         from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[import-untyped]  # noqa: PLC0415
 
         directory.mkdir(parents=True, exist_ok=True)
@@ -46,13 +46,13 @@ class Events:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # What could not be written has been said, and closing tries it once more.
+        # Closing flushes again: after an error of a write, it would raise the same one.
         with suppress(OSError) if error else self._named():
             if self._file is not None:
                 self._file.close()
 
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
-        """Values by name, shown beside the others of their group. Raises OSError on a full disk."""
+        """Add scalars by name to a group of charts. Raises OSError on a full disk."""
         if self._file is not None:
             from torch.utils.tensorboard.summary import scalar  # noqa: PLC0415
 
@@ -60,7 +60,7 @@ class Events:
                 self._write(step, summary=scalar(f"{group}/{name}", value))  # type: ignore[no-untyped-call]
 
     def picture(self, name: str, path: Path, step: int) -> None:
-        """A grey image file. Raises OSError on a full disk."""
+        """Add a grey image from a file. Raises OSError on a full disk."""
         if self._file is not None:
             from torch.utils.tensorboard.summary import image  # noqa: PLC0415
 
@@ -72,7 +72,7 @@ class Events:
         from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
         from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]  # noqa: PLC0415
 
-        assert self._file is not None, "asked of a run with a directory only"
+        assert self._file is not None
         with self._named():
             RecordWriter(self._file).write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
             self._file.flush()
@@ -82,5 +82,5 @@ class Events:
         try:
             yield
         except OSError as error:
-            error.filename = str(self._directory)  # a full disk does not say of what
+            error.filename = str(self._directory)  # not set by a write to a full disk
             raise

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there. Knows nothing of what they hold."""
+"""Atomic file writes."""
 
 import os
 import tempfile
@@ -8,9 +8,9 @@ PARTIAL = ".partial"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`: a reader sees the old file or the new one, also after a crash.
+    """Replace a file atomically: after a crash it has either its old content or the new one.
 
-    Raises OSError that names the file, the old one untouched, when the disk is full or the directory not writable.
+    Raises OSError that names the file and leaves it unchanged, such as on a full disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
@@ -23,7 +23,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say of what
+        if isinstance(error, OSError) and error.filename is None:  # as on a full disk
             error.filename = str(path)
         raise
     directory = os.open(path.parent, os.O_RDONLY)
@@ -34,6 +34,6 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_partial(directory: Path) -> None:
-    """Remove what a writer that was killed left in the directory, and only that."""
+    """Remove the temporary files of a writer that was killed from a directory."""
     for path in directory.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)

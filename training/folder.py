@@ -1,8 +1,8 @@
-"""A folder of labelled images as a data set: one folder of images a class. Knows nothing of models.
+"""A folder of labelled images as a dataset, with one subfolder for each class.
 
-An image becomes a row as an upload does that the service only resizes: its EXIF orientation is applied, colour is
-the luma of ITU-R BT.601, what is transparent is black, and it is resized to 28x28 with antialiasing, whatever its
-aspect. Nothing is inverted: images in which ink is dark on light are learned, and generated, dark on light.
+Images are prepared as the service prepares uploads without normalization: the EXIF orientation is applied, colour
+becomes the luma of ITU-R BT.601, transparent becomes black, and the image is resized to 28x28 with antialiasing,
+whatever its aspect ratio. Nothing is inverted: a model of images dark on light generates images dark on light.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from tqdm import tqdm
 from training.data import Dataset, DataUnavailable
 
 SIDE = 28
-# This share of the images is for testing. Which ones, the digests of their files say: adding images moves none of
-# those that were there, and a copy of an image is always on its side.
+# The share of test images. An image's digest decides on its split, so adding images moves no others, and copies of an
+# image are in the same split.
 TEST_SHARE = 0.1
 MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "I;16", "I;16B"}
 
 
 @dataclass(frozen=True)
 class _Labelled:
-    """An image file, read."""
+    """A decoded image file."""
 
     digest: str
     label: int
@@ -39,38 +39,39 @@ class _Labelled:
 
 
 def load_folder(folder: Path) -> Dataset:
-    """The images in the folders of a folder, which name their classes, in the order of their digests.
+    """Load the images of a folder's subfolders, which are named for their classes, in the order of their digests.
 
-    Files that no image format claims by their name, and hidden ones, are left out. Raises DataUnavailable where there
-    is no such folder, a class without images to learn from, or a file that cannot be read as an image.
+    Hidden files and files without an image format's suffix are skipped. Raises DataUnavailable for a missing folder, a
+    class without training images, and a file that cannot be decoded.
     """
     if not folder.is_dir():
         raise DataUnavailable(f"{folder} is not a folder")
     classes = sorted((path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."), key=_order)
     if not classes:
-        raise DataUnavailable(f"{folder} holds no folders: it takes one of images for each class")
+        raise DataUnavailable(f"{folder} has no subfolders; put the images of each class into one")
     files = [(path, label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
     with ThreadPoolExecutor() as threads:
         read = threads.map(lambda file: _read(*file), files)
         images = list(tqdm(read, total=len(files), desc=f"reading {folder.name}", mininterval=1.0, leave=False))
     images.sort(key=lambda image: (image.digest, image.label))
-    tested = [image for image in images if int(image.digest[:8], 16) < TEST_SHARE * 2**32] or images[:1]
-    kept = {id(image) for image in tested}
-    learned = [image for image in images if id(image) not in kept]
+    held_out = {image.digest for image in images if int(image.digest[:8], 16) < TEST_SHARE * 2**32}
+    held_out = held_out or {image.digest for image in images[:1]}
+    train = [image for image in images if image.digest not in held_out]
+    test = [image for image in images if image.digest in held_out]
     for label, name in enumerate(classes):
-        if not any(image.label == label for image in learned):
-            raise DataUnavailable(f"{folder / name} holds no images to learn from; about a tenth are kept for testing")
+        if not any(image.label == label for image in train):
+            raise DataUnavailable(f"{folder / name} has no training images; about a tenth are for testing")
     lines = "".join(f"{image.digest}  {classes[image.label]}\n" for image in images)
     digest = hashlib.sha256(f"{SIDE}x{SIDE} grey\n{lines}".encode()).hexdigest()
-    return Dataset(folder.resolve().name, digest, *_tensors(learned), *_tensors(tested), tuple(classes), None)
+    return Dataset(folder.resolve().name, digest, *_tensors(train), *_tensors(test), tuple(classes), None)
 
 
 def read_row(content: bytes) -> NDArray[np.uint8]:
-    """An image file to a row, uint8 `(28, 28)`. Raises ValueError, OSError and what else decoders raise."""
+    """Decode an image file to uint8 `(28, 28)`. Raises ValueError, OSError and other errors of Pillow's decoders."""
     with Image.open(BytesIO(content)) as opened:
         if opened.mode not in MODES:
             raise ValueError(f"pixels of mode {opened.mode} are not supported")
-        opened.draft("L", opened.size)  # a JPEG's luma is what it holds: it is not made of colours again
+        opened.draft("L", opened.size)  # a JPEG holds its luma; converting to colour and back is skipped
         image = ImageOps.exif_transpose(opened)
     transparent = image.has_transparency_data
     if image.mode.startswith("I;16"):
@@ -94,9 +95,9 @@ def _read(path: Path, label: int) -> _Labelled:
     content = path.read_bytes()
     try:
         row = read_row(content)
-    except Exception as error:  # a decoder that meets broken bytes raises almost anything
+    except Exception as error:  # decoders raise many kinds for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataUnavailable(f"{path} cannot be read as an image: {reason}") from error
+        raise DataUnavailable(f"{path} cannot be decoded as an image: {reason}") from error
     return _Labelled(hashlib.sha256(content).hexdigest(), label, row)
 
 
@@ -108,7 +109,7 @@ def _image_files(folder: Path) -> Iterator[Path]:
 
 
 def _order(name: str) -> list[tuple[bool, int, str]]:
-    """Numbers in names by value, so that 10 comes after 9."""
+    """A sort key that compares numbers in names by value, so that 10 comes after 9."""
     parts = [part for part in re.split(r"(\d+)", name) if part]
     return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
 

@@ -1,4 +1,4 @@
-"""The global random streams: kept, restored, shielded. Knows no run."""
+"""The state of the global random number generators."""
 
 import random
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """The position of every global stream of this process, as plain data and tensors."""
+    """The state of every global generator of this process, as tensors and built-in types."""
     name, key, position, has_gauss, gauss = np.random.get_state()
     state: dict[str, Any] = {
         "python": random.getstate(),
@@ -24,7 +24,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put the streams where `random_state` found them; those of absent devices are left out."""
+    """Restore a state from `random_state`, except for the generators of absent devices."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, key, *rest = state["numpy"]
@@ -38,7 +38,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Whatever is drawn inside, the global streams go on afterwards as if it had not been."""
+    """Restore the global generators on exit, so that drawing inside does not change later numbers."""
     state = random_state()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: noted, not obeyed at once. Knows no run."""
+"""Signals that stop a run after its current step."""
 
 import logging
 import signal
@@ -12,18 +12,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(Exception):
-    """A run ended early as it was asked to; its state is kept."""
+    """A run was stopped by a signal, and saved its state."""
 
     def __init__(self, message: str, number: int | None) -> None:
         super().__init__(message)
-        self.number = number or signal.SIGTERM  # of another process
+        self.number = number or signal.SIGTERM  # None if another process received it
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM sets `number`; the next one does what it always did.
+    """A context in which the first SIGINT or SIGTERM only sets `number`; the next one has its usual effect.
 
-    What the process ignores, as a shell's background job does SIGINT, stays ignored. Outside the main thread, where
-    Python has no signals, it stays unset.
+    Ignored signals stay ignored, such as SIGINT in a shell's background job. Outside the main thread, where Python
+    cannot handle signals, `number` stays None.
     """
 
     def __init__(self) -> None:
@@ -32,17 +32,17 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-            self._before = {number: signal.signal(number, self._note) for number in heard}
+            handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in handled}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._restore()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as signal calls it
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler
         self.number = number
         self._restore()
-        log.info("stopping after this step; once more, and nothing is kept of what followed the last saved state")
+        log.info("stopping after this step; a second signal stops at once, without saving")
 
     def _restore(self) -> None:
         while self._before:

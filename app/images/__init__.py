@@ -1,1 +1,1 @@
-"""Between bytes and rows. Knows nothing of HTTP or of models."""
+"""Image files to model input, and images to files."""

@@ -1,7 +1,4 @@
-"""Rows to files: PNG, grid, animation, arrays. Knows nothing of models or of HTTP.
-
-The same images give the same bytes, at any time of day.
-"""
+"""Images to files: PNG, grid, animation, NumPy archive. The same images always give the same bytes."""
 
 import math
 import zipfile
@@ -17,9 +14,9 @@ Pixels = NDArray[np.uint8]
 
 
 def to_uint8(images: NDArray[np.float32]) -> Pixels:
-    """Images of any shape in [0, 1] to 8 bits: floor(255 x + 1/2), so halves go up and k / 255 gives k back.
+    """Images of any shape in [0, 1] to 8 bits: floor(255 x + 1/2), so k / 255 gives k.
 
-    Values outside [0, 1] are clipped. Raises ValueError for NaN, which no grey value stands for.
+    Values outside [0, 1] are clipped. Raises ValueError for NaN.
     """
     if np.isnan(images).any():
         raise ValueError("an image has pixels that are not numbers")
@@ -29,15 +26,14 @@ def to_uint8(images: NDArray[np.float32]) -> Pixels:
 
 
 def png(image: Pixels, *, scale: int = 1) -> bytes:
-    """One image (H, W) as an 8-bit grey PNG, enlarged by whole pixels."""
+    """An image (H, W) as an 8-bit grey PNG, each pixel a square of scale x scale."""
     return still(image, scale)
 
 
 def grid(images: Pixels, columns: int | None = None) -> Pixels:
     """Images (N, H, W) side by side in one image (rows * H, columns * W), row by row.
 
-    columns: ceil(sqrt N) unless given; N makes a strip, 1 a stack. Cells without an image are black.
-    Raises ValueError for no images or no columns.
+    columns: ceil(sqrt N) unless given. Cells without an image are black. Raises ValueError for no images or no columns.
     """
     count, height, width = images.shape
     if columns is None:
@@ -47,12 +43,11 @@ def grid(images: Pixels, columns: int | None = None) -> Pixels:
     rows = math.ceil(count / columns)
     cells = np.zeros((rows * columns, height, width), dtype=np.uint8)
     cells[:count] = images
-    table = cells.reshape(rows, columns, height, width).swapaxes(1, 2)
-    return table.reshape(rows * height, columns * width)
+    return cells.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
 
 
 def apng(images: Pixels, *, scale: int = 1, frame_ms: int = 80) -> bytes:
-    """Images (N, H, W) as an animated PNG of N frames, `frame_ms` milliseconds each, that repeats for ever.
+    """Images (N, H, W) as an animated PNG of N frames, `frame_ms` milliseconds each, that repeats forever.
 
     One image gives a still PNG. Raises ValueError for no images.
     """
@@ -71,7 +66,7 @@ def npz(**arrays: NDArray[Any]) -> bytes:
         for name, array in sorted(arrays.items()):
             content = BytesIO()
             np.lib.format.write_array(content, np.asarray(array, order="C"), allow_pickle=False)
-            # numpy.savez leaves the entry's date and system to zipfile; fixing them fixes the bytes.
+            # Unlike numpy.savez, whose entries depend on the time and the operating system.
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.create_system = 3
             entry.compress_type = zipfile.ZIP_DEFLATED

@@ -129,7 +129,7 @@ def test_a_bad_request_is_refused(address, service, content):
 
 def test_the_corpus_is_as_large_as_is_said():
     bodies = {part.values[1] for part in OBJECTS + TEXTS} | set(FORMS.values())
-    contents = set(files.BAD.values()) | set(files.ODD.values()) | set(files.BROKEN_NOTES.values())
+    contents = set(files.BAD.values()) | set(files.ODD.values()) | set(files.BROKEN_EXIF.values())
     requests = set(texts.WRONG_QUERIES.values()) | set(wires.TWO_WAYS.values()) | set(wires.WRONG_TIMEOUTS.values())
     assert len(bodies) > 250
     assert len(contents) > 120

@@ -1,1 +1,1 @@
-"""`python -m tests.fuzz`: hostile input without an end, for as long as asked."""
+"""`python -m tests.fuzz`: the decoder and the service under random hostile input, for as long as asked."""

@@ -1,13 +1,10 @@
-"""`python -m tests.fuzz`: the decoder under atheris, the service under the corpus and schemathesis; prints figures.
-
-The exit status is 1 where anything crashed or a request had a 5xx other than 503 and 504.
+"""`python -m tests.fuzz`: half of the time for the decoder under atheris, a quarter each for mutated requests and
+schemathesis. The exit status is 1 after a crash, or a 5xx other than 503 and 504.
 """
 
 import argparse
-import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import httpx
@@ -15,61 +12,55 @@ import httpx
 from tests.contract.process import running
 from tests.fuzz import service
 
-KEEP = Path("fuzz")
+# Inputs that failed, and libFuzzer's corpus.
+RESULTS = Path("fuzz")
+MAX_MEMORY_MB = 2048
 
 
 def main() -> int:
-    """Half of the time for the decoder, a quarter each for raw requests and for schemathesis."""
+    """Fuzz the decoder, then a service of its own."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    KEEP.mkdir(exist_ok=True)
-    results = [decoder(given.seconds // 2, given.seed), requests(given.seconds // 4, given.seed)]
-    return int(not all(results))
+    passed = [fuzz_decoder(given.seconds // 2, given.seed)]
+    with running(receive_timeout_s="0.3") as served:
+        passed.append(fuzz_requests(served.url, given.seconds // 4, given.seed))
+        passed.append(run_schemathesis(served.url, given.seconds // 4, given.seed))
+        alive = served.process.poll() is None and httpx.post(f"{served.url}/generate", json={}).status_code == 200
+        print(f"the service {'still answers' if alive else 'no longer answers'}")
+    return int(not (alive and all(passed)))
 
 
-def decoder(seconds: int, seed: int) -> bool:
-    """Fuzz the decoder; whether nothing was found."""
-    report = KEEP / "decoder.json"
-    command = [
-        sys.executable,
-        "-m",
-        "tests.fuzz.decoder",
-        f"--seconds={seconds}",
-        f"--seed={seed}",
-        f"--report={report}",
-    ]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    figures = json.loads(report.read_text())
-    print(f"decoder: {figures['inputs']} inputs, slowest {figures['slowest_s']:.3f} s, exit status {done.returncode}")
-    if done.returncode != 0:
-        print(done.stderr[-4000:])
+def fuzz_decoder(seconds: int, seed: int) -> bool:
+    """Fuzz the decoder in a process of its own, which prints its figures; whether all inputs passed."""
+    corpus = RESULTS / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    options = [f"-max_total_time={seconds}", f"-seed={seed}", f"-rss_limit_mb={MAX_MEMORY_MB}", "-verbosity=0"]
+    options.append(f"-artifact_prefix={RESULTS}/decoder.")
+    done = subprocess.run([sys.executable, "-m", "tests.fuzz.decoder", str(corpus), *options], check=False)
     return done.returncode == 0
 
 
-def requests(seconds: int, seed: int) -> bool:
-    """Fuzz a service of its own; whether nothing failed."""
-    with running(receive_timeout_s="0.3") as served:
-        url = httpx.URL(served.url)
-        seen = service.fuzz((url.host, url.port or 80), seconds, seed)
-        statuses = ", ".join(f"{count} x {status or 'closed'}" for status, count in seen.statuses.most_common())
-        print(f"requests: {seen.statuses.total()} ({statuses})")
-        print(f"requests: slowest {seen.slowest_s:.3f} s, faults {len(seen.faults)}")
-        (KEEP / "request.slowest").write_bytes(seen.slowest)
-        for number, fault in enumerate(seen.faults[:20]):
-            (KEEP / f"request.fault{number}").write_bytes(fault)
-        tool = Path(sys.executable).with_name("st")
-        options = ["--checks=not_a_server_error", f"--max-time={max(seconds, 1)}", f"--seed={seed}", "--no-color"]
-        # Else it makes up deadlines that nobody could meet.
-        options.append("--header=X-Request-Timeout: 30")
-        with tempfile.TemporaryDirectory() as folder:
-            command = [str(tool.absolute()), "run", f"{served.url}/openapi.json", *options]
-            done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder)
-        print(f"schemathesis: exit status {done.returncode}\n{done.stdout[-1500:]}")
-        alive = served.process.poll() is None and httpx.post(f"{served.url}/generate", json={}).status_code == 200
-        print(f"the service {'goes on' if alive else 'does not go on'}")
-    return done.returncode == 0 and not seen.faults and alive
+def fuzz_requests(url: str, seconds: int, seed: int) -> bool:
+    """Send the corpus and mutations of it to a service; whether no answer was a server error."""
+    address = httpx.URL(url)
+    seen = service.fuzz((address.host, address.port or 80), seconds, seed)
+    statuses = ", ".join(f"{count} x {status or 'closed'}" for status, count in seen.statuses.most_common())
+    print(f"requests: {seen.statuses.total()} ({statuses}), slowest {seen.slowest_s:.3f} s, {len(seen.faults)} faults")
+    (RESULTS / "request.slowest").write_bytes(seen.slowest)
+    for number, fault in enumerate(seen.faults[:20]):
+        (RESULTS / f"request.fault{number}").write_bytes(fault)
+    return not seen.faults
+
+
+def run_schemathesis(url: str, seconds: int, seed: int) -> bool:
+    """Send requests that schemathesis derives from the OpenAPI document; whether no answer was a server error."""
+    command = [str(Path(sys.executable).with_name("st").absolute()), "run", f"{url}/openapi.json"]
+    command += ["--checks=not_a_server_error", f"--max-time={max(seconds, 1)}", f"--seed={seed}", "--no-color"]
+    # Otherwise it invents deadlines that cannot be met.
+    command.append("--header=X-Request-Timeout: 30")
+    return subprocess.run(command, check=False, cwd=RESULTS).returncode == 0
 
 
 if __name__ == "__main__":

@@ -268,7 +268,7 @@ def test_data_that_no_source_has_is_status_1_with_a_line_a_source(command_line, 
     status, _, errors = command_line("train", "vae", "--device", "cpu", *places)
     assert status == 1
     head, *sources = errors.splitlines()
-    assert head == "DataUnavailable: MNIST could not be had from any source:"
+    assert head == "DataUnavailable: MNIST is not available from any source:"
     assert len(sources) == 3
 
 

@@ -1,5 +1,3 @@
-"""Where a run computes, and in which precision."""
-
 from pathlib import Path
 
 import pytest
@@ -12,40 +10,27 @@ CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 
 @pytest.mark.parametrize(
     ("cuda", "mps", "expected"),
-    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+    [(True, True, CUDA), (True, False, CUDA), (False, True, MPS), (False, False, CPU)],
 )
 def test_auto_is_cuda_else_mps_else_the_cpu(monkeypatch, cuda, mps, expected):
-    tried, ones = [], torch.ones
-
-    def tried_on(size, device):
-        tried.append(device)
-        return ones(size)
-
+    ones = torch.ones
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    monkeypatch.setattr(torch, "ones", tried_on)
-    assert choose_device("auto") == torch.device(expected)
-    assert tried == [torch.device(expected)], "the device is tried before hours are spent on the data"
-
-
-def test_a_named_device_overrides_what_is_available(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", lambda size, device: ones(size))
+    assert choose_device("auto") == expected
     assert choose_device("cpu") == CPU
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "mps", "xpu", "hpu", "xla", "meta", "banana", "cuda:x", "", "cpu\ncpu"])
-def test_an_absent_device_is_one_line_that_names_it(name):
-    if {"mps": torch.backends.mps.is_available(), "xpu": torch.xpu.is_available()}.get(name):
-        pytest.skip(f"this machine has {name}")
+@pytest.mark.parametrize("name", ["cuda:99", "meta", "banana", "cuda:x", "", "cpu\ncpu"])
+def test_an_absent_device_is_named_in_an_error_of_one_line(name):
     with pytest.raises(RuntimeError) as caught:
         choose_device(name)
-    message = str(caught.value)
-    assert message.startswith(f"device {name!r} cannot be used: ")
-    assert len(message.splitlines()) == 1
+    assert repr(name) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA, MPS])
-def test_a_named_precision_is_taken_as_it_is(device):
+def test_a_named_precision_is_used_on_any_device(device):
     assert choose_precision("float32", device) == torch.float32
     assert choose_precision("bfloat16", device) == torch.bfloat16
 
@@ -59,17 +44,14 @@ def test_a_named_precision_is_taken_as_it_is(device):
         (None, torch.float32),
     ],
 )
-def test_auto_is_bfloat16_on_a_cpu_that_multiplies_in_it(monkeypatch, flags, expected):
+def test_auto_is_bfloat16_on_a_cpu_with_instructions_for_it(monkeypatch, flags, expected):
     monkeypatch.setattr(Path, "exists", lambda path: flags is not None)
     monkeypatch.setattr(Path, "read_text", lambda path: flags)
     assert choose_precision("auto", CPU) == expected
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_auto_is_bfloat16_on_cuda_where_it_is_not_emulated(monkeypatch, native):
+def test_auto_is_bfloat16_on_cuda_unless_it_is_emulated(monkeypatch, native):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
     assert choose_precision("auto", CUDA) == (torch.bfloat16 if native else torch.float32)
-
-
-def test_auto_is_float32_on_mps():
     assert choose_precision("auto", MPS) == torch.float32

@@ -1,8 +1,6 @@
-"""What TensorBoard reads of a run, read by TensorBoard's own reader."""
-
 import resource
-import threading
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,7 @@ def scalars(events: EventAccumulator, name: str) -> dict[int, float]:
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_run_leaves_its_losses_figures_and_samples_by_step(tiny, dataset):
+def test_a_run_writes_its_losses_figures_and_samples_by_step(tiny, dataset):
     config = tiny("vae", tensorboard=True)
     train(config, dataset=dataset)
     events = read(config.run_dir / "tensorboard")
@@ -43,7 +41,7 @@ def test_a_run_leaves_its_losses_figures_and_samples_by_step(tiny, dataset):
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_run_that_goes_on_hides_what_it_does_anew(tiny, dataset, monkeypatch):
+def test_a_resumed_run_has_the_scalars_of_an_uninterrupted_one(tiny, dataset, monkeypatch):
     whole, parts = tiny("vae", name="whole", tensorboard=True), tiny("vae", name="parts", tensorboard=True)
     train(whole, dataset=dataset)
     with monkeypatch.context() as context:
@@ -57,34 +55,28 @@ def test_a_run_that_goes_on_hides_what_it_does_anew(tiny, dataset, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_run_that_starts_anew_removes_the_old_events(tiny, dataset):
-    config = tiny("vae", tensorboard=True)
-    train(config, dataset=dataset)
-    train(config.model_copy(update={"epochs": 1}), dataset=dataset)
-    assert scalars(read(config.run_dir / "tensorboard"), "epoch/negative_elbo").keys() == {STEPS}
-
-
-@pytest.mark.usefixtures("no_export")
-def test_no_events_are_written_where_none_are_asked_for(tiny, dataset):
+def test_events_are_written_if_enabled_and_a_new_run_removes_old_ones(tiny, dataset):
     config = tiny("vae", epochs=1)
     train(config, dataset=dataset)
     assert not (config.run_dir / "tensorboard").exists()
+    for epochs in (2, 1):
+        train(config.model_copy(update={"tensorboard": True, "epochs": epochs}), dataset=dataset)
+        assert len(scalars(read(config.run_dir / "tensorboard"), "epoch/negative_elbo")) == epochs
 
 
-def test_a_picture_keeps_its_pixels(tmp_path):
+def test_an_image_keeps_its_pixels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 12), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "grid.png")
     with Events(tmp_path / "events", 0) as events:
         events.picture("grid", tmp_path / "grid.png", 3)
     picture = read(tmp_path / "events").Images("grid")[0]
-    (tmp_path / "back.png").write_bytes(picture.encoded_image_string)
-    with Image.open(tmp_path / "back.png") as image:
+    with Image.open(BytesIO(picture.encoded_image_string)) as image:
         assert np.array_equal(np.asarray(image.convert("L")), pixels)
 
 
 @pytest.fixture
 def small_files() -> Iterator[None]:
-    """Files of 2,000 bytes at most, as on a disk that is nearly full."""
+    """Limits files to 2,000 bytes, as on a nearly full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
     yield
@@ -92,17 +84,15 @@ def small_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_files")
-def test_a_disk_that_fills_up_is_one_error_that_names_the_directory(tmp_path):
+def test_a_full_disk_raises_one_error_that_names_the_directory_and_keeps_earlier_events(tmp_path):
     def write(count: int) -> None:
         with Events(tmp_path, 0) as events:
             for step in range(count):
                 events.scalars("step", {"loss": 1.0}, step)
 
-    threads = threading.active_count()
-    with pytest.raises(OSError, match=f"File too large: '{tmp_path}'") as caught:
+    with pytest.raises(OSError, match=str(tmp_path)) as caught:
         write(1_000)
-    assert caught.value.__context__ is None, "closing says nothing more"
-    assert threading.active_count() == threads
+    assert caught.value.__context__ is None
     steps = list(scalars(read(tmp_path), "step/loss"))
     assert steps == list(range(len(steps)))
-    assert len(steps) > 10, "what there was room for is there"
+    assert len(steps) > 10
