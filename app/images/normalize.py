@@ -42,7 +42,7 @@ def normalize(picture: Picture, *, size: int = 28, box: int = 20) -> Pixels:
     Returns float32 (1, size, size) in [0, 1], bright ink on a dark background. Raises InvalidImage for a blank
     picture.
     """
-    if has_form(picture, size):
+    if _has_form(picture, size):
         if picture.luminance.max() < DARK_BORDER:
             raise no_ink()
         return picture.luminance[None].copy()
@@ -50,7 +50,7 @@ def normalize(picture: Picture, *, size: int = 28, box: int = 20) -> Pixels:
     return _centre(_scale(ink, box), size)[None]
 
 
-def has_form(picture: Picture, size: int) -> bool:
+def _has_form(picture: Picture, size: int) -> bool:
     """Whether a picture is opaque, size x size, and dark at its border, as normalized images are."""
     luminance = picture.luminance
     if picture.alpha is not None or luminance.shape != (size, size):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+import scipy
 import torch
 
 from app.images import png
@@ -71,6 +72,7 @@ def runtime_facts(device: torch.device) -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "pillow": PIL.__version__,
+        "scipy": scipy.__version__,
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
         "png": png.SCHEME,
         "latents": latents.SCHEME,
