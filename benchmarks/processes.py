@@ -1,4 +1,4 @@
-"""A server as a process group of its own: started, waited for, weighed, ended with all it has started. Linux only."""
+"""A server as a process group: started, polled until ready, and ended with all its processes. Linux only."""
 
 import ctypes
 import http.client
@@ -9,13 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-
-from benchmarks.cells import Configuration
-from benchmarks.environments import python_of
-from benchmarks.places import LOGS, ROOT
-from benchmarks.servers import SERVERS, Knobs, Server, environment
 
 START_TIMEOUT_S = 120
 END_TIMEOUT_S = 20
@@ -24,82 +18,66 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 class ServerFailed(Exception):
-    """It did not start, or did not leave its ports."""
+    """A server did not start, or did not free its ports."""
 
 
-@dataclass(frozen=True)
-class Weight:
-    """What a server and all its processes have used so far."""
-
-    processes: int
-    rss_bytes: int
-    pss_bytes: int
-    cpu_s: float
-    others_cpu_s: float = 0.0  # of everything on the machine but the server, the load and this process
+def clean_environment() -> dict[str, str]:
+    """The environment without the service's settings and without settings of memory allocators."""
+    left_out = ("DIGITS_", "LD_PRELOAD", "MALLOC_", "GLIBC_TUNABLES")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
 
 
 @contextmanager
-def running(configuration: Configuration, knobs: Knobs, allocator: str) -> Iterator[int]:
-    """The port of a server that is ready; its whole tree is ended afterwards. Raises ServerFailed."""
-    server = SERVERS[configuration.server]
-    python = python_of(server)
+def running(
+    command: list[str], environment: dict[str, str], ready_path: str, ports: list[int], folder: Path, log: Path
+) -> Iterator[None]:
+    """A server that is ready on the first of its ports; all its processes are ended afterwards. Raises ServerFailed."""
     adopt_orphans()
-    ports = free_ports(1 + server.more_ports)
-    LOGS.mkdir(parents=True, exist_ok=True)
-    log = LOGS / f"{configuration.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [python, "-m", server.module],
-            cwd=ROOT,
-            env=environment(server, configuration.file, knobs, allocator, ports),
+            command,
+            cwd=folder,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
-        wait_until_ready(process, server, ports[0], log)
-        yield ports[0]
+        wait_until_ready(process, ready_path, ports[0], log)
+        yield
     finally:
         end(process)
         wait_until_free(ports)
 
 
-def wait_until_ready(process: "subprocess.Popen[bytes]", server: Server, port: int, log: Path) -> None:
-    """Another process can only be asked: again and again until it says so, ends, or the time is over."""
+def wait_until_ready(process: "subprocess.Popen[bytes]", path: str, port: int, log: Path) -> None:
+    """Poll until the answer is 200. Raises ServerFailed when the process ends or the time is over."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServerFailed(f"{server.name} ended with status {process.returncode}:\n{tail(log)}")
+    while time.monotonic() < deadline and process.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("GET", server.ready)
+        with suppress(OSError, http.client.HTTPException):
+            connection.request("GET", path)
             if connection.getresponse().status == http.HTTPStatus.OK:
+                connection.close()
                 return
-        except (OSError, http.client.HTTPException):
-            pass
-        finally:
-            connection.close()
+        connection.close()
         time.sleep(TICK_S)
-    raise ServerFailed(f"{server.name} was not ready after {START_TIMEOUT_S} s:\n{tail(log)}")
-
-
-def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise ServerFailed(f"the server did not become ready (status {process.poll()}):\n{last}")
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Ask the group to end, then make everything end that it has left behind."""
+    """Ask the process group to end, then kill every descendant that is left. Raises ServerFailed."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(END_TIMEOUT_S)
     deadline = time.monotonic() + END_TIMEOUT_S
-    while time.monotonic() < deadline:
-        left = descendants(os.getpid())
-        if not left:
-            return
+    while left := descendants(os.getpid()):
+        if time.monotonic() > deadline:
+            raise ServerFailed(f"processes {left} cannot be ended")
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -108,11 +86,10 @@ def end(process: "subprocess.Popen[bytes]") -> None:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
         time.sleep(TICK_S)
-    raise ServerFailed(f"processes {left} cannot be ended")
 
 
 def adopt_orphans() -> None:
-    """Processes whose parent has gone become children of this one, so that none can get lost."""
+    """Make orphaned descendants children of this process, so that `end` finds processes that left their group."""
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -121,7 +98,9 @@ def descendants(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            children.setdefault(int(_stat(path)[1]), []).append(int(path.parent.name))
+            # The fields after the name, which is in parentheses and may hold anything.
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
     found: list[int] = []
     waiting = [root]
     while waiting:
@@ -131,33 +110,25 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def weigh() -> Weight:
-    """All processes below this one, which are the server's while no other is running."""
-    ticks = pages = proportional = 0
-    pids = descendants(os.getpid())
-    for pid in pids:
-        folder = Path("/proc") / str(pid)
+def proportional_memory() -> int:
+    """Bytes of all processes below this one, with shared pages counted once (PSS)."""
+    total = 0
+    for pid in descendants(os.getpid()):
         with suppress(OSError):
-            # Own time and that of children that have gone; children that live are counted themselves.
-            ticks += sum(int(value) for value in _stat(folder / "stat")[11:15])
-            pages += int((folder / "statm").read_text().split()[1])
-            proportional += _pss(folder / "smaps_rollup")
-    page, second = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
-    times = os.times()
-    here = times.user + times.system + times.children_user + times.children_system
-    others = _machine_ticks() / second - ticks / second - here
-    return Weight(len(pids), pages * page, proportional, ticks / second, others)
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nothing listens at."""
+    """Ports of the loopback interface that are free."""
     with ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [listener.getsockname()[1] for listener in listeners]
 
 
 def wait_until_free(ports: list[int]) -> None:
-    """Raises ServerFailed where something still listens after a while."""
+    """Raises ServerFailed where a port is still taken after a while."""
     deadline = time.monotonic() + END_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
@@ -167,20 +138,4 @@ def wait_until_free(ports: list[int]) -> None:
             time.sleep(TICK_S)
         else:
             return
-    raise ServerFailed(f"something still listens at one of the ports {ports}")
-
-
-def _stat(path: Path) -> list[str]:
-    # The name, in parentheses, may hold anything.
-    return path.read_text().rpartition(")")[2].split()
-
-
-def _machine_ticks() -> int:
-    values = [int(value) for value in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
-    user, nice, system, _idle, _iowait, irq, softirq, steal = values
-    return user + nice + system + irq + softirq + steal
-
-
-def _pss(path: Path) -> int:
-    lines = path.read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    raise ServerFailed(f"one of the ports {ports} is still taken")
