@@ -13,7 +13,7 @@ from benchmarks.archives import File, digests
 from benchmarks.conditions import source
 from benchmarks.paths import WORK
 from benchmarks.processes import ServerFailed, proportional_memory
-from benchmarks.servers import SERVERS, serving
+from benchmarks.servers import SERVERS, process_of
 from benchmarks.workloads import Form, Target, Workload, plan
 from benchmarks.wrk import WrkFailed, apply_load
 
@@ -134,9 +134,9 @@ def measure(target: Target, wanted: list[Measurement]) -> Iterable[Measurement]:
     """Start a server and apply the workloads one after the other, each printed as it ends."""
     measured = 0
     try:
-        with serving(target, wanted[0].conditions.allocator) as port:
+        with process_of(target, wanted[0].conditions.allocator) as server:
             for each in wanted:
-                measurement = each.model_copy(update=apply_workload(port, each))
+                measurement = each.model_copy(update=apply_workload(server.port, each))
                 show(measurement)
                 measured += 1
                 yield measurement

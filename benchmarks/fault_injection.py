@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from benchmarks import injections
 from benchmarks.injections import Fault
 from benchmarks.load_generator import CUT, LOST, UNANSWERED, UNREACHABLE, UNSENT, Load
-from benchmarks.service import Service
+from benchmarks.processes import Service
 from benchmarks.soak import capacity, generate_one
 
 MODEL = "gan"

@@ -9,7 +9,7 @@ from http.client import HTTPConnection
 from threading import local
 
 from benchmarks.paths import SHIPPED
-from benchmarks.service import Service
+from benchmarks.processes import Service
 
 SEEDS = 10_000
 CALLERS = 64

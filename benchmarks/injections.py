@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.faulty import HANG, NAN, RAISE, write_faulty
 from benchmarks.load_generator import post
 from benchmarks.paths import ROOT, SCRATCH, SHIPPED
-from benchmarks.service import Service
+from benchmarks.processes import Service
 
 MODELS = SCRATCH / "faults" / "models"
 DISK = SCRATCH / "faults" / "disk"

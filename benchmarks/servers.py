@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +9,8 @@ from typing import Any
 from benchmarks.archives import NAMES, archive_path
 from benchmarks.conditions import tcmalloc
 from benchmarks.environments import python_of
-from benchmarks.paths import LOGS, MODELS, PEERS, ROOT, SCRATCH
-from benchmarks.processes import clean_environment, free_ports, running
-from benchmarks.service import service_environment
+from benchmarks.paths import MODELS, PEERS, ROOT, SCRATCH
+from benchmarks.processes import ServerProcess, Service, clean_environment, free_ports
 from benchmarks.workloads import Target, Workload
 
 OWN = "digits"
@@ -66,22 +62,15 @@ SERVERS = {
 }
 
 
-@contextmanager
-def serving(target: Target, allocator: str) -> Iterator[int]:
-    """The port of a server that is ready. Raises ServerFailed."""
-    server = SERVERS[target.server]
-    ports = free_ports(1 + server.more_ports)
+def process_of(target: Target, allocator: str) -> ServerProcess:
+    """The process of a server, not yet started."""
+    server, log = SERVERS[target.server], f"{target.server}-{target.file}"
+    preload = {"LD_PRELOAD": str(tcmalloc())} if allocator == "tcmalloc" else {}
     if server.name == OWN:
-        python, module = Path(sys.executable), "app"
-        environment = service_environment(ports[0], MODELS / target.file)
-    else:
-        python, module = python_of(server.folder), f"benchmarks.peers.{server.name}"
-        environment = peer_environment(server, target, ports)
-    if allocator == "tcmalloc":
-        environment["LD_PRELOAD"] = str(tcmalloc())
-    log = LOGS / f"{target.server}-{target.file}.log"
-    with running([str(python), "-m", module], environment, server.ready, ports, ROOT, log):
-        yield ports[0]
+        return Service(MODELS / target.file, preload, log=log)
+    ports = free_ports(1 + server.more_ports)
+    command = [str(python_of(server.folder)), "-m", f"benchmarks.peers.{server.name}"]
+    return ServerProcess(command, peer_environment(server, target, ports) | preload, ports, server.ready, log)
 
 
 def peer_environment(server: Server, target: Target, ports: list[int]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from benchmarks.load_generator import Load, percentile, post
 from benchmarks.paths import SHIPPED
-from benchmarks.service import Service
+from benchmarks.processes import Service
 
 CALLERS, CAPACITY_S, AT_CAPACITY_S, WARM_UP_S = 64, 5, 10, 3
 SAMPLE_S = 1.0
