@@ -11,17 +11,17 @@ Rates = dict[tuple[Workload, str, str], float]  # images a second by workload, f
 
 
 def summary(found: list[Outcome]) -> str:
-    """One image of the GAN for each of 64 callers: a line a server, and the ratios of this project to it."""
+    """One image of the GAN for each of 64 callers: a line a server, and this project's ratio to it with each file."""
     rates = _rates(found)
     lines = [
-        "| server | plain, images/s | fast, images/s | digits / server, both plain | digits fast / server plain |",
+        "| server | plain, images/s | fast, images/s | digits / server, plain | digits / server, fast |",
         "| --- | --- | --- | --- | --- |",
     ]
     for server in dict.fromkeys(outcome.server for outcome in found):
-        plain, fast = (rates.get((GENERATE_ONE, file, server)) for file in FILES)
+        row = [rates.get((GENERATE_ONE, file, server)) for file in FILES]
         own = [rates.get((GENERATE_ONE, file, OWN)) for file in FILES]
-        ratios = ["", ""] if server == OWN else [_ratio(each, plain) for each in own]
-        lines.append(f"| {server} | {_number(plain)} | {_number(fast)} | {' | '.join(ratios)} |")
+        ratios = ["" if server == OWN else _ratio(*pair) for pair in zip(own, row, strict=True)]
+        lines.append(f"| {server} | {' | '.join([*map(_number, row), *ratios])} |")
     return "\n".join(lines)
 
 

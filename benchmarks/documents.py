@@ -23,10 +23,12 @@ TABLES: dict[str, Callable[[], str]] = {
 def with_tables(text: str) -> str:
     """A document with the text between the markers of each table replaced by the table."""
     for name, table in TABLES.items():
-        begin, end = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
-        if begin in text:
-            head, _, rest = text.partition(begin)
-            text = head + begin + table() + end + rest.partition(end)[2]
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        head, marker, rest = text.partition(begin)
+        if marker:
+            _, marker, tail = rest.partition(end)
+            assert marker, f"{begin} has no end"
+            text = f"{head}{begin}\n{table()}\n{end}{tail}"
     return text
 
 
