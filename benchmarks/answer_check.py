@@ -1,9 +1,9 @@
 """Checks that a server does the work of a workload, before any load."""
 
 import base64
-import http.client
 import io
 import json
+from http.client import HTTPException
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.paths import UPLOAD
+from benchmarks.processes import ServerProcess
 from benchmarks.workloads import Workload
 from benchmarks.wrk import MULTIPART, upload_body
 
-TIMEOUT_S = 60
 LEAST_INK = 64  # of 255, the brightest pixel
 LEAST_CORRELATION = 0.6  # of a reconstruction with its original
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n")[:10].decode()
@@ -24,10 +24,10 @@ class AnswerWrong(Exception):
     """The answer is not what was asked for."""
 
 
-def check_answers(port: int, path: str, workload: Workload) -> None:
+def check_answers(server: ServerProcess, path: str, workload: Workload) -> None:
     """Raises AnswerWrong unless `n` different images a seed, or a reconstruction of the upload, come back."""
     if workload.operation == "reconstruct":
-        images = images_of(post(port, path, MULTIPART, upload_body()))
+        images = post(server, path, upload_body(), MULTIPART)
         with Image.open(UPLOAD) as opened:
             original = np.asarray(opened.convert("L"))
         if not images or np.corrcoef(original.ravel(), images[-1].ravel())[0, 1] < LEAST_CORRELATION:
@@ -36,27 +36,22 @@ def check_answers(port: int, path: str, workload: Workload) -> None:
     images = []
     for seed in (1, 2):
         body = {"model": workload.model, "n": workload.n, "seed": seed}
-        images += images_of(post(port, path, "application/json", json.dumps(body).encode()))
+        images += post(server, path, json.dumps(body).encode(), "application/json")
     if len(images) != 2 * workload.n:
         raise AnswerWrong(f"{len(images)} images for two requests of {workload.n}")
     if min(image.max() for image in images) < LEAST_INK or len({image.tobytes() for image in images}) < len(images):
         raise AnswerWrong("images are empty or equal")
 
 
-def post(port: int, path: str, content_type: str, body: bytes) -> Any:
-    """The JSON of an answer. Raises AnswerWrong for any status other than 200."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+def post(server: ServerProcess, path: str, body: bytes, content_type: str) -> list[NDArray[np.uint8]]:
+    """The images of an answer. Raises AnswerWrong for any status other than 200."""
     try:
-        connection.request("POST", path, body, {"Content-Type": content_type})
-        answer = connection.getresponse()
-        content = answer.read()
-        if answer.status != http.HTTPStatus.OK:
-            raise AnswerWrong(f"status {answer.status}: {content[:500]!r}")
-        return json.loads(content)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        status, _, content = server.ask(path, body, content_type)
+        if status != 200:
+            raise AnswerWrong(f"status {status}: {content[:500]!r}")
+        return images_of(json.loads(content))
+    except (OSError, HTTPException, ValueError) as error:
         raise AnswerWrong(f"{type(error).__name__}: {error}") from error
-    finally:
-        connection.close()
 
 
 def images_of(answer: Any) -> list[NDArray[np.uint8]]:

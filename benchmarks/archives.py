@@ -34,7 +34,7 @@ class TextbookGan(nn.Module):
             nn.Conv2d(128, 1, 7, padding=3),
         )
         kernel = block_kernel(weights["generator.3.weight"], 7)[None]
-        load_generator(self.generator, weights, "generator", channels=128, layers=(3, 5, 7), last_kernel=kernel)
+        load_decoder(self.generator, weights, "generator", channels=128, layers=(3, 5, 7), last_kernel=kernel)
 
     @torch.jit.export
     def generate(self, latents: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class TextbookVae(nn.Module):
             getattr(self, name).load_state_dict(below(weights, f"encoder.{name}."))
         # A transposed convolution of stride 1 is a convolution with its kernel turned by 180 degrees.
         kernel = block_kernel(weights["decoder.3.weight"], 3).flip(1, 2)[:, None]
-        load_generator(self.decoder, weights, "decoder", channels=64, layers=(2, 4, 6), last_kernel=kernel)
+        load_decoder(self.decoder, weights, "decoder", channels=64, layers=(2, 4, 6), last_kernel=kernel)
 
     @torch.jit.export
     def generate(self, latents: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ TEXTBOOK: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
 }
 
 
-def load_generator(
+def load_decoder(
     network: nn.Sequential,
     weights: dict[str, Tensor],
     name: str,

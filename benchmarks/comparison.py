@@ -12,7 +12,7 @@ from benchmarks.answer_check import AnswerWrong, check_answers
 from benchmarks.archives import File, digests
 from benchmarks.conditions import source
 from benchmarks.paths import WORK
-from benchmarks.processes import ServerFailed, proportional_memory
+from benchmarks.processes import ServerFailed, ServerProcess, proportional_memory
 from benchmarks.servers import SERVERS, process_of
 from benchmarks.workloads import Form, Target, Workload, plan
 from benchmarks.wrk import WrkFailed, apply_load
@@ -21,20 +21,11 @@ WARM_UP_S = 3
 SEEDS_A_LOAD = 10_000_000
 
 
-class Conditions(BaseModel):
-    """What has to be the same for a finished measurement to count. `source`: the git tree of the server."""
-
-    model_config = ConfigDict(frozen=True)
-
-    seconds: int
-    allocator: str
-    knobs: dict[str, Any]
-    digests: dict[str, str]
-    source: str
-
-
 class Measurement(BaseModel):
-    """One workload on one server in one round. With `error`, its figures do not count."""
+    """One workload on one server in one round. With `error`, its figures do not count.
+
+    conditions: seconds, allocator, knobs of the server, digests of the models, and the git tree of the server's source.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,7 +33,7 @@ class Measurement(BaseModel):
     server: str
     file: File
     workload: Workload
-    conditions: Conditions
+    conditions: dict[str, Any]
     images_per_s: float = 0.0
     p50_ms: float = 0.0
     p99_ms: float = 0.0
@@ -110,13 +101,8 @@ def compare(
     for number in range(1, rounds + 1):
         for target, workloads in plan(form, servers):
             server = SERVERS[target.server]
-            conditions = Conditions(
-                seconds=seconds,
-                allocator=allocator,
-                knobs=server.knobs(),
-                digests=digests(),
-                source=source(server.folder),
-            )
+            conditions = {"seconds": seconds, "allocator": allocator, "knobs": server.knobs()}
+            conditions |= {"digests": digests(), "source": source(server.source)}
             wanted = [
                 Measurement(round=number, server=server.name, file=target.file, workload=each, conditions=conditions)
                 for each in workloads
@@ -134,9 +120,9 @@ def measure(target: Target, wanted: list[Measurement]) -> Iterable[Measurement]:
     """Start a server and apply the workloads one after the other, each printed as it ends."""
     measured = 0
     try:
-        with process_of(target, wanted[0].conditions.allocator) as server:
+        with process_of(target, wanted[0].conditions["allocator"]) as server:
             for each in wanted:
-                measurement = each.model_copy(update=apply_workload(server.port, each))
+                measurement = each.model_copy(update=apply_workload(server, each))
                 show(measurement)
                 measured += 1
                 yield measurement
@@ -147,13 +133,13 @@ def measure(target: Target, wanted: list[Measurement]) -> Iterable[Measurement]:
             yield measurement
 
 
-def apply_workload(port: int, wanted: Measurement) -> dict[str, Any]:
+def apply_workload(server: ServerProcess, wanted: Measurement) -> dict[str, Any]:
     """Check the answers, warm up, measure: the figures, or the error."""
     workload, path = wanted.workload, SERVERS[wanted.server].path(wanted.workload)
     try:
-        check_answers(port, path, workload)
-        apply_load(port, path, workload, WARM_UP_S, first_seed=SEEDS_A_LOAD)
-        load = apply_load(port, path, workload, wanted.conditions.seconds, first_seed=2 * SEEDS_A_LOAD)
+        check_answers(server, path, workload)
+        apply_load(server.port, path, workload, WARM_UP_S, first_seed=SEEDS_A_LOAD)
+        load = apply_load(server.port, path, workload, wanted.conditions["seconds"], first_seed=2 * SEEDS_A_LOAD)
     except (AnswerWrong, WrkFailed) as error:
         return {"error": str(error)}
     return {

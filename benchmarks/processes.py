@@ -121,11 +121,13 @@ class ServerProcess:
         last = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
         raise ServerFailed(f"the server did not become ready (status {self._process.poll()}):\n{last}")
 
-    def ask(self, path: str, body: bytes | None = None) -> tuple[int, Message, bytes]:
-        """Status, headers and content of the answer to a GET, or to a POST of JSON. Raises OSError, HTTPException."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+    def ask(
+        self, path: str, body: bytes | None = None, content_type: str = "application/json"
+    ) -> tuple[int, Message, bytes]:
+        """Status, headers and content of the answer to a GET, or a POST of a body. Raises OSError, HTTPException."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            headers = {} if body is None else {"Content-Type": "application/json"}
+            headers = {} if body is None else {"Content-Type": content_type}
             connection.request("GET" if body is None else "POST", path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read()

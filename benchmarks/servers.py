@@ -28,9 +28,9 @@ class Server:
     program: str | None = None
 
     @property
-    def folder(self) -> Path:
-        """The source of the server: what its figures depend on."""
-        return ROOT / "app" if self.name == OWN else PEERS / self.name
+    def source(self) -> Path:
+        """The folder of code that its figures depend on."""
+        return ROOT / "app" if self.name == OWN else PEERS
 
     def available(self) -> bool:
         """Whether the program it needs is installed."""
@@ -44,7 +44,7 @@ class Server:
         """The tuned settings of a peer; none for this project, which runs with its defaults."""
         if self.name == OWN:
             return {}
-        knobs: dict[str, Any] = json.loads((self.folder / "tuned.json").read_text())["knobs"]
+        knobs: dict[str, Any] = json.loads((PEERS / self.name / "tuned.json").read_text())["knobs"]
         return knobs
 
 
@@ -69,7 +69,7 @@ def process_of(target: Target, allocator: str) -> ServerProcess:
     if server.name == OWN:
         return Service(MODELS / target.file, preload, log=log)
     ports = free_ports(1 + server.more_ports)
-    command = [str(python_of(server.folder)), "-m", f"benchmarks.peers.{server.name}"]
+    command = [str(python_of(PEERS / server.name)), "-m", f"benchmarks.peers.{server.name}"]
     return ServerProcess(command, peer_environment(server, target, ports) | preload, ports, server.ready, log)
 
 
