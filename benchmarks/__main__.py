@@ -6,8 +6,9 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from itertools import chain
 
-from benchmarks import comparison_tables, fault_injection, identity, raw, soak
+from benchmarks import comparison_tables, fault_injection, identity, injections, raw, soak
 from benchmarks.archives import prepare_archives
 from benchmarks.comparison import compare, summarise
 from benchmarks.conditions import conditions, tcmalloc
@@ -58,9 +59,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--seeds", type=int, default=identity.SEEDS, help=f"default {identity.SEEDS}")
     command.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     command = add("faults", faults, "inject faults into the service at every load")
-    command.add_argument("--only", metavar="TEXT", help="faults whose name contains this; no results are written")
+    command.add_argument("--only", metavar="TEXT", help="only faults whose name contains this")
     command = add("soak", soak_test, "load the service with twice its capacity")
-    command.add_argument("--seconds", type=float, default=60, help="default 60; shorter runs write no results")
+    command.add_argument("--seconds", type=float, default=60, help="default 60")
     command.add_argument("--model", default="gan")
     add("render", render, "write the tables of the results into the documents")
     return root
@@ -81,13 +82,8 @@ def serve_bench(arguments: argparse.Namespace) -> int:
         arguments.form, servers, arguments.rounds, arguments.seconds, allocator, fresh=arguments.fresh
     )
     found = summarise(measurements)
-    peers = [
-        line
-        for path in sorted(PEERS.glob("*/requirements.txt"))
-        for line in path.read_text().splitlines()
-        if path.parent.name in servers
-    ]
-    how = {"rounds": arguments.rounds, "seconds": arguments.seconds, "peers": peers}
+    pinned = [path.read_text().splitlines() for path in sorted(PEERS.glob("*/requirements.txt"))]
+    how = {"rounds": arguments.rounds, "seconds": arguments.seconds, "peers": list(chain(*pinned))}
     complete = arguments.form == "full" and servers == list(SERVERS) and arguments.seconds >= SECONDS
     folder = RESULTS if complete and arguments.rounds >= ROUNDS else WORK / "results"
     write_results("comparison", found, conditions(allocator) | how, folder)
@@ -121,8 +117,8 @@ def faults(arguments: argparse.Namespace) -> int:
     """Inject faults, print and write the results; 1 where a promise was broken."""
     outcomes = asyncio.run(fault_injection.measure(arguments.only))
     print(fault_injection.markdown(outcomes))
-    if arguments.only is None:
-        write_results("faults", outcomes, conditions())
+    complete = {fault.name for fault in injections.faults()} == {outcome.fault for outcome in outcomes}
+    write_results("faults", outcomes, conditions(), RESULTS if complete else WORK / "results")
     return int(any(outcome.broken for outcome in outcomes))
 
 
@@ -144,7 +140,7 @@ def render(_: argparse.Namespace) -> int:
 
 def main() -> int:
     """Run one benchmark; its exit status: 1 where it failed, 2 where it cannot run here."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are ended, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # raises, so that servers are ended
     arguments = parser().parse_args()
     try:
         if (ROOT / "digits.env").exists():
