@@ -77,7 +77,7 @@ class Log:
         """Append a measurement."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
-            file.write(f"{measurement.model_dump_json()}\n")
+            file.write(f"\n{measurement.model_dump_json()}")  # a line that was cut off must not spoil the next one
 
     def find(self, wanted: Measurement) -> Measurement | None:
         """The last measurement that stands for the wanted one; lines that were cut off do not count."""

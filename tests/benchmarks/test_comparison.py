@@ -21,8 +21,10 @@ def test_a_finished_measurement_is_found_again_after_an_interruption(tmp_path):
     log = Log(tmp_path / "log.jsonl")
     log.add(RAY)
     with (tmp_path / "log.jsonl").open("a") as file:
-        file.write(RAY.model_dump_json()[:40])
+        file.write(f"\n{RAY.model_dump_json()[:40]}")
+    log.add(measured("litserve", 200))
     assert log.find(measured("ray", 0)) == RAY
+    assert log.find(measured("litserve", 0)) == measured("litserve", 200)
 
 
 @pytest.mark.parametrize(
