@@ -113,7 +113,7 @@ class ServerProcess:
     def wait_until_ready(self) -> None:
         """Poll until the answer is 200. Raises ServerFailed when the process ends or the time is over."""
         deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline and (self.running or self._restart):
+        while time.monotonic() < deadline and self._watcher.is_alive():
             with suppress(OSError, HTTPException):
                 if self.ask(self._ready)[0] == 200:
                     return
