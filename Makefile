@@ -8,7 +8,7 @@ TORCH_INDEX ?=
 # Two names, so that an index that is named after a first try is asked, too.
 TORCH := $(VENV)/.torch$(if $(TORCH_INDEX),-of-index)
 
-.PHONY: run test train install-train evaluate identity bench bench-full bench-alone faults soak fuzz lint format clean
+.PHONY: run test train install-train evaluate identity bench bench-full bench-raw faults soak fuzz lint format clean
 
 run: $(VENV)/.installed-serve
 	$(BIN)/python -m app
@@ -44,38 +44,34 @@ install-train: $(VENV)/.installed-train
 evaluate: $(VENV)/.installed-train
 	$(BIN)/python -m training evaluate $(notdir $(wildcard models/*)) --document README.md
 
-# A few minutes: every seed in every company gives the same bytes.
-identity: $(VENV)/.installed-train
+# About ten minutes: a seed gives the same bytes alone, under load, in any batch and after a restart.
+identity: $(VENV)/.installed-serve
 	$(BIN)/python -m benchmarks identity
 
-# Beside other servers, under 20 minutes on two cores; needs wrk, see benchmarks/README.md.
-bench: $(VENV)/.installed-bench
+# Compare with other servers, under 20 minutes on two cores; needs wrk, see benchmarks/README.md.
+bench: $(VENV)/.installed-serve
 	$(BIN)/python -m benchmarks serve-bench --form short --fresh
 
-# About two hours; goes on where it was cut off.
-bench-full: $(VENV)/.installed-bench
+# About two hours; continues after an interruption.
+bench-full: $(VENV)/.installed-serve
 	$(BIN)/python -m benchmarks serve-bench --form full
 
-# About ten minutes: the models without a server, the parts of a request, where time goes, from idle to overload, memory.
-bench-alone: $(VENV)/.installed-bench
+# A few minutes: the models without a server.
+bench-raw: $(VENV)/.installed-serve
 	$(BIN)/python -m benchmarks raw
-	$(BIN)/python -m benchmarks parts
-	$(BIN)/python -m benchmarks profile
-	$(BIN)/python -m benchmarks batching
-	$(BIN)/python -m benchmarks memory
 
 # Ten minutes of hostile input: says what was slowest, and fails where anything crashed. FUZZ_SECONDS sets the time.
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.installed-test
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
-# About ten minutes: every fault, at the start and at every load. As root and with libfaketime also a full disk and a moving clock.
-faults: $(VENV)/.installed-train
+# About ten minutes: every fault at every load. As root with libfaketime also a full disk and a moving clock.
+faults: $(VENV)/.installed-serve
 	$(BIN)/python -m benchmarks faults
 
-# Twice of what the service can do, for a minute; `make soak SECONDS=3600` for an hour.
+# Twice the capacity for a minute; `make soak SECONDS=3600` for an hour.
 SECONDS ?= 60
-soak: $(VENV)/.installed-train
+soak: $(VENV)/.installed-serve
 	$(BIN)/python -m benchmarks soak --seconds $(SECONDS)
 
 clean:
@@ -97,10 +93,6 @@ $(VENV)/.installed-serve: pyproject.toml $(TORCH)
 $(VENV)/.installed-train: pyproject.toml $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[train]'
 	touch $@ $(VENV)/.installed-serve
-
-$(VENV)/.installed-bench: pyproject.toml $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[bench]'
-	touch $@ $(VENV)/.installed-serve $(VENV)/.installed-train
 
 $(VENV)/.installed-test: pyproject.toml $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[test]'

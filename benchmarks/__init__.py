@@ -1,1 +1,1 @@
-"""What the performance figures come from: servers, load, records and their summary."""
+"""Benchmarks and endurance tests of the service: identity, soak, faults, raw speed, and the comparison with peers."""

@@ -1,52 +1,40 @@
-"""The tables of the committed results, and the documents that show them between markers."""
+"""Writes the tables of the committed results into the documents, between markers."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from benchmarks import batching, faults, memory, parts, profiling, raw, soak, starts
-from benchmarks.cells import Form
-from benchmarks.places import REPORTS, RESULTS
-from benchmarks.records import Record
-from benchmarks.report import markdown, overview, read_results, summary
+from benchmarks import comparison_tables, fault_injection, raw, soak
+from benchmarks.comparison import Outcome
+from benchmarks.paths import DOCUMENTS
+from benchmarks.results import read_results
+from benchmarks.workloads import GENERATE_ONE
 
-
-def _of(form: Form, show: Callable[[list[Record], dict[str, Any]], str]) -> Callable[[], str]:
-    return lambda: show(*read_results(RESULTS / f"{form}.json"))
-
-
-# By the name of its markers, what makes the text of a table. Raises OSError where the result is missing.
+# By the name of the markers.
 TABLES: dict[str, Callable[[], str]] = {
-    "bench": _of("short", markdown),
-    "bench-summary": _of("short", lambda records, _: summary(records)),
-    "bench-full": _of("full", overview),
-    "raw": lambda: raw.markdown(raw.read()),
-    "batching": lambda: batching.markdown(batching.read()),
-    "memory": lambda: memory.markdown(memory.read()),
-    "profile": lambda: profiling.markdown(profiling.read()),
-    "parts": lambda: parts.markdown(parts.read()),
-    "starts": lambda: starts.markdown(starts.read()),
-    "faults": lambda: faults.markdown(faults.read()),
-    "soak": lambda: soak.markdown(soak.read()),
+    "bench-summary": lambda: comparison_tables.summary(read_results("comparison", Outcome)[0]),
+    "bench": lambda: comparison_tables.details(read_results("comparison", Outcome)[0], GENERATE_ONE),
+    "bench-full": lambda: comparison_tables.overview(*read_results("comparison", Outcome)),
+    "raw": lambda: raw.markdown(read_results("raw", raw.Rate)[0]),
+    "faults": lambda: fault_injection.markdown(read_results("faults", fault_injection.Outcome)[0]),
+    "soak": lambda: soak.markdown(read_results("soak", soak.Soak)[0][0]),
 }
 
 
-def render() -> int:
-    """Write every table into the documents that have its markers; 0."""
-    for name, text in TABLES.items():
-        for path in REPORTS:
-            if write_between_markers(path, name, text()):
-                print(f"wrote {name} into {path.name}")
-    return 0
+def with_tables(text: str) -> str:
+    """A document with the text between the markers of each table replaced by the table."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        head, marker, rest = text.partition(begin)
+        if marker:
+            _, marker, tail = rest.partition(end)
+            assert marker, f"{begin} has no end"
+            text = f"{head}{begin}\n{table()}\n{end}{tail}"
+    return text
 
 
-def write_between_markers(path: Path, name: str, text: str) -> bool:
-    """Replace what stands between the markers of a name; whether the file has them."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    old = path.read_text() if path.exists() else ""
-    if begin not in old or end not in old:
-        return False
-    pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
-    path.write_text(re.sub(pattern, lambda _: f"{begin}\n{text}\n{end}", old, count=1, flags=re.DOTALL))
-    return True
+def outdated() -> Iterator[tuple[Path, str]]:
+    """Each document whose tables differ from the results, with its new text."""
+    for path in DOCUMENTS:
+        old = path.read_text()
+        if (new := with_tables(old)) != old:
+            yield path, new

@@ -1,119 +1,196 @@
-"""A server as a process group of its own: started, waited for, weighed, ended with all it has started. Linux only."""
+"""Servers as subprocesses: started, polled until ready, and ended with all their processes. Linux only."""
 
 import ctypes
-import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from email.message import Message
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from threading import Thread
+from typing import Self
 
-from benchmarks.cells import Configuration
-from benchmarks.environments import python_of
-from benchmarks.places import LOGS, ROOT
-from benchmarks.servers import SERVERS, Knobs, Server, environment
+from benchmarks.paths import LOGS, ROOT
 
-START_TIMEOUT_S = 120
-END_TIMEOUT_S = 20
-TICK_S = 0.1
+START_S, END_S = 120, 30
+TICK_S = 0.05
 PR_SET_CHILD_SUBREAPER = 36
 
 
 class ServerFailed(Exception):
-    """It did not start, or did not leave its ports."""
+    """A server did not start, or its processes or ports remain."""
 
 
-@dataclass(frozen=True)
-class Weight:
-    """What a server and all its processes have used so far."""
+@dataclass
+class Exit:
+    """When the process ended (monotonic seconds), and its status; a negative one is a signal."""
 
-    processes: int
-    rss_bytes: int
-    pss_bytes: int
-    cpu_s: float
-    others_cpu_s: float = 0.0  # of everything on the machine but the server, the load and this process
+    at: float
+    status: int
 
 
-@contextmanager
-def running(configuration: Configuration, knobs: Knobs, allocator: str) -> Iterator[int]:
-    """The port of a server that is ready; its whole tree is ended afterwards. Raises ServerFailed."""
-    server = SERVERS[configuration.server]
-    python = python_of(server)
-    adopt_orphans()
-    ports = free_ports(1 + server.more_ports)
-    LOGS.mkdir(parents=True, exist_ok=True)
-    log = LOGS / f"{configuration.name}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [python, "-m", server.module],
-            cwd=ROOT,
-            env=environment(server, configuration.file, knobs, allocator, ports),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        wait_until_ready(process, server, ports[0], log)
-        yield ports[0]
-    finally:
-        end(process)
-        wait_until_free(ports)
+class ServerProcess:
+    """A server process, which answers on the first of its ports of the loopback interface.
 
+    restart: start it again, as a process supervisor would, after an exit with a status other than 0.
+    """
 
-def wait_until_ready(process: "subprocess.Popen[bytes]", server: Server, port: int, log: Path) -> None:
-    """Another process can only be asked: again and again until it says so, ends, or the time is over."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServerFailed(f"{server.name} ended with status {process.returncode}:\n{tail(log)}")
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: dict[str, str],
+        ports: list[int],
+        ready: str,
+        log: str,
+        *,
+        restart: bool = False,
+    ) -> None:
+        self.port = ports[0]
+        self.exits: list[Exit] = []
+        self._command = command
+        self._environment = environment
+        self._ready = ready
+        self._log = LOGS / f"{log}.log"
+        self._restart = restart
+        self._ending = False
+
+    def __enter__(self) -> Self:
+        """Start and wait until ready. Raises ServerFailed."""
+        # Orphaned descendants become children of this process, so that they are found at the end.
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        LOGS.mkdir(parents=True, exist_ok=True)
+        self._log.unlink(missing_ok=True)
+        self._start()
+        self._watcher = Thread(target=self._watch, daemon=True)
+        self._watcher.start()
         try:
-            connection.request("GET", server.ready)
-            if connection.getresponse().status == http.HTTPStatus.OK:
-                return
-        except (OSError, http.client.HTTPException):
-            pass
+            self.wait_until_ready()
+        except ServerFailed:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process, in whatever state it is, and every process that it leaves. Raises ServerFailed."""
+        self._ending = True
+        for number in (signal.SIGCONT, signal.SIGTERM):
+            self.signal(number)
+        self._watcher.join(END_S)
+        self.signal(signal.SIGKILL)
+        self._watcher.join()
+        deadline = time.monotonic() + END_S
+        while left := descendants(os.getpid()):
+            for pid in left:
+                with suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, os.WNOHANG)
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"processes {left} cannot be ended")
+            time.sleep(TICK_S)
+
+    @property
+    def pid(self) -> int:
+        """The id of the process that runs now, or ran last."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if it still runs."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def wait_until_ready(self) -> None:
+        """Poll until the answer is 200. Raises ServerFailed when the process ends or the time is over."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self._watcher.is_alive():
+            with suppress(OSError, HTTPException):
+                if self.ask(self._ready)[0] == 200:
+                    return
+            time.sleep(TICK_S)
+        last = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
+        raise ServerFailed(f"the server did not become ready (status {self._process.poll()}):\n{last}")
+
+    def ask(
+        self, path: str, body: bytes | None = None, content_type: str = "application/json"
+    ) -> tuple[int, Message, bytes]:
+        """Status, headers and content of the answer to a GET, or a POST of a body. Raises OSError, HTTPException."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            headers = {} if body is None else {"Content-Type": content_type}
+            connection.request("GET" if body is None else "POST", path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
         finally:
             connection.close()
-        time.sleep(TICK_S)
-    raise ServerFailed(f"{server.name} was not ready after {START_TIMEOUT_S} s:\n{tail(log)}")
+
+    def _start(self) -> None:
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def _watch(self) -> None:
+        while True:
+            status = self._process.wait()
+            self.exits.append(Exit(time.monotonic(), status))
+            if self._ending or not self._restart or status == 0:
+                return
+            self._start()
 
 
-def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+class Service(ServerProcess):
+    """`python -m app` on the CPU with its default settings, apart from those in `environment`."""
+
+    def __init__(
+        self,
+        models: Path,
+        environment: dict[str, str] | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "app"),
+        *,
+        log: str = "service",
+        restart: bool = False,
+    ) -> None:
+        self.models = models
+        ports = free_ports(1)
+        settings = {"DIGITS_PORT": str(ports[0]), "DIGITS_MODELS_DIR": str(models), "DIGITS_DEVICE": "cpu"}
+        environment = clean_environment() | settings | (environment or {})
+        super().__init__(command, environment, ports, "/readyz", log, restart=restart)
+
+    def metric(self, name: str) -> float:
+        """The sum of all samples of a metric, whatever their labels. Raises OSError, HTTPException."""
+        page = self.ask("/metrics")[2].decode()
+        return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", page, re.MULTILINE))
+
+    def resources(self) -> tuple[float, int, int]:
+        """Resident MiB, open files and threads of all its processes."""
+        folders = [Path(f"/proc/{pid}") for pid in (self.pid, *descendants(self.pid))]
+        statuses = [dict(line.split(":", 1) for line in (f / "status").read_text().splitlines()) for f in folders]
+        mib = sum(int(status["VmRSS"].split()[0]) for status in statuses) / 1024
+        files = sum(len(os.listdir(folder / "fd")) for folder in folders)
+        return mib, files, sum(int(status["Threads"]) for status in statuses)
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
-    """Ask the group to end, then make everything end that it has left behind."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(END_TIMEOUT_S)
-    deadline = time.monotonic() + END_TIMEOUT_S
-    while time.monotonic() < deadline:
-        left = descendants(os.getpid())
-        if not left:
-            return
-        for pid in left:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.poll()
-        for pid in left:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        time.sleep(TICK_S)
-    raise ServerFailed(f"processes {left} cannot be ended")
-
-
-def adopt_orphans() -> None:
-    """Processes whose parent has gone become children of this one, so that none can get lost."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def clean_environment() -> dict[str, str]:
+    """The environment without the service's settings and without settings of memory allocators."""
+    left_out = ("DIGITS_", "LD_PRELOAD", "MALLOC_", "GLIBC_TUNABLES")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
 
 
 def descendants(root: int) -> list[int]:
@@ -121,7 +198,9 @@ def descendants(root: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            children.setdefault(int(_stat(path)[1]), []).append(int(path.parent.name))
+            # The fields after the name, which is in parentheses and may hold anything.
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
     found: list[int] = []
     waiting = [root]
     while waiting:
@@ -131,56 +210,18 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def weigh() -> Weight:
-    """All processes below this one, which are the server's while no other is running."""
-    ticks = pages = proportional = 0
-    pids = descendants(os.getpid())
-    for pid in pids:
-        folder = Path("/proc") / str(pid)
+def proportional_memory() -> int:
+    """Bytes of all processes below this one, with shared pages counted once (PSS)."""
+    total = 0
+    for pid in descendants(os.getpid()):
         with suppress(OSError):
-            # Own time and that of children that have gone; children that live are counted themselves.
-            ticks += sum(int(value) for value in _stat(folder / "stat")[11:15])
-            pages += int((folder / "statm").read_text().split()[1])
-            proportional += _pss(folder / "smaps_rollup")
-    page, second = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
-    times = os.times()
-    here = times.user + times.system + times.children_user + times.children_system
-    others = _machine_ticks() / second - ticks / second - here
-    return Weight(len(pids), pages * page, proportional, ticks / second, others)
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nothing listens at."""
+    """Ports of the loopback interface that are free."""
     with ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [listener.getsockname()[1] for listener in listeners]
-
-
-def wait_until_free(ports: list[int]) -> None:
-    """Raises ServerFailed where something still listens after a while."""
-    deadline = time.monotonic() + END_TIMEOUT_S
-    while time.monotonic() < deadline:
-        try:
-            for port in ports:
-                socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            time.sleep(TICK_S)
-        else:
-            return
-    raise ServerFailed(f"something still listens at one of the ports {ports}")
-
-
-def _stat(path: Path) -> list[str]:
-    # The name, in parentheses, may hold anything.
-    return path.read_text().rpartition(")")[2].split()
-
-
-def _machine_ticks() -> int:
-    values = [int(value) for value in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
-    user, nice, system, _idle, _iowait, irq, softirq, steal = values
-    return user + nice + system + irq + softirq + steal
-
-
-def _pss(path: Path) -> int:
-    lines = path.read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))

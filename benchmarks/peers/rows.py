@@ -1,4 +1,4 @@
-"""What every peer does beside serving: load the archives, draw latents, read and write PNG. Knows no framework."""
+"""The work that all peers share: load archives, draw latents, run a batch, read and write PNG."""
 
 import base64
 import io
@@ -13,17 +13,18 @@ from PIL import Image
 from torch import Tensor
 
 LATENT_DIM = {"gan": 100, "vae": 16}
+RECONSTRUCT = "reconstruct"
 FASTEST, USUAL = 1, 6  # levels of zlib
 
 
 def knobs() -> dict[str, Any]:
-    """What the harness chose for this server: `workers`, `threads`, `max_batch_rows`, ..."""
+    """The settings of this server, from its `tuned.json`."""
     chosen: dict[str, Any] = json.loads(os.environ["BENCH_KNOBS"])
     return chosen
 
 
 def port() -> int:
-    """Where the harness asks."""
+    """The port of the API."""
     return int(os.environ["BENCH_PORT"])
 
 
@@ -59,8 +60,21 @@ def read_image(content: bytes) -> Tensor:
     return torch.from_numpy(pixels)[None, None]
 
 
-def reconstruct(model: Any, images: Tensor) -> Tensor:
-    """Encode, and decode the mean of the posterior: `(B, 1, 28, 28)` to the same."""
-    mean, _ = model.encode(images)
-    decoded: Tensor = model.decode(mean)
-    return decoded
+def run_batch(models: dict[str, Any], requests: list[tuple[str, Tensor]]) -> list[NDArray[np.uint8]]:
+    """Images `(n, 28, 28)` for each request, in order, by one forward pass for each kind of request.
+
+    A request is a model with latents `(n, latent_dim)`, or RECONSTRUCT with images `(n, 1, 28, 28)`.
+    """
+    answers: dict[int, NDArray[np.uint8]] = {}
+    for kind in {kind for kind, _ in requests}:
+        numbers = [number for number, (other, _) in enumerate(requests) if other == kind]
+        inputs = [requests[number][1] for number in numbers]
+        with torch.no_grad():
+            if kind == RECONSTRUCT:
+                mean, _ = models["vae"].encode(torch.cat(inputs))
+                images = models["vae"].decode(mean)
+            else:
+                images = models[kind].generate(torch.cat(inputs))
+        for number, part in zip(numbers, torch.split(images, [len(part) for part in inputs]), strict=True):
+            answers[number] = to_uint8(part)
+    return [answers[number] for number in range(len(requests))]

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import torch
 import uvicorn
 from fastapi import FastAPI, File
 from pydantic import BaseModel
@@ -34,7 +33,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.get("/ready")
 def ready() -> dict[str, str]:
-    """Asked by the harness."""
+    """Readiness."""
     return {"status": "ok"}
 
 
@@ -42,16 +41,14 @@ def ready() -> dict[str, str]:
 def generate(request: GenerateRequest) -> dict[str, list[str]]:
     """One forward pass a request."""
     latents = rows.draw_latents(request.model, request.n, request.seed)
-    with torch.no_grad():
-        images = rows.to_uint8(models[request.model].generate(latents))
+    (images,) = rows.run_batch(models, [(request.model, latents)])
     return {"images": [rows.to_png(image, rows.USUAL) for image in images]}
 
 
 @app.post("/reconstruct")
 def reconstruct(file: Annotated[bytes, File()]) -> dict[str, str]:
     """Two forward passes a request."""
-    with torch.no_grad():
-        images = rows.to_uint8(rows.reconstruct(models["vae"], rows.read_image(file)))
+    (images,) = rows.run_batch(models, [(rows.RECONSTRUCT, rows.read_image(file))])
     return {"image": rows.to_png(images[0], rows.USUAL)}
 
 

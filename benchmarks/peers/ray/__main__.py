@@ -45,46 +45,33 @@ class Digits:
 
     @serve.batch(**BATCHED)
     async def forward(self, asked: list[tuple[str, torch.Tensor]]) -> list[Any]:
-        """One pass a kind of work; images `(n, 28, 28)` a request."""
-        answers: list[Any] = [None] * len(asked)
-        for kind in {name for name, _ in asked}:
-            mine = [index for index, (name, _) in enumerate(asked) if name == kind]
-            inputs = [asked[index][1] for index in mine]
-            with torch.no_grad():
-                images = self._pass(kind, torch.cat(inputs))
-            for index, part in zip(mine, torch.split(images, [len(part) for part in inputs]), strict=True):
-                answers[index] = rows.to_uint8(part)
-        return answers
-
-    def _pass(self, kind: str, inputs: torch.Tensor) -> torch.Tensor:
-        if kind == "reconstruct":
-            return rows.reconstruct(self.models["vae"], inputs)
-        return self.models[kind].generate(inputs)
+        """Images `(n, 28, 28)` for each request."""
+        return rows.run_batch(self.models, asked)
 
     @app.get("/ready")
     async def ready(self) -> dict[str, str]:
-        """Asked by the harness."""
+        """Readiness."""
         return {"status": "ok"}
 
     @app.post("/generate")
     async def generate(self, request: GenerateRequest) -> dict[str, list[str]]:
-        """Latents of the seed, then a place in a batch."""
+        """Images of a seed, by a batch."""
         latents = rows.draw_latents(request.model, request.n, request.seed)
         images = await self.forward((request.model, latents))
         return {"images": [rows.to_png(image) for image in images]}
 
     @app.post("/reconstruct")
     async def reconstruct(self, file: Annotated[bytes, File()]) -> dict[str, str]:
-        """The upload, then a place in a batch."""
-        images = await self.forward(("reconstruct", rows.read_image(file)))
+        """A reconstruction, by a batch."""
+        images = await self.forward((rows.RECONSTRUCT, rows.read_image(file)))
         return {"image": rows.to_png(images[0])}
 
 
 def main() -> None:
     """Serve until told to end."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))  # the harness ends what Ray has started
-    # Cores are what its scheduler counts, not what processes may use: enough for replicas, proxy and controller.
+        signal.signal(number, lambda *_: os._exit(0))  # the benchmark ends the processes that Ray has started
+    # Ray's scheduler counts cores but does not pin processes: enough for replicas, proxy and controller.
     ray.init(num_cpus=8, include_dashboard=False, configure_logging=False, object_store_memory=128 * 2**20)
     serve.start(http_options={"host": "127.0.0.1", "port": rows.port()})
     serve.run(Digits.bind())

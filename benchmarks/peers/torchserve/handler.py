@@ -1,4 +1,4 @@
-"""TorchServe's handler: rows of the requests of a batch in one forward pass."""
+"""TorchServe's handler: one forward pass for the requests of a batch."""
 
 from typing import Any
 
@@ -8,38 +8,21 @@ from benchmarks.peers import rows
 
 
 class Handler:
-    """What a worker of TorchServe calls."""
+    """The entry point of TorchServe's workers."""
 
     def initialize(self, _: Any) -> None:
         """Load the models, once a worker."""
         self.models = rows.load_archives()
 
     def handle(self, requests: list[dict[str, Any]], _: Any) -> list[dict[str, list[str]]]:
-        """Requests of one batch to one answer each, in order."""
-        if not requests:
-            return []
-        asked = [self._read(request) for request in requests]
-        answers: list[Any] = [None] * len(asked)
-        for kind in {name for name, _ in asked}:
-            mine = [index for index, (name, _) in enumerate(asked) if name == kind]
-            inputs = [asked[index][1] for index in mine]
-            with torch.no_grad():
-                images = rows.to_uint8(self._pass(kind, torch.cat(inputs)))
-            start = 0
-            for index, part in zip(mine, inputs, strict=True):
-                end = start + len(part)
-                answers[index] = {"images": [rows.to_png(image) for image in images[start:end]]}
-                start = end
-        return answers
+        """One answer a request, in order."""
+        batch = rows.run_batch(self.models, [read(request) for request in requests])
+        return [{"images": [rows.to_png(image) for image in images]} for images in batch]
 
-    @staticmethod
-    def _read(request: dict[str, Any]) -> tuple[str, torch.Tensor]:
-        if "file" in request:
-            return "reconstruct", rows.read_image(bytes(request["file"]))
-        body = request["body"]
-        return body["model"], rows.draw_latents(body["model"], body["n"], body["seed"])
 
-    def _pass(self, kind: str, inputs: torch.Tensor) -> torch.Tensor:
-        if kind == "reconstruct":
-            return rows.reconstruct(self.models["vae"], inputs)
-        return self.models[kind].generate(inputs)
+def read(request: dict[str, Any]) -> tuple[str, torch.Tensor]:
+    """A request as `rows.run_batch` takes it."""
+    if "file" in request:
+        return rows.RECONSTRUCT, rows.read_image(bytes(request["file"]))
+    body = request["body"]
+    return body["model"], rows.draw_latents(body["model"], body["n"], body["seed"])

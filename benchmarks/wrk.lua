@@ -1,6 +1,6 @@
--- The requests of one cell, and what wrk saw of their answers, as one line of JSON.
--- generate MODEL N SEED: a body with another seed for each request.
--- upload FILE TYPE: the body in FILE, the same for each request.
+-- Sends the requests of one workload and prints the figures as one line of JSON.
+-- generate MODEL N SEED: each request has the next seed.
+-- upload FILE TYPE: each request has the body in FILE, of this content type.
 
 local head, seed, upload
 
@@ -30,10 +30,7 @@ end
 function done(summary, latency)
   local errors = summary.errors
   io.write(string.format(
-    'RESULT {"requests":%d,"bytes":%d,"duration_us":%d,' ..
-    '"p50_us":%d,"p90_us":%d,"p99_us":%d,"max_us":%d,' ..
-    '"connect":%d,"read":%d,"write":%d,"timeout":%d,"status":%d}\n',
-    summary.requests, summary.bytes, summary.duration,
-    latency:percentile(50), latency:percentile(90), latency:percentile(99), latency.max,
-    errors.connect, errors.read, errors.write, errors.timeout, errors.status))
+    'RESULT {"requests":%d,"duration_us":%d,"p50_us":%d,"p99_us":%d,"errors":%d}\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    errors.connect + errors.read + errors.write + errors.timeout + errors.status))
 end

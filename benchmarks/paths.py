@@ -1,0 +1,15 @@
+"""Paths. Committed results lie below `benchmarks/`, all working files below `.bench/`."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "models"
+PEERS = ROOT / "benchmarks" / "peers"
+RESULTS = ROOT / "benchmarks" / "results"
+UPLOAD = ROOT / "tests" / "fixtures" / "mnist" / "7.png"
+DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "docs" / "reliability.md", ROOT / "README.md")
+
+WORK = ROOT / ".bench"
+MODELS = WORK / "models"
+LOGS = WORK / "logs"
+SCRATCH = WORK / "scratch"
