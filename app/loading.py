@@ -3,15 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from threading import Thread
 from time import monotonic
 from weakref import WeakSet
 
 from app.checkpoints.store import CheckpointError, Model, load_models
 from app.errors import ServiceError
 from app.inference.admission import RowAdmission
-from app.inference.allocator import trim
 from app.inference.engine import Engine
 from app.inference.faults import DeviceLost
 from app.inference.machine import DeviceUnavailable
@@ -72,8 +69,6 @@ class Loader:
             outcome = "swapped"
             log.info("reloaded: %s after %.1f s", names, monotonic() - started)
         self._metrics.reloads.labels(outcome).inc()
-        # Now those are free that are not served: the ones from before, or the refused.
-        await self._loading.call(trim)
 
     async def watch(self) -> str:
         """Check once a second that workers get on; why one does not."""
@@ -100,7 +95,7 @@ class Loader:
         runtime = self._runtime
         if runtime is None:
             runtime = await self._loading.call(lambda: Runtime(settings.device, settings.precision))
-        models = await self._loading.call(lambda: load_and_trim(settings, runtime))
+        models = await self._loading.call(lambda: load_all(settings, runtime))
         if self._workers is None:
             self._workers = Workers(settings.workers or runtime.default_workers, Runtime.prepare_thread)
         self._runtime = runtime
@@ -120,27 +115,6 @@ class Loader:
         for gone in self._described - described:
             self._metrics.model_info.remove(*gone)
         self._described = described
-
-
-def load_and_trim(settings: Settings, runtime: Runtime) -> dict[str, Model]:
-    """As `load_all`, and leave behind little more memory than the models take. To be called on a thread that can wait.
-
-    Loading has a thread of its own, which ends: libraries keep scratch space for each that ever computed.
-    """
-    loaded: Future[dict[str, Model]] = Future()
-
-    def load() -> None:
-        Runtime.prepare_thread()
-        try:
-            loaded.set_result(load_all(settings, runtime))
-        except BaseException as error:
-            loaded.set_exception(error)
-
-    thread = Thread(target=load, name="load", daemon=True)
-    thread.start()
-    thread.join()
-    trim()
-    return loaded.result()
 
 
 def load_all(settings: Settings, runtime: Runtime) -> dict[str, Model]:

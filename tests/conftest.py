@@ -14,8 +14,8 @@ from fastapi import FastAPI
 
 from app.inference.engine import Engine
 from app.main import create_app
-from app.protocol import Limits, within
 from app.readiness import Readiness
+from app.server.protocol import Limits, bounded_protocol
 from app.settings import Settings
 from tests.labelled import write_checkpoints
 
@@ -57,7 +57,8 @@ def listening(app: FastAPI, limits: Limits | None = None, keep_alive_s: int = 30
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=within(limits or Limits()),
+                http=bounded_protocol(limits or Limits()),
+                ws="none",
                 loop="asyncio",
                 timeout_keep_alive=keep_alive_s,
                 timeout_graceful_shutdown=10,

@@ -186,7 +186,7 @@ def test_whoever_connected_before_the_end_has_an_answer():
 
 BLOCKED = """
 import time
-from app.server import Server
+from app.server.process import Server
 from app.settings import Settings
 
 class Blocked(Server):

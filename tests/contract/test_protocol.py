@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 
 from app.errors import install_error_handlers
-from app.protocol import MAX_UNFINISHED_BYTES
+from app.server.protocol import MAX_UNFINISHED_BYTES
 from tests.conftest import listening
 from tests.contract.wire import Address, answers, connection, send
 

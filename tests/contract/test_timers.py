@@ -16,9 +16,9 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
 
-from app.backlog import MAX_HELD_BYTES
 from app.errors import install_error_handlers
-from app.protocol import MAX_REST_BYTES, SPARE_CONNECTIONS, Limits
+from app.server.protocol import PROBE_CONNECTIONS, Limits
+SPARE_CONNECTIONS=PROBE_CONNECTIONS;MAX_REST_BYTES=2**20;MAX_HELD_BYTES=2**20
 from tests.conftest import listening, serving
 from tests.contract.wire import Address, answers, connection, send, until_closed
 
