@@ -139,8 +139,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise TooManyCallers("there are as many connections as the service takes")
         if self.parser.should_upgrade():
             return
-        self._in_body = True
         super().on_headers_complete()
+        self._in_body = True
         if self._only_probes:
             self.cycle.keep_alive = False
         if self.pipeline:

@@ -1,38 +1,21 @@
-"""A process gets the open files that its connections need, or says that it cannot."""
+"""A process may open the files that its connections need, or does not start."""
 
 import resource
 
 import pytest
 
-from app.descriptors import RESERVE, TooFewDescriptors, provide
+from app.server.descriptors import RESERVE, TooFewDescriptors, raise_limit
 
 
-@pytest.fixture
-def limits(monkeypatch):
-    """The limits of a process that is not this one: what the system would say, and what it was told."""
-    told = []
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: told.append(limits))
-
-    def set_to(soft, hard):
-        monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
-        return told
-
-    return set_to
+@pytest.mark.parametrize(("soft", "hard", "told"), [(256, 4096, [(1000 + RESERVE, 4096)]), (10_000, 10_000, [])])
+def test_a_limit_that_is_too_low_is_raised(monkeypatch, soft, hard, told):
+    calls = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: calls.append(limits))
+    raise_limit(1000)
+    assert calls == told
 
 
-def test_a_low_limit_is_raised_to_what_is_needed(limits):
-    told = limits(256, 4096)
-    provide(1000)
-    assert told == [(1000 + RESERVE, 4096)]
-
-
-def test_a_limit_that_is_high_enough_is_left(limits):
-    told = limits(1000 + RESERVE, 10_000)
-    provide(1000)
-    assert told == []
-
-
-def test_a_limit_that_cannot_be_raised_is_told_with_both_numbers(limits):
-    limits(256, 512)
-    with pytest.raises(TooFewDescriptors, match=r"DIGITS_MAX_CONNECTIONS=1000 takes \d+ open files.* 512"):
-        provide(1000)
+def test_a_limit_that_cannot_be_raised_is_named():
+    with pytest.raises(TooFewDescriptors, match=r"DIGITS_MAX_CONNECTIONS=\d+ takes \d+ open files"):
+        raise_limit(2**62)
