@@ -16,7 +16,7 @@ def test_an_ambiguous_request_is_refused_and_ends_the_connection(patient, conten
         assert (status, body["status"], body["code"]) == (400, 400, "bad_request")
 
 
-@pytest.mark.parametrize("name", ["no request at all", "two hosts", "length and chunks"])
+@pytest.mark.parametrize("name", ["not a request", "two hosts", "length and chunks"])
 def test_complete_requests_before_it_are_answered_and_nothing_after_it_is_read(patient, name):
     with connection(patient) as caller:
         send(caller, GET + TWO_WAYS[name] + GET)

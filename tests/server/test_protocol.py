@@ -1,6 +1,5 @@
 """Bytes on the wire: large heads, trailers, offers of other protocols, pipelining."""
 
-
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -28,7 +27,7 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize("beginning, more", ENDLESS.values(), ids=ENDLESS.keys())
+@pytest.mark.parametrize(("beginning", "more"), ENDLESS.values(), ids=ENDLESS.keys())
 def test_a_head_without_end_is_refused(patient, beginning, more):
     with connection(patient) as caller:
         send(caller, beginning + more * ((MAX_UNFINISHED_BYTES + 2 * READ) // len(more)))
