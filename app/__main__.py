@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from app import calibrate, logs
 from app.checkpoints.store import CheckpointError
-from app.descriptors import TooFewDescriptors, provide
 from app.inference.machine import DeviceUnavailable
-from app.server import Server, leave
+from app.server.descriptors import TooFewDescriptors, raise_limit
+from app.server.process import Server, leave
+from app.server.protocol import UnsupportedUvicorn
 from app.settings import Settings
 
 log = logging.getLogger("app")
@@ -87,11 +88,11 @@ def serve(settings: Settings) -> int:
         signal.signal(number, lambda *_: leave(0))  # until the server has its own: ending when told is no error
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        provide(settings.max_connections)
-    except TooFewDescriptors as error:
+        raise_limit(settings.max_connections)
+        server = Server(settings)
+    except (TooFewDescriptors, UnsupportedUvicorn) as error:
         log.error("cannot start: %s", error)
         return 1
-    server = Server(settings)
     freeze()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:

@@ -14,8 +14,8 @@ from fastapi import FastAPI
 
 from app.inference.engine import Engine
 from app.main import create_app
-from app.protocol import Limits, within
 from app.inference.readiness import Readiness
+from app.server.protocol import Limits, bounded_protocol
 from app.settings import Settings
 from tests.labelled import write_checkpoints
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"
 
 
-# What is tested has the settings that a test gives it, and no others.
+# The settings of a tested service come from its test only.
 for name in [name for name in os.environ if name.startswith("DIGITS_")]:
     del os.environ[name]
 
@@ -35,7 +35,7 @@ def pytest_sessionstart() -> None:
 
 
 class WatchedReadiness(Readiness):
-    """Tells a test when loading has ended, so that it need not ask again and again."""
+    """Sets an event when loading has ended, so that a test need not poll."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,8 @@ def listening(app: FastAPI, limits: Limits | None = None, keep_alive_s: int = 30
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http=within(limits or Limits()),
+                http=bounded_protocol(limits or Limits()),
+                ws="none",
                 loop="asyncio",
                 timeout_keep_alive=keep_alive_s,
                 timeout_graceful_shutdown=10,
@@ -77,7 +78,7 @@ def listening(app: FastAPI, limits: Limits | None = None, keep_alive_s: int = 30
 
 @contextmanager
 def serving(**settings: object) -> Iterator[httpx.Client]:
-    """A client of a service that has ended loading; the settings are the defaults but for those given."""
+    """A client of a service that has loaded its models, with the default settings except those given."""
     readiness = WatchedReadiness()
     made = Settings(**{"models_dir": ROOT / "models", "device": "cpu", **settings})  # type: ignore[arg-type]
     app = create_app(made, readiness=readiness)

@@ -76,6 +76,8 @@ class RequestContext:
                 await problem_of(Request(scope), answer)(scope, receive, send_with_id)
         finally:
             route, code = getattr(scope.get("route"), "path", None), scope.get("problem_code")
+            if (refused := scope.get("refused")) is not None:  # by the server, while the app waited for the body
+                status, code = refused.status, refused.code
             self._metrics.request_ended(method, route, status, monotonic() - started, code)
 
 

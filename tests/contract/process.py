@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 def start(port: int, **settings: str) -> "subprocess.Popen[str]":
-    """Start it with exactly these settings beside port and device."""
+    """Start a service with these settings, a port and a device, and no others."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
     environment |= {"DIGITS_PORT": str(port), "DIGITS_DEVICE": "cpu"}
     environment |= {f"DIGITS_{name.upper()}": value for name, value in settings.items()}
@@ -41,10 +41,10 @@ def start(port: int, **settings: str) -> "subprocess.Popen[str]":
 
 @contextmanager
 def running(**settings: str) -> Iterator[Service]:
-    """A service that is ready; it is told to end afterwards, and made to if it does not."""
+    """A service that is ready; it gets SIGTERM afterwards, and SIGKILL if it does not end."""
     port = free_port()
     process = start(port, **settings)
-    # Its log must be read, or it would stop at a full pipe.
+    # A log that nobody reads would fill its pipe and block the service.
     reader = threading.Thread(target=process.communicate)
     reader.start()
     url = f"http://127.0.0.1:{port}"
@@ -61,7 +61,7 @@ def running(**settings: str) -> Iterator[Service]:
 
 
 def wait_until_ready(process: "subprocess.Popen[str]", url: str) -> None:
-    """Another process can only be asked: again and again until it says so, ends, or the time is over."""
+    """Poll readiness until it is green; fails when the process ends or the time is over."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         assert process.poll() is None, f"the service ended with status {process.returncode}"

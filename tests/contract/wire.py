@@ -1,4 +1,4 @@
-"""A caller that writes bytes, not requests, and reads what comes back."""
+"""A client that writes bytes rather than requests, and reads the responses."""
 
 import contextlib
 import json
@@ -18,13 +18,13 @@ def connection(address: Address) -> Iterator[socket.socket]:
 
 
 def send(caller: socket.socket, content: bytes) -> None:
-    """Send as much as is taken."""
-    with contextlib.suppress(OSError):  # refused while we were still sending
+    """Send as much as the other side takes."""
+    with contextlib.suppress(OSError):  # it may refuse and close before it has read all
         caller.sendall(content)
 
 
 def answers(caller: socket.socket, count: int) -> list[Answer]:
-    """Status and JSON of the next `count` answers; fewer when the connection ends."""
+    """Status and JSON of the next `count` responses; fewer when the connection ends."""
     found: list[Answer] = []
     with caller.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
         while len(found) < count and (status := lines.readline()):
@@ -43,5 +43,5 @@ def answers(caller: socket.socket, count: int) -> list[Answer]:
 
 
 def until_closed(caller: socket.socket) -> list[Answer]:
-    """Every answer there is until the other side closes. It waits for that, however long it takes."""
+    """All responses until the other side closes."""
     return answers(caller, 2**31)

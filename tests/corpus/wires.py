@@ -1,17 +1,17 @@
-"""Requests byte by byte, made by hand, each of which is refused. Values only: nothing here knows the service."""
+"""Malformed requests, byte by byte. The names say what is wrong; `/echo` is the path of the tests' own app."""
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
 HELLO = b"5\r\nabcde\r\n0\r\n\r\n"
-# Each could be taken for another request, or for two, by another reader.
+# Another HTTP implementation could read each as a different request, or as two. All are refused with 400.
 TWO_WAYS: dict[str, bytes] = {
-    "no request at all": b"no request at all\r\n\r\n",
+    "not a request": b"no request at all\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64),
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/0.9": b"GET /echo\r\n\r\n",
-    "HTTP/0.9, said": b"GET /echo HTTP/0.9\r\nHost: x\r\n\r\n",
+    "HTTP/0.9 with a version": b"GET /echo HTTP/0.9\r\nHost: x\r\n\r\n",
     "HTTP/1.2": b"GET /echo HTTP/1.2\r\nHost: x\r\n\r\n",
     "HTTP/3": b"GET /echo HTTP/3.0\r\nHost: x\r\n\r\n",
-    "lower-case protocol": b"GET /echo http/1.1\r\nHost: x\r\n\r\n",
+    "a protocol in lower case": b"GET /echo http/1.1\r\nHost: x\r\n\r\n",
     "a method in lower case": b"get /echo HTTP/1.1\r\nHost: x\r\n\r\n",
     "an unknown method": b"BREW /echo HTTP/1.1\r\nHost: x\r\n\r\n",
     "a space in the target": b"GET /e cho HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -25,15 +25,15 @@ TWO_WAYS: dict[str, bytes] = {
     "a target of another scheme": b"GET file:///etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
     "an absolute target without a host": b"GET http:///echo HTTP/1.1\r\nHost: x\r\n\r\n",
     "an absolute target with a user": b"GET http://u@x/echo HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a wrong address": b"GET http://[::1/echo HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a malformed address": b"GET http://[::1/echo HTTP/1.1\r\nHost: x\r\n\r\n",
     "no host": b"GET /echo HTTP/1.1\r\n\r\n",
     "no host, after an absolute target": b"GET http://x/echo HTTP/1.1\r\n\r\n",
     "two hosts": b"GET /echo HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
     "the same host twice": b"GET /echo HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
     "a host with a path": b"GET /echo HTTP/1.1\r\nHost: x/y\r\n\r\n",
     "a host with a user": b"GET /echo HTTP/1.1\r\nHost: u@x\r\n\r\n",
-    "two hosts in one": b"GET /echo HTTP/1.1\r\nHost: x, y\r\n\r\n",
-    "a port that is none": b"GET /echo HTTP/1.1\r\nHost: x:http\r\n\r\n",
+    "two hosts in one header": b"GET /echo HTTP/1.1\r\nHost: x, y\r\n\r\n",
+    "a port that is not a number": b"GET /echo HTTP/1.1\r\nHost: x:http\r\n\r\n",
     "a host that is not ASCII": b"GET /echo HTTP/1.1\r\nHost: \xff\r\n\r\n",
     "two hosts in HTTP/1.0": b"GET /echo HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n",
     "length and chunks": HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + HELLO,
@@ -42,17 +42,17 @@ TWO_WAYS: dict[str, bytes] = {
     "a signed length": HEAD + b"Content-Length: +5\r\n\r\nabcde",
     "a length in hexadecimal": HEAD + b"Content-Length: 0x5\r\n\r\nabcde",
     "a length with a fraction": HEAD + b"Content-Length: 5.0\r\n\r\nabcde",
-    "no length after all": HEAD + b"Content-Length: \r\n\r\nabcde",
+    "an empty length": HEAD + b"Content-Length: \r\n\r\nabcde",
     "a length over 64 bits": HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n",
     "two lengths": HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcde",
     "the same length twice": HEAD + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde",
-    "two lengths in one": HEAD + b"Content-Length: 5, 5\r\n\r\nabcde",
+    "two lengths in one header": HEAD + b"Content-Length: 5, 5\r\n\r\nabcde",
     "a length in words": HEAD + b"Content-Length: five\r\n\r\nabcde",
     "spaces within a length": HEAD + b"Content-Length: 1 2\r\n\r\nabcde",
     "compressed chunks": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + HELLO,
     "chunks compressed": HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n" + HELLO,
     "chunks in chunks": HEAD + b"Transfer-Encoding: chunked, chunked\r\n\r\n" + HELLO,
-    "chunks, twice said": HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + HELLO,
+    "chunks in two headers": HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + HELLO,
     "an unknown coding": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + HELLO,
     "a coding in quotes": HEAD + b'Transfer-Encoding: "chunked"\r\n\r\n' + HELLO,
     "the identity coding": HEAD + b"Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nabcde",
@@ -81,7 +81,7 @@ TWO_WAYS: dict[str, bytes] = {
     "an end in a bare newline": b"GET /echo HTTP/1.1\r\nHost: x\r\n\n",
     "a tunnel": b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
 }
-# Lines of a head that is sound but for them: each asks for a time that is none, and is refused with 422.
+# Header lines with a timeout that is not a positive number of seconds. All are refused with 422.
 WRONG_TIMEOUTS: dict[str, bytes] = {
     "no seconds": b"X-Request-Timeout: 0",
     "no seconds, to three places": b"X-Request-Timeout: 0.000",

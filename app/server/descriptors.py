@@ -1,0 +1,30 @@
+"""The limit of open files that the connections of a process need."""
+
+import resource
+
+# Connections that wait to be accepted. asyncio accepts that many in one turn, before any of them can be refused, and
+# closes a refused one two turns later.
+BACKLOG = 256
+# Beside connections: those being refused, archives, logs, the event loop, and what libraries open.
+RESERVE = 4 * BACKLOG
+
+
+class TooFewDescriptors(Exception):
+    """The process may not open that many files."""
+
+
+def raise_limit(connections: int) -> None:
+    """Raise the soft limit of open files where it is too low.
+
+    A server that reaches the limit can accept nobody, not even a probe. Raises TooFewDescriptors.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + RESERVE
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    except (OSError, ValueError) as error:
+        raise TooFewDescriptors(
+            f"DIGITS_MAX_CONNECTIONS={connections} takes {needed} open files, and the process may have {hard}"
+        ) from error

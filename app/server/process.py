@@ -1,0 +1,111 @@
+"""The process: uvicorn configured, reload at SIGHUP, and a shutdown that loses no request and ends in time."""
+
+import asyncio
+import faulthandler
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from socket import socket
+from types import FrameType
+from typing import NoReturn
+
+import uvicorn
+
+from app.inference.readiness import Readiness
+from app.main import create_app
+from app.server.descriptors import BACKLOG
+from app.server.protocol import Limits, bounded_protocol
+from app.settings import Settings
+
+KEEP_ALIVE_S = 30
+# How long requests may take to finish after the service has failed.
+FAILURE_GRACE_S = 5
+# Between the last connection accepted and the first one closed: requests already sent are read and answered.
+SETTLE_S = 0.2
+# The part of the grace in which requests may finish. The rest is for those cut off, and for the lifespan.
+FINISH_SHARE = 0.8
+# The exit status of a process that was told to end twice.
+FORCED = 1
+
+
+class Server(uvicorn.Server):
+    """A server that shuts down within its grace period, whatever clients do; `failed`: the app called `on_failure`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.readiness = Readiness()
+        self.failed = False
+        self._settings = settings
+        self._reload = asyncio.Event()
+        self._lag_s = 0.0
+        app = create_app(settings, readiness=self.readiness, reload=self._reload, on_failure=self._fail)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                http=bounded_protocol(Limits(settings.receive_timeout_s, settings.max_connections)),
+                # Measured: uvloop, which uvicorn prefers where it is installed, is no faster here.
+                loop="asyncio",
+                # Nothing here asks for the client's address, or whether a proxy spoke TLS.
+                proxy_headers=False,
+                ws="none",
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                access_log=False,
+                log_config=None,
+                server_header=False,
+            )
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """SIGTERM and SIGINT: not ready from now on; the second one ends the process at once.
+
+        Only SIGTERM has a lag, as no balancer reads readiness before somebody presses Ctrl-C.
+        """
+        if self.should_exit:
+            os._exit(FORCED)
+        if sig == signal.SIGTERM:
+            self._lag_s = self._settings.shutdown_lag_s
+        self.readiness.leave()
+        self._end_within(self._settings.shutdown_grace_s)
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Listen, and reload the models at SIGHUP."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Serve on for the lag, refuse, finish what was accepted, cut off the rest."""
+        # Each response from now on closes its connection, so that the next request goes elsewhere. Requests under way
+        # hold this list.
+        self.server_state.default_headers.append((b"connection", b"close"))
+        finish_s = FINISH_SHARE * (FAILURE_GRACE_S if self.failed else self._settings.shutdown_grace_s)
+        lag_s = min(self._lag_s, finish_s / 2)
+        await asyncio.sleep(lag_s)
+        self.readiness.drain()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(min(SETTLE_S, finish_s / 2))
+        self.config.timeout_graceful_shutdown = max(0, int(finish_s - lag_s))
+        await super().shutdown(sockets)
+
+    def _fail(self) -> None:
+        self.failed = True
+        self._end_within(FAILURE_GRACE_S)
+
+    def _end_within(self, seconds: int) -> None:
+        self.should_exit = True
+        # A thread without the interpreter: it also ends a process whose event loop or native code hangs, with status 1,
+        # and prints where. May be called by a signal handler at any point, as it takes no lock.
+        faulthandler.dump_traceback_later(max(seconds, 0.001), exit=True)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process without waiting for its threads: one that hangs in native code would keep it for ever."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)

@@ -1,0 +1,238 @@
+"""uvicorn's HTTP protocol with bounds on time, bytes and connections.
+
+uvicorn waits without limit for the rest of a request, for a header without end, and for a client to read a response.
+This module adds those limits. Parsing, flow control, pipelining and responses are uvicorn's.
+
+A client that closes its half of a connection counts as gone, so that rows nobody waits for are not computed.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from starlette.requests import Request
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from app.api.middleware import MAX_HEADER_BYTES, NEVER_REFUSED
+from app.errors import BadRequest, HeadersTooLarge, RequestTimeout, ServiceError, TooManyCallers, problem_of
+from app.server.framing import check_head
+
+# Twice what the app admits, so that a request slightly over the limit still gets the app's own response.
+MAX_UNFINISHED_BYTES = 2 * MAX_HEADER_BYTES
+# Requests, and bytes of them, that may wait behind a request without a response.
+MAX_PIPELINED, MAX_PIPELINED_BYTES = 16, 64 * 1024
+# Bytes a second at which a client must read a response.
+MIN_READ_RATE = 16 * 1024
+# Connections above the bound, which only probes may use, and for so many seconds each.
+PROBE_CONNECTIONS, PROBE_TIMEOUT_S = 64, 1.0
+
+
+class UnsupportedUvicorn(Exception):
+    """uvicorn has no method of a name that is overridden here, so that a bound would silently not hold."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one process.
+
+    receive_timeout_s: from the first byte of a request to its last; for a new connection, to its first byte. A client
+        that reads a response too slowly is noticed after this time.
+    max_connections: open at the same time; probes have a few more.
+    """
+
+    receive_timeout_s: float = 10
+    max_connections: int = 2048
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """Serves one connection within `limits`. Subclasses set them, see `bounded_protocol`."""
+
+    limits: ClassVar[Limits] = Limits()
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._receive_timeout_s = self.limits.receive_timeout_s
+        self._deadline: asyncio.TimerHandle | None = None  # of the request being received
+        self._read_check: asyncio.TimerHandle | None = None  # of the response being sent
+        self._running: RequestResponseCycle | None = None  # which the app serves; uvicorn's `cycle` was parsed last
+        self._receiving = False  # a request has begun and is not complete
+        self._in_body = False  # its head is complete
+        self._unfinished = 0  # bytes since the last complete head, piece of a body, or message
+        self._pipelined = 0  # bytes that came behind the running request
+        self._closing = False  # nothing more is parsed
+        self._only_probes = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept a connection; above the bound only for probes, which must not fail because of other clients."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # writing is paused for as long as the client has not read it all
+        excess = len(self.connections) - self.limits.max_connections
+        if excess > 0:
+            self._only_probes = True
+            self._receive_timeout_s = min(PROBE_TIMEOUT_S, self._receive_timeout_s)
+        if excess > PROBE_CONNECTIONS:
+            transport.abort()
+        self._set_deadline(self._receive_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the running request, which with pipelining is not the one that uvicorn tells."""
+        self._clear_deadline()
+        self.resume_writing()
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse bytes and refuse what is malformed, too large or, by a timer, too late."""
+        if self._closing:
+            return  # Reading goes on so that a client that hangs up is noticed.
+        self._unset_keepalive_if_required()
+        self._unfinished += len(data)
+        try:
+            self._parse(data)
+        except HttpParserError as error:
+            cause = error.__context__  # raised by a callback
+            self._refuse(cause if isinstance(cause, ServiceError) else BadRequest("this is not HTTP/1.1"))
+            return
+        self._pipelined = self._pipelined + len(data) if self.pipeline else 0
+        if self._unfinished > MAX_UNFINISHED_BYTES or self._pipelined > MAX_PIPELINED_BYTES:
+            self._refuse(HeadersTooLarge(f"a request has at most {MAX_HEADER_BYTES} bytes of headers"))
+        elif self._deadline is None and self._receiving:
+            self._set_deadline(self._receive_timeout_s)
+        elif self._deadline is None and self._running is None:
+            self._set_deadline(self.timeout_keep_alive)
+
+    def pause_writing(self) -> None:
+        """The client has not read all that was written."""
+        super().pause_writing()
+        self._schedule_read_check()
+
+    def resume_writing(self) -> None:
+        """The client has read all that was written."""
+        super().resume_writing()
+        if self._read_check is not None:
+            self._read_check.cancel()
+
+    def on_message_begin(self) -> None:
+        """First byte of a request."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise BadRequest("too many requests wait for their responses")
+        if not self._receiving:  # else its head is parsed again, see `_parse`
+            self._clear_deadline()
+        self._receiving, self._in_body = True, False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, which uvicorn would add to the headers that the app has already checked."""
+        if not self._in_body:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the request or queue it. Raises BadRequest and TooManyCallers."""
+        self._unfinished = 0
+        check_head(self.parser.get_method(), self.parser.get_http_version(), self.url, self.headers)
+        if self._only_probes and self.url.partition(b"?")[0].decode() not in NEVER_REFUSED:
+            raise TooManyCallers("there are as many connections as the service takes")
+        if self.parser.should_upgrade():
+            return
+        super().on_headers_complete()
+        self._in_body = True
+        if self._only_probes:
+            self.cycle.keep_alive = False
+        if self.pipeline:
+            self.flow.resume_reading()  # uvicorn pauses, and would not notice when the client hangs up
+        else:
+            self._running = self.cycle
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._unfinished = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Last byte of a request."""
+        self._unfinished = 0
+        if not self.parser.should_upgrade():
+            self._receiving = self._in_body = False
+            self._clear_deadline()
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The next request in the pipeline starts."""
+        self._running = self.pipeline[-1][0] if self.pipeline else None
+        self._pipelined = 0
+        super().on_response_complete()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            # Some HTTP clients offer HTTP/2 with their first request, and httptools reads no body behind an offer.
+            # It need not be accepted (RFC 9110, section 7.8): the head is parsed again without it.
+            lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+            lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self._parse(b"\r\n".join([*lines, b"", b""]) + data[upgrade.args[0] :])
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Parse nothing more, and close once earlier requests have their responses; with `error` if there are none."""
+        self._closing = True
+        self._clear_deadline()
+        if self._in_body and self.pipeline:
+            self.pipeline.popleft()  # incomplete, and never completed
+        waiting = self._in_body and self._running is self.cycle  # the app is waiting for the rest of this request
+        if self._running is not None and not waiting:
+            last = self.pipeline[0][0] if self.pipeline else self._running
+            last.keep_alive = False
+            self.flow.resume_reading()
+            return
+        if waiting:  # it is in the app's metrics
+            cast(Scope, self.cycle.scope)["refused"] = error
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        elif (metrics := self.app_state.get("metrics")) is not None:
+            metrics.rejections.labels(error.code).inc()
+        if not (self._in_body and self.cycle.response_started):
+            response = problem_of(Request({"type": "http"}), error)
+            headers = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+            content = STATUS_LINE[response.status_code], headers, b"connection: close\r\n\r\n", bytes(response.body)
+            self.transport.write(b"".join(content))
+        self.transport.close()
+
+    def _set_deadline(self, seconds: float) -> None:
+        self._deadline = self.loop.call_later(seconds, self._expire)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _expire(self) -> None:
+        if self._receiving:
+            self._refuse(RequestTimeout("the request did not arrive completely in time"))
+        else:
+            self.transport.close()
+
+    def _schedule_read_check(self) -> None:
+        seconds = self.limits.receive_timeout_s
+        most = self.transport.get_write_buffer_size() - MIN_READ_RATE * seconds
+        self._read_check = self.loop.call_later(seconds, self._check_reader, most)
+
+    def _check_reader(self, most: float) -> None:
+        """Close where more than `most` bytes are unread. The app writes nothing while writing is paused."""
+        if self.transport.get_write_buffer_size() > most:
+            self.transport.abort()
+        else:
+            self._schedule_read_check()
+
+
+def bounded_protocol(limits: Limits) -> type[BoundedHttpProtocol]:
+    """The protocol with these limits. Raises UnsupportedUvicorn."""
+    overridden = {name for name in vars(BoundedHttpProtocol) if not name.startswith("_")} - {"limits"}
+    if missing := overridden.difference(dir(HttpToolsProtocol)):
+        raise UnsupportedUvicorn(f"uvicorn's HttpToolsProtocol has no {', '.join(sorted(missing))}")
+    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"limits": limits})

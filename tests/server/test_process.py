@@ -1,0 +1,156 @@
+"""`python -m app` from its start to its end."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import httpx
+
+from tests.conftest import ROOT
+from tests.contract.process import Service, free_port, running, start
+from tests.contract.wire import Address
+
+# A process that does not end by itself is made to after an hour, which no test waits for.
+IN_ORDER = {"shutdown_grace_s": "3600"}
+REQUEST = (
+    b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b'Content-Length: 16\r\n\r\n{"model": "vae"}'
+)
+
+
+def address_of(service: Service) -> Address:
+    return "127.0.0.1", int(service.url.rpartition(":")[2])
+
+
+def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Exit status and log of a process that ends by itself."""
+    try:
+        _, log = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    return process.returncode, log
+
+
+def wait_until_started(service: Service, requests: int) -> None:
+    """Until so many requests for the GAN's images have had a row computed."""
+    name = 'digits_queue_seconds_count{capability="generate",model="gan"} '
+    while True:
+        lines = httpx.get(f"{service.url}/metrics", timeout=60).text.splitlines()
+        if float(next(line for line in lines if line.startswith(name)).removeprefix(name)) >= requests:
+            return
+
+
+def test_a_damaged_checkpoint_ends_the_start_with_status_1_and_one_line(tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(ROOT / "models", models)
+    archive = next((models / "gan").glob("*.pt"))
+    os.truncate(archive, 1000)
+    status, log = end(start(free_port(), models_dir=str(models)))
+    assert status == 1
+    assert "Traceback" not in log
+    (line,) = (line for line in log.splitlines() if "cannot start" in line)
+    assert str(models) in line
+
+
+def test_a_port_in_use_ends_the_start_with_status_1_and_names_the_settings():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        status, log = end(start(taken.getsockname()[1]))
+    assert status == 1
+    assert "DIGITS_HOST=127.0.0.1 DIGITS_PORT=" in log
+
+
+def test_a_bad_setting_ends_the_start_with_status_2_and_is_named():
+    status, log = end(start(free_port(), max_images="many"))
+    assert status == 2
+    assert log.startswith("DIGITS_MAX_IMAGES: ")
+    assert "Traceback" not in log
+
+
+def test_requests_sent_before_sigterm_are_answered_and_the_process_ends_with_status_0():
+    with running(max_batch_rows="1", shutdown_lag_s="0", **IN_ORDER) as service, ExitStack() as stack:
+        callers = stack.enter_context(ThreadPoolExecutor(8))
+
+        def ask() -> int:
+            return httpx.post(f"{service.url}/generate", json={"model": "gan", "n": 64}, timeout=60).status_code
+
+        asked = [callers.submit(ask) for _ in range(8)]
+        wait_until_started(service, 8)  # one row a batch, in turns: all have begun, none has ended
+        service.process.send_signal(signal.SIGSTOP)
+        # The system accepts these connections, and the process finds them together with the signal.
+        connections = [stack.enter_context(socket.create_connection(address_of(service), 60)) for _ in range(50)]
+        for connection in connections:
+            connection.sendall(REQUEST)
+        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGCONT)
+        assert {connection.recv(12) for connection in connections} <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
+        assert [answer.result() for answer in asked] == [200] * 8
+        assert service.process.wait(60) == 0
+
+
+def test_after_sigterm_requests_are_served_for_the_lag_and_a_second_sigterm_ends_the_process_with_status_1():
+    with running(shutdown_lag_s="1000", **IN_ORDER) as service:
+        service.process.send_signal(signal.SIGTERM)
+        while httpx.get(f"{service.url}/readyz", timeout=60).status_code != 503:
+            pass
+        answer = httpx.post(f"{service.url}/generate", json={}, timeout=60)
+        while answer.headers.get("connection") != "close":  # so that the next request goes to another instance
+            answer = httpx.post(f"{service.url}/generate", json={}, timeout=60)
+        assert answer.status_code == 200
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(60) == 1
+
+
+def test_when_the_grace_is_over_waiting_clients_are_told_and_no_client_keeps_the_process():
+    settings = {"receive_timeout_s": "3600", "shutdown_grace_s": "6", "shutdown_lag_s": "0", "max_batch_rows": "1"}
+    with running(workers="1", **settings) as service, ExitStack() as stack:
+        callers = stack.enter_context(ThreadPoolExecutor(16))
+        large = b"GET /interpolate?steps=256&scale=16 HTTP/1.1\r\nHost: x\r\n\r\n"
+        for number in range(12):
+            connection = stack.enter_context(socket.create_connection(address_of(service)))
+            connection.sendall((b"", REQUEST[:20], REQUEST[:-1], large)[number % 4])
+
+        def ask() -> httpx.Response:
+            return httpx.post(f"{service.url}/generate", json={"model": "gan", "n": 256, "seed": 1}, timeout=600)
+
+        asked = [callers.submit(ask) for _ in range(16)]
+        wait_until_started(service, 16)
+        service.process.send_signal(signal.SIGTERM)
+        answers = [answer.result() for answer in asked]
+        assert service.process.wait(60) == 0
+    for answer in answers:
+        assert answer.status_code in {200, 503}
+        if answer.status_code == 503:
+            assert answer.json()["code"] == "draining"
+            assert answer.headers["retry-after"] in {"1", "2", "3"}
+
+
+BLOCKED = """
+import time
+from app.server.process import Server
+from app.settings import Settings
+
+class Blocked(Server):
+    async def main_loop(self):
+        print("up", flush=True)
+        time.sleep(3600)  # not asyncio's: the event loop hangs
+
+Blocked(Settings(port=int(__import__("sys").argv[1]), shutdown_grace_s=1)).run()
+"""
+
+
+def test_an_event_loop_that_hangs_cannot_keep_the_process_and_the_log_says_where_it_hangs():
+    command = [sys.executable, "-c", BLOCKED, str(free_port())]
+    environment = os.environ | {"DIGITS_MODELS_DIR": str(ROOT / "models"), "DIGITS_DEVICE": "cpu"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        status, log = end(process)
+    assert status == 1
+    assert "in main_loop" in log
