@@ -16,7 +16,7 @@ CALL = (
 )
 CHUNKED = CALL.partition(b"Content-Length")[0] + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
 UPLOAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 999999\r\n\r\n"
-NETWORK = {"model": "gan", "capability": "generate"}
+NETWORK = {"model": "gan", "operation": "generate"}
 
 
 def wait_for(client: httpx.Client, name: str, value: float, **labels: str) -> str:

@@ -86,7 +86,7 @@ def test_sighup_keeps_the_models_when_a_checkpoint_is_bad_and_swaps_good_ones_wi
             return digests
 
         asked = [callers.submit(ask_on) for _ in range(4)]
-        os.truncate(directory / "gan" / "faulty.pt", 1000)
+        os.truncate(directory / "gan" / "archive.pt", 1000)
         service.process.send_signal(signal.SIGHUP)
         wait_for_reload(client, "refused")
         assert client.get("/readyz").status_code == 200

@@ -38,7 +38,7 @@ def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
 
 def wait_until_started(service: Service, requests: int) -> None:
     """Until so many requests for the GAN's images have had a row computed."""
-    name = 'digits_queue_seconds_count{capability="generate",model="gan"} '
+    name = 'digits_queue_seconds_count{model="gan",operation="generate"} '
     while True:
         lines = httpx.get(f"{service.url}/metrics", timeout=60).text.splitlines()
         if float(next(line for line in lines if line.startswith(name)).removeprefix(name)) >= requests:
