@@ -5,7 +5,7 @@ import re
 import pytest
 
 from app.main import create_app
-from app.readiness import Readiness
+from app.inference.readiness import Readiness
 from app.settings import Settings
 from tests.api.reading import problem_of
 from tests.conftest import ROOT, WatchedReadiness, listening, serving
