@@ -1,4 +1,4 @@
-"""`python -m app`: settings to a server with its limits, timeouts and drain, or to a calibration."""
+"""`python -m app`: serve, or calibrate."""
 
 import argparse
 import gc
@@ -21,27 +21,29 @@ from app.settings import Settings
 
 log = logging.getLogger("app")
 
-# A worker that comes back from a forward pass asks for the interpreter, and on a busy event loop gets it only when
-# it has waited this long. Python's own 5 ms are as long as a whole batch.
+# The longest time that a worker waits for the interpreter lock after a forward pass while the event loop is busy. The
+# default of 5 ms is as long as a whole batch.
 SWITCH_INTERVAL_S = 5e-5
-# In the working directory; what `calibrate` writes and every start reads.
+# In the working directory: written by `calibrate`, read at every start.
 SETTINGS_FILE = Path("digits.env")
 
 
 def freeze() -> None:
-    """Keep what was imported out of every later garbage collection.
+    """Exclude imported objects from garbage collection.
 
-    PyTorch alone brings 200,000 objects; going through them stopped the event loop for a tenth of a second.
+    PyTorch alone has 200,000 of them; a full collection stopped the event loop for a tenth of a second.
     """
     gc.collect()
     gc.freeze()
 
 
 def main() -> int:
-    """Serve until told to end, or calibrate; 0, 1 where something cannot be had, 2 for bad settings or arguments."""
+    """Serve or calibrate; the exit status: 0, 1 for a failure, 2 for bad settings or arguments."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Serve the checkpoints in DIGITS_MODELS_DIR.")
     actions = parser.add_subparsers(dest="action", metavar="calibrate")
-    actions.add_parser("calibrate", help=f"measure how this machine computes best and write it to {SETTINGS_FILE}")
+    actions.add_parser(
+        "calibrate", help=f"measure the best settings for this machine and write them to {SETTINGS_FILE}"
+    )
     action = parser.parse_args().action
     try:
         settings = Settings(_env_file=SETTINGS_FILE)
@@ -58,7 +60,7 @@ def main() -> int:
 
 
 def run_calibration(settings: Settings) -> int:
-    """Measure, show, write; the exit status."""
+    """Measure, print and save; the exit status."""
     measurements = []
     try:
         if not os.access(SETTINGS_FILE.absolute().parent, os.W_OK):
@@ -81,11 +83,11 @@ def run_calibration(settings: Settings) -> int:
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to end; the exit status."""
-    # Pillow warns of oddities in uploads, which are the caller's business and would fill the log.
+    """Serve until a signal ends the process; the exit status."""
+    # Warnings of Pillow about uploads would fill the log.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: leave(0))  # until the server has its own: ending when told is no error
+        signal.signal(number, lambda *_: leave(0))  # until the server installs its own handlers
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         raise_limit(settings.max_connections)
