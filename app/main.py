@@ -57,7 +57,7 @@ def create_app(
         description=DESCRIPTION,
         version="0.1.0",
         redirect_slashes=False,
-        # Its own page loads scripts from another host, and its routes have no dependencies.
+        # `api.docs` has the description and a page that loads nothing from another host.
         openapi_url=None,
         lifespan=_lifespan(settings, readiness, metrics, refuse, reload or asyncio.Event(), on_failure),
     )
@@ -76,9 +76,10 @@ def create_app(
         )
     app.add_middleware(RequestContext, metrics=metrics, hosts=Hosts(settings.allowed_hosts))
     install_error_handlers(app)
-    for endpoint in (generate, reconstruct, interpolate, score, models, health, docs):
+    for endpoint in (generate, reconstruct, interpolate, score, models, health):
         app.include_router(endpoint.router, dependencies=guards)
     app.include_router(health.probes)
+    app.include_router(docs.router)
     return app
 
 
