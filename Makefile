@@ -45,7 +45,7 @@ test-lowest: $(TOOLS)
 # The newest versions of all but torch, on which the bytes of a seed depend: it is raised by hand in constraints.txt.
 # torch itself pins the packages of CUDA that its build needs.
 constraints: $(TOOLS)
-	grep -E '^torch(vision)?==' constraints.txt | $(RESOLVE) --universal --fork-strategy fewest --python-version 3.11 \
+	grep -E '^torch(vision)?==' constraints.txt | $(RESOLVE) --universal --python-version 3.11 \
 		pyproject.toml - --output-file constraints.txt
 	sed -i -E '/^(cuda|nvidia|triton)-?/d' constraints.txt
 
@@ -117,7 +117,7 @@ $(VENV)/.python-$(VERSION):
 
 $(VENV)/.torch: $(CONSTRAINTS) $(VENV)/.python-$(VERSION)
 	@index='$(TORCH_INDEX)'; \
-	if [ $(origin TORCH_INDEX) = undefined ] && [ ! -e /proc/driver/nvidia ] && ! command -v nvidia-smi >/dev/null; then \
+	if [ '$(origin TORCH_INDEX)' = undefined ] && [ ! -e /proc/driver/nvidia ] && ! command -v nvidia-smi >/dev/null; then \
 		if $(ANSWERS) $(CPU_INDEX)/torch/ 2>/dev/null; then \
 			index=$(CPU_INDEX); echo "No NVIDIA driver: installing PyTorch's CPU build."; \
 		else \
