@@ -1,34 +1,60 @@
-# One command to run (make run), one to test (make test), one to train (make train).
-# TORCH_INDEX names another index for torch, for example PyTorch's CPU builds: see the README.
+# make run serves the shipped models, make test checks everything, make train trains the models anew.
 
 PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv
 BIN := $(VENV)/bin
-TORCH_INDEX ?=
-# Two names, so that an index that is named after a first try is asked, too.
-TORCH := $(VENV)/.torch$(if $(TORCH_INDEX),-of-index)
+CONSTRAINTS := constraints.txt
+INSTALL := $(BIN)/pip install --quiet --constraint $(CONSTRAINTS)
+# TORCH_INDEX names the package index of torch and torchvision, empty for PyPI. Where it is not set, a machine without an
+# NVIDIA driver gets PyTorch's CPU build, which is several GB smaller.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+ANSWERS := $(PYTHON) -c 'import signal, sys, urllib.request; signal.alarm(5); urllib.request.urlopen(sys.argv[1])'
+TOOLS := .venv-tools
+RESOLVE := $(TOOLS)/bin/uv pip compile --quiet --upgrade --all-extras --no-annotate --no-header
 
-.PHONY: run test train install-train evaluate identity bench bench-full bench-raw faults soak fuzz lint format clean
+.PHONY: run test pytest lint format test-lowest constraints audit train install-train evaluate identity bench bench-full \
+	bench-raw fuzz faults soak clean
 
-run: $(VENV)/.installed-serve
+run: $(VENV)/.installed
 	$(BIN)/python -m app
 
-# Files are shared out among processes, each of which computes on one core.
-test: export OMP_NUM_THREADS := 1
-test: $(VENV)/.installed-test lint
+test: lint pytest
+
+# Each process computes on one core.
+pytest: export OMP_NUM_THREADS := 1
+pytest: $(VENV)/.installed-train,test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-lint: $(VENV)/.installed-test
+lint: $(VENV)/.installed-train,test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 	$(BIN)/hadolint Dockerfile
 
-format: $(VENV)/.installed-test
+format: $(VENV)/.installed-train,test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Hours on two cores. `python -m training train ... --resume` goes on where a run was stopped.
+# The tests with the lowest versions that pyproject.toml admits.
+test-lowest: $(TOOLS)
+	mkdir -p build
+	$(RESOLVE) --resolution lowest-direct --python-version $(VERSION) pyproject.toml --output-file build/lowest.txt
+	$(MAKE) pytest VENV=.venv-lowest CONSTRAINTS=build/lowest.txt
+
+# The newest versions of all but torch, on which the bytes of a seed depend: it is raised by hand in constraints.txt.
+# torch itself pins the packages of CUDA that its build needs.
+constraints: $(TOOLS)
+	grep -E '^torch(vision)?==' constraints.txt | $(RESOLVE) --universal --python-version 3.11 \
+		pyproject.toml - --output-file constraints.txt
+	sed -i -E '/^(cuda|nvidia|triton)-?/d' constraints.txt
+
+# Known vulnerabilities of the versions in constraints.txt.
+audit: $(TOOLS)
+	@$(ANSWERS) https://osv.dev 2>/dev/null || { echo "make audit needs the vulnerability database osv.dev, which cannot be reached"; exit 1; }
+	$(TOOLS)/bin/pip-audit --vulnerability-service osv --requirement constraints.txt --no-deps --disable-pip
+
+# Hours on two cores. `python -m training train ... --resume` continues a run that was stopped.
 train: $(VENV)/.installed-train
 	$(BIN)/python -m training train vae --epochs 100 --learning-rate 0.002 --precision bfloat16
 	$(BIN)/python -m training train cvae
@@ -37,63 +63,73 @@ train: $(VENV)/.installed-train
 		--discriminator-steps 1 --generator-learning-rate 0.0005 --batch-size 64 --epochs 18
 	$(BIN)/python -m training train cgan
 
-# What `python -m training` needs, and no training.
+# The dependencies of `python -m training`.
 install-train: $(VENV)/.installed-train
 
-# A few minutes a model: the figures in manifests, cards and README.
+# The quality figures in manifests, cards and README: a few minutes a model.
 evaluate: $(VENV)/.installed-train
-	$(BIN)/python -m training evaluate $(notdir $(wildcard models/*)) --document README.md
+	$(BIN)/python -m training evaluate $(notdir $(wildcard models/*)) --document docs/quality.md
 
 # About ten minutes: a seed gives the same bytes alone, under load, in any batch and after a restart.
-identity: $(VENV)/.installed-serve
+identity: $(VENV)/.installed
 	$(BIN)/python -m benchmarks identity
 
 # Compare with other servers, under 20 minutes on two cores; needs wrk, see benchmarks/README.md.
-bench: $(VENV)/.installed-serve
+bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks serve-bench --form short --fresh
 
 # About two hours; continues after an interruption.
-bench-full: $(VENV)/.installed-serve
+bench-full: $(VENV)/.installed
 	$(BIN)/python -m benchmarks serve-bench --form full
 
 # A few minutes: the models without a server.
-bench-raw: $(VENV)/.installed-serve
+bench-raw: $(VENV)/.installed
 	$(BIN)/python -m benchmarks raw
 
-# Ten minutes of hostile input: says what was slowest, and fails where anything crashed. FUZZ_SECONDS sets the time.
+# Hostile input for FUZZ_SECONDS. Reports the slowest input, and fails if any of them crashed the service.
 FUZZ_SECONDS ?= 600
-fuzz: $(VENV)/.installed-test
+fuzz: $(VENV)/.installed-train,test
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 # About ten minutes: every fault at every load. As root with libfaketime also a full disk and a moving clock.
-faults: $(VENV)/.installed-serve
+faults: $(VENV)/.installed
 	$(BIN)/python -m benchmarks faults
 
 # Twice the capacity for a minute; `make soak SECONDS=3600` for an hour.
 SECONDS ?= 60
-soak: $(VENV)/.installed-serve
+soak: $(VENV)/.installed
 	$(BIN)/python -m benchmarks soak --seconds $(SECONDS)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-lowest $(TOOLS) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
 
-$(TORCH):
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-		{ echo "$(PYTHON) is not Python 3.11 to 3.13; PYTHON=python3.12 names another"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-ifneq ($(TORCH_INDEX),)
-	$(BIN)/pip install --quiet torch torchvision --index-url $(TORCH_INDEX)
-endif
+# Another Python version makes a new environment.
+$(VENV)/.python-$(VERSION):
+	@case "$(VERSION)" in 3.1[123]) ;; *) \
+		echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13; PYTHON=python3.12 names another"; exit 1 ;; esac
+	$(PYTHON) -m venv --clear $(VENV)
 	touch $@
 
-$(VENV)/.installed-serve: pyproject.toml $(TORCH)
-	$(BIN)/pip install --quiet --editable .
+$(VENV)/.torch: $(CONSTRAINTS) $(VENV)/.python-$(VERSION)
+	@index='$(TORCH_INDEX)'; \
+	if [ '$(origin TORCH_INDEX)' = undefined ] && [ ! -e /proc/driver/nvidia ] && ! command -v nvidia-smi >/dev/null; then \
+		if $(ANSWERS) $(CPU_INDEX)/torch/ 2>/dev/null; then \
+			index=$(CPU_INDEX); echo "No NVIDIA driver: installing PyTorch's CPU build."; \
+		else \
+			echo "No NVIDIA driver, but $(CPU_INDEX) cannot be reached: installing PyPI's build of PyTorch, with CUDA."; \
+		fi; \
+	fi; \
+	[ -z "$$index" ] || $(INSTALL) --no-deps --index-url "$$index" torch torchvision
 	touch $@
 
-$(VENV)/.installed-train: pyproject.toml $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[train]'
-	touch $@ $(VENV)/.installed-serve
+$(VENV)/.installed: pyproject.toml $(VENV)/.torch
+	$(INSTALL) --editable .
+	touch $@
 
-$(VENV)/.installed-test: pyproject.toml $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[test]'
-	touch $@ $(VENV)/.installed-serve $(VENV)/.installed-train
+$(VENV)/.installed-%: pyproject.toml $(VENV)/.torch
+	$(INSTALL) --editable '.[$*]'
+	touch $@
+
+$(TOOLS):
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet pip-audit uv || { rm -r $@; exit 1; }

@@ -83,9 +83,10 @@ def create_app(
     install_error_handlers(app)
     # Documents the key; `KeyCheck` checks it.
     security = [Depends(HTTPBearer(auto_error=False))] if key else []
-    for router in (*routers(), models.router, docs.router):
+    for router in (*routers(), models.router):
         app.include_router(router, dependencies=security)
-    app.include_router(health.router)
+    for router in (health.router, docs.router):
+        app.include_router(router)
     return app
 
 

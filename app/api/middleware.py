@@ -33,6 +33,8 @@ MAX_HEADER_BYTES = 32 * 1024
 # Probes have no key, may name any host and are never refused: they must work best when the service does badly.
 PROBES = frozenset({"/livez", "/readyz"})
 NEVER_REFUSED = PROBES | {"/metrics"}
+# The documentation has no key either: a browser cannot send one before the page is loaded.
+DOCUMENTATION = frozenset({"/", "/docs", "/openapi.json"})
 
 
 class RequestContext:
@@ -127,7 +129,7 @@ class KeyCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
-        if self._digest is not None and scope["type"] == "http" and scope["path"] not in PROBES:
+        if self._digest is not None and scope["type"] == "http" and not _is_public(scope["path"]):
             values = [value for name, value in scope["headers"] if name == b"authorization"]
             scheme, _, key = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
             # Digests are compared in constant time, so that the time reveals neither length nor prefix of the key.
@@ -137,6 +139,10 @@ class KeyCheck:
                 await problem_of(Request(scope), refusal)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def _is_public(path: str) -> bool:
+    return path in PROBES or path in DOCUMENTATION or path.startswith("/docs/")
 
 
 class Admission:

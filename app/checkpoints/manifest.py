@@ -198,7 +198,8 @@ class Manifest(_Part):
     latent_dim: int | None = Field(None, gt=0, le=4096, description="null for a model without latents")
     priors: tuple[Prior, ...] = Field(("normal",), min_length=1, description="of latents; the first is the default")
     noise_dim: int | None = Field(
-        default_factory=lambda fields: fields["latent_dim"], description="normal numbers that a latent is drawn from"
+        default_factory=lambda fields: fields.get("latent_dim"),
+        description="normal numbers that a latent is drawn from",
     )
     sampling: tuple[Control, ...] = Field((), description="sampling controls that the model supports")
     image: ImageForm = Field(description="images that the model makes")

@@ -91,18 +91,6 @@ def test_the_forms_of_an_answer_are_documented(page):
     assert set(content) == {"application/json", "image/png", "image/apng", "application/x-npz"}
 
 
-def test_the_page_for_people_is_served(client):
-    answer = client.get("/docs")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/html")
-
-
-def test_the_page_allows_no_script_and_nothing_from_elsewhere(client):
-    policy = client.get("/docs").headers["content-security-policy"].split("; ")
-    assert "default-src 'none'" in policy
-    assert not [rule for rule in policy if rule.startswith("script-src") or "http" in rule]
-
-
 @pytest.mark.parametrize(("method", "tagged"), [("get", True), ("post", False)])
 def test_a_walk_describes_the_headers_that_name_its_ends(page, method, tagged):
     headers = page["paths"]["/interpolate"][method]["responses"]["200"]["headers"]
