@@ -6,7 +6,7 @@ from typing import Self
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.api.call import JSON as JSON_BODY
@@ -28,6 +28,10 @@ MEDIA_TYPES = (JSON, PNG, NPZ)
 
 class GenerateRequest(SampledBody):
     """Images of a seed, or of latents."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "cgan", "n": 16, "seed": 8, "label": "balanced"}]}
+    )
 
     model: ModelName | None = Field(None, description="default: the first model that can do what is asked")
     n: int | None = Field(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.api.call import JSON as JSON_BODY
@@ -103,6 +103,8 @@ class InterpolateQuery(Query, _Ends):
 
 class InterpolateRequest(Body, _Ends):
     """A path between two ends, each a seed or a latent."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"from_seed": 1, "to_seed": 2, "steps": 8}]})
 
     from_seed: Seed | None = None
     to_seed: Seed | None = None

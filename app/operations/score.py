@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
@@ -71,6 +71,8 @@ class ScoreQuery(Query):
 
 class ScoreRequest(SampledBody):
     """Generated images to score."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"n": 4, "seed": 8}]})
 
     model: ModelName | None = Field(None, description="the model that scores")
     generator: ModelName | None = Field(
