@@ -22,8 +22,9 @@ from app.settings import Settings
 KEEP_ALIVE_S = 30
 # How long requests may take to finish after the service has failed.
 FAILURE_GRACE_S = 5
-# Between the last connection accepted and the first one closed: requests already sent are read and answered.
-SETTLE_S = 0.2
+# Before the listener closes, and before connections do: what clients have sent by then is accepted and read. In steps,
+# as accepting and reading a connection takes several turns of the event loop, however busy the machine is.
+SETTLE_STEPS, SETTLE_STEP_S = 8, 0.02
 # The part of the grace in which requests may finish. The rest is for those cut off, and for the lifespan.
 FINISH_SHARE = 0.8
 # The exit status of a process that was told to end twice.
@@ -84,10 +85,11 @@ class Server(uvicorn.Server):
         finish_s = FINISH_SHARE * (FAILURE_GRACE_S if self.failed else self._settings.shutdown_grace_s)
         lag_s = min(self._lag_s, finish_s / 2)
         await asyncio.sleep(lag_s)
+        await settle()
         self.readiness.drain()
         for server in self.servers:
             server.close()
-        await asyncio.sleep(min(SETTLE_S, finish_s / 2))
+        await settle()
         self.config.timeout_graceful_shutdown = max(0, int(finish_s - lag_s))
         await super().shutdown(sockets)
 
@@ -100,6 +102,12 @@ class Server(uvicorn.Server):
         # A thread without the interpreter: it also ends a process whose event loop or native code hangs, with status 1,
         # and prints where. May be called by a signal handler at any point, as it takes no lock.
         faulthandler.dump_traceback_later(max(seconds, 0.001), exit=True)
+
+
+async def settle() -> None:
+    """Let the event loop accept and read what has arrived."""
+    for _ in range(SETTLE_STEPS):
+        await asyncio.sleep(SETTLE_STEP_S)
 
 
 def leave(status: int) -> NoReturn:
