@@ -37,7 +37,6 @@ class _Worker(Thread):
     def run(self) -> None:
         """Run tasks until one is None."""
         try:
-            lower_priority()
             self._initialize()
             while (work := self._tasks.get()) is not None:
                 self.started += 1
