@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from app.inference.engine import Engine
 from app.main import create_app
 from app.protocol import Limits, within
-from app.readiness import Readiness
+from app.inference.readiness import Readiness
 from app.settings import Settings
 from tests.labelled import write_checkpoints
 
