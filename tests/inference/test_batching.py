@@ -73,7 +73,8 @@ class Doubling(Job[list[int]]):
 
     @classmethod
     def compute(cls, model: Any, chunks: "Sequence[Chunk[Doubling]]") -> list[list[int]]:
-        return model.double([chunk.job.values[chunk.first : chunk.first + chunk.count] for chunk in chunks])
+        gate: Gate = model
+        return gate.double([chunk.job.values[chunk.first : chunk.first + chunk.count] for chunk in chunks])
 
     def answer(self, parts: Sequence[list[int]]) -> bytes:
         if self._broken is not None:
@@ -414,9 +415,13 @@ async def test_every_job_settles_once_in_any_order_of_arrivals_cancellations_fai
     loop_errors: list[dict[str, Any]] = []  # errors of callbacks, such as a future that is set twice
     asyncio.get_running_loop().set_exception_handler(lambda _, context: loop_errors.append(context))
 
+    last = asyncio.Event()
+
     async def collect() -> None:
         while True:
             running.append(await b.gate.started())
+            if last.is_set():
+                running.pop().opened.set()
 
     collecting = asyncio.create_task(collect())
     jobs: list[tuple[list[int], bool, asyncio.Task[list[int]]]] = []
@@ -431,11 +436,11 @@ async def test_every_job_settles_once_in_any_order_of_arrivals_cancellations_fai
         elif running:
             running.pop(chosen.randrange(len(running))).opened.set()
         await settle()
-    closing = asyncio.gather(*(task for *_, task in jobs), return_exceptions=True)
-    while not closing.done():
-        while running:
-            running.pop().opened.set()
-        await asyncio.wait([closing, asyncio.create_task(settle())], return_when=asyncio.FIRST_COMPLETED)
+    last.set()
+    for one in running:
+        one.opened.set()
+    await asyncio.wait_for(asyncio.gather(*(task for *_, task in jobs), return_exceptions=True), HANG_S)
+    await asyncio.wait_for(b.batcher.close(), HANG_S)
     collecting.cancel()
     for rows, fails, task in jobs:
         if task.cancelled():
@@ -446,7 +451,6 @@ async def test_every_job_settles_once_in_any_order_of_arrivals_cancellations_fai
         else:
             assert not fails
             assert task.result() == [2 * row for row in rows]
-    await asyncio.wait_for(b.batcher.close(), HANG_S)
     assert max(map(len, b.gate.batches)) <= max_batch_rows
     assert b.queued_rows == 0
     all_free = Barrier(workers)
