@@ -36,6 +36,18 @@ class Vae(torch.nn.Module):
         return mean, -mean
 
 
+class Autoencoder(torch.nn.Module):
+    """A deterministic code of 8 x 8 pixels in, 4 x 4 pixels out."""
+
+    @torch.jit.export
+    def embed(self, images: Tensor) -> Tensor:
+        return images.flatten(1)[:, :3]
+
+    @torch.jit.export
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.sigmoid(latents.repeat(1, 6)[:, :16].view(-1, 1, 4, 4))
+
+
 def archive_of(module: torch.nn.Module) -> bytes:
     """The TorchScript archive of a module."""
     buffer = io.BytesIO()

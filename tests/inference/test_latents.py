@@ -22,8 +22,8 @@ from app.inference.latents import (
     uniform_labels,
 )
 
-# (seed, index, width, stream) to the exact row. If this fails, the seeds that users have written down give other images:
-# that needs a new SCHEME, not new vectors.
+# (seed, index, width, stream) to the exact row. If this fails, the seeds that users have written down give other
+# images: that needs a new SCHEME, not new vectors.
 VECTORS = [
     (0, 0, 4, 0, ["-0x1.22cd1ap+1", "-0x1.671474p-1", "-0x1.380f16p+0", "0x1.4c209ap-3"]),
     (7, 37, 3, 0, ["-0x1.3c6f6p-1", "0x1.47383ep+0", "-0x1.e93952p-2"]),

@@ -1,157 +1,163 @@
-"""Loading at the start and again: what serves, what is said, and what is left of the models before."""
+"""Loading models at the start and at a reload."""
 
-import asyncio
 import gc
 import shutil
 import weakref
+from collections.abc import AsyncIterator, Sequence
 from math import inf
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
+import numpy as np
 import pytest
 
-from app import loading
-from app.errors import WorkerLost
-from app.inference.faults import DeviceLost
-from app.inference.latents import normal_rows
-from app.loading import Loader
+from app.errors import Draining, WorkerLost
+from app.inference import loading
+from app.inference.batching import Chunk, Job
+from app.inference.loading import Loader
+from app.inference.readiness import Readiness
+from app.inference.runtime import DeviceLost, Rows
 from app.metrics import Metrics
-from app.readiness import Readiness
 from app.settings import Settings
-from tests.conftest import ROOT
+from tests.checkpoints.tiny import Autoencoder, write, write_vae
+
+pytestmark = pytest.mark.anyio
+
+
+class Means(Job[Rows]):
+    """Encodes one image of zeros."""
+
+    operation = "means"
+    rows = 1
+
+    @classmethod
+    def compute(cls, model: Any, chunks: "Sequence[Chunk[Means]]") -> list[Rows]:
+        mean, _ = model.encode(np.zeros((len(chunks), 1, 4, 4), np.float32), None)
+        return [row[None] for row in mean]
+
+    def answer(self, parts: Sequence[Rows]) -> bytes:
+        return parts[0].tobytes()
+
+
+class Service:
+    """A loader, and the objects that it reports to."""
+
+    def __init__(self, models: Path, **settings: Any) -> None:
+        self.models, self.readiness, self.metrics = models, Readiness(), Metrics()
+        made = Settings(models_dir=models, device="cpu", workers=1, **settings)
+        self.loader = Loader(made, self.readiness, self.metrics)
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        """The value of a series."""
+        return self.metrics.registry.get_sample_value(f"digits_{name}", labels)
+
+    def described(self) -> set[tuple[str, str]]:
+        """Name and digest of each series of `digits_model_info`."""
+        (info,) = (each for each in self.metrics.registry.collect() if each.name == "digits_model_info")
+        return {(each.labels["model"], each.labels["digest"]) for each in info.samples}
 
 
 @pytest.fixture
-def models(tmp_path: Path) -> Path:
-    """A directory with a copy of the shipped VAE."""
-    shutil.copytree(ROOT / "models" / "vae", tmp_path / "vae")
-    return tmp_path
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    """A service with one tiny VAE, not yet loaded."""
+    write_vae(tmp_path)
+    made = Service(tmp_path)
+    yield made
+    await made.loader.close()
 
 
-class Bench:
-    """A loader and what it reports to."""
-
-    def __init__(self, models: Path) -> None:
-        self.readiness, self.metrics = Readiness(), Metrics()
-        settings = Settings(models_dir=models, device="cpu", worker_checks=2)
-        self.loader = Loader(settings, self.readiness, self.metrics)
-
-    def reloads(self, outcome: str) -> float | None:
-        return self.metrics.registry.get_sample_value("digits_reloads_total", {"outcome": outcome})
+async def test_a_start_loads_every_model_and_describes_it(service):
+    assert service.readiness.reasons()
+    write_vae(service.models, "other")
+    assert await service.loader.start()
+    assert service.readiness.reasons() == []
+    models = service.readiness.engine().models
+    assert service.described() == {(name, model.provenance.digest) for name, model in models.items()}
+    assert set(models) == {"vae", "other"}
 
 
-def test_after_a_reload_nothing_is_left_of_the_engine_before(models):
-    async def scenario() -> None:
-        b = Bench(models)
-        assert await b.loader.start()
-        old = weakref.ref(b.readiness.engine())
-        await b.loader.reload()
-        gc.collect()
-        assert old() is None
-        assert b.reloads("swapped") == 1
-        await b.loader.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_deadline_to_come_keeps_nothing_of_the_models_before(models):
-    async def scenario() -> None:
-        b = Bench(models)
-        assert await b.loader.start()
-        engine = b.readiness.engine()
-        network = weakref.ref(engine.models["vae"].networks["generate"])
-        rows = normal_rows(1, 0, 1, engine.models["vae"].manifest.latent_dim)
-        await engine.generate(engine.models["vae"], rows, monotonic() + 3600)
-        del engine
-        await b.loader.reload()
-        gc.collect()
-        assert network() is None
-        await b.loader.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_device_that_is_lost_while_models_are_loaded_is_told_and_the_next_reload_works(models, monkeypatch, caplog):
-    def lost(*_: object) -> None:
-        raise DeviceLost from RuntimeError("CUDA error: operation not permitted\nand more of it")
-
-    async def scenario() -> None:
-        with monkeypatch.context() as context:
-            context.setattr(loading, "load_models", lost)
-            b = Bench(models)
-            assert not await b.loader.start()
-            await b.loader.close()
-            assert "cannot start: device cpu failed while models were loaded: CUDA error: operation" in caplog.text
-        b = Bench(models)
-        assert await b.loader.start()
-        with monkeypatch.context() as context:
-            context.setattr(loading, "load_models", lost)
-            await b.loader.reload()
-        assert "cannot reload, the models from before serve on: device cpu failed" in caplog.text
-        assert b.reloads("refused") == 1
-        await b.loader.reload()
-        assert b.reloads("swapped") == 1
-        await b.loader.close()
-
-    asyncio.run(scenario())
+async def test_a_bad_start_is_reported_and_nothing_serves(service, caplog):
+    (service.models / "vae" / "manifest.json").write_text("{")
+    assert not await service.loader.start()
+    assert service.readiness.reasons()
+    assert f"{service.models / 'vae' / 'manifest.json'}: " in caplog.text
     assert "Traceback" not in caplog.text
 
 
-def test_whoever_began_with_an_engine_ends_with_it(models):
-    async def scenario() -> None:
-        b = Bench(models)
-        assert await b.loader.start()
-        engine = b.readiness.engine()
-        await b.loader.reload()
-        assert b.readiness.engine() is not engine
-        model = engine.models["vae"]
-        made = await engine.generate(model, normal_rows(1, 0, 3, model.manifest.latent_dim), inf)
-        assert made.images.shape == (3, 28, 28)
-        await b.loader.close()
-
-    asyncio.run(scenario())
+async def test_a_default_model_that_is_not_there_stops_the_start(service, caplog):
+    other = Service(service.models, default_model="absent")
+    assert not await other.loader.start()
+    assert "absent" in caplog.text
+    await other.loader.close()
 
 
-def test_a_bad_reload_changes_nothing_and_is_told(models, caplog):
-    async def scenario() -> None:
-        b = Bench(models)
-        assert await b.loader.start()
-        engine = b.readiness.engine()
-        (models / "vae" / "manifest.json").write_text("{")
-        await b.loader.reload()
-        assert b.readiness.engine() is engine
-        assert b.readiness.reasons() == []
-        assert b.reloads("refused") == 1
-        assert b.reloads("swapped") == 0
-        assert f"the models from before serve on: {models / 'vae' / 'manifest.json'}: " in caplog.text
-        await b.loader.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_bad_start_is_told_and_nothing_serves(models, caplog):
-    async def scenario() -> None:
-        b = Bench(models)
-        (models / "vae" / "manifest.json").write_text("{")
-        assert not await b.loader.start()
-        assert b.readiness.reasons() == ["loading the models failed; the log says why"]
-        assert f"cannot start: {models / 'vae' / 'manifest.json'}: " in caplog.text
-        await b.loader.close()
-
-    asyncio.run(scenario())
+async def test_a_reload_swaps_the_models_and_frees_the_ones_before(service):
+    assert await service.loader.start()
+    engine = service.readiness.engine()
+    # A deadline to come must not keep the models either.
+    await engine.run(engine.models["vae"], Means(), monotonic() + 3600)
+    before = service.described()
+    released = [weakref.ref(engine), weakref.ref(engine.models["vae"].networks["generate"])]
+    del engine
+    shutil.rmtree(service.models / "vae")
+    write(service.models, "vae", Autoencoder(), "embed", "decode", input_side=8)
+    await service.loader.reload()
+    gc.collect()
+    assert [each() for each in released] == [None, None]
+    assert service.sample("reloads_total", outcome="swapped") == 1
+    assert len(service.described()) == 1
+    assert service.described() != before
+    assert set(service.readiness.engine().models["vae"].networks) == {"embed", "decode"}
 
 
-def test_when_workers_are_lost_those_who_hold_an_older_engine_are_told_too(models):
-    async def scenario() -> None:
-        b = Bench(models)
-        assert await b.loader.start()
-        older = b.readiness.engine()
-        await b.loader.reload()
-        b.loader.fail(lambda: WorkerLost("all is lost"))
-        for engine in (older, b.readiness.engine()):
-            model = engine.models["vae"]
-            with pytest.raises(WorkerLost):
-                await engine.generate(model, normal_rows(1, 0, 3, model.manifest.latent_dim), inf)
-        await b.loader.close()
+async def test_a_bad_reload_keeps_the_models_and_is_reported(service, caplog):
+    assert await service.loader.start()
+    engine = service.readiness.engine()
+    (service.models / "vae" / "manifest.json").write_text("{")
+    await service.loader.reload()
+    assert service.readiness.engine() is engine
+    assert service.readiness.reasons() == []
+    assert service.sample("reloads_total", outcome="refused") == 1
+    assert service.sample("reloads_total", outcome="swapped") == 0
+    assert f"{service.models / 'vae' / 'manifest.json'}: " in caplog.text
 
-    asyncio.run(scenario())
+
+async def test_a_request_that_began_with_an_engine_ends_with_it(service):
+    assert await service.loader.start()
+    engine = service.readiness.engine()
+    await service.loader.reload()
+    assert service.readiness.engine() is not engine
+    assert await engine.run(engine.models["vae"], Means(), inf) == bytes(12)
+
+
+async def test_a_device_lost_while_loading_is_reported_in_one_line_and_the_next_reload_works(
+    service, monkeypatch, caplog
+):
+    def lost(*_: object) -> None:
+        raise DeviceLost from RuntimeError("CUDA error: operation not permitted\nand more of it")
+
+    assert await service.loader.start()
+    with monkeypatch.context() as context:
+        context.setattr(loading, "load_models", lost)
+        await service.loader.reload()
+    assert service.sample("reloads_total", outcome="refused") == 1
+    assert "CUDA error: operation not permitted" in caplog.text
+    assert "and more of it" not in caplog.text
+    await service.loader.reload()
+    assert service.sample("reloads_total", outcome="swapped") == 1
+
+
+@pytest.mark.parametrize("error", [WorkerLost, Draining])
+async def test_lost_workers_and_a_drain_fail_the_jobs_of_older_engines_as_well(service, error):
+    assert await service.loader.start()
+    engines = [service.readiness.engine()]
+    await service.loader.reload()
+    engines.append(service.readiness.engine())
+    if error is WorkerLost:
+        service.loader.fail(lambda: WorkerLost("the worker hangs"))
+    else:
+        await service.loader.close()
+    for engine in engines:
+        with pytest.raises(error):
+            await engine.run(engine.models["vae"], Means(), inf)

@@ -10,7 +10,7 @@ from app.checkpoints.store import CheckpointError
 from app.inference.latents import normal_rows
 from app.inference.model import load_model, load_models
 from app.inference.runtime import Runtime, id_of
-from tests.checkpoints.tiny import Vae, archive_of, described, edited, write, write_vae
+from tests.checkpoints.tiny import Autoencoder, Vae, archive_of, described, edited, write, write_vae
 from tests.conftest import ROOT
 from tests.labelled import write_checkpoints
 
@@ -37,18 +37,6 @@ def test_checkpoints_with_labels_load_and_their_rows_are_byte_identical(runtime,
     for model in models.values():
         assert set(model.networks) == set(model.manifest.capabilities)
         assert all(model.byte_identical.values())
-
-
-class Autoencoder(torch.nn.Module):
-    """A deterministic code of 8 x 8 pixels in, 4 x 4 pixels out."""
-
-    @torch.jit.export
-    def embed(self, images: Tensor) -> Tensor:
-        return images.flatten(1)[:, :3]
-
-    @torch.jit.export
-    def decode(self, latents: Tensor) -> Tensor:
-        return torch.sigmoid(latents.repeat(1, 6)[:, :16].view(-1, 1, 4, 4))
 
 
 class Critic(torch.nn.Module):

@@ -25,6 +25,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Model]:
     return load_models(directory, Runtime("cpu"), 8)
 
 
+def labels_of(model: Model, options: SamplingOptions, first: int, count: int) -> list[int]:
+    """The labels of these rows of seed 7."""
+    labels = seeded(model.manifest, options, 7).labels(first, count)
+    assert labels is not None
+    return labels.tolist()
+
+
 def test_a_fitted_prior_has_a_noise_column_that_no_control_changes(models):
     source = seeded(models["fitted"].manifest, SamplingOptions(label="3", temperature=0.5), seed=7)
     assert np.array_equal(source.noise(3, 4)[:, :-1], normal_rows(7, 3, 4, LATENT_DIM, temperature=0.5))
@@ -35,11 +42,12 @@ def test_a_fitted_prior_has_a_noise_column_that_no_control_changes(models):
 
 
 def test_requested_classes_are_taken_in_turn_up_to_the_last_index(models):
-    manifest = models["cgan"].manifest
-    assert seeded(manifest, SamplingOptions(label="balanced"), 7).labels(MAX_SEED, 1) == [MAX_SEED % 10]
-    assert seeded(manifest, SamplingOptions(label=["3", "8"]), 7).labels(3, 4).tolist() == [8, 3, 8, 3]
-    drawn = seeded(models["many"].manifest, SamplingOptions(), 7).labels(0, 3000)
-    assert set(drawn.tolist()) == set(range(300))
+    assert labels_of(models["cgan"], SamplingOptions(label="balanced"), MAX_SEED, 1) == [MAX_SEED % 10]
+    assert labels_of(models["cgan"], SamplingOptions(label=["3", "8"]), 3, 4) == [8, 3, 8, 3]
+
+
+def test_labels_that_are_not_requested_are_drawn_from_all_classes(models):
+    assert set(labels_of(models["many"], SamplingOptions(), 0, 3000)) == set(range(300))
 
 
 def test_an_unknown_class_is_refused_with_some_of_the_classes_and_without_an_echo(models):
@@ -106,8 +114,9 @@ def test_rows_of_a_slice_are_those_of_the_whole_in_any_batch_composition(models,
         rows = slice(first, first + count)
         assert np.array_equal(latents, whole[i][0][rows])
         assert np.array_equal(made, images[i][rows])
-        assert (labels is None) == (whole[i][1] is None)
-        assert labels is None or np.array_equal(labels, whole[i][1][rows])
+        whole_labels = whole[i][1]
+        assert (labels is None) == (whole_labels is None)
+        assert labels is None or whole_labels is None or np.array_equal(labels, whole_labels[rows])
 
 
 def test_latents_of_the_caller_are_generated_as_they_are(models):
