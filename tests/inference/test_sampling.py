@@ -29,7 +29,7 @@ def labels_of(model: Model, options: SamplingOptions, first: int, count: int) ->
     """The labels of these rows of seed 7."""
     labels = seeded(model.manifest, options, 7).labels(first, count)
     assert labels is not None
-    return labels.tolist()
+    return [*map(int, labels)]
 
 
 def test_a_fitted_prior_has_a_noise_column_that_no_control_changes(models):
