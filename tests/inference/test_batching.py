@@ -41,7 +41,6 @@ class Gate:
         self._passes: asyncio.Queue[Pass] = asyncio.Queue()
 
     def double(self, chunks: Sequence[Sequence[int]]) -> list[list[int]]:
-        """On a worker."""
         one = Pass([row for chunk in chunks for row in chunk])
         self._loop.call_soon_threadsafe(self._passes.put_nowait, one)
         assert one.opened.wait(HANG_S)
@@ -50,13 +49,11 @@ class Gate:
         return [[2 * row for row in chunk] for chunk in chunks]
 
     async def started(self) -> Pass:
-        """The next pass to start."""
         one = await asyncio.wait_for(self._passes.get(), HANG_S)
         self.batches.append(one.rows)
         return one
 
     async def open(self, passes: int) -> None:
-        """Let the next passes end, one after the other."""
         for _ in range(passes):
             (await self.started()).opened.set()
 
@@ -94,8 +91,6 @@ class Bench:
         self.batcher = Batcher(Doubling, model, workers, batch_metrics, max_batch_rows)
 
     def ask(self, *rows: int, deadline: float = inf, broken: Exception | None = None) -> "asyncio.Task[list[int]]":
-        """The answer to a job of these rows."""
-
         async def answer() -> list[int]:
             doubled: list[int] = json.loads(await self.batcher.submit(Doubling(rows, broken), deadline))
             return doubled
@@ -108,12 +103,10 @@ class Bench:
 
     @property
     def queued_rows(self) -> float | None:
-        """The gauge of the queue."""
         return self._metrics.registry.get_sample_value("digits_queued_rows", LABELS)
 
     @property
     def computed_rows(self) -> float | None:
-        """The rows of all batches."""
         return self._metrics.registry.get_sample_value("digits_batch_rows_sum", LABELS)
 
 
@@ -122,7 +115,6 @@ Make = Callable[..., Bench]
 
 @pytest.fixture
 def bench() -> Iterator[Make]:
-    """Makes benches."""
     pools: list[Workers] = []
 
     def make(workers: int = 1, **options: Any) -> Bench:
@@ -244,16 +236,6 @@ async def test_rows_of_a_cancelled_caller_leave_the_queue_and_are_never_computed
     await b.gate.open(1)
     assert await outcomes(first, gone, split, stays) == [[0], asyncio.CancelledError, asyncio.CancelledError, [8]]
     assert b.gate.batches == [[0], list(range(10, 18)), [4]]
-
-
-async def test_a_cancelled_caller_does_not_disturb_the_others_in_its_batch(bench):
-    b = bench()
-    gone, stays = b.ask(1), b.ask(2)
-    computing = await b.gate.started()
-    gone.cancel()
-    await settle()
-    computing.opened.set()
-    assert await outcomes(gone, stays) == [asyncio.CancelledError, [4]]
 
 
 async def test_a_caller_cancelled_in_the_turn_in_which_a_worker_becomes_free_is_not_computed(bench, monkeypatch):
@@ -397,12 +379,6 @@ async def test_when_the_workers_are_lost_every_job_fails_and_new_ones_are_refuse
     await asyncio.wait_for(b.batcher.close(), HANG_S)
     one.opened.set()
     assert b.gate.batches == [[1, 2]]
-
-
-async def test_a_job_for_closed_workers_fails(bench):
-    b = bench()
-    b.workers.close()
-    assert await outcomes(b.ask(1)) == [RuntimeError]
 
 
 @pytest.mark.parametrize("seed", range(12))

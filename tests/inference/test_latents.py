@@ -18,7 +18,6 @@ from app.inference.latents import (
     interpolate,
     normal_rows,
     open_unit_interval,
-    raw_rows,
     uniform_labels,
 )
 
@@ -75,17 +74,6 @@ def test_values_are_standard_normal():
     cdf = np.array([NormalDist().cdf(value) for value in np.sort(values[:50_000])])
     steps = np.arange(1, cdf.size + 1) / cdf.size
     assert np.abs(cdf - steps).max() < 2.7 / np.sqrt(cdf.size)
-
-
-def test_neighbouring_rows_are_uncorrelated():
-    rows = normal_rows(5, 0, 20_001, 4).astype(np.float64)
-    assert np.abs((rows[:-1] * rows[1:]).mean(axis=0)).max() < 5 / np.sqrt(20_000)
-
-
-def test_values_are_the_quantiles_of_their_words():
-    p = open_unit_interval(raw_rows(9, 0, 2000, 5, LATENT_STREAM))
-    expected = [NormalDist().inv_cdf(value) for value in p.ravel().tolist()]
-    np.testing.assert_allclose(normal_rows(9, 0, 2000, 5).ravel(), expected, rtol=1e-7)
 
 
 def test_the_smallest_and_the_largest_word_have_finite_quantiles(monkeypatch):
