@@ -10,10 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from app.checkpoints.capabilities import CAPABILITIES, Symbol
-from app.checkpoints.manifest import PIXEL_BOUND, Manifest, TensorRecord, with_checksum
+from app.checkpoints.manifest import PIXEL_BOUND, Manifest, TensorRecord
 from app.checkpoints.store import CheckpointError, read_manifest
-from tests.checkpoints.tiny import described, edited, fields, write_vae
-from tests.conftest import ROOT
+from tests.checkpoints.tiny import described, fields, write_vae
 
 TEN = tuple("0123456789")
 VAE = ("generate", "decode", "encode")
@@ -42,10 +41,6 @@ def test_a_manifest_of_every_kind_is_valid_and_survives_its_file(kind):
     for capability in manifest.capabilities:
         labelled = manifest.takes_labels(capability)
         assert manifest.inputs(capability) == CAPABILITIES[capability].inputs + (Symbol.LABEL,) * labelled
-
-
-def test_every_capability_of_the_table_has_a_valid_manifest():
-    assert {name for kind in VALID.values() for name in kind["capabilities"]} == set(CAPABILITIES)
 
 
 OTHER_FORM = {"shape": [1, 5, 5], "normalization": None}
@@ -166,8 +161,7 @@ def test_a_flipped_bit_in_a_manifest_is_refused_or_changes_nothing(tmp_path: Pat
 
 
 def test_a_checksum_covers_the_content_not_the_layout_and_may_be_left_out(tmp_path: Path):
-    folder = write_vae(tmp_path)
-    path = folder / "manifest.json"
+    path = write_vae(tmp_path) / "manifest.json"
     sound = read_manifest(path)
     written = json.loads(path.read_text())
     path.write_text(json.dumps(dict(sorted(written.items(), reverse=True)), indent=1))
@@ -178,13 +172,3 @@ def test_a_checksum_covers_the_content_not_the_layout_and_may_be_left_out(tmp_pa
     del written["checksum"]
     path.write_text(json.dumps(written | {"family": "other"}))
     assert read_manifest(path).family == "other"
-    with edited(folder) as manifest:
-        manifest["family"] = "third"
-    assert read_manifest(path).family == "third"
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "models").glob("*/manifest.json")), ids=lambda path: path.parent.name)
-def test_a_shipped_manifest_is_valid_and_has_a_checksum(path):
-    written = json.loads(path.read_text())
-    assert read_manifest(path).name == path.parent.name
-    assert written == with_checksum(written)

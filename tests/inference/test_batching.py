@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from math import inf
 from threading import Barrier, Event
@@ -110,20 +110,10 @@ class Bench:
         return self._metrics.registry.get_sample_value("digits_batch_rows_sum", LABELS)
 
 
-Make = Callable[..., Bench]
-
-
 @pytest.fixture
-def bench() -> Iterator[Make]:
-    pools: list[Workers] = []
-
-    def make(workers: int = 1, **options: Any) -> Bench:
-        pools.append(Workers(workers))
-        return Bench(pools[-1], **options)
-
-    yield make
-    for pool in pools:
-        pool.close()
+def bench(pool: Callable[[int], Workers]) -> Callable[..., Bench]:
+    """Makes benches."""
+    return lambda workers=1, **options: Bench(pool(workers), **options)
 
 
 async def settle() -> None:

@@ -1,6 +1,6 @@
 """The choice of a model for a request."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,6 @@ from tests.checkpoints.tiny import Vae, write
 
 
 @pytest.fixture
-def workers() -> Iterator[Workers]:
-    pool = Workers(1)
-    yield pool
-    pool.close()
-
-
-@pytest.fixture
 def models(tmp_path: Path) -> dict[str, Model]:
     """`a` cannot generate, `b` and `c` can."""
     write(tmp_path, "a", Vae(), "decode", "encode")
@@ -31,33 +24,35 @@ def models(tmp_path: Path) -> dict[str, Model]:
     return load_models(tmp_path, Runtime("cpu"), 8)
 
 
-def engine(models: dict[str, Model], workers: Workers, default: str | None) -> Engine:
-    return Engine(models, workers, RowLimit(8), Metrics(), default_model=default, max_batch_rows=8)
+@pytest.fixture
+def engine(models: dict[str, Model], pool: Callable[[int], Workers]) -> Callable[..., Engine]:
+    """Makes an engine with a default model."""
+    return lambda default=None: Engine(models, pool(1), RowLimit(8), Metrics(), default_model=default, max_batch_rows=8)
 
 
 @pytest.mark.parametrize(("default", "found"), [(None, "b"), ("c", "c"), ("a", "b")])
-def test_without_a_name_the_default_serves_else_the_first_model_that_can(models, workers, default, found):
-    model, prepared = engine(models, workers, default).find(None, lambda model: model.require("generate"))
+def test_without_a_name_the_default_serves_else_the_first_model_that_can(engine, default, found):
+    model, prepared = engine(default).find(None, lambda model: model.require("generate"))
     assert (model.name, prepared) == (found, None)
 
 
-def test_a_named_model_that_cannot_is_refused_with_one_that_can(models, workers):
+def test_a_named_model_that_cannot_is_refused_with_one_that_can(engine):
     with pytest.raises(CapabilityMissing) as caught:
-        engine(models, workers, None).select("a", lambda model: model.require("generate"))
+        engine().select("a", lambda model: model.require("generate"))
     assert caught.value.detail.endswith("model b can do this")
 
 
-def test_an_unknown_name_is_refused_without_an_echo(models, workers):
+def test_an_unknown_name_is_refused_without_an_echo(engine):
     with pytest.raises(ModelNotFound) as caught:
-        engine(models, workers, None).find("secret", lambda _: None)
+        engine().find("secret", lambda _: None)
     assert "secret" not in caught.value.detail
 
 
-def test_if_no_model_can_an_error_about_values_goes_before_one_about_capabilities(models, workers):
+def test_if_no_model_can_an_error_about_values_goes_before_one_about_capabilities(engine):
     def prepare(model: Model) -> None:
         model.require("generate")
         raise InvalidRequest("n is too large")
 
     with pytest.raises(InvalidRequest) as caught:
-        engine(models, workers, None).select(None, prepare)
+        engine().select(None, prepare)
     assert caught.value.detail == "n is too large"

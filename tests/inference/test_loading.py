@@ -43,9 +43,9 @@ class Means(Job[Rows]):
 class Service:
     """A loader, and the objects that it reports to."""
 
-    def __init__(self, models: Path, **settings: Any) -> None:
+    def __init__(self, models: Path) -> None:
         self.models, self.readiness, self.metrics = models, Readiness(), Metrics()
-        made = Settings(models_dir=models, device="cpu", workers=1, **settings)
+        made = Settings(models_dir=models, device="cpu", workers=1)
         self.loader = Loader(made, self.readiness, self.metrics)
 
     def sample(self, name: str, **labels: str) -> float | None:
@@ -83,13 +83,6 @@ async def test_a_bad_start_is_reported_and_nothing_serves(service, caplog):
     assert service.readiness.reasons()
     assert f"{service.models / 'vae' / 'manifest.json'}: " in caplog.text
     assert "Traceback" not in caplog.text
-
-
-async def test_a_default_model_that_is_not_there_stops_the_start(service, caplog):
-    other = Service(service.models, default_model="absent")
-    assert not await other.loader.start()
-    assert "absent" in caplog.text
-    await other.loader.close()
 
 
 async def test_a_reload_swaps_the_models_and_frees_the_ones_before(service):

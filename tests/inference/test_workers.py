@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from threading import Barrier, Event, get_native_id
 
@@ -15,20 +14,6 @@ from app.inference.workers import NICE_INCREMENT, Workers
 pytestmark = pytest.mark.anyio
 
 HANG_S = 60  # only ends a test that would never end
-
-
-@pytest.fixture
-def pool() -> Iterator[Callable[..., Workers]]:
-    """Makes workers."""
-    made: list[Workers] = []
-
-    def make(size: int, initialize: Callable[[], object] = lambda: None) -> Workers:
-        made.append(Workers(size, initialize))
-        return made[-1]
-
-    yield make
-    for workers in made:
-        workers.close()
 
 
 @dataclass
