@@ -372,7 +372,7 @@ async def test_when_the_workers_are_lost_every_job_fails_and_new_ones_are_refuse
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_every_job_settles_once_in_any_order_of_arrivals_cancellations_failures_and_passes(bench, seed):
+async def test_every_job_settles_once_in_any_order_of_arrivals_cancellations_deadlines_and_failures(bench, seed):
     chosen = random.Random(seed)
     bad = set(chosen.sample(range(1000), 30))
     workers, max_batch_rows = chosen.randint(1, 3), chosen.choice([1, 5, 16])
@@ -396,7 +396,9 @@ async def test_every_job_settles_once_in_any_order_of_arrivals_cancellations_fai
         if action < 0.45:
             rows = chosen.sample(range(1000), chosen.randint(1, 12))
             fails = chosen.random() < 0.1
-            jobs.append((rows, fails, b.ask(*rows, broken=ValueError("in the answer") if fails else None)))
+            deadline = monotonic() + chosen.choice([0.001, 0.01, inf, inf, inf, inf])
+            broken = ValueError("in the answer") if fails else None
+            jobs.append((rows, fails, b.ask(*rows, deadline=deadline, broken=broken)))
         elif action < 0.55 and jobs:
             chosen.choice(jobs)[2].cancel()
         elif running:
@@ -413,7 +415,7 @@ async def test_every_job_settles_once_in_any_order_of_arrivals_cancellations_fai
             continue
         error = task.exception()
         if error is not None:
-            assert isinstance(error, InferenceFailed if bad.intersection(rows) else ValueError)
+            assert type(error) in {DeadlineExceeded, InferenceFailed if bad.intersection(rows) else ValueError}
         else:
             assert not fails
             assert task.result() == [2 * row for row in rows]
