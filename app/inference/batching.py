@@ -113,6 +113,8 @@ class _Pending:
         return not self.waiting and not self.running
 
     def fail(self, error: Exception) -> None:
+        if isinstance(error, StopIteration):  # which a future refuses
+            error = RuntimeError("a job raised StopIteration")
         if not self.future.done():
             self.future.set_exception(error)
 

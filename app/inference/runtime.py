@@ -69,8 +69,9 @@ class Network:
             raise InferenceFailed("the network returned a wrong number of rows")
         results = tuple(output[:rows] for output in outputs)
         # The sum is finite if all terms are, as outputs are images or numbers of a similar magnitude.
-        if not all(math.isfinite(output.sum()) for output in results):
-            raise InferenceFailed("the network returned values that are not finite")
+        with np.errstate(invalid="ignore", over="ignore"):
+            if not all(math.isfinite(output.sum()) for output in results):
+                raise InferenceFailed("the network returned values that are not finite")
         return results
 
 

@@ -1,7 +1,8 @@
-"""A folder of pictures, learned by training and served beside the digits: both sides see the same pixels."""
+"""A folder of images, learned by training and served: both sides see the same pixels."""
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +11,15 @@ from PIL import Image
 from app.images.decode import decode_image
 from app.images.encode import to_uint8
 from app.images.normalize import fit
-from tests.api.reading import image
-from tests.conftest import ROOT, serving
+from tests.api.reading import arrays, image
+from tests.conftest import serving
 from training import export
 from training.config import CONFIGS
-from training.families import gan
 from training.folder import load_folder, read_row
 from training.trainer import train
 
-SHADES = np.random.default_rng(3).integers(0, 256, (37, 23, 4), dtype=np.uint8)
+PIXELS = np.random.default_rng(3).integers(0, 256, (37, 23, 4), dtype=np.uint8)
+GREY, COLOUR = Image.fromarray(PIXELS[..., 0]), Image.fromarray(PIXELS[..., :3])
 
 
 def saved(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -27,76 +28,57 @@ def saved(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def turned(orientation: int) -> bytes:
+def oriented(orientation: int) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return saved(Image.fromarray(SHADES[..., :3]), "JPEG", exif=exif)
+    return saved(COLOUR, "JPEG", exif=exif)
 
 
-PICTURES = {
-    "grey": saved(Image.fromarray(SHADES[..., 0])),
-    "colour": saved(Image.fromarray(SHADES[..., :3])),
-    "alpha": saved(Image.fromarray(SHADES)),
-    "grey with alpha": saved(Image.fromarray(SHADES[..., :2])),
-    "palette": saved(Image.fromarray(SHADES[..., :3]).quantize(16)),
-    "transparent colour": saved(Image.fromarray(SHADES[..., 0] // 64 * 64), transparency=64),
-    "one bit": saved(Image.fromarray(SHADES[..., 0]).convert("1")),
-    "16 bits": saved(Image.fromarray((SHADES[..., 0].astype(np.uint16) << 8) + SHADES[..., 1])),
-    "CMYK": saved(Image.fromarray(SHADES[..., :3]).convert("CMYK"), "JPEG"),
-    "small": saved(Image.fromarray(SHADES[:5, :3, :3])),
-    "large": saved(Image.fromarray(np.kron(SHADES[..., 0], np.ones((9, 9), np.uint8)))),
-} | {f"turned {number}": turned(number) for number in range(1, 9)}
+FILES = {
+    "grey": saved(GREY),
+    "colour": saved(COLOUR),
+    "alpha": saved(Image.fromarray(PIXELS)),
+    "grey with alpha": saved(Image.fromarray(PIXELS[..., :2])),
+    "palette": saved(COLOUR.quantize(16)),
+    "transparent colour": saved(Image.fromarray(PIXELS[..., 0] // 64 * 64), transparency=64),
+    "one bit": saved(GREY.convert("1")),
+    "16 bits": saved(Image.fromarray((PIXELS[..., 0].astype(np.uint16) << 8) + PIXELS[..., 1])),
+    "CMYK": saved(COLOUR.convert("CMYK"), "JPEG"),
+    "small": saved(Image.fromarray(PIXELS[:5, :3, :3])),
+    "large": saved(Image.fromarray(np.kron(PIXELS[..., 0], np.ones((9, 9), np.uint8)))),
+} | {f"orientation {number}": oriented(number) for number in range(1, 9)}
 
 
-@pytest.mark.parametrize("kind", PICTURES)
-def test_a_picture_is_learned_as_the_service_would_see_it(kind):
-    content = PICTURES[kind]
-    served = to_uint8(fit(decode_image(content), size=28))[0]
-    assert np.array_equal(read_row(content), served)
+@pytest.mark.parametrize("kind", FILES)
+def test_training_sees_an_image_file_as_the_service_does(kind):
+    content = FILES[kind]
+    assert np.array_equal(read_row(content), to_uint8(fit(decode_image(content), size=28))[0])
 
 
-@pytest.mark.parametrize("family", sorted(CONFIGS))
-def test_a_model_of_a_folder_is_served_beside_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family):
+def test_a_model_of_a_folder_is_served_by_the_names_of_its_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
-    monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
-    source = np.random.default_rng(1)
+    folder, models = tmp_path / "stripes", tmp_path / "models"
+    phases = np.random.default_rng(1)
     for name in ("stripes across", "stripes down"):
-        (tmp_path / "stripes" / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True)
         for number in range(20):
             pixels = np.zeros((40, 60), np.uint8)
-            pixels[source.integers(4) :: 4] = 255
-            picture = Image.fromarray(pixels if name.endswith("across") else pixels.T)
-            picture.save(tmp_path / "stripes" / name / f"{number}.png")
-    models = tmp_path / "models"
-    models.mkdir()
-    (models / "vae").symlink_to(ROOT / "models" / "vae")
-    options = {"epochs": 1, "batch_size": 8, "device": "cpu", "precision": "float32", "tensorboard": False}
-    config = CONFIGS[family](
-        dataset=f"folder:{tmp_path / 'stripes'}", runs_dir=tmp_path / "runs", models_dir=models, **options
-    )
-    assert config.name == f"{family}-stripes"
-    train(config)
+            pixels[phases.integers(4) :: 4] = 255
+            Image.fromarray(pixels if name == "stripes across" else pixels.T).save(folder / name / f"{number}.png")
+    options: dict[str, Any] = {"epochs": 1, "batch_size": 8, "device": "cpu", "tensorboard": False}
+    options |= {"dataset": f"folder:{folder}", "runs_dir": tmp_path / "runs", "models_dir": models}
+    train(CONFIGS["cvae"](**options))
+    asked = {"model": "cvae-stripes", "label": "stripes down"}
     with serving(models_dir=models) as client:
-        names = [model["name"] for model in client.get("/models").json()["models"]]
-        assert names == sorted(["vae", config.name])
-        manifest = client.get(f"/models/{config.name}").json()
-        assert load_folder(tmp_path / "stripes").digest in str(manifest)
-        body: dict[str, object] = {"model": config.name, "n": 4, "seed": 1}
-        if family != "gan":
-            body["label"] = "stripes down"
-        answer = client.post("/generate", json=body, headers={"Accept": "image/png"})
+        manifest = client.get("/models/cvae-stripes").json()["manifest"]
+        assert manifest["dataset"]["digest"] == load_folder(folder).digest
+        assert manifest["classes"] == ["stripes across", "stripes down"]
+        answer = client.post("/generate", json={"n": 4, "seed": 1} | asked, headers={"Accept": "image/png"})
         assert answer.status_code == 200, answer.text
         assert image(answer.content).shape == (56, 56)
-        if "vae" in family:
-            # What the model sees of an upload is what training saw of such a file: resized, and nothing else.
-            path = tmp_path / "stripes" / "stripes down" / "3.png"
-            asked = {"model": config.name} | ({"label": "stripes down"} if family == "cvae" else {})
-            seen = client.post(
-                "/reconstruct",
-                params=asked,
-                files={"file": path.read_bytes()},
-                headers={"Accept": "application/x-npz"},
-            )
-            assert seen.status_code == 200, seen.text
-            with np.load(io.BytesIO(seen.content)) as arrays:
-                assert np.array_equal(arrays["input"].reshape(28, 28), read_row(path.read_bytes()))
+        # An upload is resized, as training resized the file, and not normalized.
+        upload = (folder / "stripes down" / "3.png").read_bytes()
+        headers = {"Accept": "application/x-npz", "Content-Type": "image/png"}
+        seen = client.post("/reconstruct", params=asked, content=upload, headers=headers)
+        assert seen.status_code == 200, seen.text
+        assert np.array_equal(arrays(seen.content)["input"].reshape(28, 28), read_row(upload))

@@ -1,34 +1,36 @@
-"""Networks on a GPU as graphs: what must hold where there is one."""
+"""Networks as CUDA graphs."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from app.checkpoints.store import load_models
+from app.checkpoints.capabilities import Symbol
 from app.inference.cuda import GraphedForward
 from app.inference.latents import normal_rows, uniform_labels
-from app.inference.runtime import Inputs, Labelled, Network, Runtime
+from app.inference.model import load_models
+from app.inference.runtime import Network, Runtime
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def test_a_graph_takes_and_gives_rows_on_the_cpu_and_computes_what_its_method_does():
+def test_a_graph_gives_the_rows_of_its_method_for_any_number_of_rows():
     device = torch.device("cuda")
     layer = torch.nn.Linear(3, 2).to(device)
     network = Network(GraphedForward(layer, device, 8), row_multiple=8)
     for size in (1, 5, 8, 9, 24):
         rows = normal_rows(0, 0, size, 3)
-        ((made,),) = network.compute([rows])
+        (made,) = network.run(rows)
         assert made.dtype == np.float32
         assert made.shape == (size, 2)
         expected = layer(torch.from_numpy(rows).to(device)).detach().cpu().numpy()
         assert np.allclose(made, expected, atol=1e-5)
 
 
-def test_an_answer_is_not_overwritten_by_the_next_call():
+def test_outputs_are_not_overwritten_by_the_next_call():
     device = torch.device("cuda")
     forward = GraphedForward(torch.nn.Identity(), device, 4)
     (first,) = forward(torch.zeros(4, 3))
@@ -44,22 +46,22 @@ def test_rows_that_do_not_fill_whole_blocks_are_refused():
 
 
 @pytest.mark.parametrize("max_rows", [1, 3, 8, 32])
-def test_models_load_and_are_byte_identical_whatever_the_largest_batch_is(max_rows):
+def test_models_are_byte_identical_with_any_largest_batch(max_rows):
     for model in load_models(ROOT / "models", Runtime("cuda"), max_rows).values():
-        assert all(model.identical.values())
+        assert all(model.byte_identical.values())
 
 
 @pytest.mark.parametrize("precision", ["float32", "auto"])
 def test_a_row_is_the_same_bits_in_every_batch_and_from_every_thread(precision):
     for model in load_models(ROOT / "models", Runtime("cuda", precision), 64).values():
-        assert all(model.identical.values())
-        latents = normal_rows(3, 0, 64, model.manifest.latent_dim)
-        inputs: Inputs = latents
-        if model.manifest.takes_labels("generate"):
-            inputs = Labelled(latents, uniform_labels(3, 0, 64, len(model.manifest.classes)))
-        compute = model.networks["generate"].compute
-        (whole,) = compute([inputs])[0]
-        chunks = [[inputs[first : first + size] for first in range(0, 64, size)] for size in (1, 3, 8, 33, 64)]
+        assert all(model.byte_identical.values())
+        latents = normal_rows(3, 0, 64, *model.manifest.shape(Symbol.LATENT))
+        labels = uniform_labels(3, 0, 64, max(1, len(model.manifest.classes)))
+        (whole,) = model.run("generate", latents, labels)
+        slices = [slice(first, first + size) for size in (1, 3, 8, 33, 64) for first in range(0, 64, size)]
         with ThreadPoolExecutor(4) as threads:
-            for made in threads.map(compute, chunks):
-                assert np.array_equal(np.concatenate([images for (images,) in made]), whole)
+            made = threads.map(
+                partial(model.run, "generate"), [latents[rows] for rows in slices], [labels[rows] for rows in slices]
+            )
+            for rows, (images,) in zip(slices, made, strict=True):
+                assert np.array_equal(images, whole[rows])

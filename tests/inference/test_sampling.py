@@ -1,71 +1,128 @@
-"""What images are made of, at the edges that requests do not reach."""
+"""Sources of latents and labels, and what models draw and generate from them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from app.checkpoints.manifest import Manifest
-from app.errors import InvalidRequest
+from app.errors import CapabilityMissing, InvalidRequest
 from app.inference.latents import COMPONENT_STREAM, MAX_SEED, normal_rows
-from app.inference.sampling import Choices, class_names, class_numbers, draw
+from app.inference.model import Model, load_models
+from app.inference.runtime import Runtime
+from app.inference.sampling import MAX_LATENT, SamplingOptions, class_indices, draw, generate, given, seeded
+from tests.checkpoints.tiny import write_vae
 from tests.labelled import LATENT_DIM, ConditionalVae, write, write_checkpoints
 
 
 @pytest.fixture(scope="module")
-def manifests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
-    directory = tmp_path_factory.mktemp("labelled")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Model]:
+    """Models with labels of every kind, `many` with 300 classes, and `vae` without labels."""
+    directory: Path = tmp_path_factory.mktemp("models")
     write_checkpoints(directory)
     write(directory, "many", ConditionalVae(300), tuple(f"kind {number}" for number in range(300)))
-    return {path.parent.name: manifest_of(path) for path in directory.glob("*/manifest.json")}
+    write_vae(directory)
+    return load_models(directory, Runtime("cpu"), 8)
 
 
-def manifest_of(path: Path) -> Manifest:
-    return Manifest.model_validate_json(path.read_bytes())
+def labels_of(model: Model, options: SamplingOptions, first: int, count: int) -> list[int]:
+    """The labels of these rows of seed 7."""
+    labels = seeded(model.manifest, options, 7).labels(first, count)
+    assert labels is not None
+    return [*map(int, labels)]
 
 
-def test_noise_of_a_fitted_prior_is_that_of_the_normal_one_and_a_column_that_no_control_reaches(manifests):
-    choices = Choices(label="3", temperature=0.5)
-    drawn = draw(manifests["fitted"], choices, seed=7, first=3, count=4)
-    assert drawn.noise.shape == (4, LATENT_DIM + 1)
-    assert np.array_equal(drawn.noise[:, :-1], normal_rows(7, 3, 4, LATENT_DIM, temperature=0.5))
-    assert np.array_equal(drawn.noise[:, -1:], normal_rows(7, 3, 4, 1, stream=COMPONENT_STREAM))
-    plain = draw(manifests["fitted"], Choices(prior="normal"), seed=7, first=3, count=4)
-    assert np.array_equal(plain.noise, normal_rows(7, 3, 4, LATENT_DIM))
-    assert plain.labels is None
+def test_a_fitted_prior_has_a_noise_column_that_no_control_changes(models):
+    source = seeded(models["fitted"].manifest, SamplingOptions(label="3", temperature=0.5), seed=7)
+    assert np.array_equal(source.noise(3, 4)[:, :-1], normal_rows(7, 3, 4, LATENT_DIM, temperature=0.5))
+    assert np.array_equal(source.noise(3, 4)[:, -1:], normal_rows(7, 3, 4, 1, stream=COMPONENT_STREAM))
+    plain = seeded(models["fitted"].manifest, SamplingOptions(prior="normal"), seed=7)
+    assert np.array_equal(plain.noise(3, 4), normal_rows(7, 3, 4, LATENT_DIM))
+    assert plain.labels(3, 4) is None
 
 
-def test_classes_in_turn_reach_the_last_index_there_is(manifests):
-    drawn = draw(manifests["cgan"], Choices(label="balanced"), seed=7, first=MAX_SEED, count=1)
-    assert drawn.labels is not None
-    assert drawn.labels.tolist() == [MAX_SEED % 10]
+def test_requested_classes_are_taken_in_turn_up_to_the_last_index(models):
+    assert labels_of(models["cgan"], SamplingOptions(label="balanced"), MAX_SEED, 1) == [MAX_SEED % 10]
+    assert labels_of(models["cgan"], SamplingOptions(label=["3", "8"]), 3, 4) == [8, 3, 8, 3]
 
 
-def test_a_model_of_hundreds_of_classes_has_each_of_them_and_a_refusal_lists_some(manifests):
-    many = manifests["many"]
-    drawn = draw(many, Choices(label="balanced"), seed=7, first=290, count=20)
-    assert drawn.labels is not None
-    assert class_names(many, drawn.labels)[8:12] == ["kind 298", "kind 299", "kind 0", "kind 1"]
-    assert class_numbers(many, ["kind 299"]).tolist() == [299]
-    unlabelled = draw(many, Choices(), seed=7, first=0, count=3000).labels
-    assert unlabelled is not None
-    assert set(unlabelled.tolist()) == set(range(300))
+def test_labels_that_are_not_requested_are_drawn_from_all_classes(models):
+    assert set(labels_of(models["many"], SamplingOptions(), 0, 3000)) == set(range(300))
+
+
+def test_an_unknown_class_is_refused_with_some_of_the_classes_and_without_an_echo(models):
     with pytest.raises(InvalidRequest) as caught:
-        class_numbers(many, ["kind 300"])
-    assert caught.value.detail.endswith("kind 18, kind 19 and more: /models/many lists all")
-    assert "300" not in caught.value.detail
+        class_indices(models["many"].manifest, ["kind 300"])
+    assert "kind 19" in caught.value.detail
+    assert "kind 20" not in caught.value.detail
+    assert "kind 300" not in caught.value.detail
 
 
-def test_every_choice_draws_rows_that_do_not_depend_on_how_many_are_drawn(manifests):
-    for name, choices in (
-        ("fitted", Choices()),
-        ("fitted", Choices(label=["3", "8", "1"], temperature=0.7)),
-        ("cgan", Choices(label="balanced", truncation=1.5)),
-        ("boots", Choices(temperature=0.7, truncation=1.5)),
-    ):
-        whole = draw(manifests[name], choices, seed=7, first=0, count=50)
-        part = draw(manifests[name], choices, seed=7, first=31, count=6)
-        assert whole.labels is not None
-        assert part.labels is not None
-        assert np.array_equal(part.noise, whole.noise[31:37])
-        assert np.array_equal(part.labels, whole.labels[31:37])
+@pytest.mark.parametrize(
+    ("name", "options", "error"),
+    [
+        ("vae", SamplingOptions(label="3"), CapabilityMissing),
+        ("fitted", SamplingOptions(label="3", prior="normal"), InvalidRequest),
+        ("cgan", SamplingOptions(prior="fitted"), InvalidRequest),
+        ("cgan", SamplingOptions(temperature=0.5), InvalidRequest),
+        ("cvae", SamplingOptions(truncation=0.5), InvalidRequest),
+    ],
+)
+def test_options_that_a_model_does_not_support_are_refused(models, name, options, error):
+    with pytest.raises(error):
+        seeded(models[name].manifest, options, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "latents", "label", "error"),
+    [
+        ("vae", [[0.0] * 4], None, InvalidRequest),
+        ("vae", [[0.0] * 3, [0.0] * 2], None, InvalidRequest),
+        ("vae", [[float("nan")] * 3], None, InvalidRequest),
+        ("vae", [[1.01 * MAX_LATENT] * 3], None, InvalidRequest),
+        ("vae", [[0.0] * 3], "3", CapabilityMissing),
+        ("cvae", [[0.0] * LATENT_DIM], None, InvalidRequest),
+        ("cvae", [[0.0] * LATENT_DIM], "ten", InvalidRequest),
+    ],
+)
+def test_latents_and_labels_that_do_not_fit_a_model_are_refused(models, name, latents, label, error):
+    with pytest.raises(error):
+        given(models[name].manifest, latents, label)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fitted", SamplingOptions()),
+        ("fitted", SamplingOptions(label=["3", "8", "1"], temperature=0.7)),
+        ("fitted", SamplingOptions(prior="normal")),
+        ("mixed", SamplingOptions(label="balanced")),
+        ("cgan", SamplingOptions(label="balanced", truncation=1.5)),
+        ("boots", SamplingOptions(temperature=0.7, truncation=1.5)),
+    ],
+)
+def test_rows_of_a_slice_are_those_of_the_whole_in_any_batch_composition(models, name, options):
+    model = models[name]
+    sources = [seeded(model.manifest, options, seed) for seed in (7, 8)]
+    if name == "fitted":
+        sources.append(seeded(model.manifest, SamplingOptions(prior="normal"), 9))
+    whole = [draw(model, [(source, 0, 50)])[0] for source in sources]
+    images = [generate(model, [each])[0] for each in whole]
+    cases = [(i, first, count) for first, count in ((31, 6), (0, 1), (49, 1)) for i in range(len(sources))]
+    together = draw(model, [(sources[i], first, count) for i, first, count in cases])
+    for (i, first, count), (latents, labels), made in zip(cases, together, generate(model, together), strict=True):
+        rows = slice(first, first + count)
+        assert np.array_equal(latents, whole[i][0][rows])
+        assert np.array_equal(made, images[i][rows])
+        whole_labels = whole[i][1]
+        assert (labels is None) == (whole_labels is None)
+        assert labels is None or whole_labels is None or np.array_equal(labels, whole_labels[rows])
+
+
+def test_latents_of_the_caller_are_generated_as_they_are(models):
+    latents = normal_rows(1, 0, 3, LATENT_DIM)
+    source = given(models["cvae"].manifest, latents.tolist(), ["3", "8"])
+    ((drawn, labels),) = draw(models["cvae"], [(source, 0, 3)])
+    assert np.array_equal(drawn, latents)
+    assert labels is not None
+    assert labels.tolist() == [3, 8, 3]
