@@ -13,14 +13,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.inference.engine import Engine
+from app.inference.readiness import Readiness
 from app.main import create_app
-<<<<<<< HEAD
-from app.inference.readiness import Readiness
 from app.server.protocol import Limits, bounded_protocol
-=======
-from app.protocol import Limits, within
-from app.inference.readiness import Readiness
->>>>>>> coretests
 from app.settings import Settings
 from tests.labelled import write_checkpoints
 

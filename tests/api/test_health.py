@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from app.main import create_app
 from app.inference.readiness import Readiness
+from app.main import create_app
 from app.settings import Settings
 from tests.api.reading import problem_of
 from tests.conftest import ROOT, WatchedReadiness, listening, serving

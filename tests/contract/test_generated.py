@@ -136,22 +136,12 @@ def series(client: httpx.Client) -> set[str]:
     return {line.rpartition(" ")[0] for line in lines if line[0] != "#" and 'route="/metrics"' not in line}
 
 
-def test_ten_thousand_paths_add_no_series(service):
+def test_paths_without_a_route_add_no_series(service):
     with connection((service.base_url.host, service.base_url.port or 0)) as caller:
         service.get("/nowhere")
-<<<<<<< HEAD
-        before = series(service.get("/metrics").text)
-        for start in range(0, 10_000, 16):
+        before = series(service)
+        for start in range(0, 2_000, 16):
             paths = [b"/%x" % (number * 2654435761 % 2**32) for number in range(start, start + 16)]
             send(caller, b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in paths))
             assert {status for status, _ in answers(caller, 16)} == {404}
-        added = {name for name in series(service.get("/metrics").text) - before if 'route="/metrics"' not in name}
-    assert added == set()
-=======
-        before = series(service)
-        for start in range(0, 10_000, 500):
-            paths = [b"/%x" % (number * 2654435761 % 2**32) for number in range(start, start + 500)]
-            send(caller, b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in paths))
-            assert {status for status, _ in answers(caller, 500)} == {404}
         assert series(service) <= before
->>>>>>> coretests
