@@ -9,7 +9,7 @@ from threading import Barrier, Event, get_native_id
 
 import pytest
 
-from app.inference.workers import NICE_INCREMENT, Workers
+from app.inference.workers import NICE_INCREMENT, Workers, lower_priority
 
 pytestmark = pytest.mark.anyio
 
@@ -107,8 +107,8 @@ async def test_a_dead_worker_is_reported_at_the_next_check(pool):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a nice value for each thread")
-async def test_workers_have_a_lower_priority_than_the_event_loop(pool):
+async def test_a_thread_can_lower_its_priority_below_that_of_the_event_loop(pool):
     nice = os.getpriority(os.PRIO_PROCESS, get_native_id())
-    workers = pool(1)
+    workers = pool(1, lower_priority)
     worker = await workers.call(lambda: os.getpriority(os.PRIO_PROCESS, get_native_id()))
     assert worker == min(19, nice + NICE_INCREMENT)
