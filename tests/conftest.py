@@ -13,11 +13,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.inference.engine import Engine
+from app.inference.readiness import Readiness
 from app.main import create_app
 from app.protocol import Limits, within
-from app.readiness import Readiness
 from app.settings import Settings
-from tests.labelled import write_checkpoints
+from tests.tiny_models import write_checkpoints
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -101,7 +101,7 @@ def digit() -> bytes:
 
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """The service with models that take labels beside the shipped GAN, which takes none."""
+    """The service with a tiny model of every kind and the shipped GAN, which takes no labels."""
     models = tmp_path_factory.mktemp("labelled")
     write_checkpoints(models)
     (models / "gan").symlink_to(ROOT / "models" / "gan")

@@ -10,7 +10,7 @@ import pytest
 from app.calibrate import BATCH_ROWS, Measurement, best, measure, table, write
 from app.settings import Settings
 from tests.conftest import ROOT
-from tests.labelled import write_checkpoints
+from tests.tiny_models import write_checkpoints
 
 
 def measured(**models: Mapping[tuple[int, int], float]) -> list[Measurement]:

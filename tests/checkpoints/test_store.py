@@ -16,7 +16,7 @@ from app.checkpoints.manifest import TensorRecord, with_checksum
 from app.checkpoints.store import CheckpointError, load_model, load_models, read_manifest
 from app.inference.runtime import Runtime, id_of
 from tests.conftest import ROOT
-from tests.labelled import write_checkpoints
+from tests.tiny_models import write_checkpoints
 
 
 @pytest.fixture(scope="module")

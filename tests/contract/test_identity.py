@@ -16,7 +16,7 @@ from app.inference.latents import normal_rows
 from app.inference.machine import computes_in_bfloat16
 from app.inference.runtime import Inputs, Labelled, Network, Rows, Runtime
 from tests.conftest import ROOT, serving
-from tests.labelled import write_checkpoints
+from tests.tiny_models import write_checkpoints
 
 Precision = Literal["auto", "float32"]
 SIZES = [*range(1, 34), 64]

@@ -9,7 +9,7 @@ from app.checkpoints.manifest import Manifest
 from app.errors import InvalidRequest
 from app.inference.latents import COMPONENT_STREAM, MAX_SEED, normal_rows
 from app.inference.sampling import Choices, class_names, class_numbers, draw
-from tests.labelled import LATENT_DIM, ConditionalVae, write, write_checkpoints
+from tests.tiny_models import LATENT_DIM, ConditionalVae, write, write_checkpoints
 
 
 @pytest.fixture(scope="module")
