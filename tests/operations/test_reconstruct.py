@@ -1,0 +1,126 @@
+"""POST /reconstruct."""
+
+import numpy as np
+import pytest
+
+from tests.api.reading import (
+    NPZ,
+    PNG,
+    assert_named,
+    assert_refused_naming,
+    image,
+    npz_of,
+    png_file,
+    problem_of,
+    unbase64,
+)
+from tests.conftest import FIXTURES
+from tests.tiny_models import LATENT_DIM
+
+
+def reconstruct(client, content, headers=None, **params):
+    return client.post("/reconstruct", files={"file": content}, params=params, headers=headers)
+
+
+@pytest.mark.parametrize("name", range(10))
+def test_a_test_image_reaches_the_model_unchanged_and_is_reconstructed(client, name):
+    content = (FIXTURES / "mnist" / f"{name}.png").read_bytes()
+    answer = reconstruct(client, content)
+    assert_named(answer, "vae")
+    body = answer.json()
+    assert np.array_equal(unbase64(body["input"]["png"]), image(content))
+    assert body["errors"]["mse"] < 0.05
+    assert (body["seed"], body["label"]) == (None, None)
+
+
+def test_the_errors_are_those_of_the_two_images_and_of_the_posterior(client, digit):
+    body = reconstruct(client, digit).json()
+    x, y = (unbase64(body[name]["png"]) / 255 for name in ("input", "reconstruction"))
+    y = np.clip(y, 1 / 512, 1 - 1 / 512)
+    mean, log_variance = np.array(body["latent"]["mean"]), np.array(body["latent"]["log_variance"])
+    assert mean.shape == log_variance.shape == (16,)
+    assert body["errors"]["mse"] == pytest.approx(np.mean((x - y) ** 2), abs=1e-4)
+    assert body["errors"]["bce"] == pytest.approx(-np.sum(x * np.log(y) + (1 - x) * np.log(1 - y)), rel=0.05)
+    kl = 0.5 * np.sum(np.exp(log_variance) + mean**2 - 1 - log_variance)
+    assert body["errors"]["kl"] == pytest.approx(kl, rel=1e-5)
+
+
+def test_png_and_arrays_show_the_same_pixels(client, digit):
+    body = reconstruct(client, digit, scale=2).json()
+    pair = np.hstack([unbase64(body[name]["png"]) for name in ("input", "reconstruction")])
+    assert np.array_equal(image(reconstruct(client, digit, PNG, scale=2).content), pair)
+    answer = reconstruct(client, digit, NPZ)
+    assert_named(answer, "vae")
+    loaded = npz_of(answer)
+    assert np.array_equal(np.hstack([loaded["input"], loaded["reconstruction"]]), pair[::2, ::2])
+    for name in ("mean", "log_variance"):
+        assert loaded[name].dtype == np.float32
+        assert loaded[name].tolist() == body["latent"][name]
+
+
+def test_the_mean_is_decoded_unless_a_seed_requests_a_sample(client, digit):
+    mean = reconstruct(client, digit).json()
+    answer = reconstruct(client, digit, seed=1)
+    sample = answer.json()
+    assert (sample["seed"], answer.headers["x-seed"]) == (1, "1")
+    assert sample["latent"] == mean["latent"]
+    assert sample["reconstruction"] != mean["reconstruction"]
+    assert reconstruct(client, digit, seed=1).content == answer.content
+    assert reconstruct(client, digit, seed=2).json()["reconstruction"] != sample["reconstruction"]
+
+
+def test_dark_ink_on_light_ground_is_inverted_unless_normalization_is_off(client, digit):
+    original = image(digit)
+    large = png_file(np.kron(255 - original, np.ones((10, 10), np.uint8)))
+    seen = unbase64(reconstruct(client, large).json()["input"]["png"])
+    assert np.corrcoef(seen.ravel(), original.ravel())[0, 1] > 0.9
+    plain = reconstruct(client, png_file(255 - original), normalize=False).json()
+    assert np.array_equal(unbase64(plain["input"]["png"]), 255 - original)
+
+
+def test_a_conditional_model_reconstructs_an_image_as_one_of_its_label(labelled, digit):
+    seven, eight = (reconstruct(labelled, digit, model="cvae", label=label).json() for label in ("7", "8"))
+    assert (seven["label"], eight["label"]) == ("7", "8")
+    assert seven["latent"] != eight["latent"]
+
+
+@pytest.mark.parametrize("model", ["cvae", "boots"])
+@pytest.mark.parametrize("label", ["balanced", "ten", "", "7,7"])
+def test_an_upload_has_one_class_of_the_model(labelled, digit, model, label):
+    problem_of(reconstruct(labelled, digit, model=model, label=label), 422, "invalid_request")
+
+
+def test_a_deterministic_encoder_gives_a_code_without_variance_and_divergence(labelled, digit):
+    body = reconstruct(labelled, digit, model="plain").json()
+    assert len(body["latent"]["mean"]) == LATENT_DIM
+    assert body["latent"]["log_variance"] is None
+    assert body["errors"]["kl"] is None
+    assert body["errors"]["mse"] > 0
+    loaded = npz_of(reconstruct(labelled, digit, NPZ, model="plain"))
+    assert set(loaded) == {"input", "reconstruction", "mean"}
+    latents = {"model": "plain", "latents": [body["latent"]["mean"]]}
+    assert labelled.post("/generate", json=latents).json()["images"][0]["png"] == body["reconstruction"]["png"]
+
+
+def test_a_model_whose_input_and_output_differ_in_size_is_refused(labelled, digit):
+    assert_refused_naming(reconstruct(labelled, digit, model="upscaler"), "fitted")
+
+
+@pytest.mark.parametrize(
+    ("params", "model"), [({}, "fitted"), ({"seed": 1}, "fitted"), ({"label": "Bag"}, "boots"), ({"label": "7"}, "cvae")]
+)
+def test_without_a_model_the_first_that_can_do_all_that_is_requested_reconstructs(labelled, digit, params, model):
+    assert_named(reconstruct(labelled, digit, **params), model)
+
+
+@pytest.mark.parametrize(
+    ("params", "other", "code"),
+    [
+        ({"model": "gan"}, "fitted", "capability_missing"),
+        ({"model": "cvae"}, "fitted", "invalid_request"),
+        ({"model": "fitted", "label": "7"}, "cvae", "capability_missing"),
+        ({"model": "boots", "label": "7"}, "cvae", "invalid_request"),
+    ],
+)
+def test_a_model_that_cannot_is_refused_naming_one_that_can(labelled, digit, params, other, code):
+    assert_refused_naming(reconstruct(labelled, digit, **params), other, code)
