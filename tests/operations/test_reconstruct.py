@@ -107,7 +107,8 @@ def test_a_model_whose_input_and_output_differ_in_size_is_refused(labelled, digi
 
 
 @pytest.mark.parametrize(
-    ("params", "model"), [({}, "fitted"), ({"seed": 1}, "fitted"), ({"label": "Bag"}, "boots"), ({"label": "7"}, "cvae")]
+    ("params", "model"),
+    [({}, "fitted"), ({"seed": 1}, "fitted"), ({"label": "Bag"}, "boots"), ({"label": "7"}, "cvae")],
 )
 def test_without_a_model_the_first_that_can_do_all_that_is_requested_reconstructs(labelled, digit, params, model):
     assert_named(reconstruct(labelled, digit, **params), model)
