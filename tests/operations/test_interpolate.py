@@ -171,51 +171,42 @@ def test_uploads_to_a_deterministic_encoder_are_the_images_of_their_codes(labell
     assert generated.json()["images"] == answer.json()["images"]
 
 
-@pytest.mark.parametrize(("model", "path", "prior"), [("cgan", "slerp", "normal"), ("mixed", "lerp", "fitted")])
-def test_a_conditional_model_has_one_label_along_the_path(labelled, model, path, prior):
-    answer = query(labelled, model=model, label="3")
-    assert labels_of(answer) == ["3"] * 5
-    assert npz_of(query(labelled, NPZ, model=model, label="3"))["labels"].tolist() == [3] * 5
+FIRST, LAST = (DIGITS[uniform_labels(seed, 0, 1, 10)[0]] for seed in (1, 2))  # drawn from the seeds of the ends
+
+
+@pytest.mark.parametrize(
+    ("params", "labels", "path", "prior"),
+    [
+        ({"model": "cgan", "label": "3"}, ["3"] * 5, "slerp", "normal"),
+        ({"model": "cgan"}, [FIRST] * 5, "slerp", "normal"),
+        ({"model": "cgan", "truncation": "0.5"}, [FIRST] * 5, "slerp", "normal"),
+        ({"model": "mixed", "label": "3"}, ["3"] * 5, "lerp", "fitted"),
+        ({"model": "fitted"}, [FIRST, None, None, None, LAST], "lerp", "fitted"),
+        ({"model": "fitted", "label": "3", "temperature": "0.5"}, ["3", None, None, None, "3"], "lerp", "fitted"),
+        ({"model": "fitted", "from_label": "3", "to_label": "8"}, ["3", None, None, None, "8"], "lerp", "fitted"),
+        ({"model": "fitted", "to_label": "8", "path": "slerp"}, [FIRST, None, None, None, "8"], "slerp", "fitted"),
+        ({"model": "fitted", "prior": "normal"}, [None] * 5, "slerp", "normal"),
+    ],
+)
+def test_a_conditional_model_has_one_label_along_the_path_and_a_fitted_prior_one_at_each_end(
+    labelled, params, labels, path, prior
+):
+    answer, loaded = query(labelled, **params), npz_of(query(labelled, NPZ, **params))
+    assert labels_of(answer) == labels
     assert (answer.json()["path"], answer.json()["prior"]) == (path, prior)
-    for seed, pixels in zip((1, 2), (pixels_of(answer)[0], pixels_of(answer)[-1]), strict=True):
-        assert np.array_equal(pixels, first_image(labelled, model=model, seed=seed, label="3"))
-
-
-def test_the_label_of_a_path_is_drawn_from_its_first_seed(labelled):
-    first, second = (DIGITS[uniform_labels(seed, 0, 1, 10)[0]] for seed in (1, 2))
-    answer = query(labelled, model="cgan")
-    assert labels_of(answer) == [first] * 5
-    assert np.array_equal(pixels_of(answer)[0], first_image(labelled, model="cgan", seed=1))
-    assert labels_of(post(labelled, model="cgan", from_latent=LATENT, to_seed=2)) == [second] * 3
-
-
-def test_the_ends_of_a_fitted_prior_have_labels_of_their_own_and_a_straight_line_between_them(labelled):
-    ends = {"from_label": "3", "to_label": "8"}
-    answer = query(labelled, model="fitted", **ends)
-    assert labels_of(answer) == ["3", None, None, None, "8"]
-    assert (answer.json()["path"], answer.json()["prior"]) == ("lerp", "fitted")
-    assert np.array_equal(pixels_of(answer)[0], first_image(labelled, model="fitted", seed=1, label="3"))
-    assert np.array_equal(pixels_of(answer)[-1], first_image(labelled, model="fitted", seed=2, label="8"))
-    loaded = npz_of(query(labelled, NPZ, model="fitted", **ends))
-    assert loaded["labels"].tolist() == [3, -1, -1, -1, 8]
+    if any(labels):
+        assert [DIGITS[label] if label >= 0 else None for label in loaded["labels"].tolist()] == labels
     latents = loaded["latents"]
-    assert np.array_equal(latents, interpolate(latents[0], latents[-1], 5, "lerp"))
+    assert np.array_equal(latents, interpolate(latents[0], latents[-1], 5, path))
+    images = pixels_of(answer)
+    options = {name: float(value) for name, value in params.items() if name in {"temperature", "truncation"}}
+    for seed, label, end in ((1, labels[0], images[0]), (2, labels[-1], images[-1])):
+        body = {"model": params["model"], "prior": prior, "seed": seed, "label": label, **options}
+        assert np.array_equal(end, first_image(labelled, **body))
 
 
-def test_without_labels_of_their_own_both_ends_have_the_requested_one_or_one_of_their_seed(labelled):
-    first, second = (DIGITS[uniform_labels(seed, 0, 1, 10)[0]] for seed in (1, 2))
-    assert labels_of(query(labelled, model="fitted", label="3", steps=3)) == ["3", None, "3"]
-    assert labels_of(query(labelled, model="fitted", steps=3)) == [first, None, second]
-
-
-def test_the_normal_prior_of_an_unconditional_model_has_no_labels_and_a_great_circle(labelled):
-    answer = query(labelled, model="fitted", prior="normal")
-    assert labels_of(answer) == [None] * 5
-    assert (answer.json()["path"], answer.json()["prior"]) == ("slerp", "normal")
-    assert query(labelled, model="fitted", path="slerp").json()["path"] == "slerp"
-
-
-def test_a_latent_and_a_seed_of_a_fitted_prior_can_be_ends_of_one_path(labelled):
+def test_a_latent_and_a_seed_can_be_the_ends_of_one_path(labelled):
+    assert labels_of(post(labelled, model="cgan", from_latent=LATENT, to_seed=2)) == [LAST] * 3
     answer = post(labelled, model="fitted", from_latent=LATENT, to_seed=2, to_label="8")
     assert labels_of(answer) == [None, None, "8"]
     assert np.array_equal(pixels_of(answer)[0], first_image(labelled, model="fitted", latents=[LATENT]))
