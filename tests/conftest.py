@@ -53,7 +53,9 @@ class WatchedReadiness(Readiness):
 @contextmanager
 def listening(app: FastAPI, limits: Limits | None = None, keep_alive_s: int = 30) -> Iterator[httpx.Client]:
     """A client of the app behind a real server, in a thread, on a free port of loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # asyncio sets TCP_NODELAY only on sockets that name the protocol; without it an answer may take 40 ms longer.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
