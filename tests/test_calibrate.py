@@ -47,7 +47,7 @@ def test_models_with_labels_are_measured_too(tmp_path, monkeypatch):
     monkeypatch.setattr("app.calibrate.BATCH_ROWS", (4,))
     write_checkpoints(tmp_path)
     found = {one.model: one.rows_per_second for one in measure(Settings(models_dir=tmp_path, device="cpu"), 0.01)}
-    assert set(found) == {"boots", "cgan", "cvae", "fitted", "mixed", "plain", "upscaler"}  # `referee` does not generate
+    assert set(found) == {"boots", "cgan", "cvae", "fitted", "mixed", "plain", "upscaler"}
     assert all(rate > 0 for rate in found.values())
 
 
