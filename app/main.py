@@ -83,9 +83,9 @@ def create_app(
     install_error_handlers(app)
     # Documents the key; `KeyCheck` checks it.
     security = [Depends(HTTPBearer(auto_error=False))] if key else []
-    for router in (*routers(), models.router):
+    for router in (*routers(), models.router, health.router):
         app.include_router(router, dependencies=security)
-    for router in (health.router, docs.router):
+    for router in (health.probes, docs.router):
         app.include_router(router)
     return app
 

@@ -10,7 +10,7 @@ from app.settings import Settings
 from tests.checkpoints.tiny import Autoencoder, write_vae
 from tests.checkpoints.tiny import write as write_checkpoint
 from tests.conftest import ROOT
-from tests.labelled import write_checkpoints
+from tests.tiny_models import write_checkpoints
 
 
 def measured(**models: Mapping[tuple[int, int], float]) -> list[Measurement]:
@@ -38,7 +38,7 @@ def test_every_model_that_generates_is_measured_with_every_batch_size(tmp_path, 
     write_vae(tmp_path)
     write_checkpoint(tmp_path, "autoencoder", Autoencoder(), "embed", "decode", input_side=8)
     found = list(measure(Settings(models_dir=tmp_path, device="cpu"), seconds=0.001))
-    generating = {"boots", "cgan", "cvae", "fitted", "mixed", "vae"}
+    generating = {"boots", "cgan", "cvae", "fitted", "mixed", "plain", "upscaler", "vae"}
     assert {(one.model, one.batch_rows) for one in found} == {(name, rows) for name in generating for rows in (4, 8)}
     assert all(one.rows_per_second > 0 for one in found)
     assert len(table(found).splitlines()) == 1 + len({(one.model, one.workers) for one in found})

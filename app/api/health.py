@@ -15,6 +15,8 @@ from app.errors import Draining, NotReady, Overloaded, problem, retry_after
 
 # Query parameters are ignored: probes and scrapers add their own.
 router = APIRouter(tags=["health"])
+# These need no key.
+probes = APIRouter(tags=["health"])
 
 MAX_SCRAPES = 2  # in flight; rendering a page takes some ten milliseconds of the interpreter
 
@@ -32,13 +34,13 @@ class Ready(BaseModel):
     models: list[str] = Field(examples=[["cgan", "vae"]])
 
 
-@router.get("/livez", operation_id="livez", summary="Is the process alive?", responses=error_responses())
+@probes.get("/livez", operation_id="livez", summary="Is the process alive?", responses=error_responses())
 async def livez() -> Alive:
     """200 whenever the server answers, also while models are being loaded."""
     return Alive()
 
 
-@router.get(
+@probes.get(
     "/readyz", operation_id="readyz", summary="Is the service ready?", response_model=Ready, responses=error_responses()
 )
 async def readyz(request: Request) -> JSONResponse:
@@ -57,7 +59,7 @@ async def readyz(request: Request) -> JSONResponse:
     operation_id="metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses=error_responses() | {200: {"content": {"text/plain": {"example": "digits_ready 1.0"}}}},
+    responses=error_responses(401) | {200: {"content": {"text/plain": {"example": "digits_ready 1.0"}}}},
 )
 async def metrics(request: Request) -> Response:
     """Requests, queues, batches, images, errors and the loaded models."""

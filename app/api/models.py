@@ -70,7 +70,7 @@ class ModelDetail(BaseModel):
     operation_id="list_models",
     summary="List the loaded models",
     response_model=ModelList,
-    responses=error_responses(406, 422),
+    responses=error_responses(401, 406, 422),
 )
 async def list_models(call: Call) -> JSONResponse:
     """Models by name."""
@@ -88,7 +88,7 @@ async def list_models(call: Call) -> JSONResponse:
     operation_id="describe_model",
     summary="Show the manifest and the card of a model",
     response_model=ModelDetail,
-    responses=error_responses(404, 406, 422),
+    responses=error_responses(401, 404, 406, 422),
 )
 async def describe_model(call: Call, name: Annotated[str, Path(max_length=64, examples=["cgan"])]) -> JSONResponse:
     """The origin of the weights, their measured quality and its protocol."""

@@ -113,8 +113,8 @@ DESCRIPTIONS = {
     504: "not computed in time",
 }
 # Errors that every request can meet before it reaches an operation.
-EVERY_REQUEST = (400, 401, 408, 421, 431, 500, 503)
-OPERATION = (404, 406, 422, 504)
+EVERY_REQUEST = (400, 408, 421, 431, 500, 503)
+OPERATION = (401, 404, 406, 422, 504)
 WITH_BODY = (413, 415)
 
 
@@ -168,6 +168,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     for status in sorted({*EVERY_REQUEST, *statuses}):
         content = {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}
         responses[status] = {"description": DESCRIPTIONS[status], "content": content}
-    responses[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+    if 401 in responses:
+        responses[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
     responses[503]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
     return responses

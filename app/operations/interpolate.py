@@ -314,14 +314,14 @@ def prepared(
 
     def prepare(model: Model) -> InterpolateJob:
         model.require("generate")
+        call.check_count(model, asked.steps, asked.scale)
         ends = ends_for(model.manifest, asked, drawn, latents)
         labels = labels_along(model.manifest, ends, asked.steps)
         renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
         path = asked.path or default_path(model.manifest, asked.prior)
         return InterpolateJob(model, ends, labels, path, asked.steps, renderer)
 
-    model, job = call.engine.select(asked.model, prepare)
-    call.check_count(model, asked.steps, asked.scale)
+    _, job = call.engine.select(asked.model, prepare)
     return job
 
 

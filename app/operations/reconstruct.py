@@ -15,6 +15,8 @@ from app.api.fields import ClassText, ModelName, NormalizeText, Query, ScaleText
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.rendering import base64_png
 from app.api.responses import Answer, Png, documented, json_content, respond
+from app.checkpoints.capabilities import Symbol
+from app.errors import CapabilityMissing
 from app.images import encode
 from app.inference.batching import Chunk, Job
 from app.inference.latents import POSTERIOR_STREAM, normal_rows
@@ -175,6 +177,10 @@ async def reconstruct(call: Call) -> Response:
 
     def prepare(model: Model) -> Labels | None:
         model.require(model.encoder, "decode")
+        if model.manifest.shape(Symbol.INPUT_IMAGE) != model.manifest.shape(Symbol.IMAGE):
+            raise CapabilityMissing(f"model {model.name} makes images of another size than it takes")
+        if asked.seed is not None and model.encoder == "embed":
+            raise CapabilityMissing(f"model {model.name} has a deterministic encoder and samples no posterior")
         classes = input_classes(model.manifest, asked.label)
         return None if classes is None else np.array(classes, dtype=np.int64)
 

@@ -7,6 +7,7 @@ A client that closes its half of a connection counts as gone, so that rows nobod
 """
 
 import asyncio
+import socket
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -67,6 +68,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection; above the bound only for probes, which must not fail because of other clients."""
         super().connection_made(transport)
+        # asyncio does this only for sockets that were made with the protocol number of TCP.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport.set_write_buffer_limits(high=0)  # writing is paused for as long as the client has not read it all
         excess = len(self.connections) - self.limits.max_connections
         if excess > 0:

@@ -1,7 +1,8 @@
-"""What tests read out of answers."""
+"""Read answers: images, arrays, labels, problems and metrics."""
 
 import base64
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,27 @@ from PIL import Image
 
 Pixels = NDArray[np.uint8]
 
+PNG = {"Accept": "image/png"}
+APNG = {"Accept": "image/apng"}
+NPZ = {"Accept": "application/x-npz"}
+
 
 def image(content: bytes) -> Pixels:
-    """A grey image file as an array `(height, width)`."""
+    """A gray image file as an array `(height, width)`."""
     with Image.open(io.BytesIO(content)) as opened:
         assert opened.mode == "L"
         return np.asarray(opened)
 
 
+def png_file(pixels: Pixels) -> bytes:
+    """An array `(height, width)` as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def frames(content: bytes) -> list[Pixels]:
-    """Every frame of an animation."""
+    """The frames of an animation."""
     with Image.open(io.BytesIO(content)) as opened:
         taken = []
         for number in range(getattr(opened, "n_frames", 1)):
@@ -35,6 +47,13 @@ def arrays(content: bytes) -> dict[str, NDArray[Any]]:
         return {name: loaded[name] for name in loaded.files}
 
 
+def npz_of(answer: Response) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz answer."""
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/x-npz"
+    return arrays(answer.content)
+
+
 def unbase64(png: str) -> Pixels:
     """A base64 PNG of an answer as an array."""
     return image(base64.b64decode(png, validate=True))
@@ -46,8 +65,14 @@ def pixels_of(answer: Response) -> list[Pixels]:
     return [unbase64(item["png"]) for item in answer.json()["images"]]
 
 
+def labels_of(answer: Response, name: str = "images") -> list[str | None]:
+    """The labels of the items of a JSON answer, in order."""
+    assert answer.status_code == 200, answer.text
+    return [item["label"] for item in answer.json()[name]]
+
+
 def problem_of(answer: Response, status: int, code: str) -> dict[str, Any]:
-    """The body of an error answer, once its form was checked."""
+    """The body of an error answer, which must have the documented form."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = answer.json()
@@ -57,13 +82,35 @@ def problem_of(answer: Response, status: int, code: str) -> dict[str, Any]:
     assert body["title"]
     assert body["detail"]
     assert body["request_id"] == answer.headers["x-request-id"]
+    if status == 503:
+        assert answer.headers["retry-after"] in {"1", "2", "3"}
     return body
 
 
+def assert_refused_naming(answer: Response, model: str, code: str = "capability_missing") -> None:
+    """The answer is an error whose detail names `model` as one that can do what was requested."""
+    words = re.findall(r"[\w-]+", problem_of(answer, 422, code)["detail"])
+    assert model in words, words
+
+
 def assert_named(answer: Response, model: str) -> None:
-    """Every answer names model, digest and runtime in its headers."""
+    """The headers of the answer name its origin."""
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-model"] == model
     assert len(answer.headers["x-model-digest"]) == 64
     assert len(answer.headers["x-runtime"]) == 16
     assert answer.headers["vary"] == "Accept"
+
+
+def metric(text: str, name: str, **labels: str) -> float:
+    """The value of a series on the metrics page, 0 if it does not exist."""
+    for line in text.splitlines():
+        found = re.fullmatch(rf"{name}(?:{{(.*)}})? (\S+)", line)
+        if found and dict(re.findall(r'(\w+)="([^"]*)"', found[1] or "")) == labels:
+            return float(found[2])
+    return 0.0
+
+
+def series(text: str) -> set[str]:
+    """The names and labels of all series on the metrics page."""
+    return {line.rsplit(" ", 1)[0] for line in text.splitlines() if line and not line.startswith("#")}

@@ -16,7 +16,7 @@ from app.inference.latents import normal_rows
 from app.inference.model import Model, load_models
 from app.inference.runtime import Runtime
 from tests.conftest import FIXTURES, ROOT, serving
-from tests.labelled import write_checkpoints
+from tests.tiny_models import write_checkpoints
 
 Precision = Literal["auto", "float32"]
 ROWS = 64

@@ -12,7 +12,7 @@ from app.inference.model import load_model, load_models
 from app.inference.runtime import Runtime, id_of
 from tests.checkpoints.tiny import Autoencoder, Vae, archive_of, described, edited, write, write_vae
 from tests.conftest import ROOT
-from tests.labelled import write_checkpoints
+from tests.tiny_models import write_checkpoints
 
 
 @pytest.fixture(scope="module")

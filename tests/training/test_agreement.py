@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from app.checkpoints.manifest import with_checksum
 from app.checkpoints.store import load_model
 from app.inference.runtime import Runtime
-from tests.labelled import DIGITS, LATENT_DIM, ConditionalGan, ConditionalVae, FittedVae, write
+from tests.tiny_models import DIGITS, LATENT_DIM, ConditionalGan, ConditionalVae, FittedVae, write
 from training.agreement import deviation, golden_cases
 from training.families.family import Learner
 from training.torchscript import script

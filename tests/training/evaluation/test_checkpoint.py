@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from app.checkpoints.manifest import Manifest
-from tests.labelled import ConditionalGan, ConditionalVae, FittedVae, write
+from tests.tiny_models import ConditionalGan, ConditionalVae, FittedVae, write
 from training.config import VaeConfig
 from training.evaluation import checkpoint, protocol
 from training.evaluation.checkpoint import CannotEvaluate, evaluate_checkpoint, write_table

@@ -1,0 +1,94 @@
+"""Work for a caller ends when the caller disconnects."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from starlette.requests import Request
+
+from app.api.call import Call
+from app.errors import CallerGone
+from app.settings import Settings
+
+
+class Caller:
+    """The other end of a connection."""
+
+    def __init__(self) -> None:
+        self.disconnected = asyncio.Event()
+
+    async def receive(self) -> dict[str, str]:
+        await self.disconnected.wait()
+        return {"type": "http.disconnect"}
+
+    @property
+    def call(self) -> Call:
+        readiness = SimpleNamespace(engine=lambda: None)
+        state = {"settings": Settings(), "metrics": None, "decoders": None, "readiness": readiness}
+        return Call(Request({"type": "http", "headers": [], "state": state}, self.receive))
+
+
+class Work:
+    """A computation that waits for an event."""
+
+    def __init__(self) -> None:
+        self.started, self.finish = asyncio.Event(), asyncio.Event()
+        self.cancelled = False
+
+    async def run(self) -> str:
+        self.started.set()
+        try:
+            await self.finish.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return "result"
+
+
+def test_the_result_is_returned_and_no_task_is_left():
+    async def scenario() -> None:
+        work = Work()
+        waiting = asyncio.create_task(Caller().call.while_connected(work.run()))
+        await work.started.wait()
+        work.finish.set()
+        assert await waiting == "result"
+        async with asyncio.timeout(60):
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_work_is_cancelled_when_the_caller_disconnects_and_the_task_can_go_on():
+    async def scenario() -> None:
+        caller, work = Caller(), Work()
+
+        async def operation() -> int:
+            with pytest.raises(CallerGone):
+                await caller.call.while_connected(work.run())
+            task = asyncio.current_task()
+            assert task is not None
+            return task.cancelling()
+
+        waiting = asyncio.create_task(operation())
+        await work.started.wait()
+        caller.disconnected.set()
+        assert await waiting == 0
+        assert work.cancelled
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("disconnected", [False, True])
+def test_a_cancellation_from_outside_reaches_the_work_and_is_raised(disconnected):
+    async def scenario() -> None:
+        caller, work = Caller(), Work()
+        waiting = asyncio.create_task(caller.call.while_connected(work.run()))
+        await work.started.wait()
+        if disconnected:
+            caller.disconnected.set()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert work.cancelled
+
+    asyncio.run(scenario())

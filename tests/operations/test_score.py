@@ -1,0 +1,176 @@
+"""POST /score."""
+
+import base64
+import math
+
+import numpy as np
+import pytest
+
+from tests.api.reading import NPZ, PNG, assert_named, assert_refused_naming, labels_of, npz_of, png_file, problem_of
+from tests.conftest import FIXTURES
+from tests.corpus.files import built, header
+from tests.tiny_models import DIGITS
+
+TEST_IMAGES = [(FIXTURES / "mnist" / f"{name}.png").read_bytes() for name in DIGITS]
+
+
+def score(client, headers=None, **body):
+    return client.post("/score", json=body, headers=headers)
+
+
+def score_files(client, contents, **params):
+    return client.post("/score", files=[("files", content) for content in contents], params=params)
+
+
+def logits_of(answer):
+    assert answer.status_code == 200, answer.text
+    return [item["logit"] for item in answer.json()["scores"]]
+
+
+def test_uploads_are_scored_in_order_and_independently(client):
+    answer = score_files(client, TEST_IMAGES)
+    assert_named(answer, "gan")
+    body = answer.json()
+    assert (body["seed"], body["generator"]) == (None, None)
+    assert [item["index"] for item in body["scores"]] == list(range(10))
+    for content, item in zip(TEST_IMAGES, body["scores"], strict=True):
+        assert item["probability"] == pytest.approx(1 / (1 + math.exp(-item["logit"])), rel=1e-5)
+        assert score_files(client, [content]).json()["scores"] == [item | {"index": 0}]
+
+
+def test_test_images_score_above_noise(client):
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 28, 28), dtype=np.uint8)
+    noise = logits_of(score_files(client, map(png_file, pixels), normalize=False))
+    assert np.mean(logits_of(score_files(client, TEST_IMAGES))) > np.mean(noise)
+
+
+@pytest.mark.parametrize("options", [{}, {"label": "3"}, {"label": ["3", "4"]}, {"label": "balanced", "truncation": 1}])
+@pytest.mark.parametrize("model", ["cgan", "gan"])
+def test_generated_images_score_as_their_pngs_do(labelled, model, options):
+    if model == "gan":
+        options = {name: value for name, value in options.items() if name != "label"}
+    body = {"model": model, "n": 4, "seed": 3, "first": 2, **options}
+    answer = score(labelled, **body)
+    assert_named(answer, model)
+    assert (answer.json()["seed"], answer.json()["generator"], answer.headers["x-seed"]) == (3, model, "3")
+    made = labelled.post("/generate", json=body).json()["images"]
+    labels = [item["label"] for item in made]
+    assert labels_of(answer, "scores") == labels
+    params = {"label": ",".join(labels)} if model == "cgan" else {}
+    files = [base64.b64decode(item["png"]) for item in made]
+    assert logits_of(score_files(labelled, files, model=model, normalize=False, **params)) == logits_of(answer)
+    loaded = npz_of(score(labelled, NPZ, **body))
+    assert loaded["logits"].dtype == loaded["probabilities"].dtype == np.float32
+    assert loaded["logits"].tolist() == logits_of(answer)
+    assert loaded["probabilities"].tolist() == [item["probability"] for item in answer.json()["scores"]]
+    assert ("labels" in loaded) == (model == "cgan")
+
+
+def test_a_score_depends_neither_on_the_number_of_images_nor_on_the_first_one(client):
+    whole = score(client, n=40, seed=5).json()["scores"]
+    for first, n in ((0, 1), (0, 33), (37, 1), (8, 9)):
+        assert score(client, n=n, seed=5, first=first).json()["scores"] == whole[first : first + n]
+
+
+def test_a_seed_drawn_by_the_server_gives_the_same_scores_again(client):
+    body = score(client).json()
+    assert score(client, seed=body["seed"]).json() == body
+
+
+def test_scores_have_no_form_as_an_image(client):
+    problem_of(score(client, PNG), 406, "not_acceptable")
+
+
+def test_uploads_are_scored_as_images_of_their_labels(labelled):
+    both, swapped, one = (score_files(labelled, TEST_IMAGES[3:5], label=label) for label in ("3,4", "4,3", "3"))
+    assert labels_of(both, "scores") == ["3", "4"]
+    assert labels_of(one, "scores") == ["3", "3"]
+    assert both.json()["scores"][0] == one.json()["scores"][0]
+    assert all(a != b for a, b in zip(logits_of(both), logits_of(swapped), strict=True))
+
+
+@pytest.mark.parametrize("label", ["3,4,5", "3,", "ten", "balanced,3"])
+def test_labels_that_do_not_fit_the_uploads_are_refused(labelled, label):
+    problem_of(score_files(labelled, TEST_IMAGES[3:5], model="cgan", label=label), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("options", [{"generator": "gan"}, {"generator": "fitted", "prior": "normal"}])
+def test_a_conditional_model_needs_a_label_for_images_without_one(labelled, options):
+    body = {"model": "cgan", "n": 2, "seed": 3, **options}
+    problem_of(score(labelled, **body), 422, "invalid_request")
+    pair = score(labelled, **body, label=["3", "4"])
+    assert labels_of(pair, "scores") == ["3", "4"]
+    assert logits_of(score(labelled, **body, label="3"))[0] == logits_of(pair)[0]
+
+
+@pytest.mark.parametrize("model", ["gan", "referee"])
+def test_a_model_without_labels_scores_images_of_a_class(labelled, model):
+    answer = score(labelled, model=model, generator="fitted", n=2, label="3")
+    assert_named(answer, model)
+    assert labels_of(answer, "scores") == ["3", "3"]
+
+
+@pytest.mark.parametrize(
+    ("body", "model", "generator"),
+    [
+        ({}, "cgan", "cgan"),
+        ({"label": "3", "temperature": 0.5}, "cgan", "cvae"),
+        ({"prior": "fitted"}, "cgan", "fitted"),
+        ({"generator": "boots"}, "gan", "boots"),
+        ({"label": "Bag"}, "gan", "boots"),
+        ({"model": "gan"}, "gan", "gan"),
+        ({"model": "gan", "label": "3"}, "gan", "cgan"),
+        ({"model": "referee"}, "referee", "boots"),
+    ],
+)
+def test_without_models_the_first_that_can_do_all_that_is_requested_are_used(labelled, body, model, generator):
+    answer = score(labelled, **body)
+    assert_named(answer, model)
+    assert answer.json()["generator"] == generator
+
+
+@pytest.mark.parametrize(("params", "model"), [({}, "gan"), ({"label": "3"}, "cgan")])
+def test_without_a_model_the_first_that_takes_the_labels_scores_uploads(labelled, digit, params, model):
+    assert_named(score_files(labelled, [digit], **params), model)
+
+
+def test_a_model_that_cannot_is_refused_naming_one_that_can(labelled, digit):
+    assert_refused_naming(score(labelled, model="fitted"), "cgan")
+    assert_refused_naming(score_files(labelled, [digit], model="fitted"), "gan")
+    assert_refused_naming(score_files(labelled, [digit], model="gan", label="3"), "cgan")
+    assert_refused_naming(score_files(labelled, [digit], model="cgan"), "gan", "invalid_request")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"model": "cgan", "generator": "boots"}, "invalid_request"),
+        ({"model": "cgan", "generator": "cgan", "temperature": 1}, "invalid_request"),
+        ({"model": "gan", "generator": "gan", "label": "3"}, "capability_missing"),
+        ({"generator": "referee"}, "capability_missing"),
+    ],
+)
+def test_images_that_the_generator_cannot_make_or_the_model_cannot_score_are_refused(labelled, body, code):
+    problem_of(score(labelled, **body), 422, code)
+
+
+def test_unknown_models_are_not_found(client, digit):
+    problem_of(score(client, model="nobody"), 404, "model_not_found")
+    problem_of(score(client, generator="nobody"), 404, "model_not_found")
+    problem_of(score_files(client, [digit], model="nobody"), 404, "model_not_found")
+
+
+def test_the_number_of_files_is_limited(client, digit):
+    assert len(logits_of(score_files(client, [digit] * 64))) == 64
+    problem_of(score_files(client, [digit] * 65), 422, "invalid_request")
+
+
+def test_the_number_of_pixels_is_limited_before_anything_is_decoded(client):
+    large = built(header(1024, 1024), b"")  # its pixels cannot be decoded
+    limit = problem_of(score_files(client, [large] * 5), 422, "invalid_image")["detail"]
+    assert "4194304" in limit
+    assert problem_of(score_files(client, [large] * 4), 422, "invalid_image")["detail"] != limit
+
+
+def test_one_bad_file_among_good_ones_is_refused(client, digit):
+    problem_of(score_files(client, [digit, b"no image"]), 422, "invalid_image")
