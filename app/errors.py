@@ -49,162 +49,111 @@ STARLETTE_ERRORS = {
 
 
 class ServiceError(Exception):
-    """Base of the errors that have an answer. detail: one sentence for the caller."""
+    """Base of the errors that have an answer. detail: one sentence for the caller.
+
+    Subclasses pass the members that differ from those of their base: `class Draining(Unavailable, code="draining")`.
+    """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     headers: ClassVar[dict[str, str]] = {}
+
+    def __init_subclass__(cls, *, status: int | None = None, code: str, headers: dict[str, str] | None = None) -> None:
+        cls.status = cls.status if status is None else status
+        cls.code = code
+        cls.headers = cls.headers if headers is None else headers
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
 
 
-class BadRequest(ServiceError):
+class BadRequest(ServiceError, status=400, code="bad_request"):
     """The request is not valid HTTP, or is ambiguous."""
 
-    status = 400
-    code = "bad_request"
 
-
-class Unauthorized(ServiceError):
+class Unauthorized(ServiceError, status=401, code="unauthorized", headers={"WWW-Authenticate": "Bearer"}):
     """The request lacks the API key of the service."""
 
-    status = 401
-    code = "unauthorized"
-    headers: ClassVar[dict[str, str]] = {"WWW-Authenticate": "Bearer"}
 
-
-class InvalidRequest(ServiceError):
+class InvalidRequest(ServiceError, status=422, code="invalid_request"):
     """The request is well-formed and cannot be served."""
 
-    status = 422
-    code = "invalid_request"
 
-
-class InvalidImage(InvalidRequest):
+class InvalidImage(InvalidRequest, code="invalid_image"):
     """An upload is not a supported image."""
 
-    code = "invalid_image"
 
-
-class CapabilityMissing(InvalidRequest):
+class CapabilityMissing(InvalidRequest, code="capability_missing"):
     """The model cannot do what is requested; the detail names one that can."""
 
-    code = "capability_missing"
 
-
-class ModelNotFound(ServiceError):
+class ModelNotFound(ServiceError, status=404, code="model_not_found"):
     """No loaded model has the requested name."""
 
-    status = 404
-    code = "model_not_found"
 
-
-class NotAcceptable(ServiceError):
+class NotAcceptable(ServiceError, status=406, code="not_acceptable"):
     """No media type of the answer matches the Accept header."""
 
-    status = 406
-    code = "not_acceptable"
 
-
-class RequestTimeout(ServiceError):
+class RequestTimeout(ServiceError, status=408, code="request_timeout"):
     """The request was not complete in time."""
 
-    status = 408
-    code = "request_timeout"
 
-
-class BodyTooLarge(ServiceError):
+class BodyTooLarge(ServiceError, status=413, code="body_too_large", headers={"Connection": "close"}):
     """The request body exceeds the limit. The rest is not read."""
 
-    status = 413
-    code = "body_too_large"
-    headers: ClassVar[dict[str, str]] = {"Connection": "close"}
 
-
-class UnsupportedMediaType(ServiceError):
+class UnsupportedMediaType(ServiceError, status=415, code="unsupported_media_type"):
     """The operation does not support the media type of the body."""
 
-    status = 415
-    code = "unsupported_media_type"
 
-
-class Misdirected(ServiceError):
+class Misdirected(ServiceError, status=421, code="misdirected_request"):
     """The Host header names a host that is not served here."""
 
-    status = 421
-    code = "misdirected_request"
 
-
-class HeadersTooLarge(ServiceError):
+class HeadersTooLarge(ServiceError, status=431, code="headers_too_large"):
     """The headers exceed the limit."""
 
-    status = 431
-    code = "headers_too_large"
 
-
-class CallerGone(ServiceError):
+class CallerGone(ServiceError, status=499, code="caller_gone"):
     """The caller disconnected before the answer. 499 is the status that nginx logs for it."""
 
-    status = 499
-    code = "caller_gone"
 
-
-class InferenceFailed(ServiceError):
+class InferenceFailed(ServiceError, code="inference_failed"):
     """The network raised or returned values that are not finite."""
 
-    code = "inference_failed"
 
-
-class Unavailable(ServiceError):
+class Unavailable(ServiceError, status=503, code="unavailable"):
     """A temporary condition. The answer has a Retry-After header."""
 
-    status = 503
-    code = "unavailable"
 
-
-class NotReady(Unavailable):
+class NotReady(Unavailable, code="not_ready"):
     """The models are still being loaded."""
 
-    code = "not_ready"
 
-
-class Overloaded(Unavailable):
+class Overloaded(Unavailable, code="overloaded"):
     """Too many requests, body bytes or rows are in flight."""
 
-    code = "overloaded"
 
-
-class TooManyCallers(Unavailable):
+class TooManyCallers(Unavailable, code="too_many_callers"):
     """Too many connections are open."""
 
-    code = "too_many_callers"
 
-
-class OutOfMemory(Unavailable):
+class OutOfMemory(Unavailable, code="out_of_memory"):
     """The device had no memory for the rows."""
 
-    code = "out_of_memory"
 
-
-class WorkerLost(Unavailable):
+class WorkerLost(Unavailable, code="worker_lost"):
     """A worker thread ended or hangs. The process exits, so that a supervisor restarts it."""
 
-    code = "worker_lost"
 
-
-class Draining(Unavailable):
+class Draining(Unavailable, code="draining"):
     """The process is shutting down."""
 
-    code = "draining"
 
-
-class DeadlineExceeded(ServiceError):
+class DeadlineExceeded(ServiceError, status=504, code="deadline_exceeded"):
     """The answer was not computed in time."""
-
-    status = 504
-    code = "deadline_exceeded"
 
 
 def problem(

@@ -1,7 +1,6 @@
-"""The corpora of files and of timeouts against the service as it ships: nothing fails in it, and no input is repeated.
+"""The corpora of files and of timeouts against the shipped service: it never fails and never echoes input.
 
-JSON bodies, queries and forms are in tests/api. `wires.TWO_WAYS` is in tests/server/test_framing.py, as it never reaches
-the app.
+The corpora of JSON bodies, queries and forms are tested in tests/api, that of framing in tests/server.
 """
 
 import httpx
