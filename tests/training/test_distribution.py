@@ -15,9 +15,11 @@ from torch import Tensor
 from tests.conftest import ROOT
 from tests.training.conftest import places, same
 from training import run, trainer
-from training.config import CONFIGS, TrainConfig, VaeConfig
+from training.config import TrainConfig
 from training.data import Dataset, TooFewImages, epoch_batches, to_unit_range
 from training.distribution import Processes
+from training.families import families
+from training.families.vae import VaeConfig
 from training.run import check_batch
 from training.trainer import train
 
@@ -52,14 +54,14 @@ def state_of(root: Path, name: str) -> dict[str, Any]:
 def root(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
     """Where two processes have finished a run of every family, and one of plain gradient descent."""
     root = tmp_path_factory.mktemp("processes")
-    jobs: list[dict[str, Any]] = [{"config": options(root, family, name=family)} for family in sorted(CONFIGS)]
+    jobs: list[dict[str, Any]] = [{"config": options(root, family, name=family)} for family in families()]
     jobs.append({"config": options(root, "vae", name="plain"), "plain": True})
     done = torchrun(root, dataset, jobs)
     assert done.returncode == 0, done.stderr
     return root
 
 
-@pytest.mark.parametrize("family", sorted(CONFIGS))
+@pytest.mark.parametrize("family", families())
 def test_weights_averages_and_statistics_stay_the_same_to_the_bit(root, family):
     ours, theirs = left(root, family)
     assert any("average" in name for name in ours["modules"])
@@ -67,7 +69,7 @@ def test_weights_averages_and_statistics_stay_the_same_to_the_bit(root, family):
     assert same(ours["modules"], state_of(root, family)["learner"]["modules"])
 
 
-@pytest.mark.parametrize("family", sorted(CONFIGS))
+@pytest.mark.parametrize("family", families())
 def test_each_process_takes_its_own_half_of_the_rows_that_one_would_take(root, dataset, family):
     ours, theirs = left(root, family)
     images = to_unit_range(dataset.train_images[: BATCH * STEPS])
@@ -141,7 +143,7 @@ def test_a_process_that_dies_ends_the_run_and_leaves_the_last_state(dataset, tmp
 
 def test_a_batch_that_cannot_be_shared_alike_is_refused(make_vae, dataset):
     config: TrainConfig = make_vae(batch_size=31)
-    with pytest.raises(TooFewImages, match="a batch of 31 cannot be shared by 2 processes alike"):
+    with pytest.raises(TooFewImages, match="a batch of 31 cannot be shared equally by 2 processes"):
         check_batch(config, dataset, Processes(torch.device("cpu"), 0, 2))
 
 
