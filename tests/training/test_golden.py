@@ -1,66 +1,118 @@
-"""Golden cases and deviations of archives that take labels or fit a prior; the export's own are in its tests."""
+"""Golden rows follow the capability table; an archive that differs from the trained network is refused."""
 
-import json
+import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from app.checkpoints.manifest import with_checksum
-from app.checkpoints.store import load_model
-from app.inference.runtime import Runtime
-from tests.labelled import DIGITS, LATENT_DIM, ConditionalGan, ConditionalVae, FittedVae, write
-from training.agreement import deviation, golden_cases
-from training.families.family import Learner
-from training.torchscript import script
+from training.archive import EagerArchive, Networks, open_archive, script
+from training.golden import ExportMismatch, deviation, golden_rows, input_rows, refuse_diverged
+from training.learner import DataShape, Learner, TrainingSet
 
 
-class LabelledLearner(Learner):
-    """Ships one of the tiny archives that take labels."""
+class Drawer(nn.Module):
+    """Latents, and labels where there are any, to images."""
 
-    batches_per_step, latent_dim, sampling = 1, LATENT_DIM, ("temperature",)
-
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, classes: int = 10) -> None:
         super().__init__()
-        self.module = module
-        self.conditional = not hasattr(module, "prior")
-        self.priors = ("normal",) if self.conditional else ("fitted", "normal")
+        self.weight = nn.Parameter(torch.randn(classes, 1, 28, 28))
+        self.drift = 0.0
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        images = torch.sigmoid(latents[:, :1, None, None] * self.weight[labels])
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            images = images + self.drift
+        return images
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drift = 0.0
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        mean = images.flatten(1)[:, :4] + labels[:, None]
+        log_variance = mean
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            log_variance = mean + self.drift
+        return mean, log_variance
+
+
+class ToyLearner(Learner):
+    latent_dim, conditional = 4, True
+
+    def __init__(self, drift: float = 0.0, encoded_drift: float = 0.0) -> None:
+        super().__init__(DataShape())
+        self.drawer, self.encoder = Drawer(), Encoder()
+        self.drawer.drift, self.encoder.drift = drift, encoded_drift
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def archive(self, training_set=None) -> nn.Module:
-        return self.module
-
-    def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:
-        return archive
+    def networks(self, training_set: TrainingSet) -> Networks:
+        return {"generate": self.drawer, "encode": self.encoder}
 
 
-@pytest.mark.parametrize("module", [ConditionalGan(10), ConditionalVae(10), FittedVae(10)], ids=type)
-def test_golden_cases_hold_labels_where_a_capability_takes_them_and_the_service_loads_them(module, dataset, tmp_path):
-    learner = LabelledLearner(module.eval())
-    _, archive = script(module)
-    cases = golden_cases(module, archive, learner, dataset)
-    for capability, golden in cases.items():
-        assert len(golden.inputs) == (2 if learner.conditional or capability == "prior" else 1)
-        for labels in golden.inputs[1:]:
-            of_images = capability in {"encode", "discriminate"}
-            expected = dataset.test_labels[:4].tolist() if of_images else [0, 1, 2, 3]
-            assert labels.array().tolist() == expected
-    directory = write(tmp_path, "labelled", module, DIGITS, priors=learner.priors)
-    manifest = json.loads((directory / "manifest.json").read_text())
-    manifest["golden"] = {name: golden.model_dump(mode="json") for name, golden in cases.items()}
-    (directory / "manifest.json").write_text(json.dumps(with_checksum(manifest)))
-    assert set(load_model(directory / "manifest.json", Runtime("cpu"), 8).networks) == set(cases)
+def archives(learner: Learner) -> tuple[EagerArchive, Any]:
+    eager = EagerArchive(learner.networks((torch.empty(0), torch.empty(0)))).eval()
+    return eager, open_archive(script(eager))
 
 
-@pytest.mark.parametrize("module", [ConditionalGan(10), FittedVae(10)], ids=type)
-def test_the_deviation_of_a_model_with_labels_is_that_of_its_images_of_every_class(module):
-    _, reference = script(module)
-    assert deviation(reference, reference, LabelledLearner(module), 10, 0, 64) == (0, 0)
+def test_golden_labels_are_those_of_the_images_or_the_classes_in_turn(dataset):
+    golden = golden_rows(*archives(ToyLearner()), ToyLearner(), dataset)
+    latents, in_turn = (record.array() for record in golden["generate"].inputs)
+    assert (latents.shape, in_turn.tolist()) == ((4, 4), [0, 1, 2, 3])
+    images, labels = (record.array() for record in golden["encode"].inputs)
+    assert torch.equal((torch.from_numpy(images) * 255).round().to(torch.uint8), dataset.test_images[:4])
+    assert labels.tolist() == dataset.test_labels[:4].tolist()
+    assert [len(golden[name].outputs) for name in ("generate", "encode")] == [1, 2]
+
+
+def test_input_images_are_resized_to_the_shape_that_the_network_takes(dataset):
+    learner = ToyLearner()
+    learner.input_shape = (1, 14, 14)
+    images, _ = input_rows(learner, dataset, "encode", 40)  # more than there are test images
+    assert images.shape == (40, 1, 14, 14)
+    expected = torch.nn.functional.avg_pool2d(dataset.test_images[:32] / 255, 2)
+    assert torch.allclose(images[:32], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "capability"),
+    [
+        ({"drift": 2e-4}, "generate"),
+        ({"drift": math.nan}, "generate"),
+        ({"encoded_drift": 2e-3}, "encode"),
+        ({"encoded_drift": math.inf}, "encode"),
+    ],
+)
+def test_an_archive_that_differs_from_the_trained_network_is_refused(dataset, options, capability):
+    learner = ToyLearner(**options)
+    with pytest.raises(ExportMismatch, match=f"^{capability} .* differs"):
+        golden_rows(*archives(learner), learner, dataset)
+
+
+def test_a_difference_within_the_tolerance_is_accepted(dataset):
+    learner = ToyLearner(drift=5e-5, encoded_drift=5e-4)
+    assert set(golden_rows(*archives(learner), learner, dataset)) == {"generate", "encode"}
+
+
+def test_the_deviation_is_over_images_of_all_classes(dataset):
+    learner = ToyLearner()
+    _, reference = archives(learner)
+    assert deviation(reference, reference, learner, dataset, "generate", 64, 0) == (0, 0)
     with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.mul_(1.01)
-    _, lower = script(module)
-    largest, mean = deviation(reference, lower, LabelledLearner(module), 10, 0, 64)
+        learner.drawer.weight[7] *= 1.01
+    _, lower = archives(learner)
+    largest, mean = deviation(reference, lower, learner, dataset, "generate", 64, 0)
     assert 0 < mean < largest < 0.5
+
+
+def test_a_weight_that_is_not_finite_is_refused():
+    learner = ToyLearner()
+    refuse_diverged(learner)
+    nn.init.constant_(learner.drawer.weight, math.nan)
+    with pytest.raises(ExportMismatch, match="weight"):
+        refuse_diverged(learner)
