@@ -1,4 +1,4 @@
-"""A family is one file: two toy families train, export, get figures and a card, and are served, with no other change."""
+"""A family is one file: two toy families train, export, are evaluated and served without any other change."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Every figure on features with a known answer, and against its definition."""
+"""Figures of features with known answers, and against their definitions."""
 
 import math
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from training.evaluation.fidelity import (
+    Comparison,
     class_balance,
     confidence,
     density_coverage,
@@ -134,3 +135,18 @@ def test_confidence_is_the_mean_of_the_largest_probability():
 
 def test_label_agreement_is_the_share_of_verdicts_that_are_the_label():
     assert label_agreement(one_hot([1, 2, 3, 4]), torch.tensor([1, 2, 3, 0])) == 0.75
+
+
+def test_a_comparison_with_the_same_images_is_perfect_and_with_noise_far_away(extractor, digits):
+    comparison = Comparison(extractor, digits.test_images)
+    assert comparison.figures(digits.test_images, digits.test_labels) == {
+        "frechet_distance": pytest.approx(0, abs=1e-4),
+        "precision": 1,
+        "recall": 1,
+        "label_agreement": 1,
+    }
+    noise = torch.randint(256, (90, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    figures = comparison.figures(noise)
+    assert figures["frechet_distance"] > 50
+    assert figures["precision"] == figures["recall"] == 0
+    assert "label_agreement" not in figures
