@@ -13,8 +13,7 @@ from app.images.normalize import fit
 from tests.api.reading import image
 from tests.conftest import ROOT, serving
 from training import export
-from training.config import CONFIGS
-from training.families import gan
+from training.families import families, gan
 from training.folder import load_folder, read_row
 from training.trainer import train
 
@@ -55,7 +54,7 @@ def test_a_picture_is_learned_as_the_service_would_see_it(kind):
     assert np.array_equal(read_row(content), served)
 
 
-@pytest.mark.parametrize("family", sorted(CONFIGS))
+@pytest.mark.parametrize("family", families())
 def test_a_model_of_a_folder_is_served_beside_the_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family):
     monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
     monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
@@ -71,7 +70,7 @@ def test_a_model_of_a_folder_is_served_beside_the_digits(tmp_path: Path, monkeyp
     models.mkdir()
     (models / "vae").symlink_to(ROOT / "models" / "vae")
     options = {"epochs": 1, "batch_size": 8, "device": "cpu", "precision": "float32", "tensorboard": False}
-    config = CONFIGS[family](
+    config = families()[family].config(
         dataset=f"folder:{tmp_path / 'stripes'}", runs_dir=tmp_path / "runs", models_dir=models, **options
     )
     assert config.name == f"{family}-stripes"

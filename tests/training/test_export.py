@@ -222,9 +222,8 @@ def test_a_refused_export_leaves_the_previous_checkpoint(make_vae, dataset, monk
     if fault == "diverged":
         nn.init.constant_(next(learner.parameters()), float("nan"))
     else:
-        other = vae(config, seed=3)
-        monkeypatch.setattr(learner, "fast", lambda networks, dtype: other.networks((images, labels)))
-        images, labels = dataset.train_images, dataset.train_labels
+        other = vae(config, seed=3).networks((dataset.train_images, dataset.train_labels))
+        monkeypatch.setattr(learner, "fast", lambda networks, dtype: other)
     with pytest.raises(ExportMismatch, match=fault):
         export(config, learner, dataset, HISTORY)
     assert contents(directory) == before

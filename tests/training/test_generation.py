@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from app.checkpoints.manifest import Prior
-from training.generation import Controls, draw_images, draw_latents, gives_labels, labels_in_turn, quantised
+from training.generation import Controls, draw_images, draw_latents, labels_in_turn, quantised
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,6 @@ def test_a_conditional_model_receives_the_label_of_each_image():
     assert images[:, 0, 0, 0].tolist() == [number % 10 for number in range(700)]
 
 
-def test_only_conditional_models_and_fitted_priors_give_labels():
-    assert gives_labels(CONDITIONAL)
-    assert gives_labels(FITTED)
-    assert not gives_labels(PLAIN)
-    assert not gives_labels(FITTED, Controls(prior="normal"))
-
-
 def test_latents_are_standard_normal_by_default():
     latents = draw_latents(Spy(), PLAIN, MANY, seed=0)
     assert latents.mean(dim=0) == pytest.approx([0] * 3, abs=0.02)
@@ -87,11 +80,6 @@ def test_a_fitted_prior_receives_labels_and_a_column_that_temperature_does_not_s
     assert latents[:, 2].std() == pytest.approx(1.0, rel=0.02)
     normal = draw_latents(Spy(), FITTED, labels, 0, Controls(prior="normal"))
     assert torch.equal(normal, draw_latents(Spy(), PLAIN, labels, 0))
-
-
-def test_a_prior_that_the_model_lacks_is_refused():
-    with pytest.raises(ValueError, match="normal, not fitted"):
-        draw_latents(Spy(), PLAIN, MANY, 0, Controls(prior="fitted"))
 
 
 def test_a_seed_gives_the_same_images_and_does_not_change_the_global_random_state():

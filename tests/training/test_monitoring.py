@@ -12,7 +12,7 @@ from app.checkpoints.manifest import Manifest
 from tests.training.conftest import Crash, at_step, crash, same, state_of
 from training import monitoring, trainer
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
-from training.monitoring import EpochMonitor, is_due, losses_of
+from training.monitoring import EpochMonitor, losses_of
 from training.trainer import export_run, train
 
 DISTANCES = [9.0, 4.0, 6.0]
@@ -114,9 +114,3 @@ def test_without_finite_distances_the_last_epoch_is_exported(measured, dataset, 
 def test_only_epochs_that_are_due_and_the_last_one_have_figures(measured, dataset):
     train(measured.model_copy(update={"epochs": 4, "evaluate_every": 3}), dataset=dataset)
     assert [row["frechet_distance"] != "" for row in rows_of(measured)] == [False, False, True, True]
-
-
-def test_a_measurement_is_due_every_evaluate_every_epochs_and_at_the_end(make_vae):
-    config = make_vae(epochs=7, evaluate_every=3)
-    assert [epoch for epoch in range(1, 8) if is_due(config, epoch)] == [3, 6, 7]
-    assert not any(is_due(make_vae(epochs=3, evaluate_every=0), epoch) for epoch in range(1, 4))

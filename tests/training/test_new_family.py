@@ -139,7 +139,7 @@ def trained(toys: None, crosses: Dataset, tmp_path_factory: pytest.TempPathFacto
     root = tmp_path_factory.mktemp("toys")
     configs = {}
     for name in ("specks", "codes"):
-        config = families()[name].config(epochs=2, batch_size=10, device="cpu", **places(root))  # type: ignore[call-arg, arg-type]
+        config = families()[name].config(epochs=2, batch_size=10, device="cpu", **places(root))
         train(config, dataset=crosses)
         configs[name] = config
     return configs

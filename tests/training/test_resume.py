@@ -1,15 +1,12 @@
 """Resumed runs equal, to the bit, runs that never stopped."""
 
-import errno
 import os
 import random
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -241,41 +238,6 @@ def test_a_run_killed_while_it_saves_leaves_a_whole_state(tiny, dataset, tmp_pat
     assert not any(path.exists() for path in left)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MB, for two states of a VAE of 9 MB each."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a file system needs root and a capable kernel")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-@pytest.mark.usefixtures("no_export")
-def test_a_full_disk_ends_the_run_and_keeps_the_last_state(tiny, dataset, monkeypatch, small_disk):
-    whole, parts = tiny("vae", name="whole"), tiny("vae", name="parts", save_steps=1, runs_dir=small_disk)
-    train(whole, dataset=dataset)
-    other = small_disk / "other"
-
-    def fill() -> None:
-        with suppress(OSError), other.open("wb", buffering=0) as file:
-            while file.write(bytes(2**16)):
-                pass
-
-    with monkeypatch.context() as context:
-        at_step(context, 4, fill)
-        with pytest.raises(OSError, match=r"No space left on device: '.*/parts/state\.pt'") as caught:
-            train(parts, dataset=dataset)
-    assert caught.value.errno == errno.ENOSPC
-    assert state_of(parts)["done"] == 3
-    assert list(parts.run_dir.glob(f".*{files.PARTIAL}")) == []
-    other.unlink()
-    train(parts, resume=True, dataset=dataset)
-    assert same(weights(parts), weights(whole))
-
-
 def test_resuming_a_finished_run_trains_nothing_and_exports_it_again(copied, dataset):
     before = weights(copied)
     train(copied, resume=True, dataset=dataset)
@@ -305,9 +267,8 @@ def test_resuming_with_another_config_names_the_changes_and_writes_nothing(copie
     assert not copied.models_dir.exists()
 
 
-@pytest.mark.parametrize("family", families())
-def test_resuming_where_there_is_no_state_is_refused(tiny, dataset, family):
-    config = tiny(family)
+def test_resuming_where_there_is_no_state_is_refused(tiny, dataset):
+    config = tiny("vae")
     for action in (lambda: train(config, resume=True, dataset=dataset), lambda: export_run(config, dataset)):
         with pytest.raises(CannotResume, match=r"state\.pt does not exist"):
             action()
@@ -344,15 +305,6 @@ def test_a_state_of_several_processes_is_not_resumed_by_one(copied, dataset):
     torch.save(state, copied.run_dir / "state.pt")
     with pytest.raises(CannotResume, match="made by 2 processes, not 1"):
         train(copied, resume=True, dataset=dataset)
-
-
-def test_a_run_stopped_in_its_first_epoch_has_nothing_to_export(tiny, dataset, monkeypatch):
-    config = tiny("vae")
-    at_step(monkeypatch, 2, lambda: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(Stopped):
-        train(config, dataset=dataset)
-    with pytest.raises(CannotResume, match="first epoch"):
-        export_run(config, dataset)
 
 
 def test_the_export_of_a_run_stopped_within_an_epoch_records_its_steps(tiny, dataset, monkeypatch):

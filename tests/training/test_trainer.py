@@ -5,7 +5,6 @@ import io
 import json
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from app.checkpoints.manifest import Manifest
 from tests.training.conftest import at_step, same, state_of, weights
 from training import run as running
 from training.config import TrainConfig
-from training.data import TooFewImages
 from training.families import build_learner
 from training.stopping import Stopped
 from training.trainer import export_run, train
@@ -110,28 +108,6 @@ def test_a_run_in_bfloat16_keeps_its_weights_and_its_archive_in_float32(make_vae
     exact = make_vae(precision="float32", name="exact")
     train(exact, dataset=dataset)
     assert not same(weights(config), weights(exact))
-
-
-def test_only_the_first_train_images_are_used(make_vae, dataset):
-    ours, theirs = make_vae(name="ours", train_images=40), make_vae(name="theirs", train_images=40)
-    train(ours, dataset=dataset)
-    black = dataset.train_images.clone()
-    black[40:] = 0
-    train(theirs, dataset=replace(dataset, train_images=black))
-    assert same(weights(ours), weights(theirs))
-    assert manifest_of(ours).dataset.train_images == 40
-    black[0] = 255
-    train(theirs, dataset=replace(dataset, train_images=black))
-    assert not same(weights(ours), weights(theirs))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_too_few_images_for_one_batch_are_refused_before_anything_is_written(make, dataset, family):
-    config = make[family](train_images=5, batch_size=8)
-    with pytest.raises(TooFewImages, match="5 images do not fill one batch of 8"):
-        train(config, dataset=dataset)
-    assert not config.runs_dir.exists()
-    assert not config.models_dir.exists()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

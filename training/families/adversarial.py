@@ -45,21 +45,21 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
     return functional.softplus(-fake_logits).mean()
 
 
-def gradient_penalty(judge: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def gradient_penalty(discriminate: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """R1: the squared norm of the logits' gradient at real images, averaged over the batch: a scalar.
 
-    `judge` takes images `(B, 1, H, W)` to logits `(B,)`, each of its own image only. Eq. 9 of arXiv:1801.04406 without
-    its factor gamma / 2.
+    `discriminate` takes images `(B, 1, H, W)` to logits `(B,)`, each of its own image only. Eq. 9 of arXiv:1801.04406
+    without its factor gamma / 2.
     """
     images = images.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(judge(images).sum(), images, create_graph=True)
+    (gradient,) = torch.autograd.grad(discriminate(images).sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 class AdversarialLearner(Learner):
     """Both networks, their optimisers and the moving average of the generator, which is exported.
 
-    A subclass defines how they are called: `generate` and `judge`.
+    A subclass defines how they are called: `generate` and `discriminate`.
     """
 
     latent_dim: int
@@ -97,7 +97,7 @@ class AdversarialLearner(Learner):
         """Latents `(B, latent)` and labels `(B,)` to image logits `(B, 1, H, W)`."""
 
     @abstractmethod
-    def judge(self, images: Tensor, labels: Tensor) -> Tensor:
+    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images `(B, 1, H, W)` in [0, 1] and labels `(B,)` to logits `(B,)`."""
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -120,7 +120,7 @@ class AdversarialLearner(Learner):
         # Second half: the generator learns, the discriminator is fixed.
         self.discriminator.requires_grad_(False)
         with self.autocast():
-            fake_logits = self.judge(fake, labels[0])
+            fake_logits = self.discriminate(fake, labels[0])
         loss_generator = generator_loss(fake_logits.float())
         self.generator_optimizer.zero_grad(set_to_none=True)
         loss_generator.backward()  # type: ignore[no-untyped-call]
@@ -134,11 +134,11 @@ class AdversarialLearner(Learner):
 
     def _discriminator_loss(self, real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> Tensor:
         with self.autocast():
-            logits = self.judge(torch.cat([real, fake]), torch.cat([real_labels, fake_labels]))
+            logits = self.discriminate(torch.cat([real, fake]), torch.cat([real_labels, fake_labels]))
         loss = discriminator_loss(*logits.float().chunk(2))
         if self.config.gradient_penalty > 0:
             # In float32: the squared gradients are as small as the rounding errors of bfloat16.
             share = max(1, len(real) // PENALISED_SHARE)
-            penalty = gradient_penalty(lambda some: self.judge(some, real_labels[:share]), real[:share])
+            penalty = gradient_penalty(lambda some: self.discriminate(some, real_labels[:share]), real[:share])
             loss = loss + self.config.gradient_penalty / 2 * penalty
         return loss

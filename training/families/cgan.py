@@ -72,7 +72,7 @@ class CganLearner(AdversarialLearner):
         logits: Tensor = self.generator(latents, labels)
         return logits
 
-    def judge(self, images: Tensor, labels: Tensor) -> Tensor:
+    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images `(B, 1, 28, 28)` in [0, 1] and labels `(B,)` to logits `(B,)`."""
         logits: Tensor = self.discriminator(images, labels)
         return logits

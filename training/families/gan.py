@@ -113,7 +113,7 @@ class GanLearner(AdversarialLearner):
         logits: Tensor = self.generator(latents)
         return logits
 
-    def judge(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
+    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
         """Images `(B, 1, 28, 28)` in [0, 1] to logits `(B,)`."""
         logits: Tensor = self.discriminator(images)
         return logits

@@ -1,13 +1,11 @@
 """The evaluation protocol on archives of known quality."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from training.evaluation import autoencoding
 from training.evaluation.feature_extractor import SHIPPED, ClassifierRecord
 from training.evaluation.protocol import (
     EXTRACTOR,
@@ -183,23 +181,6 @@ def test_a_model_of_binarised_images_gets_a_bound_on_its_likelihood(dataset, man
     assert figures["negative_elbo"].floor is None
 
 
-def test_the_bound_is_of_images_from_all_over_the_test_set(dataset, manifest, monkeypatch):
-    monkeypatch.setattr(autoencoding, "BOUND_IMAGES", 4)
-    record = manifest.training.model_copy(update={"config": {"binarised": True}})
-    binary = manifest.model_copy(update={"training": record})
-    others = torch.arange(32) % 8 != 0
-    images = dataset.test_images.clone()
-    images[others] = 0
-    ours, theirs = (
-        measure_quality(Painter(), binary, data, None).figures
-        for data in (dataset, replace(dataset, test_images=images))
-    )
-    for name in ("importance_weighted_bound", "negative_elbo_of_these_images"):
-        assert "4 images" in ours[name].unit
-        assert ours[name] == theirs[name]
-    assert ours["negative_elbo"] != theirs["negative_elbo"]
-
-
 def test_all_sampling_controls_of_a_model_are_measured(digits, extractor, manifest):
     cold = manifest.model_copy(update={"sampling": ("temperature",)})
     effects = measure_quality(Painter(), cold, digits, extractor).controls
@@ -210,16 +191,6 @@ def test_all_sampling_controls_of_a_model_are_measured(digits, extractor, manife
     effects = measure_quality(Painter(), cut, digits, extractor).controls
     assert [(effect.temperature, effect.truncation) for effect in effects] == [(1.0, bound) for bound in TRUNCATIONS]
     assert len({effect.figures["frechet_distance"] for effect in effects}) == len(TRUNCATIONS)
-
-
-def test_the_floor_is_of_distinct_training_images(dataset):
-    chosen = real_images(dataset, 50)
-    known = {image.numpy().tobytes() for image in dataset.train_images}
-    found = {image.numpy().tobytes() for image in chosen}
-    assert len(found) == len(chosen) == 50
-    assert found <= known
-    assert torch.equal(real_images(dataset, 50), chosen)
-    assert len(real_images(dataset, 10_000)) == len(dataset.train_images)
 
 
 def test_the_ceilings_are_noise_blurred_images_and_one_class(dataset):
