@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from shlex import quote
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality, TrainingRecord
-from training.evaluation.protocol import COPY_IMAGES, SEEDS
+from training.evaluation.eval_protocol import COPY_IMAGES, SEEDS
 
 # The explanation of each figure. `copies` is the number of images that were compared with training images.
 MEANING = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets  # type: ignore[import-untyped]
 
-from training import data, export, run, trainer
+from training import data, export, monitoring, run, trainer
 from training.config import TrainConfig
 from training.data import Dataset
 from training.families import build_learner, families, gan
@@ -98,10 +98,11 @@ def images(dataset: Dataset) -> Tensor:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_deviation_images() -> Iterator[None]:
-    """Compare archives of two precisions on fewer images: 8,192 of the GAN take half a minute."""
+def few_images() -> Iterator[None]:
+    """Compare archives and monitor epochs on fewer images: those of a GAN take half a minute."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
+        monkeypatch.setattr(monitoring, "SPREAD_IMAGES", 64)
         yield
 
 

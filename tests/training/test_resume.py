@@ -131,14 +131,10 @@ def test_a_report_that_a_crash_interrupted_is_written_on_resume(tiny, dataset, m
 
 
 @pytest.mark.usefixtures("no_export")
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_a_run_with_a_learning_rate_schedule_is_not_resumed_with_other_epochs(tiny, dataset, epochs):
-    config = tiny("vae")
-    train(config, dataset=dataset)
-    before = (config.run_dir / "state.pt").read_bytes()
-    with pytest.raises(CannotResume, match=f"--epochs 2, .* {epochs} epochs"):
-        train(config.model_copy(update={"epochs": epochs}), resume=True, dataset=dataset)
-    assert (config.run_dir / "state.pt").read_bytes() == before
+@pytest.mark.parametrize("epochs", [1, 9])
+def test_a_run_with_a_learning_rate_schedule_is_not_resumed_with_other_epochs(copied, dataset, epochs):
+    with pytest.raises(CannotResume, match=f"--epochs 3, .* {epochs} epochs"):
+        train(copied.model_copy(update={"epochs": epochs}), resume=True, dataset=dataset)
 
 
 @pytest.mark.usefixtures("no_export")
@@ -267,30 +263,20 @@ def test_resuming_with_another_config_names_the_changes_and_writes_nothing(copie
     assert not copied.models_dir.exists()
 
 
-def test_resuming_where_there_is_no_state_is_refused(tiny, dataset):
-    config = tiny("vae")
-    for action in (lambda: train(config, resume=True, dataset=dataset), lambda: export_run(config, dataset)):
-        with pytest.raises(CannotResume, match=r"state\.pt does not exist"):
-            action()
-    assert not config.runs_dir.exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 truncated"])
-def test_a_damaged_state_is_refused(copied, dataset, content):
-    (copied.run_dir / "state.pt").write_bytes(content)
-    with pytest.raises(CannotResume, match=r"state\.pt is damaged"):
-        train(copied, resume=True, dataset=dataset)
-
-
-def test_a_state_that_would_run_code_is_refused(copied, dataset, tmp_path):
-    torch.save({"config": copied.model_dump(mode="json"), "code": Code()}, copied.run_dir / "state.pt")
-    with pytest.raises(CannotResume, match="is damaged"):
-        train(copied, resume=True, dataset=dataset)
-
-
 class Code:
     def __reduce__(self):
         return exec, ("raise AssertionError('the state ran code')",)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 truncated", {"code": Code()}])
+def test_a_state_that_is_damaged_or_holds_code_is_refused(copied, dataset, content):
+    path = copied.run_dir / "state.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(CannotResume, match="damaged"):
+        train(copied, resume=True, dataset=dataset)
 
 
 def test_a_state_of_other_data_is_refused(copied, dataset):

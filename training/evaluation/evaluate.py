@@ -14,8 +14,8 @@ from training.card import PICTURES, card, quality_table
 from training.config import DATASET_FORMS, DATASET_PATTERN
 from training.data import Dataset
 from training.datasets import load_dataset
+from training.evaluation.eval_protocol import SEEDS, measure_quality
 from training.evaluation.feature_extractor import find_extractor
-from training.evaluation.protocol import SEEDS, measure_quality
 from training.files import write_atomically
 from training.generation import draw_images, labels_in_turn
 from training.image_grids import neighbour_grid, preview, traversal_grid

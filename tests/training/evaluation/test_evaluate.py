@@ -10,7 +10,7 @@ from PIL import Image
 from app.checkpoints.manifest import Manifest
 from app.checkpoints.store import CheckpointError
 from tests.labelled import ConditionalGan, ConditionalVae, FittedVae, write
-from training.evaluation import evaluate, protocol
+from training.evaluation import eval_protocol, evaluate
 from training.evaluation.evaluate import CannotEvaluate, evaluate_checkpoint, write_table
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.families.vae import VaeConfig
@@ -111,7 +111,7 @@ def test_a_checkpoint_that_is_replaced_during_the_evaluation_keeps_its_new_manif
     replaced = read(directory).model_copy(update={"archives": archives}).file_content()
 
     def and_replaced(*arguments):
-        quality = protocol.measure_quality(*arguments)
+        quality = eval_protocol.measure_quality(*arguments)
         (directory / "manifest.json").write_bytes(replaced)
         return quality
 

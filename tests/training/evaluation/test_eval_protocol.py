@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.evaluation.feature_extractor import SHIPPED, ClassifierRecord
-from training.evaluation.protocol import (
+from training.evaluation.eval_protocol import (
     EXTRACTOR,
     TEMPERATURES,
     TRUNCATIONS,
@@ -15,6 +14,7 @@ from training.evaluation.protocol import (
     real_images,
     useless_images,
 )
+from training.evaluation.feature_extractor import SHIPPED, ClassifierRecord
 
 FEATURE_FIGURES = {
     "frechet_distance",
