@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from shlex import quote
 
+from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality, TrainingRecord
 from training.evaluation.eval_protocol import COPY_IMAGES, SEEDS
 
@@ -85,8 +86,8 @@ Capabilities: {", ".join(manifest.capabilities)}.{latents_text(manifest)}
 
 
 def latents_text(manifest: Manifest) -> str:
-    """The priors of the latents, in a sentence."""
-    if manifest.latent_dim is None:
+    """The priors of the latents in a sentence, for models that take latents."""
+    if not any(Symbol.LATENT in manifest.inputs(capability) for capability in manifest.capabilities):
         return ""
     names = {"fitted": "a mixture fitted to the latents of each class", "normal": "N(0, I)"}
     return f" Latents are drawn from {' or '.join(names[prior] for prior in manifest.priors)}."
@@ -97,6 +98,8 @@ def quality_text(manifest: Manifest) -> str:
     quality = manifest.quality
     if quality is None:
         return "## Quality\n\nNot measured yet."
+    if not quality.figures:
+        return f"## Quality\n\nThe protocol `{quality.protocol}` has no figures for these capabilities."
     rows = [figure_row(name, figure) for name, figure in quality.figures.items()]
     head = ["figure", "value", "floor", "ceilings", "better", "unit"]
     copies = f"{min(COPY_IMAGES, quality.images):,}"

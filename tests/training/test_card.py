@@ -68,8 +68,10 @@ def test_a_card_has_the_figures_controls_pictures_and_digests_of_the_manifest(ma
     assert "neighbours.png" not in text
 
 
-def test_a_card_of_a_model_without_figures_or_latents_has_no_table_of_figures(manifest):
-    text = card(manifest.model_copy(update={"quality": None, "latent_dim": None}))
+@pytest.mark.parametrize("figures", [None, {}])
+def test_a_card_of_a_model_without_figures_and_latents_has_no_table_of_figures(manifest, figures):
+    quality = None if figures is None else manifest.quality.model_copy(update={"figures": figures})
+    text = card(manifest.model_copy(update={"quality": quality, "capabilities": ("embed",)}))
     assert "| figure " not in text
     assert "Latents" not in text
 
