@@ -43,17 +43,13 @@ archive = torch.jit.load(directory / manifest["archives"]["float32"]["file"]).ev
 def tensor(record):
     data = bytearray(base64.b64decode(record["data"]))
     return torch.frombuffer(data, dtype=getattr(torch, record["dtype"])).view(record["shape"])
-report = {}
 for capability, golden in manifest["golden"].items():
     with torch.no_grad():
         outputs = getattr(archive, capability)(*[tensor(record) for record in golden["inputs"]])
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    expected = [tensor(record) for record in golden["outputs"]]
-    assert len(outputs) == len(expected)
-    assert all(a.shape == b.shape for a, b in zip(outputs, expected))
-    difference = max(float((a - b).abs().max()) for a, b in zip(outputs, expected))
-    report[capability] = [difference, golden["tolerance"], [list(output.shape) for output in outputs]]
-print(json.dumps(report))
+    for output, record in zip(outputs, golden["outputs"], strict=True):
+        assert output.shape == tensor(record).shape
+        assert (output - tensor(record)).abs().max() <= golden["tolerance"] / 10
 """
 
 
@@ -81,68 +77,39 @@ def vae(config: VaeConfig, seed: int) -> Learner:
     return build_learner(config, DataShape(), 1)
 
 
-@pytest.mark.parametrize(
-    ("fixture", "shapes"),
-    [
-        (
-            "vae_run",
-            {
-                "generate": [[4, 1, 28, 28]],
-                "decode": [[4, 1, 28, 28]],
-                "encode": [[4, 16], [4, 16]],
-                "prior": [[4, 16]],
-            },
-        ),
-        ("gan_run", {"generate": [[4, 1, 28, 28]], "discriminate": [[4]]}),
-    ],
-)
-def test_an_archive_gives_its_golden_outputs_with_plain_pytorch(request, tmp_path, fixture, shapes):
+@pytest.mark.parametrize("fixture", ["vae_run", "gan_run"])
+def test_an_archive_gives_its_golden_outputs_with_plain_pytorch(request, tmp_path, fixture):
     directory, _ = checkpoint_of(request.getfixturevalue(fixture))
     packages = Path(torch.__file__).parents[1]
     # -I -S: neither the working directory nor an editable install is on the path.
     command = [sys.executable, "-I", "-S", "-c", STRANGER, str(packages), str(directory)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert {capability: outputs for capability, (_, _, outputs) in report.items()} == shapes
-    for difference, tolerance, _ in report.values():
-        assert difference <= tolerance / 10
 
 
 @pytest.mark.parametrize(
-    ("fixture", "capabilities", "latent_dim", "parameters"),
+    ("fixture", "latent_dim", "parameters"),
     [
-        (
-            "vae_run",
-            {"generate", "decode", "encode", "prior"},
-            16,
-            {"generate and decode": 108_993, "encode": 424_480, "prior": 27_290},
-        ),
-        ("gan_run", {"generate", "discriminate"}, 100, {"generate": 1_164_289, "discriminate": 40_705}),
+        ("vae_run", 16, {"generate and decode": 108_993, "encode": 424_480, "prior": 27_290}),
+        ("gan_run", 100, {"generate": 1_164_289, "discriminate": 40_705}),
     ],
 )
-def test_the_manifest_describes_the_checkpoint(request, dataset, fixture, capabilities, latent_dim, parameters):
+def test_the_manifest_describes_the_checkpoint(request, dataset, fixture, latent_dim, parameters):
     run = request.getfixturevalue(fixture)
     directory, manifest = checkpoint_of(run)
     assert_whole(directory)
-    assert manifest.name == directory.name == run.name
-    assert manifest.family == run.family
-    assert set(manifest.capabilities) == capabilities
-    assert manifest.latent_dim == latent_dim
-    assert manifest.image.shape == (1, 28, 28)
+    assert (manifest.name, manifest.family, manifest.latent_dim) == (run.name, run.family, latent_dim)
+    assert set(manifest.capabilities) == set(" and ".join(parameters).split(" and "))
     assert manifest.image.normalization is not None
-    assert manifest.image.normalization.box == 20
-    assert manifest.classes == tuple("0123456789")
+    assert (manifest.image.shape, manifest.image.normalization.box) == ((1, 28, 28), 20)
+    assert manifest.classes == dataset.classes
     assert manifest.dataset.digest == dataset.digest
     assert manifest.dataset.train_images == (run.train_images or len(dataset.train_images))
-    assert manifest.training.parameters == parameters
-    assert manifest.training.seed == run.seed
-    assert manifest.training.epochs == run.epochs
+    record = manifest.training
+    assert (record.parameters, record.seed, record.epochs) == (parameters, run.seed, run.epochs)
     last = list(csv.DictReader((run.run_dir / "metrics.csv").read_text().splitlines()))[-1]
-    assert manifest.training.losses == {name: float(last[name]) for name in manifest.training.losses}
-    assert manifest.training.versions["torch"] == torch.__version__
+    assert record.losses == {name: float(last[name]) for name in record.losses}
     assert manifest.quality is not None
-    assert manifest.quality.figures
 
 
 def test_the_recorded_config_is_complete_and_has_no_paths_of_this_machine(vae_run):
