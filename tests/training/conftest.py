@@ -103,6 +103,7 @@ def few_images() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
         monkeypatch.setattr(monitoring, "SPREAD_IMAGES", 64)
+        monkeypatch.setattr(gan, "STATISTICS_ROWS", 64)
         yield
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from training.families import gan
 from training.families.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from training.families.cgan import CganConfig, CganLearner, ConditionalGenerator
 from training.families.discriminators import ProjectionDiscriminator
@@ -170,7 +171,7 @@ def test_the_archive_is_the_average_with_its_own_batch_statistics_and_leaves_the
     archive: Any = model.archive(NO_IMAGES)
     assert equal(before.values(), model.training_state()["modules"].values())
     # In training mode a network uses the statistics of its batch: here the batch that the archive's are taken from.
-    latents = torch.randn(256, 100, generator=torch.Generator().manual_seed(9))
+    latents = torch.randn(gan.STATISTICS_ROWS, 100, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
         expected = torch.sigmoid(copy.deepcopy(model.average.module).train()(latents))
         assert torch.allclose(archive.generate(latents), expected, atol=1e-4)

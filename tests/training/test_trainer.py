@@ -101,6 +101,7 @@ def test_a_run_in_bfloat16_keeps_its_weights_and_its_archive_in_float32(make_vae
     assert not same(weights(config), weights(exact))
 
 
+@pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("family", ["vae", "gan"])
 def test_the_same_seed_trains_the_same_weights_and_another_does_not(make, dataset, family):
     options: dict[str, Any] = {} if family == "vae" else {"batch_norm": False}
@@ -112,7 +113,6 @@ def test_the_same_seed_trains_the_same_weights_and_another_does_not(make, datase
     train(other, dataset=dataset)
     assert same(weights(ours), weights(again))
     assert not same(weights(ours), weights(other))
-    assert manifest_of(ours).quality == manifest_of(again).quality
 
 
 def test_an_export_takes_epochs_and_device_from_the_state(copied, dataset):
