@@ -1,6 +1,6 @@
-"""One process of the runs that test_distribution.py starts by torchrun: `part_of_a_run.py DIRECTORY JOBS`.
+"""A process of the runs that test_distribution.py starts with torchrun: `distributed_worker.py DIRECTORY JOBS`.
 
-Of each job it leaves the networks, the rows it took and a number of its random stream in the directory.
+For each job it saves the networks, the rows it trained on and numbers of its random stream in the directory.
 """
 
 import json
@@ -23,7 +23,7 @@ from training.stopping import Stopped
 
 
 class Plain(Learner):
-    """A linear autoencoder by gradient descent: its steps depend on the images alone, not on noise."""
+    """A linear autoencoder with gradient descent: its steps depend only on the images, not on noise."""
 
     latent_dim = 8
 
@@ -43,8 +43,8 @@ class Plain(Learner):
         return {"generate": nn.Sequential(self.network[2], nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28)))}
 
 
-def learn(job: dict[str, Any], dataset: Dataset, rank: int) -> dict[str, Any]:
-    """One job; what is left of it."""
+def run_job(job: dict[str, Any], dataset: Dataset, rank: int) -> dict[str, Any]:
+    """Train, and return the job's results."""
     learners: list[Learner] = []
     rows: list[Tensor] = []
 
@@ -66,7 +66,7 @@ def learn(job: dict[str, Any], dataset: Dataset, rank: int) -> dict[str, Any]:
 
     run.build_learner = watched  # type: ignore[assignment,attr-defined]
     config = families()[job["config"]["family"]].config(**job["config"])
-    # A place of its own for each process, so that what the second one writes would be found.
+    # A directory for each process, to detect files that the second one writes.
     config = config.model_copy(update={"runs_dir": config.runs_dir / str(rank)})
     stopped = ""
     try:
@@ -82,9 +82,9 @@ def main() -> None:
     trainer.export = lambda *_: root  # type: ignore[attr-defined]
     trainer.evaluate_checkpoint = lambda *_: None  # type: ignore[assignment,attr-defined]
     gan.STATISTICS_BATCHES = 1
-    distributed.init_process_group("gloo")  # one for all jobs: torchrun's store serves no second
+    distributed.init_process_group("gloo")  # once for all jobs, as torchrun's store does not allow a second group
     for job in json.loads(sys.argv[2]):
-        torch.save(learn(job, dataset, rank), root / f"{job['config']['name']}-{rank}.pt")
+        torch.save(run_job(job, dataset, rank), root / f"{job['results']}-{rank}.pt")
     distributed.destroy_process_group()
 
 
