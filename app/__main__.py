@@ -1,9 +1,8 @@
-"""`python -m app`: serve, or calibrate."""
+"""`python -m app`: the service with the settings of the environment."""
 
 import argparse
 import gc
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -11,9 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from app import calibrate, logs
-from app.checkpoints.store import CheckpointError
-from app.inference.machine import DeviceUnavailable
+from app import logs
 from app.server.descriptors import TooFewDescriptors, raise_limit
 from app.server.process import Server, leave
 from app.server.protocol import UnsupportedUvicorn
@@ -24,7 +21,7 @@ log = logging.getLogger("app")
 # The longest time that a worker waits for the interpreter lock after a forward pass while the event loop is busy. The
 # default of 5 ms is as long as a whole batch.
 SWITCH_INTERVAL_S = 5e-5
-# In the working directory: written by `calibrate`, read at every start.
+# In the working directory; the environment overrides it.
 SETTINGS_FILE = Path("digits.env")
 
 
@@ -38,48 +35,21 @@ def freeze() -> None:
 
 
 def main() -> int:
-    """Serve or calibrate; the exit status: 0, 1 for a failure, 2 for bad settings or arguments."""
+    """Serve; the exit status: 0, 1 for a failure, 2 for bad settings or arguments."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Serve the checkpoints in DIGITS_MODELS_DIR.")
-    actions = parser.add_subparsers(dest="action", metavar="calibrate")
-    actions.add_parser(
-        "calibrate", help=f"measure the best settings for this machine and write them to {SETTINGS_FILE}"
-    )
-    action = parser.parse_args().action
+    parser.parse_args()
     try:
         settings = Settings(_env_file=SETTINGS_FILE)
     except ValidationError as error:
         for item in error.errors(include_input=False):
             name = "".join(f"DIGITS_{str(part).upper().removeprefix('DIGITS_')}: " for part in item["loc"])
-            print(f"{name}{item['msg']}", file=sys.stderr)
+            print(f"{name}{item['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         return 2
     except (UnicodeDecodeError, OSError) as error:
         print(f"{SETTINGS_FILE}: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level)
-    return run_calibration(settings) if action == "calibrate" else serve(settings)
-
-
-def run_calibration(settings: Settings) -> int:
-    """Measure, print and save; the exit status."""
-    measurements = []
-    try:
-        if not os.access(SETTINGS_FILE.absolute().parent, os.W_OK):
-            raise PermissionError(f"{SETTINGS_FILE} cannot be written here")
-        for one in calibrate.measure(settings):
-            measurements.append(one)
-            print(".", end="", flush=True)
-        if not measurements:
-            raise CheckpointError(settings.models_dir, "holds no model that generates")
-        print(f"\nimages a second of each model, by rows of a batch:\n{calibrate.table(measurements)}")
-        workers, rows = calibrate.best(measurements)
-        calibrate.write(SETTINGS_FILE, workers, rows)
-    except (CheckpointError, DeviceUnavailable, OSError) as error:
-        log.error("cannot calibrate: %s", error)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(f"wrote DIGITS_WORKERS={workers} and DIGITS_MAX_BATCH_ROWS={rows} to {SETTINGS_FILE}")
-    return 0
+    return serve(settings)
 
 
 def serve(settings: Settings) -> int:

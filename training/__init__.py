@@ -1,1 +1,1 @@
-"""Learns generative models of small images and exports them as checkpoints. Knows nothing of serving."""
+"""Train generative models of small images and export them as checkpoints."""

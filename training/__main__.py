@@ -1,4 +1,4 @@
-"""`python -m training ...`: arguments to config, no logic."""
+"""`python -m training ...`: from arguments to a config and its action."""
 
 import argparse
 import logging
@@ -11,26 +11,28 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from training.agreement import ExportMismatch
+from app.checkpoints.store import CheckpointError
 from training.card import quality_text
-from training.claim import RunTaken, check_finished
-from training.config import CONFIGS, TrainConfig
+from training.config import TrainConfig
 from training.config_file import BadConfigFile, read_config_file
 from training.data import DataUnavailable, TooFewImages
 from training.datasets import load_dataset
 from training.divergence import Diverged
-from training.evaluation.checkpoint import CannotEvaluate, EvaluateConfig, evaluate_named
-from training.evaluation.extractor import ClassifierConfig, ClassifierDamaged, make_classifier
-from training.sampling import NotANumber
+from training.evaluation.evaluate import CannotEvaluate, EvaluateConfig, evaluate_named
+from training.evaluation.feature_extractor import ClassifierConfig, ClassifierDamaged, make_classifier
+from training.families import families
+from training.generation import NotANumber
+from training.golden import ExportMismatch
+from training.run_lock import RunTaken, check_finished
 from training.stopping import Stopped
-from training.torchscript import ArchiveDamaged
 from training.trainer import CannotResume, export_run, train
 
 COMMANDS: dict[str, type[BaseModel]] = {"classifier": ClassifierConfig, "evaluate": EvaluateConfig}
+# Failures that the user can mend, each one line on standard error.
 MENDABLE = (
-    ArchiveDamaged,
     CannotEvaluate,
     CannotResume,
+    CheckpointError,
     ClassifierDamaged,
     DataUnavailable,
     Diverged,
@@ -44,29 +46,29 @@ MENDABLE = (
 
 
 def parser() -> argparse.ArgumentParser:
-    """One subcommand an action, one flag a field of the family's config."""
+    """One subcommand per action, one flag per field of the config."""
     root = argparse.ArgumentParser(prog="python -m training", description="Train and export checkpoints.")
     actions = root.add_subparsers(dest="action", required=True)
     for action, purpose in {
         "train": "train a family and export its checkpoint",
         "export": "export the last saved state of a run",
     }.items():
-        families = actions.add_parser(action, help=purpose).add_subparsers(dest="family", required=True)
-        for family, config in CONFIGS.items():
-            command = families.add_parser(family, help=config.__doc__)
-            choices = "choices from a TOML or JSON file; flags win"
+        commands = actions.add_parser(action, help=purpose).add_subparsers(dest="family", required=True)
+        for name, family in families().items():
+            command = commands.add_parser(name, help=family.config.__doc__)
+            choices = "choices from a TOML or JSON file; flags take precedence"
             command.add_argument("--config", metavar="FILE", default=argparse.SUPPRESS, help=choices)
-            add_flags(command, config, resume=action == "train")
-    classifier = actions.add_parser("classifier", help="train the classifier that quality is measured with")
+            add_flags(command, family.config, resume=action == "train")
+    classifier = actions.add_parser("classifier", help="train the classifier that the quality figures need")
     add_flags(classifier, ClassifierConfig)
-    evaluate = actions.add_parser("evaluate", help="measure checkpoints; write their manifests and cards")
-    evaluate.add_argument("names", nargs="+", metavar="NAME", help="of a directory in the models' directory")
+    evaluate = actions.add_parser("evaluate", help="measure checkpoints and write their manifests and cards")
+    evaluate.add_argument("names", nargs="+", metavar="NAME", help="a directory in the models directory")
     add_flags(evaluate, EvaluateConfig)
     return root
 
 
 def add_flags(command: argparse.ArgumentParser, config: type[BaseModel], *, resume: bool = False) -> None:
-    """The config's fields as flags; what is not given keeps the config's default."""
+    """Add the fields of a config as flags. Absent flags keep the default of the config."""
     for name, field in config.model_fields.items():
         if name in {"family", "names"}:
             continue
@@ -80,14 +82,13 @@ def add_flags(command: argparse.ArgumentParser, config: type[BaseModel], *, resu
         command.add_argument(flag, default=argparse.SUPPRESS, choices=choices, help=text)
     if resume:
         either = command.add_mutually_exclusive_group()
-        either.add_argument("--resume", action="store_true", help="go on from the last saved state")
-        either.add_argument(
-            "--restart", action="store_true", help="begin anew, over a stopped run or other data's checkpoint"
-        )
+        either.add_argument("--resume", action="store_true", help="continue from the last saved state")
+        overwrite = "overwrite an unfinished run, or a checkpoint of other data"
+        either.add_argument("--restart", action="store_true", help=overwrite)
 
 
 def main() -> int:
-    """Run one command; the exit status. Failures a person can mend are one line on standard error."""
+    """Run one command and return the exit status."""
     first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s")
     arguments = vars(parser().parse_args())
@@ -103,14 +104,14 @@ def main() -> int:
         complain(str(error))
         return 2
     except MENDABLE as error:
-        # PyTorch's own tell a story, a line a frame.
+        # Errors of PyTorch have many lines.
         text = " ".join(str(error).split()) if isinstance(error, RuntimeError) else str(error)
         complain(f"{type(error).__name__}: {text}")
         return 1
 
 
 def run(arguments: dict[str, Any]) -> int:
-    """The action with what is left of the arguments as its config; the exit status."""
+    """Run the action with the other arguments as its config and return the exit status."""
     action, family = arguments.pop("action"), arguments.pop("family", None)
     resume, restart = arguments.pop("resume", False), arguments.pop("restart", False)
     file = arguments.pop("config", None)
@@ -118,7 +119,7 @@ def run(arguments: dict[str, Any]) -> int:
     if given.pop("family", family) != family:
         raise BadConfigFile(f"{file} is of another family than {family}")
     try:
-        config = (COMMANDS[action] if family is None else CONFIGS[family])(**(given | arguments))
+        config = (COMMANDS[action] if family is None else families()[family].config)(**(given | arguments))
     except ValidationError as error:
         for item in error.errors():
             name = str(item["loc"][0])
@@ -141,7 +142,7 @@ def run(arguments: dict[str, Any]) -> int:
 
 
 def complain(line: str) -> None:
-    """Say it on standard error; of several processes, which one says it."""
+    """Write a line to standard error, with the rank of the process unless it is the first."""
     rank = os.environ.get("RANK", "0")
     print(line if rank == "0" else f"process {rank}: {line}", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""From a trained run to a checkpoint in `models/`: archives, their manifest, a card and pictures."""
+"""From a trained run to a checkpoint in `models/`: archives, manifest, card and pictures."""
 
 import hashlib
 import logging
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from app.checkpoints.capabilities import CAPABILITIES
 from app.checkpoints.manifest import (
     PIXEL_BOUND,
     Archive,
@@ -22,30 +23,30 @@ from app.checkpoints.manifest import (
     Precision,
     TrainingRecord,
 )
-from training.agreement import deviation, golden_cases, refuse_diverged
+from training.archive import EagerArchive, open_archive, script
 from training.card import PICTURES, card
 from training.config import TrainConfig
+from training.curves import curves_png
 from training.data import Dataset
 from training.datasets import FOLDER
-from training.families.family import Learner
 from training.files import remove_partial, write_atomically
-from training.pictures import sample_grid
-from training.report import curves_png
-from training.torchscript import script
-from training.watching import losses_of
+from training.golden import deviation, golden_rows, refuse_diverged
+from training.image_grids import preview
+from training.learner import Learner
+from training.monitoring import losses_of
 
 log = logging.getLogger(__name__)
 
-# What a bfloat16 archive makes, and the float32 one, to be compared.
+# Images to compare a bfloat16 archive with the float32 one by.
 DEVIATION_IMAGES = 8192
 
 
 @dataclass(frozen=True)
-class Learned:
-    """How far the networks that ship have learned, and by how many processes."""
+class Trained:
+    """How far the exported networks are trained, and by how many processes."""
 
     epoch: int  # of the history, from 1
-    steps: int = 0  # of the epoch after it, which was not finished
+    steps: int = 0  # of the unfinished epoch after it
     processes: int = 1
 
 
@@ -54,32 +55,30 @@ def export(
     learner: Learner,
     dataset: Dataset,
     history: list[dict[str, float]],
-    learned: Learned | None = None,
+    trained: Trained | None = None,
 ) -> Path:
-    """Write `models_dir/name`: an archive a precision, their manifest, a card and samples. Gives the directory.
+    """Write `models_dir/name`: archives, manifest, card and pictures. Returns the directory.
 
-    What ships is the fast form of the trained network, which has `learned` as it says, else to the end of the history
-    in one process. It is scripted, reloaded and compared with the textbook form first; its quality is measured
-    after. A bfloat16 archive ships where its images are within PIXEL_BOUND of those of the float32 one. Replacing the
-    manifest is the switch.
-    Raises ExportMismatch, and OSError on a full disk: until the switch the previous checkpoint is
-    untouched, from then on the new one is whole and only its card or its samples may be old.
+    The archive is the fast form of the trained networks, scripted, reloaded and compared with the textbook form. A
+    bfloat16 archive is added where the family has such a form and its images are within PIXEL_BOUND of those of the
+    float32 archive. `trained` defaults to the whole history in one process. The quality is measured later.
+
+    Replacing the manifest is the switch. Raises ExportMismatch, and OSError on a full disk: before the switch the
+    previous checkpoint is untouched; after it the new one is whole, and only its card and pictures may be old.
     """
     refuse_diverged(learner)
     training_set = (dataset.train_images[: config.train_images], dataset.train_labels[: config.train_images])
-    eager = learner.archive(training_set).cpu().to(memory_format=torch.contiguous_format).eval()
-    content, archive = script(learner.fast_archive(eager, torch.float32))
-    golden = golden_cases(eager, archive, learner, dataset)
+    eager = learner.archive(training_set).cpu().to(memory_format=torch.contiguous_format)
+    fast = learner.fast_archive(eager, torch.float32)
+    assert fast is not None, "every family has a float32 form"
+    content = script(fast)
+    archive = open_archive(content)
+    golden = golden_rows(eager, archive, learner, dataset)
     archives: dict[Precision, Archive] = {"float32": described(config.name, content)}
     contents: dict[Precision, bytes] = {"float32": content}
-    content, lower = script(learner.fast_archive(eager, torch.bfloat16))
-    largest, mean = deviation(archive, lower, learner, len(dataset.classes), config.seed, DEVIATION_IMAGES)
-    if largest <= PIXEL_BOUND:
-        measured = Deviation(images=DEVIATION_IMAGES, largest=largest, mean=mean)
-        archives["bfloat16"] = described(config.name, content, measured)
-        contents["bfloat16"] = content
-    else:
-        log.info("no bfloat16 archive: a pixel differs by %.2f/255, 2 are allowed", 255 * largest)
+    if lower := low_precision_archive(config, learner, eager, archive, dataset):
+        archives["bfloat16"], contents["bfloat16"] = lower
+    image = image_form(learner.image_shape, dataset)
     manifest = Manifest(
         name=config.name,
         family=config.family,
@@ -89,30 +88,54 @@ def export(
         priors=learner.priors,
         noise_dim=learner.noise_dim,
         sampling=learner.sampling,
-        image=ImageForm(shape=(1, 28, 28), normalization=Normalization(box=dataset.box) if dataset.box else None),
+        image=image,
+        input_image=None if learner.input_shape == image.shape else image_form(learner.input_shape, dataset),
         classes=dataset.classes,
         archives=archives,
-        dataset=DatasetUsed(
-            name=dataset.name,
-            digest=dataset.digest,
-            train_images=len(dataset.train_images[: config.train_images]),
-        ),
-        training=training_record(config, eager, history, learned or Learned(len(history))),
+        dataset=DatasetUsed(name=dataset.name, digest=dataset.digest, train_images=len(training_set[0])),
+        training=training_record(config, eager, history, trained or Trained(len(history))),
         golden=golden,
     )
-    pictures = {
-        "samples.png": sample_grid(archive, learner, len(dataset.classes), config.seed),
-        "curves.png": curves_png(history),
-    }
+    pictures = {"curves.png": curves_png(history)}
+    if shown := preview(archive, manifest.capabilities, manifest, dataset, config.seed):
+        pictures[shown[0]] = shown[1]
     return write_checkpoint(config.models_dir, manifest, contents, pictures)
+
+
+def low_precision_archive(
+    config: TrainConfig, learner: Learner, eager: EagerArchive, reference: nn.Module, dataset: Dataset
+) -> tuple[Archive, bytes] | None:
+    """The bfloat16 archive, where the family has one whose images are within PIXEL_BOUND of the float32 ones."""
+    makers = {eager.networks[name]: name for name in eager.networks if CAPABILITIES[name].low_precision}
+    fast = learner.fast_archive(eager, torch.bfloat16) if makers else None
+    if fast is None:
+        return None
+    content = script(fast)
+    lower = open_archive(content)
+    differences = [
+        deviation(reference, lower, learner, dataset, capability, DEVIATION_IMAGES, config.seed)
+        for capability in makers.values()
+    ]
+    largest, mean = torch.tensor(differences, dtype=torch.float64).amax(dim=0).tolist()  # keeps NaN
+    if not largest <= PIXEL_BOUND:
+        log.info("no bfloat16 archive: a pixel differs by %.2f/255, 2 are allowed", 255 * largest)
+        return None
+    return described(config.name, content, Deviation(images=DEVIATION_IMAGES, largest=largest, mean=mean)), content
+
+
+def image_form(shape: tuple[int, int, int], dataset: Dataset) -> ImageForm:
+    """The form of grey images of a shape, normalized as those of the data set."""
+    channels, height, width = shape
+    assert channels == 1, "images are grey"
+    return ImageForm(shape=(1, height, width), normalization=Normalization(box=dataset.box) if dataset.box else None)
 
 
 def write_checkpoint(
     models_dir: Path, manifest: Manifest, contents: dict[Precision, bytes], pictures: dict[str, bytes]
 ) -> Path:
-    """Write archives, manifest, pictures by their files' names and card, in this order. Gives the directory.
+    """Write archives, manifest, pictures by file name and card, in this order. Returns the directory.
 
-    Raises OSError on a full disk. Archives that the manifest does not name go last, and what was half written.
+    Old archives and partial files are removed at the end. Raises OSError on a full disk.
     """
     directory = models_dir / manifest.name
     for precision, archive in manifest.archives.items():
@@ -120,7 +143,7 @@ def write_checkpoint(
     write_atomically(directory / "manifest.json", manifest.file_content())
     for name, picture in pictures.items():
         write_atomically(directory / name, picture)
-    # Pictures that measuring makes are of the weights before; it makes them anew.
+    # The other pictures show the previous weights.
     for stale in set(PICTURES) - set(pictures):
         (directory / stale).unlink(missing_ok=True)
     write_atomically(directory / "card.md", card(manifest, tuple(pictures)).encode())
@@ -132,40 +155,35 @@ def write_checkpoint(
 
 
 def described(name: str, content: bytes, deviation: Deviation | None = None) -> Archive:
-    """What the manifest says of an archive; its file's name holds its digest."""
+    """The entry of an archive in the manifest. The file name contains the digest."""
     digest = hashlib.sha256(content).hexdigest()
     return Archive(file=f"{name}-{digest[:12]}.pt", digest=digest, bytes=len(content), deviation=deviation)
 
 
 def training_record(
-    config: TrainConfig, eager: nn.Module, history: list[dict[str, float]], learned: Learned
+    config: TrainConfig, eager: EagerArchive, history: list[dict[str, float]], trained: Trained
 ) -> TrainingRecord:
-    """What it takes to train the same again, and what came of it."""
+    """The record that repeats the training, with its losses."""
     return TrainingRecord(
         config=portable(config),
         seed=config.seed,
         epochs=len(history),
-        epoch=learned.epoch,
-        steps=learned.steps,
-        parameters={name: count_parameters(part) for name, part in eager.named_children()},
-        losses=losses_of(history[learned.epoch - 1]),
+        epoch=trained.epoch,
+        steps=trained.steps,
+        parameters=eager.parameter_counts(),
+        losses=losses_of(history[trained.epoch - 1]),
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
         },
         source_commit=source_commit(),
-        processes=learned.processes,
+        processes=trained.processes,
     )
 
 
-def count_parameters(module: nn.Module) -> int:
-    """Trainable numbers in a module."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def portable(config: TrainConfig) -> dict[str, object]:
-    """The config as JSON without the directories, which belong to one machine."""
+    """The config as JSON without paths of this machine."""
     values = config.model_dump(mode="json", exclude={"data_dir", "runs_dir", "models_dir"})
     if config.dataset.startswith(FOLDER):
         values["dataset"] = FOLDER + Path(config.dataset).name
@@ -173,7 +191,7 @@ def portable(config: TrainConfig) -> dict[str, object]:
 
 
 def source_commit() -> str:
-    """The commit of this source tree, marked where the tree differs from it; `unknown` outside git."""
+    """The commit of this source tree, with `-dirty` for uncommitted changes; `unknown` outside git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(

@@ -1,21 +1,26 @@
-"""A run in progress: its steps, its epochs, what it keeps. Knows no family, no loss and no export."""
+"""A run in progress: its steps, its epochs and its reports."""
 
 import math
 import time
 from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from training import report
+from training.archive import EagerArchive
 from training.config import TrainConfig
+from training.curves import csv_bytes, curves_png
 from training.data import Dataset, TooFewImages, epoch_batches, to_unit_range
 from training.distribution import Processes
 from training.divergence import check_losses, check_separation, check_spread, check_weights
 from training.events import Events
 from training.families import build_learner
 from training.files import remove_partial, write_atomically
+from training.generation import Controls
+from training.image_grids import preview
+from training.learner import DataShape
+from training.monitoring import CHOICE, FITTED_IMAGES, SEPARATION, SPREAD, EpochMonitor, is_due, losses_of
 from training.randomness import shielded
 from training.state import (
     Best,
@@ -28,37 +33,36 @@ from training.state import (
     save_state,
 )
 from training.stopping import Stopped, StopRequest
-from training.watching import CHOICE, FITTED_IMAGES, SEPARATION, SPREAD, Watch, is_due, losses_of
 
-# Reading a loss waits for the device.
+# Steps between updates of the progress bar: reading a loss waits for the device.
 SHOW_EVERY = 25
 
 
 def check_batch(config: TrainConfig, dataset: Dataset, processes: Processes) -> None:
-    """Raises TooFewImages where they do not fill a batch, or the processes cannot share one."""
+    """Raises TooFewImages where the images do not fill a batch or the processes cannot share one equally."""
     images = len(dataset.train_images[: config.train_images])
     if images < config.batch_size:
         raise TooFewImages(f"{images} images do not fill one batch of {config.batch_size}")
     if config.batch_size % processes.count:
-        raise TooFewImages(f"a batch of {config.batch_size} cannot be shared by {processes.count} processes alike")
+        raise TooFewImages(f"a batch of {config.batch_size} cannot be shared equally by {processes.count} processes")
 
 
 class Run:
-    """One process's part in a run: networks, data and how far it has come."""
+    """The part of one process in a run: networks, data and progress."""
 
     def __init__(
         self, config: TrainConfig, dataset: Dataset, processes: Processes, stop: StopRequest, *, resume: bool
     ) -> None:
-        """Build the networks, or take them up where the last saved state has them; write the config.
+        """Build the networks or restore them from the last saved state, and write the config.
 
-        The config passed `check_batch`. Raises CannotResume, ClassifierDamaged, OSError.
+        The config has passed `check_batch`. Raises CannotResume, ClassifierDamaged, OSError.
         """
         self.config, self.dataset, self.processes, self.stop = config, dataset, processes, stop
         self.images = dataset.train_images[: config.train_images]
         self.labels = dataset.train_labels[: config.train_images]
         self.steps = len(self.images) // config.batch_size
         torch.manual_seed(config.seed)
-        self.learner = build_learner(config, config.epochs * self.steps, len(dataset.classes))
+        self.learner = build_learner(config, DataShape.of(dataset), config.epochs * self.steps)
         self.learner.compute_dtype = getattr(torch, config.precision)
         self.learner.to(processes.device)
         self.progress = Progress()
@@ -70,13 +74,13 @@ class Run:
         processes.begin(self.learner, self.learner.optimizers)
         if state is not None:
             restore_own(state, self.progress, processes)
-        elif not processes.is_first:  # each draws noise of its own
+        elif not processes.is_first:  # each process draws other noise
             torch.manual_seed((config.seed * 1_000_003 + processes.rank) % 2**63)
-        self.watch: Watch | None = None
-        self.judges_epochs = processes.from_first(self._make_watch)
+        self.monitor: EpochMonitor | None = None
+        self.measures_quality = processes.from_first(self._make_monitor)
         self._saved_at = time.monotonic()
         self._shown: tuple[int, dict[str, float]] = (0, {})
-        self._archived: tuple[int, nn.Module] | None = None
+        self._archived: tuple[int, EagerArchive] | None = None
         if processes.is_first:
             write_atomically(config.run_dir / "config.json", config.model_dump_json(indent=2).encode())
             remove_partial(config.run_dir)
@@ -89,11 +93,11 @@ class Run:
 
     @property
     def steps_done(self) -> int:
-        """Since the first epoch."""
+        """Steps since the start of the run."""
         return len(self.progress.history) * self.steps + self.progress.done
 
     def train_epoch(self, events: Events) -> None:
-        """The steps that the epoch at hand still lacks. Raises Diverged; Stopped with the state saved."""
+        """Do the remaining steps of the current epoch. Raises Diverged, and Stopped when the state has been saved."""
         config, progress, learner = self.config, self.progress, self.learner
         epoch = len(progress.history)
         learner.train()
@@ -116,18 +120,19 @@ class Run:
                 self._save_if_due()
 
     def end_epoch(self, events: Events) -> None:
-        """Measure the epoch, keep its networks if they are the best, save, report. Raises Diverged and Stopped."""
+        """Measure the epoch, keep its networks if they are the best, save and report. Raises Diverged and Stopped."""
         config, progress = self.config, self.progress
         epoch = len(progress.history) + 1
         losses = self.processes.mean({name: total / self.steps for name, total in self._totals().items()})
-        judged = self.judges_epochs and is_due(config, epoch)
-        if judged:  # which takes a while
+        quality = self.measures_quality and is_due(config, epoch)
+        if quality:  # it takes a while
             self.save()
         check_losses(config, losses, epoch, progress.done)
         check_weights(config, self.learner)
-        figures = self.processes.from_first(lambda: self._figures(quality=judged))
-        check_spread(config, figures[SPREAD], epoch * self.steps)
-        check_separation(config, figures[SEPARATION], epoch * self.steps)
+        figures = self.processes.from_first(lambda: self._figures(quality=quality))
+        if SPREAD in figures:
+            check_spread(config, figures[SPREAD], epoch * self.steps)
+            check_separation(config, figures[SEPARATION], epoch * self.steps)
         progress.history.append({"epoch": epoch} | losses | figures)
         progress.done, progress.totals = 0, {}
         distance = figures.get(CHOICE, math.nan)
@@ -141,24 +146,30 @@ class Run:
             raise self._stopped()
 
     def save(self) -> None:
-        """Save the state of all processes. Raises Diverged rather than keep networks that are no use; OSError."""
+        """Save the state of all processes. Raises Diverged rather than save useless networks, and OSError."""
         check_losses(self.config, self._totals(), len(self.progress.history) + 1, self.progress.done)
         check_weights(self.config, self.learner)
         save_state(self.config, self.learner, self.progress, self.dataset.digest, self.processes)
         self._saved_at = time.monotonic()
 
     def report(self, events: Events) -> None:
-        """Curves, table and samples of the last finished epoch; the same files however often."""
+        """Write metrics, curves and a preview of the last finished epoch. Repeating it writes the same files."""
         if not self.processes.is_first or not self.progress.history:
             return
-        classes = len(self.dataset.classes)
-        grid = report.write_progress(self.config, self.progress.history, self._archive(), self.learner, classes)
-        row = self.progress.history[-1]
-        step = len(self.progress.history) * self.steps
+        config, history = self.config, self.progress.history
+        write_atomically(config.run_dir / "metrics.csv", csv_bytes(history))
+        write_atomically(config.run_dir / "curves.png", curves_png(history))
+        row, step = history[-1], len(history) * self.steps
         losses = losses_of(row)
         events.scalars("epoch", losses, step)
         events.scalars("figures", {name: row[name] for name in row if name not in losses and name != "epoch"}, step)
-        events.picture("samples", grid, step)
+        # The last prior has nothing fitted to it: the latents are the same after every epoch.
+        archive, controls = self._archive(), Controls(prior=self.learner.priors[-1])
+        shown = preview(archive, archive.networks, self.learner, self.dataset, config.seed, controls)
+        if shown:
+            path = config.run_dir / "samples" / f"epoch-{len(history):04d}.png"
+            write_atomically(path, shown[1])
+            events.picture("samples", path, step)
 
     def _step(self, rows: Tensor) -> dict[str, Tensor]:
         device = self.processes.device
@@ -174,8 +185,8 @@ class Run:
         done, totals = self.progress.done, self._totals()
         check_losses(self.config, totals, len(self.progress.history) + 1, done)
         bar.set_postfix({name: f"{total / done:.3f}" for name, total in totals.items()})
-        before, then = self._shown
-        recent = {name: (total - then.get(name, 0)) / (done - before) for name, total in totals.items()}
+        shown, sums = self._shown
+        recent = {name: (total - sums.get(name, 0)) / (done - shown) for name, total in totals.items()}
         events.scalars("step", recent, self.steps_done)
         self._shown = (done, totals)
 
@@ -193,18 +204,18 @@ class Run:
     def _stopped(self) -> Stopped:
         number = self.stop.number
         where = f"step {self.steps_done} of {self.config.epochs * self.steps}"
-        return Stopped(f"stopped at {where}; the state is saved, --resume goes on from it", number)
+        return Stopped(f"stopped at {where}; the state is saved, --resume continues from it", number)
 
-    def _make_watch(self) -> bool:
-        self.watch = Watch(self.dataset, self.config.runs_dir)
-        return self.watch.judges
+    def _make_monitor(self) -> bool:
+        self.monitor = EpochMonitor(self.dataset, self.config.runs_dir)
+        return self.monitor.measures_quality
 
     def _figures(self, *, quality: bool) -> dict[str, float]:
-        assert self.watch is not None, "asked of the first process only"
-        return self.watch.figures(self._archive(), self.learner, quality=quality)
+        assert self.monitor is not None, "only the first process has one"
+        return self.monitor.figures(self._archive(), self.learner, quality=quality)
 
-    def _archive(self) -> nn.Module:
-        # Made once an epoch: statistics of batch normalisation and mixtures of latents take seconds.
+    def _archive(self) -> EagerArchive:
+        # Built once per epoch: statistics of batch normalisation and mixtures of latents take seconds.
         if self._archived is None or self._archived[0] != self.steps_done:
             with shielded():
                 fitted = self.images[:FITTED_IMAGES], self.labels[:FITTED_IMAGES]

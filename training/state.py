@@ -1,8 +1,8 @@
-"""What a resumed run needs, in one file. Knows no family.
+"""The state of a run in one file, for resuming.
 
-The file holds weights, averages, optimisers and schedules, the place in the epoch with the sums of its losses, the
-global random streams of every process, the history and the best epoch's networks. The order of the rows needs no
-state: it is a function of seed and epoch.
+It holds weights, averages, optimisers and schedules, the step within the epoch with the sums of its losses, the global
+random streams of every process, the history and the networks of the best epoch. The order of the rows needs no state:
+it is a function of seed and epoch.
 """
 
 import io
@@ -16,15 +16,15 @@ from torch import Tensor
 
 from training.config import TrainConfig
 from training.distribution import Processes
-from training.families.family import Learner
 from training.files import write_atomically
+from training.learner import Learner
 from training.randomness import random_state, restore_random_state
 
-# What may differ when a run goes on: where it runs and writes, and how it is watched.
+# Choices that may change when a run is resumed: places, and how it is monitored.
 FREE = {
-    "epochs",  # judged apart: see check_epochs
+    "epochs",  # see check_epochs
     "device",
-    "dataset",  # what it holds is compared, wherever it is
+    "dataset",  # its digest is compared instead
     "data_dir",
     "runs_dir",
     "models_dir",
@@ -37,7 +37,7 @@ KEYS = {"config", "dataset_digest", "learner", "history", "done", "best", "proce
 
 
 class CannotResume(Exception):
-    """There is no state to go on from, or it belongs to another config."""
+    """There is no state to resume from, or it belongs to another config."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ class Progress:
     """How far a run has come."""
 
     history: list[dict[str, float]] = field(default_factory=list)  # of each finished epoch
-    done: int = 0  # steps of the epoch at hand
-    totals: dict[str, Tensor] = field(default_factory=dict)  # of the losses of these steps, in this process
+    done: int = 0  # steps of the current epoch
+    totals: dict[str, Tensor] = field(default_factory=dict)  # sums of the losses of these steps in this process
     best: Best | None = None
 
 
 def save_state(
     config: TrainConfig, learner: Learner, progress: Progress, dataset_digest: str, processes: Processes
 ) -> None:
-    """Replace `state.pt`, atomically, by the first of the processes. Raises OSError on a full disk."""
+    """Replace `state.pt` atomically; the first process writes it. Raises OSError on a full disk."""
     own = {"random": random_state(), "totals": {name: total.cpu() for name, total in progress.totals.items()}}
     every = processes.gather(own)
     if not processes.is_first:
@@ -82,7 +82,7 @@ def save_state(
 
 
 def state_file(config: TrainConfig) -> Path:
-    """Where `save_state` wrote. Raises CannotResume when it did not."""
+    """The path of the saved state. Raises CannotResume when there is none."""
     path = config.run_dir / "state.pt"
     if not path.is_file():
         raise CannotResume(f"{path} does not exist: nothing to resume")
@@ -90,7 +90,7 @@ def state_file(config: TrainConfig) -> Path:
 
 
 def read_state(config: TrainConfig) -> dict[str, Any]:
-    """What `save_state` wrote. Raises CannotResume when there is none, or none that can be read."""
+    """The saved state. Raises CannotResume when there is none or it cannot be read."""
     path = state_file(config)
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -113,27 +113,27 @@ def check_same_run(config: TrainConfig, state: dict[str, Any], dataset_digest: s
 
 
 def check_epochs(config: TrainConfig, state: dict[str, Any], learner: Learner) -> None:
-    """Raises CannotResume where a run on a schedule is asked to go on for another number of epochs.
+    """Raises CannotResume where a run with a learning rate schedule is resumed with another number of epochs.
 
-    Its learning rate has fallen as the first number of epochs wanted it: gone on with, it would be neither run.
+    The schedule depends on the number of epochs: the result would be the run of neither number.
     """
     then = state["config"]["epochs"]
     if config.epochs != then and learner.has_schedule:
         raise CannotResume(
-            f"the state in {config.run_dir} was made with --epochs {then}, which its learning rate follows to the end: "
-            f"train anew for {config.epochs}, or export what there is"
+            f"the state in {config.run_dir} was made with --epochs {then}, on which its learning rate depends: "
+            f"start a new run for {config.epochs} epochs, or export the state"
         )
 
 
 def restore(state: dict[str, Any], learner: Learner) -> Progress:
-    """Put the networks and their optimisers where the state has them; how far the run had come."""
+    """Restore the networks and their optimisers; returns the progress of the run."""
     learner.load_training_state(state["learner"])
     best = Best(**state["best"]) if state["best"] else None
     return Progress(state["history"], state["done"], {}, best)
 
 
 def restore_own(state: dict[str, Any], progress: Progress, processes: Processes) -> None:
-    """Put this process's random streams and sums of losses where the state has them.
+    """Restore the random streams and sums of losses of this process.
 
     Raises CannotResume where the run had another number of processes.
     """

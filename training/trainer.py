@@ -1,20 +1,20 @@
-"""One training run from config to exported checkpoint. Knows no family and no loss."""
+"""One training run, from a config to an exported and measured checkpoint."""
 
 import logging
 from contextlib import ExitStack
 
-from training.claim import check_replaceable, claimed, mark_exported
 from training.config import TrainConfig
 from training.data import Dataset
 from training.datasets import load_dataset
 from training.device import choose_device, choose_precision
 from training.distribution import joined
-from training.evaluation.checkpoint import evaluate_checkpoint
+from training.evaluation.evaluate import evaluate_checkpoint
 from training.events import Events
-from training.export import Learned, export
+from training.export import Trained, export
 from training.families import build_learner
-from training.families.family import Learner
+from training.learner import DataShape, Learner
 from training.run import Run, check_batch
+from training.run_lock import check_replaceable, mark_exported, run_lock
 from training.state import CannotResume, Progress, check_same_run, read_state, restore, state_file
 from training.stopping import StopRequest
 
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, *, resume: bool = False, restart: bool = False, dataset: Dataset | None = None) -> None:
-    """Train, keep curves and samples under `config.run_dir`, export into `config.models_dir`.
+    """Train, keep curves and previews under `config.run_dir`, export to `config.models_dir` and measure the checkpoint.
 
-    With `resume` the run goes on from its last saved state, and is then the run that never stopped, to the bit where
-    the device computes so. With `restart` a new run may replace a checkpoint of other data. `dataset` stands in for the
-    one that the config names. Under torchrun all processes share the run: each takes its part of every batch, and the
-    first one measures, shows, writes and exports.
+    `resume` continues from the last saved state and gives the same run as one without a stop: to the bit where the
+    device is deterministic. `restart` allows to replace a checkpoint of other data. `dataset` replaces the one that the
+    config names. Under torchrun all processes share the run: each takes its part of every batch, and the first one
+    measures, shows, writes and exports.
 
-    Raises Stopped after SIGINT or SIGTERM, when the state has been saved; Diverged where going on is of no use;
+    Raises Stopped after SIGINT or SIGTERM, when the state has been saved; Diverged when continuing would be useless;
     DataUnavailable, TooFewImages, RunTaken, CannotResume, ClassifierDamaged, OSError, and RuntimeError for an absent
     device or a lost process.
     """
@@ -46,50 +46,49 @@ def train(config: TrainConfig, *, resume: bool = False, restart: bool = False, d
                 processes.from_first(lambda: state_file(config))
             elif not restart:
                 processes.from_first(lambda: check_replaceable(config, dataset))
-            processes.from_first(lambda: held.enter_context(claimed(config.run_dir)))
+            processes.from_first(lambda: held.enter_context(run_lock(config.run_dir)))
             with StopRequest() as stop:
                 run = Run(config, dataset, processes, stop, resume=resume)
                 directory = config.run_dir / "tensorboard" if config.tensorboard and processes.is_first else None
                 with Events(directory, run.steps_done) as events:
                     if run.progress.done == 0:
-                        run.report(events)  # what a stop may have cut off
+                        run.report(events)  # a stop may have interrupted it
                     while not run.is_over:
                         run.train_epoch(events)
                         run.end_epoch(events)
         if processes.is_first:
-            learned = ship(run.learner, run.progress, processes.count)
-            checkpoint = export(config, run.learner, dataset, run.progress.history, learned)
+            trained = restore_best(run.learner, run.progress, processes.count)
+            checkpoint = export(config, run.learner, dataset, run.progress.history, trained)
             mark_exported(config)
             log.info("exported %s; measuring it", checkpoint)
             evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
 
 
 def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
-    """Export the last saved state of a run, finished or not, its best epoch if it has one.
+    """Export the best epoch of the last saved state of a run, finished or not, or the state itself if there is no best.
 
-    Without one, what was saved within an epoch has learned some steps more than its last whole epoch, as is recorded.
-    What a run chose for itself, or may change as it goes on, is taken as it was trained. Raises CannotResume where
-    there is no state, or none of a finished epoch.
+    Choices that a run resolved itself, or may change when it is resumed, are taken from the state. Raises CannotResume
+    where there is no state, or none of a finished epoch.
     """
     state = read_state(config)
     config = config.model_copy(update={key: state["config"][key] for key in ("epochs", "device", "precision")})
     dataset = dataset or load_dataset(config.dataset, config.data_dir)
     check_same_run(config, state, dataset.digest)
-    learner = build_learner(config, config.epochs, len(dataset.classes))
+    learner = build_learner(config, DataShape.of(dataset), config.epochs)
     progress = restore(state, learner)
     if not progress.history:
-        raise CannotResume(f"the state in {config.run_dir} is of the first epoch: nothing to export yet")
-    learned = ship(learner, progress, len(state["processes"]))
-    checkpoint = export(config, learner, dataset, progress.history, learned)
+        raise CannotResume(f"the state in {config.run_dir} is of the first epoch: there is nothing to export yet")
+    trained = restore_best(learner, progress, len(state["processes"]))
+    checkpoint = export(config, learner, dataset, progress.history, trained)
     mark_exported(config)
-    further = f" and {learned.steps} steps of the next" if learned.steps else ""
-    log.info("exported %s, epoch %d of %d%s; measuring it", checkpoint, learned.epoch, config.epochs, further)
+    further = f" and {trained.steps} steps of the next" if trained.steps else ""
+    log.info("exported %s, epoch %d of %d%s; measuring it", checkpoint, trained.epoch, config.epochs, further)
     evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
 
 
-def ship(learner: Learner, progress: Progress, processes: int) -> Learned:
-    """Put the networks of the best epoch into the learner, if epochs were judged; how far it has now learned."""
+def restore_best(learner: Learner, progress: Progress, processes: int) -> Trained:
+    """Load the networks of the best epoch into the learner, if there is one; returns how far they are trained."""
     if progress.best is None:
-        return Learned(len(progress.history), progress.done, processes)
+        return Trained(len(progress.history), progress.done, processes)
     learner.load_state_dict(progress.best.modules)
-    return Learned(progress.best.epoch, 0, processes)
+    return Trained(progress.best.epoch, 0, processes)

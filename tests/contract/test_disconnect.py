@@ -6,7 +6,7 @@ import time
 import httpx
 import pytest
 
-from tests.api.test_health import metric
+from tests.api.reading import metric
 from tests.conftest import serving
 from tests.contract.wire import Address, connection, until_closed
 

@@ -14,7 +14,7 @@ from app.images.normalize import fit
 from tests.api.reading import arrays, image
 from tests.conftest import serving
 from training import export
-from training.config import CONFIGS
+from training.families import families
 from training.folder import load_folder, read_row
 from training.trainer import train
 
@@ -67,7 +67,7 @@ def test_a_model_of_a_folder_is_served_by_the_names_of_its_classes(tmp_path: Pat
             Image.fromarray(pixels if name == "stripes across" else pixels.T).save(folder / name / f"{number}.png")
     options: dict[str, Any] = {"epochs": 1, "batch_size": 8, "device": "cpu", "tensorboard": False}
     options |= {"dataset": f"folder:{folder}", "runs_dir": tmp_path / "runs", "models_dir": models}
-    train(CONFIGS["cvae"](**options))
+    train(families()["cvae"].config(**options))
     asked = {"model": "cvae-stripes", "label": "stripes down"}
     with serving(models_dir=models) as client:
         manifest = client.get("/models/cvae-stripes").json()["manifest"]

@@ -13,9 +13,10 @@ from PIL import Image
 from tests.api.reading import image, pixels_of
 from tests.conftest import FIXTURES, serving
 from training import export
-from training.config import GanConfig, VaeConfig
 from training.data import Dataset
 from training.families import gan
+from training.families.gan import GanConfig
+from training.families.vae import VaeConfig
 from training.trainer import train
 
 

@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 from torchvision import datasets  # type: ignore[import-untyped]
 
-from training import data, export, run, trainer
-from training.config import CONFIGS, GanConfig, TrainConfig, VaeConfig
+from training import data, export, monitoring, run, trainer
+from training.config import TrainConfig
 from training.data import Dataset
-from training.families import build_learner, gan
+from training.families import build_learner, families, gan
+from training.families.gan import GanConfig
+from training.families.vae import VaeConfig
 from training.trainer import train
 
 TRAIN_IMAGES, TEST_IMAGES = 192, 32
-STEPS = 5  # of an epoch of a tiny run
+STEPS = 5  # per epoch of a tiny run
 
 
 def strokes(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -53,11 +55,11 @@ def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 
 
 class Crash(BaseException):
-    """Stands for a lost machine."""
+    """Simulates a lost machine."""
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, happen: Callable[[], None]) -> None:
-    """Let something happen within a step of the next run, counted from 1."""
+    """Call `happen` within a step of the next run, counted from 1."""
 
     def watched(*arguments: Any) -> Any:
         learner = build_learner(*arguments)
@@ -96,16 +98,18 @@ def images(dataset: Dataset) -> Tensor:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_deviation_images() -> Iterator[None]:
-    """Archives of two precisions compared on fewer images: 8,192 take the GAN half a minute."""
+def few_images() -> Iterator[None]:
+    """Compare archives and monitor epochs on fewer images: those of a GAN take half a minute."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
+        monkeypatch.setattr(monitoring, "SPREAD_IMAGES", 64)
+        monkeypatch.setattr(gan, "STATISTICS_ROWS", 64)
         yield
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """As the service computes: what is shared out among threads depends on how much there is."""
+    """One thread, as in the service: the work of a thread depends on the size of the batch."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -113,7 +117,7 @@ def one_thread() -> Iterator[None]:
 
 
 def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The averaged generator's statistics from one batch: from sixteen they take ten seconds."""
+    """Statistics of the averaged generator from one batch: sixteen take ten seconds."""
     monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
 
 
@@ -125,7 +129,7 @@ def quick_gan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_vae(tmp_path: Path) -> Callable[..., VaeConfig]:
-    """Configs of small CPU runs; what is not given has the value here or the default."""
+    """Configs of small runs on the CPU."""
     return partial(
         VaeConfig, epochs=1, batch_size=32, train_images=64, device="cpu", precision="float32", **places(tmp_path)
     )
@@ -133,7 +137,7 @@ def make_vae(tmp_path: Path) -> Callable[..., VaeConfig]:
 
 @pytest.fixture
 def make_gan(tmp_path: Path) -> Callable[..., GanConfig]:
-    """Configs of small CPU runs; what is not given has the value here or the default."""
+    """Configs of small runs on the CPU."""
     return partial(
         GanConfig,
         epochs=1,
@@ -205,7 +209,7 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def copied(vae_run: VaeConfig, tmp_path: Path) -> VaeConfig:
-    """A finished run of its own for each test: a copy."""
+    """A copy of a finished run."""
     runs = tmp_path / "copied"
     shutil.copytree(vae_run.run_dir, runs / vae_run.name)
     return vae_run.model_copy(update={"runs_dir": runs, "models_dir": tmp_path / "models"})
@@ -218,13 +222,13 @@ def tiny(tmp_path: Path) -> Callable[..., TrainConfig]:
     def make(family: str, **options: Any) -> TrainConfig:
         defaults: dict[str, Any] = {"epochs": 2, "batch_size": 4, "train_images": 4 * STEPS + 1, "seed": 3}
         fixed: dict[str, Any] = {"device": "cpu", "precision": "float32", "tensorboard": False, **places(tmp_path)}
-        return CONFIGS[family](**(defaults | fixed | options))
+        return families()[family].config(**(defaults | fixed | options))
 
     return make
 
 
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs end without a checkpoint, which takes longer than all their steps."""
+    """Runs end without an export, which takes longer than all their steps."""
     monkeypatch.setattr(trainer, "export", lambda *_: None)
     monkeypatch.setattr(trainer, "evaluate_checkpoint", lambda *_: None)

@@ -14,21 +14,21 @@ import torch
 from torch import Tensor, distributed, nn
 
 from training import run, trainer
-from training.config import CONFIGS, TrainConfig
+from training.archive import Networks
+from training.config import TrainConfig
 from training.data import Dataset
-from training.families import build_learner, gan
-from training.families.family import Learner
+from training.families import build_learner, families, gan
+from training.learner import DataShape, Learner, TrainingSet
 from training.stopping import Stopped
 
 
 class Plain(Learner):
     """A linear autoencoder with gradient descent: its steps depend only on the images, not on noise."""
 
-    batches_per_step = 1
     latent_dim = 8
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(DataShape())
         self.network = nn.Sequential(nn.Flatten(), nn.Linear(784, self.latent_dim), nn.Linear(self.latent_dim, 784))
         self.optimizer = torch.optim.SGD(self.parameters(), lr=0.5)
 
@@ -39,15 +39,8 @@ class Plain(Learner):
         self.optimizer.step()
         return {"error": loss.detach()}
 
-    def generate(self, latents: Tensor) -> Tensor:
-        logits: Tensor = self.network[2](latents)
-        return logits.sigmoid().view(-1, 1, 28, 28)
-
-    def archive(self, *_: Any) -> nn.Module:
-        return self
-
-    def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:
-        return archive
+    def networks(self, training_set: TrainingSet) -> Networks:
+        return {"generate": nn.Sequential(self.network[2], nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28)))}
 
 
 def run_job(job: dict[str, Any], dataset: Dataset, rank: int) -> dict[str, Any]:
@@ -72,7 +65,7 @@ def run_job(job: dict[str, Any], dataset: Dataset, rank: int) -> dict[str, Any]:
         return learner
 
     run.build_learner = watched  # type: ignore[assignment,attr-defined]
-    config = CONFIGS[job["config"]["family"]](**job["config"])
+    config = families()[job["config"]["family"]].config(**job["config"])
     # A directory for each process, to detect files that the second one writes.
     config = config.model_copy(update={"runs_dir": config.runs_dir / str(rank)})
     stopped = ""

@@ -16,9 +16,11 @@ from tests.conftest import ROOT
 from tests.training.conftest import places, same
 from tests.training.distributed_worker import Plain
 from training import run, trainer
-from training.config import CONFIGS, TrainConfig, VaeConfig
+from training.config import TrainConfig
 from training.data import Dataset, TooFewImages, epoch_batches, to_unit_range
 from training.distribution import Processes
+from training.families import families
+from training.families.vae import VaeConfig
 from training.run import check_batch
 from training.trainer import train
 
@@ -55,7 +57,7 @@ def state_of(root: Path, name: str) -> dict[str, Any]:
 def root(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
     """The directory of finished runs: one of every family, one of plain gradient descent, and a resumed one."""
     root = tmp_path_factory.mktemp("processes")
-    jobs = [job(root, family, family) for family in sorted(CONFIGS)]
+    jobs = [job(root, family, family) for family in families()]
     jobs.append(job(root, "vae", "plain", plain=True))
     jobs.append(job(root, "gan", "parts", "stopped", stops_at=2))
     jobs.append(job(root, "gan", "parts", "resumed", resume=True))
@@ -64,7 +66,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
     return root
 
 
-@pytest.mark.parametrize("family", sorted(CONFIGS))
+@pytest.mark.parametrize("family", families())
 def test_weights_averages_and_statistics_are_bit_identical_in_all_processes(root, family):
     first, second = results(root, family)
     assert any("average" in name for name in first["modules"])
@@ -72,7 +74,7 @@ def test_weights_averages_and_statistics_are_bit_identical_in_all_processes(root
     assert same(first["modules"], state_of(root, family)["learner"]["modules"])
 
 
-@pytest.mark.parametrize("family", sorted(CONFIGS))
+@pytest.mark.parametrize("family", families())
 def test_the_processes_share_the_rows_of_a_single_process(root, dataset, family):
     first, second = results(root, family)
     images = to_unit_range(dataset.train_images[: BATCH * STEPS])

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from tests.training.conftest import at_step, state_of
 from training import divergence
-from training.config import GanConfig, VaeConfig
 from training.divergence import (
     Diverged,
     check_losses,
@@ -18,8 +17,8 @@ from training.divergence import (
     spread_within,
 )
 from training.families.cgan import ConditionalGenerator
-from training.families.gan import Generator
-from training.families.vae import Decoder
+from training.families.gan import GanConfig, Generator
+from training.families.vae import Decoder, VaeConfig
 from training.trainer import CannotResume, train
 
 

@@ -1,7 +1,6 @@
-"""The GAN: its networks, its game, the fold of batch normalisation and its archive."""
+"""The adversarial families: losses against formulas, the training step, folding and the archive."""
 
 import copy
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,33 +8,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.config import GanConfig
+from training.families import gan
 from training.families.adversarial import discriminator_loss, generator_loss, gradient_penalty
-from training.families.discriminators import Discriminator
-from training.families.gan import (
-    GanLearner,
-    Generator,
-    estimate_batch_norm,
-    fold_batch_norm,
-    statistics_latents,
-)
+from training.families.cgan import CganConfig, CganLearner, ConditionalGenerator
+from training.families.discriminators import ProjectionDiscriminator
+from training.families.gan import GanConfig, GanLearner, Generator, estimate_batch_norm, fold_batch_norm
+from training.learner import DataShape
+
+LABELS = torch.arange(16) % 10
+NO_IMAGES = (torch.empty(0, 1, 28, 28, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
 
 
-def parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def learner(**config: Any) -> GanLearner:
+def learner(total_steps: int = 1000, **config: Any) -> GanLearner:
     torch.manual_seed(0)
-    return GanLearner(GanConfig(**config), total_steps=1000)
+    return GanLearner(GanConfig(**config), DataShape(), total_steps)
+
+
+def cgan(**config: Any) -> CganLearner:
+    torch.manual_seed(0)
+    return CganLearner(CganConfig(**config), DataShape(), 1000)
 
 
 def clones(module: nn.Module) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in module.parameters()]
-
-
-def gradients(module: nn.Module) -> list[Tensor]:
-    return [parameter.grad.clone() for parameter in module.parameters() if parameter.grad is not None]
 
 
 def equal(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> bool:
@@ -48,7 +43,7 @@ def batches(images: Tensor, steps: int, size: int = 4) -> Tensor:
 
 
 def labels(steps: int, size: int = 4) -> Tensor:
-    """Classes of the images, which a GAN without labels ignores."""
+    """Labels, which a GAN ignores."""
     return torch.zeros(steps, size, dtype=torch.long)
 
 
@@ -71,56 +66,6 @@ def lively():
     return generator.eval()
 
 
-# --- networks
-
-
-def test_the_discriminator_and_the_shipped_generator_have_the_published_numbers_of_parameters():
-    assert parameters(Discriminator()) == 40_705
-    assert parameters(Generator()) == 1_164_289
-    assert parameters(fold_batch_norm(Generator(batch_norm=True))) == 1_164_289
-
-
-def test_generator_gives_logits_of_one_image_a_latent(lively):
-    with torch.no_grad():
-        logits = lively(100 * torch.randn(3, 100))
-    assert logits.shape == (3, 1, 28, 28)
-    assert logits.min() < 0
-    assert logits.max() > 1
-
-
-def test_discriminator_gives_one_logit_an_image(images):
-    assert Discriminator()(images[:5]).shape == (5,)
-    assert Discriminator()(images[:1]).shape == (1,)
-
-
-def test_discriminator_drops_features_in_training_only(images):
-    torch.manual_seed(0)
-    discriminator = Discriminator()
-    with torch.no_grad():
-        assert not torch.equal(discriminator(images[:5]), discriminator(images[:5]))
-        discriminator.eval()
-        assert torch.equal(discriminator(images[:5]), discriminator(images[:5]))
-
-
-@pytest.mark.parametrize("network", [lambda: Generator(batch_norm=True), Discriminator])
-def test_weights_start_glorot_uniform_and_biases_at_zero(network):
-    torch.manual_seed(0)
-    layers = [m for m in network().modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
-    assert layers
-    for layer in layers:
-        taps = math.prod(layer.kernel_size) if not isinstance(layer, nn.Linear) else 1
-        outs, ins = layer.weight.shape[:2]
-        bound = math.sqrt(6 / ((ins + outs) * taps))
-        assert layer.weight.abs().max() <= bound
-        assert layer.weight.abs().max() > 0.95 * bound
-        assert float(layer.weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
-        assert layer.bias is not None
-        assert not layer.bias.any()
-
-
-# --- losses
-
-
 def test_losses_are_the_formulas_of_the_paper():
     real, fake = torch.randn(2, 50, generator=torch.Generator().manual_seed(0)).double()
     d_real, d_fake = (1 / (1 + torch.exp(-logits)) for logits in (real, fake))
@@ -129,97 +74,51 @@ def test_losses_are_the_formulas_of_the_paper():
     assert discriminator_loss(real, fake).shape == generator_loss(fake).shape == ()
 
 
-def test_a_discriminator_that_tosses_a_coin_loses_2_log_2():
-    even = torch.zeros(8)
-    assert float(discriminator_loss(even, even)) == pytest.approx(2 * math.log(2))
-    assert float(generator_loss(even)) == pytest.approx(math.log(2))
-
-
-def test_losses_stay_finite_and_keep_their_slope_where_the_sigmoid_is_flat():
+def test_losses_of_large_logits_are_finite_and_have_gradients():
     sure = torch.full((4,), 200.0)
     assert float(discriminator_loss(sure, -sure)) == 0
     assert float(discriminator_loss(-sure, sure)) == pytest.approx(400)
     fake = (-sure).requires_grad_()
     (slope,) = torch.autograd.grad(generator_loss(fake), fake)
-    assert torch.allclose(slope, torch.full((4,), -0.25)), "a generator that loses everything still learns"
+    assert torch.allclose(slope, torch.full((4,), -0.25))
 
 
-# --- the step
-
-
-def test_each_half_moves_one_player_and_leaves_the_other_still(images):
-    model = learner(discriminator_steps=3)
-    seen = []
-
-    def before_discriminator(*_):
-        seen.append("discriminator")
-        assert gradients(model.generator) == []
-        assert equal(clones(model.generator), generator_start)
-
-    def before_generator(*_):
-        seen.append("generator")
-        assert equal(clones(model.generator), generator_start), "the generator waited for its half"
-        assert len(gradients(model.generator)) == len(generator_start)
-        assert not equal(clones(model.discriminator), discriminator_start)
-        assert equal(clones(model.discriminator), discriminator_half)
-        assert equal(gradients(model.discriminator), gradients_half), "it gathered no gradient"
-
-    def after_discriminator(*_):
-        discriminator_half[:] = clones(model.discriminator)
-        gradients_half[:] = gradients(model.discriminator)
-
-    generator_start, discriminator_start = clones(model.generator), clones(model.discriminator)
-    discriminator_half: list[Tensor] = []
-    gradients_half: list[Tensor] = []
-    model.discriminator_optimizer.register_step_pre_hook(before_discriminator)
-    model.discriminator_optimizer.register_step_post_hook(after_discriminator)
-    model.generator_optimizer.register_step_pre_hook(before_generator)
-    model.step(batches(images, 3), labels(3))
-
-    assert seen == ["discriminator"] * 3 + ["generator"]
-    assert equal(clones(model.discriminator), discriminator_half)
-    assert not equal(clones(model.generator), generator_start)
-    assert all(parameter.requires_grad for parameter in model.discriminator.parameters()), "ready for the next step"
-
-
-def test_each_discriminator_step_sees_real_images_of_its_own(images):
-    model, seen = learner(discriminator_steps=3), []
-    model.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
-    model.step(batches(images, 3), labels(3))
-    real, fake = zip(*(pixels.chunk(2) for pixels in seen[:3]), strict=True)
-    assert torch.equal(torch.stack(real), batches(images, 3))
-    assert all(pixels.min() >= 0 and pixels.max() <= 1 for pixels in fake)
-    assert all(torch.equal(pixels, seen[3]) for pixels in fake), "all steps share one batch of fakes"
-
-
-def test_each_half_moves_its_player_towards_its_own_end(images):
-    # Judged without dropout, on the images and latents of the step.
+@pytest.mark.parametrize("half", ["discriminator", "generator"])
+def test_each_half_of_a_step_moves_only_its_network_and_lowers_its_loss(images, half):
+    # Without dropout, on the images and the latents of the step.
     model = learner(discriminator_steps=1, generator_learning_rate=1e-3)
     model.discriminator.eval()
     real = batches(images, 1, size=16)
     for _ in range(3):
-        losses = model.step(real, labels(1, size=16))
-    state = torch.get_rng_state()
-    before = copy.deepcopy(model)
+        model.step(real, labels(1, size=16))
+    state, before, moved = torch.get_rng_state(), copy.deepcopy(model), []
+    for name in ("discriminator", "generator"):
+        optimizer = getattr(model, f"{name}_optimizer")
+        optimizer.register_step_post_hook(lambda *_, name=name: moved.append((name, copy.deepcopy(model))))
     losses = model.step(real, labels(1, size=16))
+    assert [name for name, _ in moved] == ["discriminator", "generator"]
+    (_, first), (_, second) = moved
+    assert equal(clones(first.generator), clones(before.generator))
+    assert equal(clones(second.discriminator), clones(first.discriminator))
     torch.set_rng_state(state)
     with torch.no_grad():
         latents = torch.randn(16, 100)
-        fake = torch.sigmoid(before.generator(latents))
-        old = discriminator_loss(before.discriminator(real[0]), before.discriminator(fake))
-        new = discriminator_loss(model.discriminator(real[0]), model.discriminator(fake))
-        assert torch.allclose(losses["discriminator"], old, atol=1e-4)
-        assert new < old
-        old = generator_loss(model.discriminator(torch.sigmoid(before.generator(latents))))
-        new = generator_loss(model.discriminator(torch.sigmoid(model.generator(latents))))
-        assert torch.allclose(losses["generator"], old, atol=1e-4)
-        assert new < old
-    assert not any(loss.requires_grad for loss in losses.values())
+
+        def loss(generator: nn.Module, discriminator: nn.Module) -> Tensor:
+            fake = discriminator(torch.sigmoid(generator(latents)))
+            return generator_loss(fake) if half == "generator" else discriminator_loss(discriminator(real[0]), fake)
+
+        if half == "discriminator":
+            old, new = loss(before.generator, before.discriminator), loss(before.generator, first.discriminator)
+        else:
+            old, new = loss(before.generator, first.discriminator), loss(second.generator, first.discriminator)
+    assert torch.allclose(losses[half], old, atol=1e-4)
+    assert new < old
+    assert not any(value.requires_grad for value in losses.values())
 
 
-def test_both_learning_rates_stay_for_half_of_the_run_and_then_fall_to_zero(images):
-    torch.manual_seed(0)
-    model = GanLearner(GanConfig(discriminator_steps=1, generator_learning_rate=0.01), total_steps=4)
+def test_both_learning_rates_are_constant_for_half_of_the_run_and_then_fall_to_zero(images):
+    model = learner(total_steps=4, discriminator_steps=1, generator_learning_rate=0.01)
     rates = []
     for _ in range(4):
         rates.append(model.generator_optimizer.param_groups[0]["lr"])
@@ -232,40 +131,14 @@ def test_both_learning_rates_stay_for_half_of_the_run_and_then_fall_to_zero(imag
 def test_the_gradient_penalty_is_the_mean_squared_norm_of_the_logits_gradient():
     weight = torch.randn(784, generator=torch.Generator().manual_seed(0))
 
-    def judge(pixels: Tensor) -> Tensor:
+    def discriminate(pixels: Tensor) -> Tensor:
         return pixels.flatten(1).square() @ weight / 2
 
     pixels = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(1))
-    penalty = gradient_penalty(judge, pixels)
+    penalty = gradient_penalty(discriminate, pixels)
     expected = (weight * pixels.flatten(1)).square().sum(dim=1).mean()
     assert torch.allclose(penalty, expected, rtol=1e-5)
     assert not pixels.requires_grad
-
-
-def test_a_gradient_penalty_flattens_the_discriminator_at_real_images(images):
-    def slope(gamma: float) -> float:
-        torch.manual_seed(0)
-        config = GanConfig(discriminator="deep", discriminator_steps=1, gradient_penalty=gamma)
-        model = GanLearner(config, total_steps=1000)
-        for _ in range(8):
-            model.step(batches(images, 1, size=16), labels(1, size=16))
-        return float(gradient_penalty(model.discriminator, images[:16]).detach())
-
-    assert slope(10.0) < 0.5 * slope(0.0)
-
-
-def test_the_average_moves_towards_the_generator_as_its_warm_up_says(images):
-    model = learner(discriminator_steps=1, ema_decay=0.9)
-    model.step(batches(images, 1), labels(1))
-    first = clones(model.generator)
-    model.step(batches(images, 1), labels(1))
-    second = clones(model.generator)
-    assert not equal(first, second)
-    for average, one, two in zip(model.average.module.parameters(), first, second, strict=True):
-        assert torch.allclose(average, 2 / 11 * one + 9 / 11 * two, atol=1e-7)
-
-
-# --- what ships
 
 
 def test_folding_computes_the_same_function_without_batch_normalisation(lively):
@@ -274,24 +147,6 @@ def test_folding_computes_the_same_function_without_batch_normalisation(lively):
         assert torch.allclose(folded(latents), lively(latents), atol=1e-5)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert not folded.training
-
-
-def test_folding_leaves_its_input_untouched(lively):
-    lively.train()
-    before = copy.deepcopy(lively.state_dict())
-    fold_batch_norm(lively)
-    after = lively.state_dict()
-    assert before.keys() == after.keys()
-    assert equal(before.values(), after.values())
-    assert lively.training
-
-
-def test_folding_a_generator_without_batch_normalisation_copies_it():
-    torch.manual_seed(0)
-    plain = Generator(batch_norm=False)
-    folded = fold_batch_norm(plain)
-    assert equal(clones(folded), clones(plain))
-    assert next(folded.parameters()).data_ptr() != next(plain.parameters()).data_ptr()
 
 
 def test_estimated_statistics_are_those_of_the_generators_own_activations(lively):
@@ -308,64 +163,53 @@ def test_estimated_statistics_are_those_of_the_generators_own_activations(lively
 
 
 @pytest.mark.usefixtures("quick_gan")
-def test_estimating_statistics_moves_neither_the_weights_nor_the_global_random_state(lively):
-    before, state = clones(lively), torch.get_rng_state()
-    estimate_batch_norm(lively, ((latents,) for latents in statistics_latents(lively, 100, seed=4)))
-    assert equal(clones(lively), before)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_estimating_statistics_of_a_generator_without_them_changes_nothing():
-    plain = Generator(batch_norm=False)
-    before = copy.deepcopy(plain.state_dict())
-    estimate_batch_norm(plain, [(torch.randn(2, 100),)])
-    assert equal(before.values(), plain.state_dict().values())
-
-
-@pytest.mark.usefixtures("quick_gan")
-def test_the_archive_is_the_average_with_statistics_of_its_own(images):
+def test_the_archive_is_the_average_with_its_own_batch_statistics_and_leaves_the_learner_as_it_was(images):
     model = learner(discriminator_steps=1, ema_decay=0.5, seed=9)
     for _ in range(2):
         model.step(batches(images, 1), labels(1))
-    archive: Any = model.archive()
-    # In training mode a network uses the statistics of the batch at hand, here the very batch that
-    # the archive's were taken from: the two must agree.
-    latents = torch.randn(256, 100, generator=torch.Generator().manual_seed(9))
+    before = copy.deepcopy(model.training_state()["modules"])
+    archive: Any = model.archive(NO_IMAGES)
+    assert equal(before.values(), model.training_state()["modules"].values())
+    # In training mode a network uses the statistics of its batch: here the batch that the archive's are taken from.
+    latents = torch.randn(gan.STATISTICS_ROWS, 100, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
         expected = torch.sigmoid(copy.deepcopy(model.average.module).train()(latents))
         assert torch.allclose(archive.generate(latents), expected, atol=1e-4)
         last = torch.sigmoid(copy.deepcopy(model.generator).train()(latents))
-        assert not torch.allclose(archive.generate(latents), last, atol=1e-3), "not the last weights"
+        assert not torch.allclose(archive.generate(latents), last, atol=1e-3)
 
 
-def test_the_archive_gives_images_from_0_to_1_and_raw_logits(images):
-    model = learner(batch_norm=False)
-    archive: Any = model.archive()
+def test_a_projection_discriminator_adds_the_inner_product_of_features_and_embedding(images):
+    torch.manual_seed(0)
+    network = ProjectionDiscriminator(classes=10)
     with torch.no_grad():
-        pixels = archive.generate(100 * torch.randn(3, 100))
-        logits = archive.discriminate(images[:3])
-        expected = copy.deepcopy(model.discriminator).eval()(images[:3])
-    assert pixels.shape == (3, 1, 28, 28)
-    assert pixels.min() >= 0
-    assert pixels.max() <= 1
-    assert pixels.min() < 0.01
-    assert pixels.max() > 0.99
-    assert torch.equal(logits, expected)
-    assert not archive.training
-    assert not hasattr(archive, "encode")
+        features = network.features(images[:6])
+        for label in (0, 7):
+            logits = network(images[:6], torch.full((6,), label))
+            expected = network.logit(features)[:, 0] + features @ network.embedding.weight[label]
+            assert torch.allclose(logits, expected, atol=1e-5)
+
+
+def test_the_discriminator_sees_fakes_with_the_labels_they_were_made_for(images):
+    model, seen = cgan(), []
+    model.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1].clone()))
+    model.step(images[None, :16], LABELS[None])
+    both, penalised, last = seen
+    assert torch.equal(both, torch.cat([LABELS, LABELS]))
+    assert torch.equal(penalised, LABELS[:4])
+    assert torch.equal(last, LABELS)
 
 
 @pytest.mark.usefixtures("quick_gan")
-def test_making_an_archive_leaves_the_learner_as_it_was(images):
-    model = learner(discriminator_steps=1)
-    model.train()
-    model.step(batches(images, 1), labels(1))
-    before = copy.deepcopy(model.training_state())
-    archive: Any = model.archive()
-    nn.init.zeros_(archive.generator.dense.weight)
-    nn.init.zeros_(archive.discriminator.layers[0].weight)
-    after = model.training_state()
-    assert equal(before["modules"].values(), after["modules"].values())
-    assert model.generator.training
-    assert model.average.module.training
-    assert model.discriminator.training
+def test_a_conditional_gan_learns_the_embeddings_of_the_labels_it_saw_and_generates_by_label(images):
+    model = cgan()
+    assert isinstance(model.generator, ConditionalGenerator)
+    before = model.generator.embedding.weight.detach().clone()
+    model.step(images[None, :16], (LABELS % 3)[None])
+    moved = (model.generator.embedding.weight.detach() != before).any(dim=1)
+    assert moved.tolist() == [True] * 3 + [False] * 7
+    archive: Any = model.archive(NO_IMAGES)
+    latents, others = torch.randn(16, 100), (LABELS + 1) % 10
+    with torch.no_grad():
+        assert not torch.equal(archive.generate(latents, LABELS), archive.generate(latents, others))
+        assert not torch.equal(archive.discriminate(images[:16], LABELS), archive.discriminate(images[:16], others))

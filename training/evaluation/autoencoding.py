@@ -1,4 +1,4 @@
-"""The figures of archives that encode and decode, on test images. Knows capabilities, not generated images."""
+"""Figures of archives that encode and decode, on test images."""
 
 import statistics
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ BOUND_IMAGES, BOUND_SAMPLES = 1_000, 500
 
 
 def autoencoder_of(archive: nn.Module, manifest: Manifest) -> Autoencoder:
-    """The two capabilities, called with labels whether or not the archive takes them."""
+    """The two capabilities of an archive."""
     encode, decode = archive.encode, archive.decode
     if manifest.conditional:
         return Autoencoder(encode, decode)  # type: ignore[arg-type]
@@ -32,11 +32,10 @@ def autoencoder_of(archive: nn.Module, manifest: Manifest) -> Autoencoder:
 def autoencoding_figures(
     archive: nn.Module, manifest: Manifest, dataset: Dataset, seeds: Sequence[int]
 ) -> dict[str, Figure]:
-    """ELBO of all test images in its two parts, a posterior sample a seed, and the latent dimensions in use.
+    """The terms of the ELBO of all test images, one posterior sample per seed, and the active latent dimensions.
 
-    A model of binarised images is measured on binarised ones, drawn anew for each seed, and gets a bound on its
-    likelihood, of fewer images, beside the negative ELBO of the same ones. On grey pixels there is none, and the unit
-    says so.
+    A model of binarised images is measured on binarised images, drawn for each seed. It also gets a bound on its
+    likelihood, on fewer images, with their negative ELBO. On grey pixels, as the unit says, there is no likelihood.
     """
     autoencoder = autoencoder_of(archive, manifest)
     binary = bool(manifest.training.config.get("binarised"))
@@ -68,7 +67,7 @@ def autoencoding_figures(
 
 
 def over_seeds(values: Sequence[float], **rest: object) -> Figure:
-    """The figure of one value a seed: their mean and their standard deviation."""
+    """A figure from one value per seed: their mean and their standard deviation."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return Figure.model_validate({"value": statistics.fmean(values), "deviation": deviation} | rest)
 
@@ -82,7 +81,7 @@ def _bounds(dataset: Dataset, images: Tensor) -> dict[str, object]:
 
 
 def _likelihood_figures(autoencoder: Autoencoder, dataset: Dataset, seeds: Sequence[int]) -> dict[str, Figure]:
-    # Spread over the test images: in MNIST the first half was written more neatly than the second.
+    # From all over the test set: the first half of MNIST's was written more neatly than the second.
     step = max(len(dataset.test_images) // BOUND_IMAGES, 1)
     greys, labels = (rows[::step][:BOUND_IMAGES] for rows in (dataset.test_images, dataset.test_labels))
     source = torch.Generator().manual_seed(seeds[0])

@@ -1,7 +1,7 @@
-"""A LeNet-5 that names the class of an image: the network and how it learns. Knows no files and no metrics.
+"""A LeNet-5 image classifier and its training. Its second dense layer gives the features of the quality figures.
 
-Source: Y. LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, section II, with the
-rectified units and maximum pooling of today. Its second dense layer gives the features that quality is measured in.
+Source: Y. LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, section II, with rectified
+linear units and maximum pooling.
 """
 
 import logging
@@ -23,7 +23,7 @@ EMA_DECAY = 0.998
 
 
 class LeNet5(nn.Module):
-    """Images `(B, 1, 28, 28)` in [0, 1] to one logit a class."""
+    """Images `(B, 1, H, W)` in [0, 1] to one logit per class. Of 28x28 pixels it is the published network."""
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
@@ -34,22 +34,23 @@ class LeNet5(nn.Module):
         self.to_logits = nn.Linear(FEATURES, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """Images `(B, 1, 28, 28)` in [0, 1] to what the last layer sees, `(B, 84)`, none negative."""
-        x = functional.max_pool2d(functional.relu(self.conv1(images)), 2)  # (B, 6, 14, 14)
-        x = functional.max_pool2d(functional.relu(self.conv2(x)), 2)  # (B, 16, 5, 5)
+        """Images `(B, 1, H, W)` in [0, 1] to the inputs of the last layer, `(B, 84)`, not negative."""
+        x = functional.max_pool2d(functional.relu(self.conv1(images)), 2)  # (B, 6, H / 2, W / 2)
+        # Of 28x28 pixels these are windows of 2x2.
+        x = functional.adaptive_max_pool2d(functional.relu(self.conv2(x)), 5)  # (B, 16, 5, 5)
         return functional.relu(self.dense2(functional.relu(self.dense1(x.flatten(1)))))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `(B, 1, 28, 28)` in [0, 1] to logits `(B, classes)`."""
+        """Images `(B, 1, H, W)` in [0, 1] to logits `(B, classes)`."""
         logits: Tensor = self.to_logits(self.features(images))
         return logits
 
 
 def train_classifier(dataset: Dataset, epochs: int, seed: int) -> LeNet5:
-    """A classifier of the data's classes, learnt from its training images on the CPU, in eval mode.
+    """A classifier trained on the training images on the CPU, in eval mode.
 
-    What is given is the moving average of the weights after the last epoch: the test images choose nothing.
-    Leaves PyTorch's global random state alone. Raises TooFewImages when there is not one batch.
+    Its weights are the moving average after the last epoch: test images are not used. PyTorch's global random state is
+    not changed. Raises TooFewImages when there are no images.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -73,21 +74,21 @@ def train_classifier(dataset: Dataset, epochs: int, seed: int) -> LeNet5:
             average.update_parameters(network)
             total += loss.detach()
         log.info("epoch %d/%d: cross-entropy %.4f nats", epoch + 1, epochs, float(total) / steps)
-    learnt = average.module
-    assert isinstance(learnt, LeNet5)
-    return learnt.eval()
+    averaged = average.module
+    assert isinstance(averaged, LeNet5)
+    return averaged.eval()
 
 
 def distort(images: Tensor, source: torch.Generator) -> Tensor:
-    """Each image turned by up to 12 degrees, scaled by up to 10 %, sheared by up to 0.15, moved by up to 2 pixels.
+    """Random rotation to 12 degrees, scaling by 10 %, shear of 0.15 and translation by 2 pixels, at most.
 
-    Shapes: `(B, 1, H, W)` in [0, 1] to the same; bilinear, black from outside.
+    Images `(B, 1, H, W)` in [0, 1] to the same, bilinear with black padding.
     """
     count, _, _, width = images.shape
     turn, scale, shear, right, down = (2 * torch.rand(5, count, generator=source) - 1).unbind()
     angle, scale, shear = turn * math.radians(12), 1 + 0.1 * scale, 0.15 * shear
     cos, sin = angle.cos() * scale, angle.sin() * scale
-    # affine_grid counts from -1 to 1 across the image: a pixel is 2 / width.
+    # Coordinates of affine_grid go from -1 to 1 across the image: a pixel is 2 / width.
     moves = torch.stack([right, down], dim=1) * 2 * 2 / width
     maps = torch.stack([torch.stack([cos, shear - sin], 1), torch.stack([sin, cos], 1)], 1)  # (B, 2, 2)
     grid = functional.affine_grid(torch.cat([maps, moves[:, :, None]], 2), list(images.shape), align_corners=False)

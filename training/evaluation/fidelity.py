@@ -1,7 +1,7 @@
-"""How far generated images are from real ones, in features. Knows neither images nor models.
+"""How far generated images are from real ones, in features.
 
-Rows of features are float32 `(N, D)`, the generated ones first. torch-fidelity computes what it has; density and
-coverage, which no kept library has, are computed here.
+Features are float32 `(N, D)`, those of generated images first. Density and coverage are computed here, since no
+maintained library has them; torch-fidelity computes the other distances.
 """
 
 import torch
@@ -10,18 +10,45 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric  # type: ignore[import-untyped]
 from torch_fidelity.metric_prc import prc_features_to_metric  # type: ignore[import-untyped]
 
-# Of the papers that the functions name.
+from training.evaluation.feature_extractor import FeatureExtractor
+
+# As in the papers that the functions cite.
 KERNEL_SUBSETS, KERNEL_SUBSET_ROWS = 100, 1000
 PRECISION_NEIGHBOURS = 3
 DENSITY_NEIGHBOURS = 5
 ROWS = 2500
 
 
+class Comparison:
+    """Quick figures of images against fixed real ones, of one seed: to choose among epochs or sampling controls."""
+
+    def __init__(self, extractor: FeatureExtractor, real: Tensor) -> None:
+        """`real` images are uint8 `(M, 1, H, W)`."""
+        self._extractor = extractor
+        self._real = extractor.features(real)
+
+    def figures(self, images: Tensor, labels: Tensor | None = None) -> dict[str, float]:
+        """Figures of uint8 images `(N, 1, H, W)`, comparable for equal N.
+
+        `labels`, int64 `(N,)`, are the requested ones. They are needed for `label_agreement`.
+        """
+        features = self._extractor.features(images)
+        precision, recall = precision_recall(features, self._real)
+        figures = {
+            "frechet_distance": frechet_distance(features, self._real),
+            "precision": precision,
+            "recall": recall,
+        }
+        if labels is not None:
+            figures["label_agreement"] = label_agreement(self._extractor.probabilities(features), labels)
+        return figures
+
+
 def frechet_distance(generated: Tensor, real: Tensor) -> float:
-    """Squared Frechet distance of the normal distributions fitted to both sets; 0 for equal ones.
+    """Squared Frechet distance of the normal distributions fitted to both sets; 0 for equal sets.
 
     Source: M. Heusel et al., "GANs Trained by a Two Time-Scale Update Rule...", 2017, arXiv:1706.08500. It falls with
-    the number of images also for a perfect model: compare it with its floor, at the same number.
+    the number of images even for a perfect model: compare it with the floor of the same number of images.
     """
     statistics = [fid_features_to_statistics(features.double()) for features in (generated, real)]
     return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
@@ -30,8 +57,8 @@ def frechet_distance(generated: Tensor, real: Tensor) -> float:
 def kernel_distance(generated: Tensor, real: Tensor) -> float:
     """Squared maximum mean discrepancy under a cubic kernel, unbiased: around 0 for samples of one distribution.
 
-    The mean over subsets of both, drawn from a fixed seed. Source: M. Binkowski et al., "Demystifying MMD GANs", 2018,
-    arXiv:1801.01401.
+    It is the mean over random subsets of both sets, with a fixed seed. Source: M. Binkowski et al., "Demystifying MMD
+    GANs", 2018, arXiv:1801.01401.
     """
     rows = min(KERNEL_SUBSET_ROWS, len(generated), len(real))
     measured = kid_features_to_metric(
@@ -41,10 +68,10 @@ def kernel_distance(generated: Tensor, real: Tensor) -> float:
 
 
 def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:
-    """The share of generated rows in the manifold of the real ones, and of real rows in that of the generated.
+    """The share of generated rows in the manifold of the real ones, and of real rows in that of the generated ones.
 
-    A manifold is the union of the balls that reach from each row to its third neighbour. Source: T. Kynkaanniemi et
-    al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019, arXiv:1904.06991.
+    A manifold is the union of the balls around each row whose radius is the distance to its third neighbour. Source: T.
+    Kynkaanniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", 2019, arXiv:1904.06991.
     """
     measured = prc_features_to_metric(
         generated,
@@ -58,16 +85,16 @@ def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:
 
 
 def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:
-    """How many balls of real rows hold a generated row, and the share of balls that hold one.
+    """The relative number of balls of real rows that contain a generated row, and the share of balls that contain any.
 
-    Balls reach from each real row to its fifth neighbour. Density is around 1 for samples of one distribution and may
-    be above it; coverage is in [0, 1] and below 1 also for a perfect model. Source: M. F. Naeem et al., "Reliable
-    Fidelity and Diversity Metrics for Generative Models", 2020, arXiv:2002.09797, equations 3 and 4.
+    The radius of a ball is the distance of a real row to its fifth neighbour. Density is around 1 for samples of one
+    distribution and may exceed it; coverage is in [0, 1] and below 1 even for a perfect model. Source: M. F. Naeem et
+    al., "Reliable Fidelity and Diversity Metrics for Generative Models", 2020, arXiv:2002.09797, equations 3 and 4.
     """
     neighbours = min(DENSITY_NEIGHBOURS, len(real) - 1)
     inside, covered = 0, 0
     for rows in torch.split(real, ROWS):
-        # The nearest row is the row itself.
+        # The first neighbour of a row is the row itself.
         radii = torch.cdist(rows, real).kthvalue(neighbours + 1, dim=1).values
         held = torch.cdist(rows, generated) < radii[:, None]
         inside += int(held.sum())
@@ -76,7 +103,7 @@ def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:
 
 
 def class_balance(probabilities: Tensor) -> float:
-    """Entropy of how often each class is the likeliest, over its maximum: 1 for all alike, 0 for one class only."""
+    """Entropy of the frequencies of the likeliest classes over its maximum: 1 for equal ones, 0 for a single class."""
     classes = probabilities.shape[1]
     shares = torch.bincount(probabilities.argmax(dim=1), minlength=classes).double() / len(probabilities)
     return float(torch.special.entr(shares).sum() / torch.log(torch.tensor(float(classes))))
@@ -88,5 +115,5 @@ def confidence(probabilities: Tensor) -> float:
 
 
 def label_agreement(probabilities: Tensor, labels: Tensor) -> float:
-    """The share of images whose likeliest class is the label asked for, int64 `(N,)`."""
+    """The share of images whose likeliest class is the requested label, int64 `(N,)`."""
     return float((probabilities.argmax(dim=1) == labels).double().mean())

@@ -1,8 +1,8 @@
-"""What a variational autoencoder makes of images: ELBO, active units, importance-weighted bound. Knows no families.
+"""Likelihood figures of variational autoencoders: ELBO, active units, importance-weighted bound.
 
-An archive's `encode` gives the mean and the log-variance of q(z|x), `decode` the Bernoulli parameter of each pixel.
-All is in nats an image. Only of images whose pixels are 0 or 1 is the bound one of a likelihood: on grey pixels the
-cross-entropy is a loss, whose minimum is the entropy of the pixels and not 0.
+`encode` gives the mean and the log-variance of q(z|x), `decode` the Bernoulli parameter of each pixel. All figures are
+in nats per image. They bound a likelihood only for pixels of 0 or 1: on grey pixels the cross-entropy is a loss whose
+minimum is the entropy of the pixels and not 0.
 """
 
 import math
@@ -16,9 +16,9 @@ from torch.nn import functional
 from training.data import to_unit_range
 
 BATCH = 500
-# A parameter that float32 rounds to 0 or 1 would make a pixel impossible. The bound is that of the clamped decoder.
+# A parameter that float32 rounds to 0 or 1 would make a pixel impossible: the decoder is clamped.
 LEAST = 1e-6
-# A latent dimension is in use when its posterior mean varies by more than this. Source: as of `active_units`.
+# Least variance of the posterior mean of an active latent dimension. Source: see `active_units`.
 ACTIVE = 0.01
 
 Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -27,7 +27,7 @@ Decode = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """The two capabilities of an archive, both called with labels, which the unconditional ones leave aside."""
+    """The two capabilities of an archive, both called with labels, which unconditional archives ignore."""
 
     encode: Encode
     decode: Decode
@@ -63,7 +63,7 @@ def elbo(autoencoder: Autoencoder, images: Tensor, labels: Tensor, source: torch
 
 @torch.no_grad()
 def active_units(autoencoder: Autoencoder, images: Tensor, labels: Tensor) -> int:
-    """How many latent dimensions tell images apart: the variance of their posterior mean is above `ACTIVE`.
+    """The number of latent dimensions whose posterior mean has a variance above `ACTIVE`.
 
     Source: Y. Burda et al., "Importance Weighted Autoencoders", 2016, arXiv:1509.00519, section 5.2.
     """
@@ -77,8 +77,8 @@ def importance_weighted_bound(
 ) -> tuple[float, float]:
     """An upper bound on -log p(x) of binary images, in nats, and its standard error over the images.
 
-    The mean over images of -log of the mean over `samples` of p(x|z) p(z) / q(z|x); at one sample it is the negative
-    ELBO, and it falls with more. Source: as of `active_units`, equation 8.
+    It is the mean over images of -log of the mean over `samples` of p(x|z) p(z) / q(z|x). With one sample it is the
+    negative ELBO; more samples make it tighter. Source: see `active_units`, equation 8.
     """
     bounds = []
     for rows, wanted in _batches(images, labels):
@@ -88,7 +88,7 @@ def importance_weighted_bound(
             latents = mean + torch.exp(0.5 * log_variance) * noise
             probabilities = autoencoder.decode(latents, label.expand(samples))
             likelihoods = -cross_entropy(probabilities, image.expand_as(probabilities))  # (samples,)
-            # log p(z) - log q(z|x); the constants of both are the same.
+            # log p(z) - log q(z|x); their constants are equal.
             ratios = 0.5 * (noise.square() + log_variance - latents.square()).double().sum(dim=1)
             bounds.append(math.log(samples) - (likelihoods + ratios).logsumexp(dim=0))
     found = torch.stack(bounds)
@@ -102,7 +102,7 @@ def cross_entropy(probabilities: Tensor, images: Tensor) -> Tensor:
 
 
 def binarised(images: Tensor, source: torch.Generator) -> Tensor:
-    """uint8 images to 0 and 1, float32: each pixel is 1 with the probability of its grey.
+    """uint8 images to 0 and 1, float32: the grey value of a pixel is its probability of 1.
 
     Source: R. Salakhutdinov, I. Murray, "On the Quantitative Analysis of Deep Belief Networks", 2008.
     """

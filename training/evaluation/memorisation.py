@@ -1,4 +1,4 @@
-"""Whether images are copies of training images: distances of pixels. Knows no models."""
+"""Whether generated images are copies of training images."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,9 @@ ROWS, COLUMNS = 500, 20_000
 
 
 def nearest(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """For each image the Euclidean distance to the nearest of the others, and which one that is.
+    """For each image the Euclidean distance to the nearest of the others, and its index.
 
-    Shapes: uint8 `(N, 1, H, W)` and `(M, 1, H, W)`, pixels taken as 0 to 1, to float32 `(N,)` and int64 `(N,)`.
+    Shapes: uint8 `(N, 1, H, W)` and `(M, 1, H, W)`, pixels scaled to [0, 1], to float32 `(N,)` and int64 `(N,)`.
     """
     distances, places = [], []
     for batch in torch.split(images, ROWS):
@@ -23,7 +23,7 @@ def nearest(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
             found = torch.addmm(columns.square().sum(dim=1), rows, columns.T, alpha=-2).min(dim=1)
             place = torch.where(found.values < least, found.indices + start, place)
             least = torch.minimum(least, found.values)
-        # The rounding of the sums above does not matter to which is nearest, but to a distance near 0.
+        # Computed again: the sums above lose the precision of distances near 0.
         distances.append((rows - to_unit_range(others[place]).flatten(1)).norm(dim=1))
         places.append(place)
     return torch.cat(distances), torch.cat(places)

@@ -1,4 +1,4 @@
-"""The game of two players: losses, gradient penalty and step. Knows no network and no file.
+"""What generative adversarial networks share: config, losses, gradient penalty and training step.
 
 Sources: I. Goodfellow et al., "Generative Adversarial Nets", 2014, arXiv:1406.2661 (the game and the
 non-saturating loss); L. Mescheder et al., "Which Training Methods for GANs do actually Converge?", 2018,
@@ -9,16 +9,27 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from training.average import Average
-from training.config import AdversarialConfig
-from training.families.family import Learner
+from training.config import TrainConfig
+from training.learner import DataShape, Learner
 
-# The penalty is an expectation, which a share of each batch estimates as well as all of every fourth batch
+# The penalty is an expectation, which a quarter of each batch estimates as well as all of every fourth batch
 # (T. Karras et al., arXiv:1912.04958, appendix B): its second derivatives cost more than the rest of a step.
 PENALISED_SHARE = 4
+
+
+class AdversarialConfig(TrainConfig):
+    """Choices of the families with a generator and a discriminator."""
+
+    generator_learning_rate: float = Field(5e-4, gt=0)
+    discriminator_learning_rate: float = Field(1e-3, gt=0)
+    discriminator_steps: int = Field(1, ge=1, description="for each generator step")
+    gradient_penalty: float = Field(0.1, ge=0, description="gamma of R1, on the discriminator at real images")
+    batch_norm: bool = Field(True, description="in the generator; folded into its layers at export")
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -34,27 +45,34 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
     return functional.softplus(-fake_logits).mean()
 
 
-def gradient_penalty(judge: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def gradient_penalty(discriminate: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """R1: the squared norm of the logits' gradient at real images, averaged over the batch: a scalar.
 
-    `judge` takes images `(B, 1, 28, 28)` to logits `(B,)`, each from its own image alone. Eq. 9 of
-    arXiv:1801.04406 without its factor gamma / 2.
+    `discriminate` takes images `(B, 1, H, W)` to logits `(B,)`, each of its own image only. Eq. 9 of arXiv:1801.04406
+    without its factor gamma / 2.
     """
     images = images.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(judge(images).sum(), images, create_graph=True)
+    (gradient,) = torch.autograd.grad(discriminate(images).sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
 class AdversarialLearner(Learner):
-    """Both players, their optimisers and the moving average of the generator that ships.
+    """Both networks, their optimisers and the moving average of the generator, which is exported.
 
-    A subclass says what a fake is and what judges it.
+    A subclass defines how they are called: `generate` and `discriminate`.
     """
 
+    latent_dim: int
+
     def __init__(
-        self, config: AdversarialConfig, generator: nn.Module, discriminator: nn.Module, total_steps: int
+        self,
+        config: AdversarialConfig,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        data: DataShape,
+        total_steps: int,
     ) -> None:
-        super().__init__()
+        super().__init__(data)
         self.config = config
         self.batches_per_step = config.discriminator_steps
         self.generator = generator.to(memory_format=torch.channels_last)
@@ -70,39 +88,39 @@ class AdversarialLearner(Learner):
         def falling(step: int) -> float:
             return min(1.0, 2 * (1 - min(step / total_steps, 1.0)))
 
-        # Both rates stay for half of the run and then fall to 0 along a line.
+        # Both rates are constant for half of the run and then fall linearly to 0.
         self.generator_schedule = torch.optim.lr_scheduler.LambdaLR(self.generator_optimizer, falling)
         self.discriminator_schedule = torch.optim.lr_scheduler.LambdaLR(self.discriminator_optimizer, falling)
 
     @abstractmethod
     def generate(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Latents `(B, latent)` and labels `(B,)` to image logits `(B, 1, 28, 28)`."""
+        """Latents `(B, latent)` and labels `(B,)` to image logits `(B, 1, H, W)`."""
 
     @abstractmethod
-    def judge(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images `(B, 1, 28, 28)` in [0, 1] and labels `(B,)` to logits `(B,)`."""
+    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images `(B, 1, H, W)` in [0, 1] and labels `(B,)` to logits `(B,)`."""
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """A discriminator step on each batch of `(steps, B, 1, 28, 28)`, then one generator step.
+        """A discriminator step on each batch of `(steps, B, 1, H, W)`, then one generator step.
 
-        All steps share one batch of fakes, which claim the labels of the first batch: making it, forward and
-        back, is nearly all of their cost.
+        All steps share one batch of fakes, made for the labels of the first batch: computing and backpropagating it is
+        nearly all of their cost.
         """
         latents = torch.randn(images.shape[1], self.latent_dim, device=images.device)
         with self.autocast():
             fake = torch.sigmoid(self.generate(latents, labels[0]).float())
 
-        # First half: the discriminator learns, the generator stands still.
+        # First half: the discriminator learns, the generator is fixed.
         for real, real_labels in zip(images, labels, strict=True):
             loss_discriminator = self._discriminator_loss(real, real_labels, fake.detach(), labels[0])
             self.discriminator_optimizer.zero_grad(set_to_none=True)
             loss_discriminator.backward()  # type: ignore[no-untyped-call]
             self.discriminator_optimizer.step()
 
-        # Second half: the generator learns, the discriminator is frozen.
+        # Second half: the generator learns, the discriminator is fixed.
         self.discriminator.requires_grad_(False)
         with self.autocast():
-            fake_logits = self.judge(fake, labels[0])
+            fake_logits = self.discriminate(fake, labels[0])
         loss_generator = generator_loss(fake_logits.float())
         self.generator_optimizer.zero_grad(set_to_none=True)
         loss_generator.backward()  # type: ignore[no-untyped-call]
@@ -116,11 +134,11 @@ class AdversarialLearner(Learner):
 
     def _discriminator_loss(self, real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> Tensor:
         with self.autocast():
-            logits = self.judge(torch.cat([real, fake]), torch.cat([real_labels, fake_labels]))
+            logits = self.discriminate(torch.cat([real, fake]), torch.cat([real_labels, fake_labels]))
         loss = discriminator_loss(*logits.float().chunk(2))
         if self.config.gradient_penalty > 0:
-            # In float32: what is squared here is as small as the rounding of bfloat16.
+            # In float32: the squared gradients are as small as the rounding errors of bfloat16.
             share = max(1, len(real) // PENALISED_SHARE)
-            penalty = gradient_penalty(lambda some: self.judge(some, real_labels[:share]), real[:share])
+            penalty = gradient_penalty(lambda some: self.discriminate(some, real_labels[:share]), real[:share])
             loss = loss + self.config.gradient_penalty / 2 * penalty
         return loss

@@ -1,18 +1,21 @@
-"""Conditional GAN: both players know the digit. Knows nothing of files or devices.
+"""Conditional GAN: the generator and the discriminator take the label. The losses are in `adversarial`.
 
 Sources: M. Mirza, S. Osindero, "Conditional Generative Adversarial Nets", 2014, arXiv:1411.1784 (the label's
 embedding beside the latent); T. Miyato, M. Koyama, arXiv:1802.05637 (the discriminator's projection).
 """
 
 import copy
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from training.config import CganConfig
-from training.families.adversarial import AdversarialLearner
+from training.archive import Networks
+from training.config import NAME_PATTERN
+from training.families import Family
+from training.families.adversarial import AdversarialConfig, AdversarialLearner
 from training.families.discriminators import ProjectionDiscriminator
-from training.families.family import TrainingSet
 from training.families.gan import (
     LATENT_DIM,
     Generator,
@@ -21,9 +24,19 @@ from training.families.gan import (
     fold_batch_norm,
     statistics_latents,
 )
-from training.fast import stable_rows, to_images
+from training.fast_layers import ToImages, stable_rows
+from training.learner import DataShape, TrainingSet
 
 EMBEDDING_DIM = 50
+
+
+class CganConfig(AdversarialConfig):
+    """A generative adversarial network whose generator and discriminator take the label."""
+
+    family: Literal["cgan"] = "cgan"
+    name: str = Field("cgan", pattern=NAME_PATTERN)
+    epochs: int = Field(6, ge=1, description="one generator step for each batch of the data")
+    batch_size: int = Field(64, ge=2)
 
 
 class ConditionalGenerator(nn.Module):
@@ -40,69 +53,56 @@ class ConditionalGenerator(nn.Module):
         return logits
 
 
-class CganArchive(nn.Module):
-    """What the archive holds: the capabilities `generate` and `discriminate`, both with labels."""
-
-    def __init__(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        super().__init__()
-        self.generator = generator
-        self.discriminator = discriminator
-
-    @torch.jit.export
-    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Latents `(B, latent)` from N(0, I), labels int64 `(B,)` to images `(B, 1, 28, 28)` in [0, 1]."""
-        return to_images(self.generator(latents, labels))
-
-    @torch.jit.export
-    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images `(B, 1, 28, 28)` in [0, 1] and the labels they claim, int64 `(B,)`, to raw logits `(B,)`."""
-        logits: Tensor = self.discriminator(images, labels)
-        return logits
-
-
 class CganLearner(AdversarialLearner):
-    """A generator and a discriminator that know labels."""
+    """A generator and a discriminator that take labels."""
 
     latent_dim = LATENT_DIM
     conditional = True
     sampling = ("truncation",)
 
-    def __init__(self, config: CganConfig, total_steps: int, classes: int) -> None:
-        embedding = nn.Embedding(classes, EMBEDDING_DIM)
+    def __init__(self, config: CganConfig, data: DataShape, total_steps: int) -> None:
+        embedding = nn.Embedding(data.classes, EMBEDDING_DIM)
         generator = Generator(LATENT_DIM + EMBEDDING_DIM, batch_norm=config.batch_norm)
-        super().__init__(
-            config, ConditionalGenerator(embedding, generator), ProjectionDiscriminator(classes), total_steps
-        )
-        self.classes = classes
+        discriminator = ProjectionDiscriminator(data.classes)
+        super().__init__(config, ConditionalGenerator(embedding, generator), discriminator, data, total_steps)
+        self.classes = data.classes
 
     def generate(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Latents `(B, latent)` and labels `(B,)` to image logits `(B, 1, 28, 28)`."""
         logits: Tensor = self.generator(latents, labels)
         return logits
 
-    def judge(self, images: Tensor, labels: Tensor) -> Tensor:
+    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images `(B, 1, 28, 28)` in [0, 1] and labels `(B,)` to logits `(B,)`."""
         logits: Tensor = self.discriminator(images, labels)
         return logits
 
-    def archive(self, training_set: TrainingSet | None = None) -> nn.Module:  # noqa: ARG002 - nothing is fitted
-        """The averaged generator, its batch normalisation folded away, and the discriminator."""
+    def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
+        """The averaged generator, its batch normalisation folded into its layers, and the discriminator."""
         average = copy.deepcopy(self.average.module)
         assert isinstance(average, ConditionalGenerator)
-        latents = statistics_latents(average, self.latent_dim, self.config.seed)
-        # Each class as often as any other.
+        assert isinstance(average.generator, Generator)
+        latents = statistics_latents(average, LATENT_DIM, self.config.seed)
+        # All classes equally often.
         estimate_batch_norm(
             average, ((batch, torch.arange(len(batch), device=batch.device) % self.classes) for batch in latents)
         )
-        assert isinstance(average.generator, Generator)
-        generator = ConditionalGenerator(average.embedding, fold_batch_norm(average.generator))
-        return CganArchive(generator, copy.deepcopy(self.discriminator)).eval()
+        generator = nn.Sequential(fold_batch_norm(average.generator), ToImages())
+        return {
+            "generate": ConditionalGenerator(average.embedding, generator),
+            "discriminate": self.discriminator,
+        }
 
-    def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:
-        """The generator rewritten, the discriminator in another memory format."""
-        assert isinstance(archive, CganArchive)
-        assert isinstance(archive.generator, ConditionalGenerator)
-        assert isinstance(archive.generator.generator, Generator)
-        embedding = copy.deepcopy(archive.generator.embedding)
-        generator = ConditionalGenerator(embedding, fast_generator(archive.generator.generator, dtype))
-        return CganArchive(generator, stable_rows(copy.deepcopy(archive.discriminator))).eval()
+    def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
+        """The generator rewritten, the discriminator with stable rows."""
+        images = networks["generate"]
+        assert isinstance(images, ConditionalGenerator)
+        assert isinstance(images.generator, nn.Sequential)
+        generator = nn.Sequential(fast_generator(images.generator[0], dtype), ToImages())
+        return {
+            "generate": ConditionalGenerator(images.embedding, generator),
+            "discriminate": stable_rows(networks["discriminate"]),
+        }
+
+
+FAMILY = Family("cgan", CganConfig, CganLearner)

@@ -1,21 +1,33 @@
-"""Conditional VAE: encoder and decoder know the digit. Knows nothing of files or devices.
+"""Conditional VAE: the encoder and the decoder take the label. The losses are in `variational`.
 
 Source: K. Sohn et al., "Learning Structured Output Representation using Deep Conditional Generative Models",
 NeurIPS 2015.
 """
 
-import copy
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from training.config import CvaeConfig
-from training.families.family import TrainingSet
+from training.archive import Networks
+from training.config import NAME_PATTERN
+from training.families import Family
 from training.families.vae import Decoder, fast_decoder
-from training.families.variational import LATENT_DIM, VariationalLearner
-from training.fast import stable_rows, to_images
+from training.families.variational import LATENT_DIM, VariationalConfig, VariationalLearner
+from training.fast_layers import ToImages, stable_rows
+from training.learner import DataShape, TrainingSet
 
 EMBEDDING_DIM = 16
+
+
+class CvaeConfig(VariationalConfig):
+    """A variational autoencoder whose encoder and decoder take the label."""
+
+    family: Literal["cvae"] = "cvae"
+    name: str = Field("cvae", pattern=NAME_PATTERN)
+    epochs: int = Field(20, ge=1)
+    learning_rate: float = Field(2e-3, gt=0, description="at the start; it falls to 0 along a cosine")
 
 
 class ConditionalEncoder(nn.Module):
@@ -70,75 +82,35 @@ class Cvae(nn.Module):
         return self.decoder(latents, labels), mean, log_variance
 
 
-class CvaeArchive(nn.Module):
-    """What the archive holds: `generate`, `decode` and `encode`, all of them with labels."""
-
-    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.decoder = decoder
-
-    @torch.jit.export
-    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Latents `(B, latent)` and labels int64 `(B,)` to images `(B, 1, 28, 28)` in [0, 1]."""
-        return to_images(self.decoder(latents, labels))
-
-    @torch.jit.export
-    def decode(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Latents `(B, latent)` and labels int64 `(B,)` to images `(B, 1, 28, 28)` in [0, 1]."""
-        return to_images(self.decoder(latents, labels))
-
-    @torch.jit.export
-    def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Images `(B, 1, 28, 28)` and labels int64 `(B,)` to mean and log-variance, each `(B, latent)`."""
-        mean, log_variance = self.encoder(images, labels)
-        return mean, log_variance
-
-
-class FittedCvaeArchive(CvaeArchive):
-    """The same with the capability `prior`."""
-
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, mixtures: nn.Module) -> None:
-        super().__init__(encoder, decoder)
-        self.mixtures = mixtures
-
-    @torch.jit.export
-    def prior(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Noise `(B, latent + 1)` from N(0, I) and labels int64 `(B,)` to latents `(B, latent)`."""
-        latents: Tensor = self.mixtures(noise, labels)
-        return latents
-
-
 class CvaeLearner(VariationalLearner):
-    """An encoder and a decoder that know labels."""
+    """An encoder and a decoder that take labels."""
 
     conditional = True
 
-    def __init__(self, config: CvaeConfig, total_steps: int, classes: int) -> None:
-        super().__init__(config, Cvae(classes), total_steps, classes)
+    def __init__(self, config: CvaeConfig, data: DataShape, total_steps: int) -> None:
+        super().__init__(config, Cvae(data.classes), data, total_steps)
 
     def run(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images `(B, 1, 28, 28)`, labels `(B,)`, noise `(B, latent)` to (pixel logits, mean, log-variance)."""
         parts: tuple[Tensor, Tensor, Tensor] = self.vae(images, labels, noise)
         return parts
 
-    def archive(self, training_set: TrainingSet | None = None) -> nn.Module:
-        """The averaged weights as the module to export."""
-        average = copy.deepcopy(self.average.module)
+    def networks(self, training_set: TrainingSet) -> Networks:
+        """The averaged encoder and decoder, and the prior fitted to the training set."""
+        average = self.average.module
         assert isinstance(average, Cvae)
-        if training_set is None:
-            return CvaeArchive(average.encoder, average.decoder).eval()
-        mixtures = self.fit_mixtures(average.encoder, training_set)
-        return FittedCvaeArchive(average.encoder, average.decoder, mixtures).eval()
+        prior = self.fit_mixtures(average.encoder, training_set)
+        decode = ConditionalDecoder(average.decoder.embedding, nn.Sequential(average.decoder.decoder, ToImages()))
+        return {"generate": decode, "decode": decode, "encode": average.encoder, "prior": prior}
 
-    def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:
-        """The decoder rewritten, the encoder in another memory format."""
-        assert isinstance(archive, CvaeArchive)
-        assert isinstance(archive.decoder, ConditionalDecoder)
-        assert isinstance(archive.decoder.decoder, Decoder)
-        encoder = stable_rows(copy.deepcopy(archive.encoder))
-        embedding = copy.deepcopy(archive.decoder.embedding)
-        decoder = ConditionalDecoder(embedding, fast_decoder(archive.decoder.decoder, dtype))
-        if isinstance(archive, FittedCvaeArchive):
-            return FittedCvaeArchive(encoder, decoder, copy.deepcopy(archive.mixtures)).eval()
-        return CvaeArchive(encoder, decoder).eval()
+    def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
+        """The decoder rewritten, the encoder with stable rows."""
+        images = networks["decode"]
+        assert isinstance(images, ConditionalDecoder)
+        assert isinstance(images.decoder, nn.Sequential)
+        decoder = nn.Sequential(fast_decoder(images.decoder[0], dtype), ToImages())
+        decode = ConditionalDecoder(images.embedding, decoder)
+        return networks | {"generate": decode, "decode": decode, "encode": stable_rows(networks["encode"])}
+
+
+FAMILY = Family("cvae", CvaeConfig, CvaeLearner)

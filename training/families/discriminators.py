@@ -1,4 +1,4 @@
-"""Discriminators: networks that tell generated images from real ones. Knows no losses and no training.
+"""Discriminators: networks that tell generated images from real ones.
 
 Sources: A. Radford et al., arXiv:1511.06434 (strided convolutions in place of pooling); T. Miyato, M. Koyama,
 "cGANs with Projection Discriminator", 2018, arXiv:1802.05637.
@@ -9,10 +9,9 @@ from torch.nn import functional
 
 
 class Discriminator(nn.Module):
-    """Images to one logit each: positive where it takes the image for a real one.
+    """Images to one logit each, positive for a real image.
 
-    Small, and near-sighted: each of its 49 last features sees 7x7 pixels, and the logit is linear in them. It
-    judges strokes, not digits.
+    Each of its 49 last features sees 7x7 pixels, and the logit is linear in them: it judges strokes, not digits.
     """
 
     def __init__(self) -> None:
@@ -38,7 +37,7 @@ class Discriminator(nn.Module):
 class DeepFeatures(nn.Module):
     """Images `(B, 1, 28, 28)` to features `(B, 256)`, each of which sees the whole image.
 
-    No dropout: the gradient penalty keeps these layers smooth.
+    There is no dropout: the gradient penalty regularises these layers.
     """
 
     WIDTH = 256
@@ -75,9 +74,9 @@ class DeepDiscriminator(nn.Module):
 
 
 class ProjectionDiscriminator(nn.Module):
-    """Images and the labels they claim to logits: real or not, plus how well the label fits.
+    """Images and labels to logits: how real the image is, plus how well the label fits.
 
-    The second part is the inner product of the features with the label's embedding, eq. 3 of arXiv:1802.05637.
+    The second term is the inner product of the features with the label's embedding, eq. 3 of arXiv:1802.05637.
     """
 
     def __init__(self, classes: int) -> None:

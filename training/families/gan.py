@@ -1,4 +1,4 @@
-"""Generative adversarial network: the generator, what ships of it, and the learner. Knows no files or devices.
+"""Generative adversarial network. The losses are in `adversarial`.
 
 Sources: I. Goodfellow et al., "Generative Adversarial Nets", 2014, arXiv:1406.2661; A. Radford et al.,
 "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks", 2015,
@@ -7,27 +7,45 @@ arXiv:1511.06434 (batch normalisation in the generator).
 
 import copy
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from training.config import GanConfig
-from training.families.adversarial import AdversarialLearner
+from training.archive import Networks
+from training.config import NAME_PATTERN
+from training.families import Family
+from training.families.adversarial import AdversarialConfig, AdversarialLearner
 from training.families.discriminators import DeepDiscriminator, Discriminator, initialize_glorot
-from training.families.family import TrainingSet
-from training.fast import Spread, ToPixels, Upsample, stable_rows, to_images
+from training.fast_layers import Spread, ToImages, ToPixels, Upsample, stable_rows
+from training.learner import DataShape, TrainingSet
 
 LATENT_DIM = 100
 STATISTICS_BATCHES, STATISTICS_ROWS = 16, 256
 
 
+class GanConfig(AdversarialConfig):
+    """A generative adversarial network."""
+
+    family: Literal["gan"] = "gan"
+    name: str = Field("gan", pattern=NAME_PATTERN)
+    epochs: int = Field(10, ge=1, description="one generator step for each batch of the data")
+    discriminator: Literal["near-sighted", "deep"] = Field(
+        "near-sighted", description="two convolutions that see 7x7 pixels, or four layers that see the whole image"
+    )
+    generator_learning_rate: float = Field(2e-4, gt=0)
+    discriminator_steps: int = Field(3, ge=1, description="for each generator step")
+    gradient_penalty: float = Field(0.0, ge=0, description="gamma of R1, on the discriminator at real images")
+
+
 class Generator(nn.Module):
     """Latents to image logits.
 
-    With `batch_norm`, the first three layers are followed by batch normalisation. It is a training
-    device: `fold_batch_norm` absorbs it into those layers, and what ships has none.
+    With `batch_norm`, batch normalisation follows the first three layers. It is for training only: `fold_batch_norm`
+    absorbs it into those layers, and the exported generator has none.
     """
 
     def __init__(self, latent_dim: int = LATENT_DIM, *, batch_norm: bool = False) -> None:
@@ -58,7 +76,7 @@ class Generator(nn.Module):
 def fold_batch_norm(generator: Generator) -> Generator:
     """A generator without batch normalisation that computes the same function in eval mode.
 
-    The running statistics of `generator` are used; the given module stays as it is.
+    It uses the running statistics of `generator`, which is not changed.
     """
     source = copy.deepcopy(generator).eval()
     folded = Generator(source.dense.in_features).eval()
@@ -68,7 +86,7 @@ def fold_batch_norm(generator: Generator) -> Generator:
         assert norm.running_var is not None
         scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (128,)
         shift = norm.bias - norm.running_mean * scale
-        # The dense layer's 6272 outputs are 128 channels of 49 pixels: one scale and shift a channel.
+        # The dense layer's 6272 outputs are 128 channels of 49 pixels: one scale and shift per channel.
         scale, shift = scale.repeat_interleave(49), shift.repeat_interleave(49)
         source.dense.weight.data.mul_(scale[:, None])
         source.dense.bias.data.mul_(scale).add_(shift)
@@ -80,64 +98,46 @@ def fold_batch_norm(generator: Generator) -> Generator:
     return folded
 
 
-class GanArchive(nn.Module):
-    """What the archive holds: the capabilities `generate` and `discriminate`."""
-
-    def __init__(self, generator: nn.Module, discriminator: nn.Module) -> None:
-        super().__init__()
-        self.generator = generator
-        self.discriminator = discriminator
-
-    @torch.jit.export
-    def generate(self, latents: Tensor) -> Tensor:
-        """Latents `(B, latent)` drawn from N(0, I) to images `(B, 1, 28, 28)` in [0, 1]."""
-        return to_images(self.generator(latents))
-
-    @torch.jit.export
-    def discriminate(self, images: Tensor) -> Tensor:
-        """Images `(B, 1, 28, 28)` in [0, 1] to raw logits `(B,)`."""
-        logits: Tensor = self.discriminator(images)
-        return logits
-
-
 class GanLearner(AdversarialLearner):
-    """A generator and a discriminator that know no labels."""
+    """A generator and a discriminator without labels."""
 
     latent_dim = LATENT_DIM
     sampling = ("truncation",)
 
-    def __init__(self, config: GanConfig, total_steps: int) -> None:
+    def __init__(self, config: GanConfig, data: DataShape, total_steps: int) -> None:
         discriminator = DeepDiscriminator() if config.discriminator == "deep" else Discriminator()
-        super().__init__(config, Generator(batch_norm=config.batch_norm), discriminator, total_steps)
+        super().__init__(config, Generator(batch_norm=config.batch_norm), discriminator, data, total_steps)
 
-    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it knows none
+    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
         """Latents `(B, latent)` to image logits `(B, 1, 28, 28)`."""
         logits: Tensor = self.generator(latents)
         return logits
 
-    def judge(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it knows none
+    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
         """Images `(B, 1, 28, 28)` in [0, 1] to logits `(B,)`."""
         logits: Tensor = self.discriminator(images)
         return logits
 
-    def archive(self, training_set: TrainingSet | None = None) -> nn.Module:  # noqa: ARG002 - nothing is fitted
-        """The averaged generator, its batch normalisation folded away, and the discriminator."""
+    def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
+        """The averaged generator, its batch normalisation folded into its layers, and the discriminator."""
         average = copy.deepcopy(self.average.module)
         assert isinstance(average, Generator)
-        latents = statistics_latents(average, self.latent_dim, self.config.seed)
+        latents = statistics_latents(average, LATENT_DIM, self.config.seed)
         estimate_batch_norm(average, ((batch,) for batch in latents))
-        return GanArchive(fold_batch_norm(average), copy.deepcopy(self.discriminator)).eval()
+        generate = nn.Sequential(fold_batch_norm(average), ToImages())
+        return {"generate": generate, "discriminate": self.discriminator}
 
-    def fast_archive(self, archive: nn.Module, dtype: torch.dtype) -> nn.Module:
-        """The generator rewritten, the discriminator in another memory format."""
-        assert isinstance(archive, GanArchive)
-        assert isinstance(archive.generator, Generator)
-        discriminator = stable_rows(copy.deepcopy(archive.discriminator))
-        return GanArchive(fast_generator(archive.generator, dtype), discriminator).eval()
+    def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
+        """The generator rewritten, the discriminator with stable rows."""
+        images = networks["generate"]
+        assert isinstance(images, nn.Sequential)
+        generate = nn.Sequential(fast_generator(images[0], dtype), ToImages())
+        return {"generate": generate, "discriminate": stable_rows(networks["discriminate"])}
 
 
-def fast_generator(generator: Generator, dtype: torch.dtype) -> nn.Module:
-    """A generator without batch normalisation, rewritten: latents `(B, latent)` to logits `(B, 1, 28, 28)`."""
+def fast_generator(generator: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A `Generator` without batch normalisation, rewritten: latents `(B, latent)` to logits `(B, 1, 28, 28)`."""
+    assert isinstance(generator, Generator)
     spread = Spread(generator.dense, 128, 7, 0.2, dtype)
     up1 = Upsample(generator.up1, 0.2, dtype, parts=spread.parts)
     up2 = Upsample(generator.up2, 0.2, dtype, input_scale=up1.scale)
@@ -148,7 +148,7 @@ def fast_generator(generator: Generator, dtype: torch.dtype) -> nn.Module:
 def statistics_latents(network: nn.Module, latent_dim: int, seed: int) -> Iterator[Tensor]:
     """Batches of latents `(STATISTICS_ROWS, latent)` on the network's device to estimate its statistics from.
 
-    They come from a generator of their own: training goes on as if they had not been drawn.
+    A separate generator draws them, so that the random numbers of the training stay the same.
     """
     device = next(network.parameters()).device
     source = torch.Generator().manual_seed(seed)
@@ -159,8 +159,8 @@ def statistics_latents(network: nn.Module, latent_dim: int, seed: int) -> Iterat
 def estimate_batch_norm(network: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> None:
     """Set the running statistics of a network to those that its own weights give on `batches`, in place.
 
-    Averaged weights never saw a batch, so the statistics gathered in training are not theirs. Each batch is the
-    network's arguments; a network without batch normalisation takes none.
+    The running statistics of training belong to the weights before averaging. Each batch holds the arguments of the
+    network; without batch normalisation no batch is taken.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -172,3 +172,6 @@ def estimate_batch_norm(network: nn.Module, batches: Iterable[tuple[Tensor, ...]
             for batch in batches:
                 network(*batch)
     network.eval()
+
+
+FAMILY = Family("gan", GanConfig, GanLearner)

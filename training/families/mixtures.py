@@ -1,4 +1,4 @@
-"""Gaussian mixtures, one a class, as a network from noise to latents. Knows no autoencoder."""
+"""Gaussian mixtures, one per class, as a network from noise to latents."""
 
 import warnings
 
@@ -8,16 +8,16 @@ from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped
 from sklearn.mixture import GaussianMixture  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-# Rows a component needs, a dimension, before its covariance says more than chance.
-ROWS_A_DIMENSION = 4
+# Rows that a component needs, per dimension, for a meaningful covariance.
+ROWS_PER_DIMENSION = 4
 
 
 class Mixtures(nn.Module):
     """Noise `(B, D + 1)` from N(0, I) and labels int64 `(B,)` to draws from the label's mixture, `(B, D)`.
 
-    The last column picks the component: it is compared with the normal quantiles of the components'
-    cumulated weights. The others are taken through the component's Cholesky factor to its mean. Every
-    operation is of single elements, so that a row does not depend on its neighbours.
+    The last column selects the component: it is compared with the normal quantiles of the cumulative weights. The
+    others are multiplied by the Cholesky factor of the component and added to its mean. All operations are elementwise,
+    so that a row does not depend on the batch composition.
     """
 
     def __init__(self, thresholds: Tensor, means: Tensor, factors: Tensor) -> None:
@@ -28,7 +28,7 @@ class Mixtures(nn.Module):
         self.factors = nn.Parameter(factors, requires_grad=False)
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Temperature, where there is one, has scaled all columns but the last."""
+        """A temperature scales all columns but the last."""
         width = noise.shape[1] - 1
         component = (noise[:, width:] > self.thresholds[labels]).sum(dim=1)  # (B,)
         latents = self.means[labels, component]
@@ -41,8 +41,7 @@ class Mixtures(nn.Module):
 def fit_mixtures(latents: Tensor, labels: Tensor, classes: int, components: int, seed: int) -> Mixtures:
     """Fit `components` full-covariance Gaussians to the latents `(N, D)` of each class, labels int64 `(N,)`.
 
-    A class of few rows gets fewer components, and the places of the others are never drawn; one of less than two
-    rows gets the standard normal distribution.
+    A class with few rows gets fewer components; one with fewer than two rows gets the standard normal distribution.
     """
     width = latents.shape[1]
     thresholds = torch.full((classes, components - 1), torch.inf)
@@ -52,12 +51,12 @@ def fit_mixtures(latents: Tensor, labels: Tensor, classes: int, components: int,
         rows = latents[labels == label].numpy()
         if len(rows) < 2:
             continue
-        fitting = max(1, min(components, len(rows) // (ROWS_A_DIMENSION * width)))
+        fitting = max(1, min(components, len(rows) // (ROWS_PER_DIMENSION * width)))
         mixture = GaussianMixture(fitting, reg_covar=1e-3, random_state=seed % 2**32)
         with warnings.catch_warnings():
-            # A mixture that still moves a little after a hundred rounds is as good as any.
+            # A mixture that has not quite converged after a hundred iterations is good enough.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            # Nor does it matter where the machine does not tell its cores.
+            # Harmless on machines that do not report their cores.
             warnings.filterwarnings("ignore", message="Could not find the number of physical cores")
             mixture.fit(rows)
         borders = torch.from_numpy(np.cumsum(mixture.weights_)[:-1])

@@ -1,25 +1,39 @@
-"""The variational bound: losses, step, and the mixtures fitted to the latents. Knows no network and no file.
+"""What variational autoencoders share: config, losses, training step, and the prior fitted to the latents.
 
 Sources: D. P. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114; P. Ghosh et al.,
 "From Variational to Deterministic Autoencoders", 2020, arXiv:1903.12436 (fitting a density to the latents
-once the autoencoder has learned).
+after training).
 """
 
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from training.average import Average
-from training.config import VariationalConfig
+from training.config import TrainConfig
 from training.data import to_unit_range
-from training.families.family import Learner, TrainingSet
 from training.families.mixtures import Mixtures, fit_mixtures
+from training.learner import DataShape, Learner, TrainingSet
 
 LATENT_DIM = 16
+
+
+class VariationalConfig(TrainConfig):
+    """Choices of the families with an encoder and a decoder."""
+
+    # The networks are too small for bfloat16 to pay on a CPU.
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    epochs: int = Field(30, ge=1)
+    learning_rate: float = Field(1e-3, gt=0, description="at the start; it falls to 0 along a cosine")
+    beta: float = Field(1.0, ge=0, description="weight of the KL divergence")
+    binarised: bool = Field(False, description="train on black and white pixels, drawn at each step by their grey")
+    components: int = Field(10, ge=1, description="of the mixture fitted to the latents of each class")
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -33,7 +47,7 @@ def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 def reconstruction_error(logits: Tensor, images: Tensor) -> Tensor:
     """Binary cross-entropy in nats an image, summed over pixels.
 
-    Shapes: `(B, 1, 28, 28)` twice to `(B,)`. On grey pixels this is no likelihood: its minimum over
+    Shapes: `(B, 1, H, W)` twice to `(B,)`. On grey pixels this is no likelihood: its minimum over
     `logits` is the entropy of the pixels, not zero.
     """
     losses = functional.binary_cross_entropy_with_logits(logits, images, reduction="none")
@@ -43,27 +57,26 @@ def reconstruction_error(logits: Tensor, images: Tensor) -> Tensor:
 def negative_elbo(logits: Tensor, images: Tensor, mean: Tensor, log_variance: Tensor, beta: float = 1.0) -> Tensor:
     """Reconstruction error plus beta times KL divergence, in nats, averaged over the batch: a scalar.
 
-    Both terms are sums, over pixels and over latent dimensions. Course notes often average them
-    instead; with 784 pixels and 16 latent dimensions that amounts to beta = 784/16 = 49. Measured, it
-    collapses: the KL divergence falls to 0.01 nats and every reconstruction is the same grey digit.
+    Both terms are sums, over pixels and over latent dimensions. Averaging them instead amounts, with 784 pixels and
+    16 latent dimensions, to beta = 784/16 = 49. Measured, that collapses: the KL divergence falls to 0.01 nats and
+    every reconstruction is the same grey digit.
     """
     kl = kl_divergence(mean, log_variance)  # (B,)
     return (reconstruction_error(logits, images) + beta * kl).mean()
 
 
 class VariationalLearner(Learner):
-    """An encoder with its decoder, their optimiser and the moving average that ships."""
+    """An encoder with its decoder, their optimiser and the moving average of the weights, which is exported."""
 
-    batches_per_step = 1
     latent_dim = LATENT_DIM
     priors = ("fitted", "normal")
     sampling = ("temperature",)
 
-    def __init__(self, config: VariationalConfig, vae: nn.Module, total_steps: int, classes: int) -> None:
-        super().__init__()
+    def __init__(self, config: VariationalConfig, vae: nn.Module, data: DataShape, total_steps: int) -> None:
+        super().__init__(data)
         self.config = config
-        self.classes = classes
-        self.vae = vae.to(memory_format=torch.channels_last)  # a quarter less time a step on a CPU
+        self.classes = data.classes
+        self.vae = vae.to(memory_format=torch.channels_last)  # a quarter less time per step on a CPU
         self.average = Average(self.vae, config.ema_decay)
         self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=config.learning_rate)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -78,7 +91,7 @@ class VariationalLearner(Learner):
         """One gradient step on images `(1, B, 1, 28, 28)`; the losses of the batch, in nats an image."""
         batch = images[0]
         if self.config.binarised:
-            # Drawn anew each time, so that the network sees no fixed set. R. Salakhutdinov, I. Murray, ICML 2008.
+            # Drawn again at each step, so that the network sees no fixed set. R. Salakhutdinov, I. Murray, ICML 2008.
             batch = torch.bernoulli(batch)
         noise = torch.randn(len(batch), self.latent_dim, device=batch.device)
         with self.autocast():
@@ -97,10 +110,10 @@ class VariationalLearner(Learner):
     def fit_mixtures(
         self, encode: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], training_set: TrainingSet
     ) -> Mixtures:
-        """A mixture a class, fitted to one posterior sample of each training image.
+        """One mixture per class, fitted to one posterior sample of each training image.
 
-        `encode` takes images `(B, 1, 28, 28)` in [0, 1] and labels `(B,)` to mean and log-variance. The
-        samples are drawn from the run's seed by a generator of their own.
+        `encode` takes images `(B, 1, 28, 28)` in [0, 1] and labels `(B,)` to mean and log-variance. The samples are
+        drawn from the seed of the run by a separate generator.
         """
         images, labels = training_set
         device = next(self.parameters()).device

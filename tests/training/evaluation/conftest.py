@@ -1,4 +1,4 @@
-"""Real digits, few and known: the ten committed ones, moved about, under the digest of MNIST."""
+"""The ten committed digits, translated, under the digest of MNIST."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,14 @@ from PIL import Image
 
 from app.checkpoints.manifest import Manifest
 from tests.conftest import FIXTURES
-from training.config import VaeConfig
 from training.data import Dataset, mnist_digest
-from training.evaluation.extractor import Extractor, find_extractor
+from training.evaluation.feature_extractor import FeatureExtractor, find_extractor
+from training.families.vae import VaeConfig
 
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    """Each digit at 25 places to learn from; at nine of them to test with."""
+    """Each digit at 25 places for training, and at nine of them for testing."""
     pictures = [np.asarray(Image.open(FIXTURES / "mnist" / f"{digit}.png")) for digit in range(10)]
     places = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
     moved = torch.from_numpy(np.stack([np.roll(picture, place, (0, 1)) for place in places for picture in pictures]))
@@ -25,7 +25,7 @@ def digits() -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def extractor(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Extractor:
+def extractor(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> FeatureExtractor:
     """The shipped classifier."""
     found = find_extractor(digits, tmp_path_factory.mktemp("no runs"))
     assert found is not None
@@ -34,7 +34,7 @@ def extractor(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Extr
 
 @pytest.fixture
 def manifest(vae_run: VaeConfig) -> Manifest:
-    """That of a VAE of sixteen latent numbers, drawn from N(0, I)."""
+    """The manifest of a VAE with 16 latent dimensions and the prior N(0, I)."""
     written = Manifest.model_validate_json((vae_run.models_dir / "vae" / "manifest.json").read_bytes())
     update = {"capabilities": ("generate", "decode", "encode"), "priors": ("normal",), "noise_dim": 16, "sampling": ()}
     return written.model_copy(update=update)

@@ -1,20 +1,23 @@
-"""The protocol `digits-eval-1`: generated images against test images no model has seen. Knows capabilities only.
+"""The evaluation protocol `digits-eval-1`. The capabilities of a checkpoint determine what is measured.
 
-10,000 images a seed, of labels in turn and quantised to 8 bits as the service does, against the 10,000 test images, in
-the features of one pinned classifier. Each of their figures stands beside its floor, what 10,000 training images get,
-and its ceilings, what noise, blurred digits and one class only get. Other data go the same way under a name of their
-own, in the features of their own classifier; without one, the figures that need it are left out.
+10,000 images per seed, with labels in turn and quantised to 8 bits as by the service, are compared with the 10,000 test
+images in the features of one pinned classifier. Each figure has a floor, that of 10,000 training images, and ceilings,
+those of noise, blurred images and a single class. Other data sets have protocols of their own names, with their own
+classifiers; without a classifier, the figures that need one are left out.
 """
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torchvision.transforms import functional  # type: ignore[import-untyped]
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
 from training.data import Dataset
 from training.evaluation.autoencoding import autoencoding_figures, over_seeds
-from training.evaluation.extractor import Extractor
+from training.evaluation.feature_extractor import FeatureExtractor
 from training.evaluation.fidelity import (
+    Comparison,
     class_balance,
     confidence,
     density_coverage,
@@ -24,21 +27,20 @@ from training.evaluation.fidelity import (
     precision_recall,
 )
 from training.evaluation.memorisation import nearest
-from training.evaluation.monitor import Monitor
-from training.evaluation.references import ceilings, real_images
-from training.sampling import Controls, balanced, draw_images, gives_labels
+from training.generation import Controls, draw_images, gives_labels, labels_in_turn
 
 IMAGES = 10_000
 SEEDS = (0, 1, 2)
 CONTROL_IMAGES = 5_000
-# Of the images of a seed, those that are compared with every training image.
+# Images of a seed that are compared with all training images.
 COPY_IMAGES = 2_000
-# An image nearer to a training image than all but this share of the test images are is taken for a near copy.
+# A near copy is nearer to a training image than all but this share of the test images.
 COPY_SHARE = 0.01
 TEMPERATURES = (0.5, 0.7, 0.85, 1.0)
 TRUNCATIONS = (0.5, 1.0, 2.0, None)
+BLUR = 1.5  # of a ceiling: standard deviation in pixels
 
-# SHA-256 of the weights of the classifier that the protocol means.
+# SHA-256 of the weights of the pinned classifier.
 EXTRACTOR = "fcf41e502e8ab99ded201772ffbf57517be20b33bcd1d3b444b66070a1b8ed8c"
 
 FIDELITY = {
@@ -53,29 +55,35 @@ FIDELITY = {
 }
 
 
-def evaluate(
-    archive: nn.Module, manifest: Manifest, dataset: Dataset, extractor: Extractor | None, seeds: Sequence[int] = SEEDS
+def measure_quality(
+    archive: nn.Module,
+    manifest: Manifest,
+    dataset: Dataset,
+    extractor: FeatureExtractor | None,
+    seeds: Sequence[int] = SEEDS,
 ) -> Quality:
-    """Measure what the float32 archive of a manifest can do. The same seeds give the same figures.
+    """Measure the float32 archive of a checkpoint. The same seeds give the same figures.
 
-    Where there are fewer than 10,000 test images, as many are generated. Raises NotANumber.
+    As many images are generated as there are test images, up to 10,000. Raises NotANumber.
     """
     count = min(IMAGES, len(dataset.test_images))
-    labels = balanced(count, len(dataset.classes))
+    control_count = min(CONTROL_IMAGES, count)
+    capabilities = set(manifest.capabilities)
     figures: dict[str, Figure] = {}
     controls: list[ControlEffect] = []
-    control_count = min(CONTROL_IMAGES, count)
-    if "generate" in manifest.capabilities:
+    if "generate" in capabilities:
+        labels = labels_in_turn(count, len(dataset.classes))
         generated = [draw_images(archive, manifest, labels, seed) for seed in seeds]
         if extractor is not None:
             figures |= fidelity_figures(generated, dataset, extractor, count)
             if gives_labels(manifest):
                 figures["label_agreement"] = agreement_figure(generated, labels, extractor)
-            # Spread over the test images: in MNIST the first half was written by other people than the second.
-            monitor = Monitor(extractor, dataset.test_images[:: max(count // control_count, 1)][:control_count])
-            controls = control_effects(archive, manifest, monitor, labels[:control_count], seeds[0])
+            # From all over the test set: its halves were written by different people.
+            real = dataset.test_images[:: max(count // control_count, 1)][:control_count]
+            comparison = Comparison(extractor, real)
+            controls = control_effects(archive, manifest, comparison, labels[:control_count], seeds[0])
         figures |= copy_figures(generated, dataset.train_images[: manifest.dataset.train_images], dataset.test_images)
-    if "encode" in manifest.capabilities and "decode" in manifest.capabilities:
+    if {"encode", "decode"} <= capabilities:
         figures |= autoencoding_figures(archive, manifest, dataset, seeds)
     return Quality(
         protocol=protocol_name(dataset, extractor),
@@ -88,20 +96,20 @@ def evaluate(
     )
 
 
-def protocol_name(dataset: Dataset, extractor: Extractor | None) -> str:
-    """`digits-eval-1` in the features of its own classifier, else named for the data."""
+def protocol_name(dataset: Dataset, extractor: FeatureExtractor | None) -> str:
+    """`digits-eval-1` for its pinned classifier, else a name made of the data set's."""
     pinned = extractor is not None and extractor.record.sha256 == EXTRACTOR
     return "digits-eval-1" if pinned else f"{dataset.name.lower()}-eval-1"
 
 
 def fidelity_figures(
-    generated: Sequence[Tensor], dataset: Dataset, extractor: Extractor, count: int
+    generated: Sequence[Tensor], dataset: Dataset, extractor: FeatureExtractor, count: int
 ) -> dict[str, Figure]:
-    """How far the images of each seed are from the test images, beside the floor and the ceilings."""
+    """Figures of the images of each seed against the test images, with floor and ceilings."""
     real = extractor.features(dataset.test_images[:count])
     measured = [measure(images, real, extractor) for images in generated]
     floor = measure(real_images(dataset, count), real, extractor)
-    useless = {name: measure(images, real, extractor) for name, images in ceilings(dataset, count).items()}
+    useless = {name: measure(images, real, extractor) for name, images in useless_images(dataset, count).items()}
     return {
         name: over_seeds(
             [values[name] for values in measured],
@@ -114,7 +122,7 @@ def fidelity_figures(
     }
 
 
-def measure(images: Tensor, real: Tensor, extractor: Extractor) -> dict[str, float]:
+def measure(images: Tensor, real: Tensor, extractor: FeatureExtractor) -> dict[str, float]:
     """The figures of uint8 images `(N, 1, H, W)` against real features `(M, 84)`."""
     features = extractor.features(images)
     probabilities = extractor.probabilities(features)
@@ -132,8 +140,8 @@ def measure(images: Tensor, real: Tensor, extractor: Extractor) -> dict[str, flo
     }
 
 
-def agreement_figure(generated: Sequence[Tensor], labels: Tensor, extractor: Extractor) -> Figure:
-    """How often the classifier names the label that was asked for; its floor is how often it is right itself."""
+def agreement_figure(generated: Sequence[Tensor], labels: Tensor, extractor: FeatureExtractor) -> Figure:
+    """How often the classifier recognises the requested label. The floor is its accuracy on test images."""
     values = [
         label_agreement(extractor.probabilities(extractor.features(images)), labels[: len(images)])
         for images in generated
@@ -144,7 +152,7 @@ def agreement_figure(generated: Sequence[Tensor], labels: Tensor, extractor: Ext
 
 
 def copy_figures(generated: Sequence[Tensor], train_images: Tensor, test_images: Tensor) -> dict[str, Figure]:
-    """How near the images of each seed are to training images, in pixels, beside the test images."""
+    """How near the images of each seed are to training images, in pixels. The floor is that of the test images."""
     natural, _ = nearest(test_images[:COPY_IMAGES], train_images)
     bound = natural.quantile(COPY_SHARE)
     distances = [nearest(images[:COPY_IMAGES], train_images)[0] for images in generated]
@@ -167,9 +175,9 @@ def copy_figures(generated: Sequence[Tensor], train_images: Tensor, test_images:
 
 
 def control_effects(
-    archive: nn.Module, manifest: Manifest, monitor: Monitor, labels: Tensor, seed: int
+    archive: nn.Module, manifest: Manifest, comparison: Comparison, labels: Tensor, seed: int
 ) -> list[ControlEffect]:
-    """What each prior, temperature and truncation that the model offers does, for as many images as labels."""
+    """Figures under each prior, temperature and truncation of the model, of one image for each label."""
     ways = [Controls(prior=prior) for prior in manifest.priors[1:]]
     if "temperature" in manifest.sampling:
         ways += [Controls(temperature=temperature) for temperature in TEMPERATURES]
@@ -183,7 +191,29 @@ def control_effects(
                 prior=controls.prior or manifest.priors[0],
                 temperature=controls.temperature,
                 truncation=controls.truncation,
-                figures=monitor.figures(images, labels if gives_labels(manifest, controls) else None),
+                figures=comparison.figures(images, labels if gives_labels(manifest, controls) else None),
             )
         )
     return effects
+
+
+def real_images(dataset: Dataset, count: int) -> Tensor:
+    """The floor: random training images, uint8 `(N, 1, H, W)` with N at most `count`."""
+    order = torch.randperm(len(dataset.train_images), generator=torch.Generator().manual_seed(0))
+    return dataset.train_images[order[:count]]
+
+
+def useless_images(dataset: Dataset, count: int) -> dict[str, Tensor]:
+    """The ceilings by name, uint8 `(N, 1, H, W)` with N at most `count`.
+
+    They are uniform noise, the images of the floor after a Gaussian blur, and training images of the first class.
+    """
+    real = real_images(dataset, count)
+    noise = torch.randint(256, real.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    size = 2 * round(3 * BLUR) + 1
+    blurred: Tensor = functional.gaussian_blur(real.float(), [size, size], [BLUR, BLUR])
+    return {
+        "noise": noise,
+        "blurred": blurred.round().to(torch.uint8),
+        "one_class": dataset.train_images[dataset.train_labels == 0][:count],
+    }

@@ -1,4 +1,4 @@
-"""Grids, opened again as a reader would."""
+"""Grids of images, decoded again."""
 
 import io
 from types import SimpleNamespace
@@ -10,15 +10,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from app.checkpoints.manifest import Manifest
-from training.pictures import grid_png, neighbour_grid, sample_grid, traversal_grid
-from training.torchscript import load_archive
+from training.archive import open_archive
+from training.image_grids import grid_png, neighbour_grid, preview, sample_grid, traversal_grid
 
 UNLABELLED = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=False, priors=("normal",))
 CONDITIONAL = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=True, priors=("normal",))
 
 
 class Echo(nn.Module):
-    """Paints each image evenly in a grey taken from its latent, or from its label where it is given one."""
+    """Images of one grey value, that of the label or of the first latent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,16 +28,21 @@ class Echo(nn.Module):
         grey = torch.sigmoid(latents[:, 0] * self.weight) if labels is None else labels / 255
         return grey[:, None, None, None].expand(-1, 1, 28, 28)
 
+    decode = generate
+
+    def embed(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(1, 2, 3))[:, None].logit()
+
 
 def cells(png: bytes, columns: int) -> np.ndarray:
-    """The pixels of a grid of 28 x 28 images, twice enlarged, as (rows, columns, 28, 28)."""
+    """The pixels of a grid of 28x28 images, enlarged twice, as (rows, columns, 28, 28)."""
     with Image.open(io.BytesIO(png)) as image:
         assert (image.format, image.mode) == ("PNG", "L")
         pixels = np.asarray(image)[::2, ::2]
     return pixels.reshape(-1, 28, columns, 28).swapaxes(1, 2)
 
 
-def test_a_grid_shows_images_row_by_row_each_pixel_twice_as_large():
+def test_a_grid_shows_images_row_by_row_enlarged_twice():
     images = torch.linspace(0, 255, 6 * 4 * 3).to(torch.uint8).view(6, 1, 4, 3)
     with Image.open(io.BytesIO(grid_png(images, columns=3))) as image:
         assert image.format == "PNG"
@@ -52,26 +57,26 @@ def test_a_grid_shows_images_row_by_row_each_pixel_twice_as_large():
                 assert (block == int(images[number, 0, y, x])).all()
 
 
-def test_sample_grids_of_one_seed_show_the_same_noise_and_leave_the_random_state_alone():
+def test_sample_grids_of_one_seed_are_equal_and_do_not_change_the_random_state():
     state = torch.get_rng_state()
     first = sample_grid(Echo(), UNLABELLED, 10, seed=1)
     assert torch.equal(torch.get_rng_state(), state)
     assert sample_grid(Echo(), UNLABELLED, 10, seed=1) == first
     assert sample_grid(Echo(), UNLABELLED, 10, seed=2) != first
     assert cells(first, 8).shape[:2] == (8, 8)
-    assert len(np.unique(cells(first, 8)[:, :, 0, 0])) > 30, "sixty-four latents, not one"
+    assert len(np.unique(cells(first, 8)[:, :, 0, 0])) > 30
 
 
 @pytest.mark.parametrize(("classes", "columns"), [(2, 2), (10, 10), (12, 10)])
-def test_a_sample_grid_of_a_conditional_model_has_a_column_a_class(classes, columns):
+def test_a_sample_grid_of_a_conditional_model_has_a_column_per_class(classes, columns):
     grid = cells(sample_grid(Echo(), CONDITIONAL, classes, seed=1), columns)
     assert grid[:, :, 0, 0].flatten().tolist() == [number % classes for number in range(8 * columns)]
 
 
-def test_each_image_stands_above_its_nearest_training_image_in_negative(dataset):
+def test_each_image_is_above_the_negative_of_its_nearest_training_image(dataset):
     train = dataset.train_images
     images = train[[7, 3, 100, 50, 20, 9]].clone()
-    images[:, 0, 0, 0] = 40  # near their originals, not equal to them
+    images[:, 0, 0, 0] = 40  # near their originals, not equal
     grid = cells(neighbour_grid(images, train, columns=3), 3)
     assert grid.shape[:2] == (4, 3)
     for row, numbers in enumerate([(7, 3, 100), (50, 20, 9)]):
@@ -80,21 +85,17 @@ def test_each_image_stands_above_its_nearest_training_image_in_negative(dataset)
             assert (grid[2 * row + 1, column] == 255 - train[number, 0].numpy()).all()
 
 
-def test_images_that_fill_no_row_are_left_out(dataset):
-    assert cells(neighbour_grid(dataset.test_images[:5], dataset.train_images, columns=3), 3).shape[0] == 2
-
-
-def test_a_traversal_of_an_autoencoder_moves_one_number_a_row_around_one_code(dataset, vae_run):
+def test_a_traversal_of_an_autoencoder_varies_one_dimension_per_row(dataset, vae_run):
     manifest = Manifest.model_validate_json((vae_run.models_dir / "vae" / "manifest.json").read_bytes())
-    archive = load_archive(vae_run.models_dir / "vae", manifest.archives["float32"])
+    archive = open_archive((vae_run.models_dir / "vae" / manifest.archives["float32"].file).read_bytes())
     grid = cells(traversal_grid(archive, manifest, dataset, seed=0), 10)
     assert grid.shape[:2] == (8, 10)
     ends = [(row[0].astype(int) - row[-1].astype(int)) for row in grid]
-    assert all((end != 0).any() for end in ends), "every row changes the image"
-    assert len({end.tobytes() for end in ends}) == 8, "every row in its own way"
+    assert all((end != 0).any() for end in ends)
+    assert len({end.tobytes() for end in ends}) == 8
 
 
-def test_a_traversal_of_a_generator_walks_between_two_latents_with_one_label_a_row(dataset, gan_run):
+def test_a_traversal_of_a_generator_goes_from_one_latent_to_another_with_one_label_per_row(dataset, gan_run):
     manifest = Manifest.model_validate_json((gan_run.models_dir / "gan" / "manifest.json").read_bytes())
     plain = manifest.model_copy(update={"latent_dim": 3})
     grid = cells(traversal_grid(Echo(), plain, dataset, seed=0), 10)[:, :, 0, 0].astype(int)
@@ -103,3 +104,15 @@ def test_a_traversal_of_a_generator_walks_between_two_latents_with_one_label_a_r
     labelled = plain.model_copy(update={"conditional": True})
     grid = cells(traversal_grid(Echo(), labelled, dataset, seed=0), 10)[:, :, 0, 0]
     assert grid.tolist() == [[label] * 10 for label in range(8)]
+
+
+def test_a_preview_shows_samples_else_reconstructions_else_nothing(dataset):
+    shown = preview(Echo(), ["generate", "decode", "embed"], UNLABELLED, dataset, 1)
+    assert shown == ("samples.png", sample_grid(Echo(), UNLABELLED, 10, seed=1))
+    name, png = preview(Echo(), ["decode", "embed"], UNLABELLED, dataset, 1) or ("", b"")
+    assert name == "reconstructions.png"
+    above, below = cells(png, 10)
+    assert (above == dataset.test_images[:10, 0].numpy()).all()
+    assert np.abs(below.mean(axis=(1, 2)) - above.mean(axis=(1, 2))).max() < 1
+    for capabilities in (["decode"], ["embed"], ["discriminate"]):
+        assert preview(Echo(), capabilities, UNLABELLED, dataset, 1) is None

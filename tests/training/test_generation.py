@@ -1,4 +1,4 @@
-"""Images drawn from a model: what reaches the network, for each choice."""
+"""What the network receives for each way of drawing images."""
 
 import math
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from app.checkpoints.manifest import Prior
-from training.sampling import Controls, balanced, draw_images, draw_latents, gives_labels, quantised, truncated
+from training.generation import Controls, draw_images, draw_latents, labels_in_turn, quantised
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a manifest says of a model with three latent numbers."""
+    """A model with three latent dimensions."""
 
     conditional: bool = False
     priors: tuple[Prior, ...] = ("normal",)
@@ -25,7 +25,7 @@ class Shape:
 
 
 class Spy(nn.Module):
-    """Paints the label, or where there is none the first latent; its prior gives the label and the last column."""
+    """Images of the label, or of the first latent; the prior returns the label, the first and the last column."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,22 +45,16 @@ PLAIN, CONDITIONAL, FITTED = Shape(), Shape(conditional=True), Shape(priors=("fi
 MANY = torch.zeros(40_000, dtype=torch.int64)
 
 
-def test_balanced_labels_take_the_classes_in_turn():
-    assert balanced(5, 3).tolist() == [0, 1, 2, 0, 1]
-    assert balanced(5, 3).dtype == torch.int64
+def test_labels_take_the_classes_in_turn_and_are_0_without_classes():
+    assert labels_in_turn(5, 3).tolist() == [0, 1, 2, 0, 1]
+    assert labels_in_turn(5, 3).dtype == torch.int64
+    assert labels_in_turn(2, 0).tolist() == [0, 0]
 
 
-def test_a_conditional_model_is_given_each_images_label():
-    images = draw_images(Spy(), CONDITIONAL, balanced(700, 10), seed=0)
+def test_a_conditional_model_receives_the_label_of_each_image():
+    images = draw_images(Spy(), CONDITIONAL, labels_in_turn(700, 10), seed=0)
     assert (images.shape, images.dtype) == ((700, 1, 4, 4), torch.uint8)
     assert images[:, 0, 0, 0].tolist() == [number % 10 for number in range(700)]
-
-
-def test_only_conditional_models_and_fitted_priors_give_labels():
-    assert gives_labels(CONDITIONAL)
-    assert gives_labels(FITTED)
-    assert not gives_labels(PLAIN)
-    assert not gives_labels(FITTED, Controls(prior="normal"))
 
 
 def test_latents_are_standard_normal_by_default():
@@ -69,12 +63,7 @@ def test_latents_are_standard_normal_by_default():
     assert latents.std(dim=0) == pytest.approx([1] * 3, abs=0.02)
 
 
-def test_temperature_scales_latents():
-    plain, cold = (draw_latents(Spy(), PLAIN, MANY, 0, Controls(temperature=t)) for t in (1.0, 0.5))
-    assert torch.equal(cold, plain * 0.5)
-
-
-def test_truncated_numbers_follow_the_normal_distribution_cut_off_at_the_bound():
+def test_truncated_latents_follow_the_truncated_normal_distribution():
     for bound in (0.5, 2.0):
         latents = draw_latents(Spy(), PLAIN, MANY, 0, Controls(truncation=bound))
         assert latents.abs().max() < bound
@@ -83,16 +72,8 @@ def test_truncated_numbers_follow_the_normal_distribution_cut_off_at_the_bound()
         assert latents.var(dim=0) == pytest.approx([variance] * 3, rel=0.03)
 
 
-def test_truncation_keeps_the_order_of_numbers_and_a_wide_one_changes_none():
-    numbers = torch.linspace(-5, 5, 101)
-    cut = truncated(numbers, 1.5)
-    assert (cut.diff() > 0).all()
-    assert cut[50] == pytest.approx(0, abs=1e-7)
-    assert torch.allclose(truncated(numbers, 12.0), numbers, atol=1e-5)
-
-
-def test_a_fitted_prior_is_the_default_and_gets_labels_and_a_column_to_pick_its_component_by():
-    labels = balanced(40_000, 10)
+def test_a_fitted_prior_receives_labels_and_a_column_that_temperature_does_not_scale():
+    labels = labels_in_turn(40_000, 10)
     latents = draw_latents(Spy(), FITTED, labels, 0, Controls(temperature=0.5))
     assert torch.equal(latents[:, 0], labels.float())
     assert latents[:, 1].std() == pytest.approx(0.5, rel=0.02)
@@ -101,18 +82,13 @@ def test_a_fitted_prior_is_the_default_and_gets_labels_and_a_column_to_pick_its_
     assert torch.equal(normal, draw_latents(Spy(), PLAIN, labels, 0))
 
 
-def test_a_prior_that_the_model_lacks_is_refused():
-    with pytest.raises(ValueError, match="normal, not fitted"):
-        draw_latents(Spy(), PLAIN, MANY, 0, Controls(prior="fitted"))
-
-
-def test_a_seed_gives_the_same_images_and_leaves_the_global_random_state_alone():
+def test_a_seed_gives_the_same_images_and_does_not_change_the_global_random_state():
     state = torch.get_rng_state()
-    first = draw_images(Spy(), PLAIN, balanced(300, 10), seed=1)
+    first = draw_images(Spy(), PLAIN, labels_in_turn(300, 10), seed=1)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(5)
-    assert torch.equal(draw_images(Spy(), PLAIN, balanced(300, 10), seed=1), first)
-    assert not torch.equal(draw_images(Spy(), PLAIN, balanced(300, 10), seed=2), first)
+    assert torch.equal(draw_images(Spy(), PLAIN, labels_in_turn(300, 10), seed=1), first)
+    assert not torch.equal(draw_images(Spy(), PLAIN, labels_in_turn(300, 10), seed=2), first)
 
 
 def test_quantised_images_are_those_of_the_service():

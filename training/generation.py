@@ -1,7 +1,7 @@
-"""Images drawn from a model: seed, labels, prior, temperature and truncation. Knows no family and no file.
+"""Generated images for figures and previews: seed, labels, prior, temperature and truncation.
 
-Rows of one seed are drawn together, so that image i depends on how many are drawn: for figures and pictures,
-which say their number. The service draws its rows one by one.
+The rows of a seed are drawn together, so that image i depends on the number of images. (The service draws each row
+separately.)
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ BATCH = 250
 
 
 class NotANumber(ValueError):
-    """The network made pixels that are not numbers."""
+    """A generated image has pixels that are NaN."""
 
 
 class Form(Protocol):
-    """What both a manifest and a learner say of the network that makes images."""
+    """What both a manifest and a learner say about latents and labels."""
 
     @property
-    def latent_dim(self) -> int: ...  # noqa: D102
+    def latent_dim(self) -> int | None: ...  # noqa: D102
     @property
-    def noise_dim(self) -> int: ...  # noqa: D102
+    def noise_dim(self) -> int | None: ...  # noqa: D102
     @property
     def conditional(self) -> bool: ...  # noqa: D102
     @property
@@ -34,10 +34,10 @@ class Form(Protocol):
 
 @dataclass(frozen=True)
 class Controls:
-    """How latents are drawn. The default is the model's own prior, as it is.
+    """How latents are drawn. The default is the default prior of the model.
 
-    `temperature` scales the normal numbers of a latent; `truncation` t draws them from the normal distribution cut
-    off at -t and t.
+    `temperature` scales the normal numbers of a latent. `truncation` t draws them from the normal distribution
+    truncated to [-t, t].
     """
 
     prior: Prior | None = None
@@ -48,28 +48,28 @@ class Controls:
 PLAIN = Controls()
 
 
-def balanced(count: int, classes: int) -> Tensor:
-    """Labels in turn, int64 `(count,)`: image i has i mod classes."""
-    return torch.arange(count) % classes
+def labels_in_turn(count: int, classes: int) -> Tensor:
+    """Labels int64 `(count,)`: image i has i mod classes. All are 0 for unlabelled data."""
+    return torch.arange(count) % max(classes, 1)
 
 
 def gives_labels(form: Form, controls: Controls = PLAIN) -> bool:
-    """Whether images so drawn are of a class that can be asked for."""
+    """Whether the class of images drawn in this way can be chosen."""
     return form.conditional or _prior(form, controls) == "fitted"
 
 
 def draw_images(network: nn.Module, form: Form, labels: Tensor, seed: int, controls: Controls = PLAIN) -> Tensor:
-    """As many images as there are labels, uint8 `(N, 1, H, W)` on the CPU, as the service quantises them.
+    """One image for each label, uint8 `(N, 1, H, W)` on the CPU, quantised as by the service.
 
-    A network that takes no labels is drawn from as often, and they are left aside. PyTorch's global random state is
-    neither used nor changed. Raises NotANumber for such pixels, and ValueError for an unknown prior.
+    A network without labels ignores them. PyTorch's global random state is neither used nor changed. Raises NotANumber
+    for NaN, and ValueError for a prior that the model lacks.
     """
     return generate(network, form, draw_latents(network, form, labels, seed, controls), labels)
 
 
 @torch.no_grad()
 def generate(network: nn.Module, form: Form, latents: Tensor, labels: Tensor) -> Tensor:
-    """Latents float32 `(N, latent_dim)` and labels int64 `(N,)` to images as above."""
+    """Latents float32 `(N, latent_dim)` and labels int64 `(N,)` to images as of `draw_images`."""
     device = next(network.parameters()).device
     images = []
     for rows, wanted in zip(torch.split(latents, BATCH), torch.split(labels, BATCH), strict=True):
@@ -80,10 +80,12 @@ def generate(network: nn.Module, form: Form, latents: Tensor, labels: Tensor) ->
 
 @torch.no_grad()
 def draw_latents(network: nn.Module, form: Form, labels: Tensor, seed: int, controls: Controls = PLAIN) -> Tensor:
-    """As many latents as there are labels, float32 `(N, latent_dim)` on the CPU. Raises ValueError as above."""
+    """One latent for each label, float32 `(N, latent_dim)` on the CPU. Raises ValueError as `draw_images`."""
     prior = _prior(form, controls)
     if prior not in form.priors:
         raise ValueError(f"the model's latents are drawn from {' or '.join(form.priors)}, not {prior}")
+    assert form.latent_dim is not None, "asked of a model with latents only"
+    assert form.noise_dim is not None
     source = torch.Generator().manual_seed(seed)
     normal = torch.randn(len(labels), form.latent_dim, generator=source)
     if controls.truncation is not None:
@@ -91,7 +93,7 @@ def draw_latents(network: nn.Module, form: Form, labels: Tensor, seed: int, cont
     normal = normal * controls.temperature
     if prior == "normal":
         return normal
-    # The last column picks the component of the mixture.
+    # The last column selects the component of the mixture.
     noise = torch.cat([normal, torch.randn(len(labels), form.noise_dim - form.latent_dim, generator=source)], dim=1)
     device = next(network.parameters()).device
     drawn = [
@@ -102,7 +104,7 @@ def draw_latents(network: nn.Module, form: Form, labels: Tensor, seed: int, cont
 
 
 def truncated(normal: Tensor, bound: float) -> Tensor:
-    """Standard normal numbers to those of the normal distribution between -bound and bound, rank by rank.
+    """Standard normal numbers to numbers of the normal distribution truncated to [-bound, bound], rank by rank.
 
     Source: A. Brock et al., "Large Scale GAN Training for High Fidelity Natural Image Synthesis", 2018,
     arXiv:1809.11096, section 3.1, with the inverse of the distribution function in place of redrawing.
@@ -113,9 +115,9 @@ def truncated(normal: Tensor, bound: float) -> Tensor:
 
 
 def quantised(images: Tensor) -> Tensor:
-    """Images in [0, 1] to 8 bits, uint8, halves up. Raises NotANumber for NaN, which no grey value stands for."""
+    """Images in [0, 1] to uint8, halves rounded up. Raises NotANumber for NaN."""
     if images.isnan().any():
-        raise NotANumber("an image has pixels that are not numbers")
+        raise NotANumber("a generated image has pixels that are not numbers")
     return (images.float().clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Curves, tables and grids, opened again as a reader would."""
+"""The history as CSV and as plots, read again."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from training.report import csv_bytes, curves_png
+from training.curves import csv_bytes, curves_png
 
 HISTORY = [
     {"epoch": 1, "discriminator": 1.25, "generator": 0.1},
@@ -14,14 +14,14 @@ HISTORY = [
 ]
 
 
-def test_csv_has_a_header_and_one_line_an_epoch_with_every_digit_kept():
+def test_csv_has_a_line_per_epoch_with_all_digits():
     rows = list(csv.DictReader(io.StringIO(csv_bytes(HISTORY).decode())))
     assert csv_bytes(HISTORY).decode().splitlines()[0] == "epoch,discriminator,generator"
     assert [{name: float(value) for name, value in row.items()} for row in rows] == HISTORY
 
 
 @pytest.mark.parametrize("losses", [1, 2])
-def test_curves_are_a_png_with_one_plot_a_loss(losses):
+def test_curves_are_a_png_with_one_plot_per_loss(losses):
     history = [dict(list(row.items())[: losses + 1]) for row in HISTORY]
     with Image.open(io.BytesIO(curves_png(history))) as image:
         image.load()

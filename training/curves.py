@@ -1,36 +1,18 @@
-"""Curves, tables and sample grids of a run. Knows nothing of how a family learns."""
+"""The history of a run as CSV and as plots."""
 
 import csv
 import io
 import math
-from pathlib import Path
 
 from matplotlib.figure import Figure
-from torch import nn
 
-from training.config import TrainConfig
-from training.files import write_atomically
-from training.pictures import sample_grid
-from training.sampling import Form
-from training.watching import WATCHED, losses_of
+from training.monitoring import losses_of
 
 CURVES_ACROSS = 4
 
 
-def write_progress(
-    config: TrainConfig, history: list[dict[str, float]], network: nn.Module, form: Form, classes: int
-) -> Path:
-    """After an epoch: `metrics.csv`, `curves.png` and a grid of the same noise as every epoch, whose file is given."""
-    write_atomically(config.run_dir / "metrics.csv", csv_bytes(history))
-    write_atomically(config.run_dir / "curves.png", curves_png(history))
-    grid = sample_grid(network, form, classes, config.seed, WATCHED)
-    path = config.run_dir / "samples" / f"epoch-{len(history):04d}.png"
-    write_atomically(path, grid)
-    return path
-
-
 def csv_bytes(history: list[dict[str, float]]) -> bytes:
-    """The history as CSV with a header line; empty where an epoch was not measured."""
+    """The history as CSV with a header line. A cell is empty where an epoch was not measured."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=columns(history))
     writer.writeheader()
@@ -44,8 +26,8 @@ def columns(history: list[dict[str, float]]) -> list[str]:
 
 
 def curves_png(history: list[dict[str, float]]) -> bytes:
-    """One plot a loss and a figure over the epochs that have it, as PNG."""
-    # A Figure without pyplot: no display, no global state.
+    """PNG with one plot for each loss and figure over the epochs."""
+    # A Figure without pyplot needs no display and has no global state.
     names = [name for name in columns(history) if name != "epoch"]
     losses = losses_of(history[0])
     across = min(len(names), CURVES_ACROSS)

@@ -1,7 +1,4 @@
-"""A run's directory belongs to one training at a time, and to an unfinished run until somebody says otherwise.
-
-So does a checkpoint's to the data that it was trained on. Knows no network.
-"""
+"""Protection of a run's files: a lock on its directory, and checks that no run or checkpoint is overwritten."""
 
 import fcntl
 import hashlib
@@ -10,27 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from app.checkpoints.manifest import Manifest
+from app.checkpoints.store import CheckpointError, read_manifest
 from training.config import TrainConfig
 from training.data import Dataset
 from training.files import write_atomically
 from training.state import read_state
 
-# In the directory of a run: the digest of the state that became a checkpoint.
+# A file in the directory of a run with the digest of the exported state.
 EXPORTED = "exported"
 
 
 class RunTaken(Exception):
-    """Another training uses the directory, or an unfinished run or a checkpoint of other data would be lost."""
+    """Another process uses the directory, or an unfinished run or a checkpoint of other data would be overwritten."""
 
 
 @contextmanager
-def claimed(directory: Path) -> Iterator[None]:
-    """Hold the directory, which is made where it does not exist. Raises RunTaken where another process does.
+def run_lock(directory: Path) -> Iterator[None]:
+    """Hold a lock on the directory, which is created if needed. Raises RunTaken where another process holds it.
 
-    The system lets go of it when the process ends, however it ends.
+    The operating system releases it when the process ends, even after a crash.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("a+") as file:
@@ -46,7 +41,7 @@ def claimed(directory: Path) -> Iterator[None]:
 
 
 def check_finished(config: TrainConfig) -> None:
-    """Raises RunTaken where the directory holds a run without a checkpoint, CannotResume where nobody can tell."""
+    """Raises RunTaken for a run that is unfinished or not exported, CannotResume for a state that cannot be read."""
     if not (config.run_dir / "state.pt").is_file():
         return
     state = read_state(config)
@@ -54,22 +49,22 @@ def check_finished(config: TrainConfig) -> None:
     if done < epochs:
         raise RunTaken(
             f"{config.run_dir} holds a run that was stopped in epoch {done + 1} of {epochs}: "
-            "--resume goes on from there, --restart begins anew, --name gives a new run a place of its own"
+            "--resume continues it, --restart overwrites it, --name gives the new run its own directory"
         )
     if not is_exported(config):
         raise RunTaken(
             f"{config.run_dir} holds a run that was trained and not exported: "
-            "--resume exports it, --restart begins anew, --name gives a new run a place of its own"
+            "--resume exports it, --restart overwrites it, --name gives the new run its own directory"
         )
 
 
 def mark_exported(config: TrainConfig) -> None:
-    """Keep that the state in the directory, this one and no later one, became a checkpoint. Raises OSError."""
+    """Record that the current state of the run was exported. Raises OSError."""
     write_atomically(config.run_dir / EXPORTED, _digest(config))
 
 
 def is_exported(config: TrainConfig) -> bool:
-    """Whether the state in the directory became a checkpoint."""
+    """Whether the current state of the run was exported."""
     try:
         return (config.run_dir / EXPORTED).read_bytes() == _digest(config)
     except FileNotFoundError:
@@ -82,17 +77,17 @@ def _digest(config: TrainConfig) -> bytes:
 
 
 def check_replaceable(config: TrainConfig, dataset: Dataset) -> None:
-    """Raises RunTaken where the run would replace a checkpoint of other data in the end.
+    """Raises RunTaken where the export would replace a checkpoint of other data.
 
-    Folders of one name give their runs one name, and a folder may be called as a checkpoint is.
+    Folders with equal names give runs equal names, and a folder may have the name of a checkpoint.
     """
     directory = config.models_dir / config.name
     try:
-        held = Manifest.model_validate_json((directory / "manifest.json").read_bytes()).dataset
-    except (FileNotFoundError, ValidationError):  # nothing that could serve
+        held = read_manifest(directory / "manifest.json").dataset
+    except CheckpointError:  # there is nothing that could serve
         return
     if held.digest != dataset.digest:
         raise RunTaken(
             f"{directory} holds a checkpoint of other data, {held.name}: "
-            "--name gives this run and its checkpoint a place of their own, --restart replaces that one"
+            "--name gives this run and its checkpoint their own directories, --restart replaces the checkpoint"
         )

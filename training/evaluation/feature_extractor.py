@@ -1,7 +1,6 @@
-"""A kept classifier as the measure of images: its weights checked by digest, its features and verdicts.
+"""Trained classifiers on disk, and the features and class probabilities that they give.
 
-Knows which data a classifier belongs to. A figure measured with another classifier is another figure, so that
-the digests of data and weights go wherever the figures go.
+Figures of different classifiers are not comparable, so that the digest of the weights is recorded with the figures.
 """
 
 import hashlib
@@ -28,11 +27,11 @@ BATCH = 1000
 
 
 class ClassifierDamaged(Exception):
-    """The weights of a classifier are not those that its record names."""
+    """A classifier cannot be read, or its weights are not those of its record."""
 
 
 class ClassifierConfig(BaseModel):
-    """A LeNet-5 classifier of the data's classes, which the figures of quality are measured with."""
+    """A LeNet-5 classifier of a data set, whose features the quality figures use."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,7 +43,7 @@ class ClassifierConfig(BaseModel):
 
 
 class ClassifierRecord(BaseModel):
-    """What is known of a classifier: `<name>.json` beside `<name>.pt`."""
+    """The record of a classifier: `<name>.json` beside `<name>.pt`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,15 +59,15 @@ class ClassifierRecord(BaseModel):
 
 
 @dataclass(frozen=True)
-class Extractor:
-    """Quantised images to features and to probabilities of classes."""
+class FeatureExtractor:
+    """Takes quantised images to features, and features to class probabilities."""
 
     network: LeNet5
     record: ClassifierRecord
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """uint8 images `(N, 1, 28, 28)` to float32 features `(N, 84)`."""
+        """uint8 images `(N, 1, H, W)` to float32 features `(N, 84)`."""
         return torch.cat([self.network.features(to_unit_range(batch)) for batch in torch.split(images, BATCH)])
 
     @torch.no_grad()
@@ -79,9 +78,9 @@ class Extractor:
 
 
 def make_classifier(config: ClassifierConfig, dataset: Dataset) -> Path:
-    """Train a classifier of the data and keep it under `runs_dir/classifiers`. Gives the weights' file.
+    """Train a classifier and save it under `runs_dir/classifiers`. Returns the file of the weights.
 
-    A rerun on the same data replaces it. Raises TooFewImages, and OSError on a full disk.
+    It replaces an earlier classifier of the same data. Raises TooFewImages, and OSError on a full disk.
     """
     network = train_classifier(dataset, config.epochs, config.seed)
     with torch.no_grad():
@@ -107,11 +106,10 @@ def make_classifier(config: ClassifierConfig, dataset: Dataset) -> Path:
     return weights
 
 
-def find_extractor(dataset: Dataset, runs_dir: Path) -> Extractor | None:
-    """The classifier of exactly this data: the one that ships, else one trained here, else None.
+def find_extractor(dataset: Dataset, runs_dir: Path) -> FeatureExtractor | None:
+    """The classifier of exactly this data: the shipped one, else one under `runs_dir`, else None.
 
-    Raises ClassifierDamaged when its weights are missing, cannot be read or are not those of its record, and where a
-    record makes no sense: it may be that of this data.
+    Raises ClassifierDamaged, also for an unreadable record, which may be that of this data.
     """
     for folder in (SHIPPED, _folder(runs_dir)):
         for path in sorted(folder.glob("*.json")):
@@ -121,11 +119,8 @@ def find_extractor(dataset: Dataset, runs_dir: Path) -> Extractor | None:
     return None
 
 
-def load_extractor(weights: Path, record: ClassifierRecord) -> Extractor:
-    """The classifier in the file; no random stream is touched.
-
-    Raises ClassifierDamaged where the file is not what the record says.
-    """
+def load_extractor(weights: Path, record: ClassifierRecord) -> FeatureExtractor:
+    """The classifier in a file. The global random streams are not changed. Raises ClassifierDamaged."""
     try:
         content = weights.read_bytes()
     except OSError as error:
@@ -133,10 +128,10 @@ def load_extractor(weights: Path, record: ClassifierRecord) -> Extractor:
     digest = hashlib.sha256(content).hexdigest()
     if digest != record.sha256:
         raise ClassifierDamaged(f"{weights} has SHA-256 {digest}, its record says {record.sha256}")
-    with shielded():  # the weights that a network begins with are drawn, and here thrown away
+    with shielded():  # the initialisation draws random numbers
         network = LeNet5(record.classes)
     network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
-    return Extractor(network.eval(), record)
+    return FeatureExtractor(network.eval(), record)
 
 
 def _read_record(path: Path) -> ClassifierRecord:

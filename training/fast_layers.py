@@ -1,10 +1,8 @@
-"""Networks rewritten to compute the same function faster. Knows no files, no training and no family.
+"""Layers for archives that compute the function of the textbook layers faster.
 
-Training keeps the textbook layers; an archive holds these. They are plain TorchScript: any PyTorch loads
-them. In float32 a rewritten network differs from its source by rounding alone; in bfloat16, which halves
-the memory traffic and quadruples the arithmetic of processors that have it, by what the export measures.
-
-Images lie in memory channels last, as the matrix kernels want them: every pixel's channels side by side.
+Training uses the textbook layers. In float32 a rewritten network differs from its source by rounding only. In bfloat16,
+which halves the memory traffic and quadruples the arithmetic throughput of processors that have it, the export measures
+the difference. Images are in channels-last memory format, which the matrix kernels expect.
 """
 
 import torch
@@ -13,10 +11,10 @@ from torch.nn import functional
 
 
 class Dense(nn.Module):
-    """A linear layer whose rows do not depend on how many there are: `(B, in)` to `(B, out)`, float32.
+    """A linear layer whose rows do not depend on the size of the batch: `(B, in)` to `(B, out)`, float32.
 
-    Matrix kernels take rows in tiles of four and treat what is left over apart, with the terms of a sum in
-    another order, so that those rows differ in the last bit. Here every row is in a full tile.
+    Matrix kernels take rows in tiles of four and compute the remainder separately, with the terms of a sum in another
+    order, so that those rows differ in the last bit. Here the batch is padded to full tiles.
     """
 
     TILE = 4
@@ -28,7 +26,7 @@ class Dense(nn.Module):
         self.tile = self.TILE
 
     def forward(self, x: Tensor) -> Tensor:
-        """The rows added are zeros and are cut off again."""
+        """Padding rows are zeros and are removed from the output."""
         rows = x.shape[0]
         missing = (self.tile - rows % self.tile) % self.tile
         return functional.linear(functional.pad(x, (0, 0, 0, missing)), self.weight, self.bias)[:rows]
@@ -37,10 +35,9 @@ class Dense(nn.Module):
 class Spread(nn.Module):
     """A dense layer from latents to small images: `(B, latent)` to `(B, parts * channels, side, side)`.
 
-    It computes in float32 whatever the rest does: it is a hundredth of the work, and its errors would pass
-    through every layer after it. Rounding its result would be the largest error that is left, so in bfloat16
-    it leaves in two parts, the rounded values and what rounding took from them, rounded too: sixteen bits of
-    mantissa where one part has eight. The layer after it adds them up.
+    It always computes in float32: it is a hundredth of the work, and its errors would pass through every later layer.
+    In bfloat16 it returns its result in two parts, the rounded values and the rounded remainders, which together have
+    sixteen bits of mantissa. The next layer adds them up.
     """
 
     def __init__(self, layer: nn.Linear, channels: int, side: int, slope: float, dtype: torch.dtype) -> None:
@@ -53,7 +50,7 @@ class Spread(nn.Module):
         self.parts = 1 if dtype == torch.float32 else 2
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Channels last in memory."""
+        """The result is in channels-last memory format."""
         x = self.dense(latents)
         if self.slope != 1.0:
             x = functional.leaky_relu(x, self.slope)
@@ -68,10 +65,10 @@ class Spread(nn.Module):
 class Upsample(nn.Module):
     """A transposed convolution and its leaky ReLU: `(B, in, H, W)` to `(B, out, 2 H, 2 W)`, in `dtype`.
 
-    `parts`: what `Spread` gives of each input. `input_scale`: what the layer before multiplied each of its
-    channels by. `scale`: what this one multiplies its own by, near 1, so that rounding leaves the biases
-    exact: their errors, unlike those of weights, are the same for every pixel. A leaky ReLU passes positive
-    factors on, and the next layer divides its weights by them.
+    `parts`: number of parts of each input, see `Spread`. `input_scale`: the `scale` of the previous layer. `scale`: a
+    factor near 1 for each output channel that makes the rounded biases exact, since errors of biases, unlike those of
+    weights, are the same for every pixel. A leaky ReLU preserves positive factors, and the next layer divides its
+    weights by them.
     """
 
     def __init__(
@@ -98,7 +95,7 @@ class Upsample(nn.Module):
         self.stride, self.padding, self.output_padding = layer.stride[0], layer.padding[0], layer.output_padding[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Square kernels, strides and paddings only."""
+        """Kernels, strides and paddings are square."""
         y = functional.conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding, self.output_padding)
         return functional.leaky_relu_(y, self.slope)
 
@@ -106,19 +103,19 @@ class Upsample(nn.Module):
 class ToPixels(nn.Module):
     """A convolution to one channel that keeps the size, computed for blocks of `BLOCK` x `BLOCK` pixels.
 
-    One output channel would leave most lanes of a matrix kernel empty. Neighbouring pixels see nearly the
-    same inputs, so the block's pixels become 16 channels of a larger convolution at stride 4, whose kernels are
-    the given one at 16 offsets; a shuffle puts them into place. Twice the arithmetic, on all lanes.
+    One output channel would leave most lanes of a matrix kernel empty. The pixels of a block become 16 channels of a
+    larger convolution at stride 4, whose kernels are the given one at 16 offsets, and a pixel shuffle puts them into
+    place: twice the arithmetic, on all lanes.
 
-    In bfloat16 the kernels come in two parts, as the images of `Spread` do and for the same reason: this layer
-    adds up more numbers than any other, and what rounding takes from them fits into lanes that are left.
-    `(B, in, H, W)` in `dtype` to float32 logits `(B, 1, H, W)`, H and W multiples of 4.
+    In bfloat16 the kernels come in two parts like the images of `Spread`: this layer has the longest sums, and the
+    remainders fit into unused lanes. `(B, in, H, W)` in `dtype` to float32 logits `(B, 1, H, W)`, H and W multiples
+    of 4.
     """
 
     BLOCK = 4
 
     def __init__(self, kernel: Tensor, bias: Tensor | None, dtype: torch.dtype, *, input_scale: Tensor) -> None:
-        """Of a kernel `(in, K, K)`, K odd, as a convolution (cross-correlation) with padding K // 2 has it."""
+        """`kernel` `(in, K, K)`, K odd, is that of a convolution (cross-correlation) with padding K // 2."""
         super().__init__()
         kernel = kernel.detach() / input_scale[:, None, None]
         channels, size, _ = kernel.shape
@@ -137,7 +134,7 @@ class ToPixels(nn.Module):
         self.parts = 1 if dtype == torch.float32 else 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """Parts and bias are added in float32."""
+        """The parts and the bias are added in float32."""
         y = functional.conv2d(x, self.weight, None, stride=self.block, padding=self.padding).float()
         if self.parts == 2:
             kernels, remainders = y.chunk(2, dim=1)
@@ -145,24 +142,25 @@ class ToPixels(nn.Module):
         return functional.pixel_shuffle(y, self.block) + self.bias
 
 
-def to_images(logits: Tensor) -> Tensor:
-    """The sigmoid of pixel logits `(B, 1, H, W)`, in which rows do not depend on how many there are.
+class ToImages(nn.Module):
+    """The sigmoid of pixel logits `(B, 1, H, W)`, in which rows do not depend on the size of the batch.
 
-    Vector kernels take two vectors at a time and what is left over by another formula, which differs in the
-    last bit. 28x28 pixels are 49 vectors of 16: with an even number of images nothing is left over.
+    Vector kernels take two vectors at a time and compute the remainder by another formula, which differs in the last
+    bit. 28x28 pixels are 49 vectors of 16: an even number of images leaves no remainder.
     """
-    rows = logits.shape[0]
-    return torch.sigmoid(functional.pad(logits, (0, 0, 0, 0, 0, 0, 0, rows % 2)))[:rows]
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """The batch is padded to an even number of images."""
+        rows = logits.shape[0]
+        return torch.sigmoid(functional.pad(logits, (0, 0, 0, 0, 0, 0, 0, rows % 2)))[:rows]
 
 
 def stable_rows(module: nn.Module) -> nn.Module:
-    """The same module with every linear layer in it as `Dense` and its convolutions in channels-last memory.
-
-    In place; for networks that are small enough to stay as they are otherwise.
-    """
+    """The module with every linear layer as `Dense` and its convolutions in channels-last memory, changed in place."""
+    if isinstance(module, nn.Linear):
+        return Dense(module.weight, module.bias)
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            setattr(module, name, Dense(child.weight, child.bias))
-        else:
-            stable_rows(child)
-    return module.to(memory_format=torch.channels_last)
+        setattr(module, name, stable_rows(child))
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        module.to(memory_format=torch.channels_last)
+    return module

@@ -1,0 +1,64 @@
+"""TorchScript archives built from one network per capability."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.archive import EagerArchive, open_archive, script
+
+WIDTH = 300
+
+
+class Labelled(nn.Module):
+    """A network with two inputs and two outputs."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        codes = self.layer(images.flatten(1)) + labels[:, None]
+        return codes, -codes
+
+
+def archive_of(layer: nn.Linear) -> EagerArchive:
+    """`generate` and `decode` share a network, `encode` shares a layer with them."""
+    decoder = nn.Sequential(layer, nn.Sigmoid())
+    return EagerArchive({"generate": decoder, "decode": decoder, "encode": Labelled(layer)}).eval()
+
+
+@pytest.fixture
+def eager() -> Any:
+    torch.manual_seed(0)
+    return archive_of(nn.Linear(WIDTH, WIDTH))
+
+
+@torch.no_grad()
+def test_the_methods_of_an_archive_are_the_capabilities_and_equal_its_eager_twin(eager):
+    archive: Any = open_archive(script(eager))
+    rows, labels = torch.randn(3, WIDTH), torch.arange(3)
+    for loaded in (archive, torch.jit.freeze(archive, preserved_attrs=["generate", "decode", "encode"])):
+        assert torch.equal(loaded.generate(rows), eager.generate(rows))
+        assert torch.equal(loaded.decode(rows), eager.decode(rows))
+        pairs = zip(loaded.encode(rows, labels), eager.encode(rows, labels), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+    assert not archive.training
+
+
+def test_weights_that_capabilities_share_are_stored_once(eager):
+    weights = 4 * WIDTH * (WIDTH + 1)
+    assert weights < len(script(eager)) < 1.1 * weights
+    numbers = WIDTH * (WIDTH + 1)
+    assert eager.parameter_counts() == {"generate and decode": numbers, "encode": numbers}
+
+
+@torch.no_grad()
+def test_archives_of_equal_structure_have_their_own_weights(eager):
+    other: Any = archive_of(nn.Linear(WIDTH, WIDTH))
+    rows = torch.randn(2, WIDTH)
+    first, second = (open_archive(script(each)) for each in (eager, other))
+    assert torch.equal(first.generate(rows), eager.generate(rows))  # type: ignore[operator]
+    assert torch.equal(second.generate(rows), other.generate(rows))  # type: ignore[operator]
+    assert script(eager) == script(eager)

@@ -1,0 +1,109 @@
+"""Measure a checkpoint and write the figures, the pictures and the card. Its archives are never changed."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from app.checkpoints.manifest import Manifest
+from app.checkpoints.store import read_archive, read_manifest
+from training.archive import open_archive
+from training.card import PICTURES, card, quality_table
+from training.config import DATASET_FORMS, DATASET_PATTERN
+from training.data import Dataset
+from training.datasets import load_dataset
+from training.evaluation.eval_protocol import SEEDS, measure_quality
+from training.evaluation.feature_extractor import find_extractor
+from training.files import write_atomically
+from training.generation import draw_images, labels_in_turn
+from training.image_grids import neighbour_grid, preview, traversal_grid
+
+log = logging.getLogger(__name__)
+
+NEIGHBOURS = 30
+
+
+class EvaluateConfig(BaseModel):
+    """Which checkpoints to measure, and on which data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    names: tuple[str, ...] = Field(min_length=1)
+    seeds: int = Field(len(SEEDS), ge=3, description="number of sampling seeds, from 0")
+    dataset: str = Field("mnist", pattern=DATASET_PATTERN, description=DATASET_FORMS)
+    data_dir: Path = Path("data")
+    runs_dir: Path = Field(Path("runs"), description="where to look for a classifier of the data")
+    models_dir: Path = Path("models")
+    document: Path | None = Field(None, description="Markdown file whose table of quality is replaced")
+
+
+class CannotEvaluate(Exception):
+    """A checkpoint was trained on other data, or changed meanwhile, or a document has no place for the table."""
+
+
+def evaluate_named(config: EvaluateConfig) -> Iterator[Manifest]:
+    """Measure checkpoints one by one. Raises as `evaluate_checkpoint`, and DataUnavailable."""
+    dataset = load_dataset(config.dataset, config.data_dir)
+    protocol = ""
+    for name in config.names:
+        manifest = evaluate_checkpoint(config.models_dir / name, dataset, config.runs_dir, range(config.seeds))
+        assert manifest.quality is not None, "it has just been measured"
+        protocol = manifest.quality.protocol
+        yield manifest
+    if config.document is not None:
+        write_table(config.document, config.models_dir, protocol)
+
+
+def write_table(document: Path, models_dir: Path, protocol: str) -> None:
+    """Replace the table of quality in a document; it has all checkpoints measured under this protocol.
+
+    Raises CannotEvaluate where the document has no marks for it.
+    """
+    before, begin, rest = document.read_text().partition("<!-- quality: begin -->")
+    _, end, after = rest.partition("<!-- quality: end -->")
+    if not (begin and end):
+        raise CannotEvaluate(f"{document} has no marks where the table of quality begins and ends")
+    manifests = [read_manifest(path) for path in sorted(models_dir.glob("*/manifest.json"))]
+    measured = [manifest for manifest in manifests if manifest.quality and manifest.quality.protocol == protocol]
+    write_atomically(document, f"{before}{begin}\n{quality_table(measured)}\n{end}{after}".encode())
+
+
+def evaluate_checkpoint(directory: Path, dataset: Dataset, runs_dir: Path, seeds: Sequence[int] = SEEDS) -> Manifest:
+    """Measure a checkpoint and write the figures into its manifest, its pictures and its card. Returns the manifest.
+
+    `runs_dir` is searched for the classifier of the data. Replacing the manifest is atomic: the service reads the old
+    figures or the new ones. Raises CannotEvaluate, CheckpointError, ClassifierDamaged, NotANumber and OSError.
+    """
+    path = directory / "manifest.json"
+    manifest = read_manifest(path)
+    if manifest.dataset.digest != dataset.digest:
+        raise CannotEvaluate(f"{directory} was trained on {manifest.dataset.name}, not on this {dataset.name}")
+    entry = manifest.archives["float32"]
+    archive = open_archive(read_archive(directory / entry.file, entry))
+    extractor = find_extractor(dataset, runs_dir)
+    if extractor is None:
+        log.info("no classifier of %s: `python -m training classifier` trains one", dataset.name)
+    quality = measure_quality(archive, manifest, dataset, extractor, seeds)
+    pictures = pictures_of(archive, manifest, dataset, seeds[0])
+    if read_manifest(path).archives != manifest.archives:
+        raise CannotEvaluate(f"{directory} was replaced while it was measured")
+    manifest = manifest.model_copy(update={"quality": quality})
+    write_atomically(path, manifest.file_content())
+    for name, content in pictures.items():
+        write_atomically(directory / name, content)
+    present = [name for name in PICTURES if (directory / name).is_file()]
+    write_atomically(directory / "card.md", card(manifest, present).encode())
+    return manifest
+
+
+def pictures_of(archive: nn.Module, manifest: Manifest, dataset: Dataset, seed: int) -> dict[str, bytes]:
+    """The pictures that the capabilities of a checkpoint allow, by file name."""
+    shown = preview(archive, manifest.capabilities, manifest, dataset, manifest.training.seed)
+    pictures = dict([shown] if shown else [])
+    if "generate" in manifest.capabilities:
+        images = draw_images(archive, manifest, labels_in_turn(NEIGHBOURS, len(dataset.classes)), seed)
+        pictures["neighbours.png"] = neighbour_grid(images, dataset.train_images[: manifest.dataset.train_images])
+        pictures["traversals.png"] = traversal_grid(archive, manifest, dataset, seed)
+    return pictures

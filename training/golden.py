@@ -1,0 +1,108 @@
+"""Golden rows of an archive, and the agreement of archives: with the trained network and between precisions."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from app.checkpoints.capabilities import CAPABILITIES, Symbol
+from app.checkpoints.manifest import Golden, TensorRecord
+from training.archive import EagerArchive
+from training.data import Dataset, to_unit_range
+from training.generation import draw_latents, labels_in_turn
+from training.learner import Learner
+
+GOLDEN_ROWS = 4
+BATCH = 64
+
+
+class ExportMismatch(Exception):
+    """The archive does not compute what the trained network computes."""
+
+
+def refuse_diverged(learner: Learner) -> None:
+    """Raises ExportMismatch where a weight is not finite."""
+    for name, weight in learner.state_dict().items():
+        if not torch.isfinite(weight).all():
+            raise ExportMismatch(f"the run has diverged: {name} has a value that is not a finite number")
+
+
+@torch.no_grad()
+def golden_rows(eager: EagerArchive, archive: Any, learner: Learner, dataset: Dataset) -> dict[str, Golden]:
+    """Inputs and outputs of each capability. Raises ExportMismatch where `archive` differs from `eager`."""
+    golden = {}
+    for capability, network in eager.networks.items():
+        inputs = input_rows(learner, dataset, capability, GOLDEN_ROWS)
+        outputs = as_tuple(getattr(archive, capability)(*inputs))
+        tolerance = CAPABILITIES[capability].tolerance
+        pairs = zip(outputs, as_tuple(network(*inputs)), strict=True)
+        difference = float(torch.stack([(a - b).abs().max() for a, b in pairs]).max())  # max() of Python drops NaN
+        if not difference <= tolerance:
+            raise ExportMismatch(
+                f"{capability} of the archive differs by {difference} from the trained network; {tolerance} is allowed"
+            )
+        golden[capability] = Golden(
+            inputs=tuple(TensorRecord.of(rows.numpy()) for rows in inputs),
+            outputs=tuple(TensorRecord.of(rows.numpy()) for rows in outputs),
+            tolerance=tolerance,
+        )
+    return golden
+
+
+@torch.no_grad()
+def deviation(
+    reference: Any, lower: Any, learner: Learner, dataset: Dataset, capability: str, count: int, seed: int
+) -> tuple[float, float]:
+    """The largest and the mean difference of pixels between two archives, over `count` images of a capability.
+
+    Latents are drawn from the default prior, for all classes in turn. Both are NaN where a pixel is.
+    """
+    largest, means = torch.zeros(()), []
+    inputs = input_rows(learner, dataset, capability, count)
+    if learner.inputs(capability)[0] is Symbol.LATENT:
+        inputs = (draw_latents(reference, learner, labels_in_turn(count, len(dataset.classes)), seed), *inputs[1:])
+    for rows in zip(*(torch.split(each, BATCH) for each in inputs), strict=True):
+        difference = (getattr(lower, capability)(*rows) - getattr(reference, capability)(*rows)).abs()
+        largest = torch.maximum(largest, difference.max())
+        means.append(difference.mean(dim=(1, 2, 3), dtype=torch.float64))
+    return float(largest), float(torch.cat(means).mean())
+
+
+def input_rows(learner: Learner, dataset: Dataset, capability: str, count: int) -> tuple[Tensor, ...]:
+    """`count` rows of each input of a capability.
+
+    Latents and noise are standard normal. Images are test images with their labels; without images, labels are the
+    classes in turn.
+    """
+    source = torch.Generator().manual_seed(0)
+    places = torch.arange(count) % len(dataset.test_images)
+    symbols = learner.inputs(capability)
+    inputs = []
+    for symbol in symbols:
+        match symbol:
+            case Symbol.LATENT | Symbol.NOISE:
+                width = learner.latent_dim if symbol is Symbol.LATENT else learner.noise_dim
+                assert width is not None, f"{capability} needs latents"
+                inputs.append(torch.randn(count, width, generator=source))
+            case Symbol.IMAGE:
+                inputs.append(resized(dataset.test_images[places], learner.image_shape))
+            case Symbol.INPUT_IMAGE:
+                inputs.append(resized(dataset.test_images[places], learner.input_shape))
+            case Symbol.LABEL:
+                of_images = {Symbol.IMAGE, Symbol.INPUT_IMAGE} & set(symbols)
+                inputs.append(dataset.test_labels[places] if of_images else labels_in_turn(count, len(dataset.classes)))
+            case _:
+                raise ValueError(f"no golden rows are known for the input {symbol.name} of {capability}")
+    return tuple(inputs)
+
+
+def resized(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """uint8 images `(N, 1, H, W)` to float32 images of another shape in [0, 1]."""
+    pixels = to_unit_range(images)
+    return pixels if pixels.shape[1:] == shape else functional.interpolate(pixels, shape[1:], mode="area")
+
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The outputs of a capability, always as a tuple."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -1,0 +1,123 @@
+"""Grids of images of a model, as PNG."""
+
+import io
+import math
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from app.checkpoints.manifest import Manifest
+from training.data import Dataset, to_unit_range
+from training.evaluation.autoencoding import autoencoder_of
+from training.evaluation.memorisation import nearest
+from training.generation import (
+    PLAIN,
+    Controls,
+    Form,
+    draw_images,
+    draw_latents,
+    generate,
+    gives_labels,
+    labels_in_turn,
+    quantised,
+)
+
+ROWS, COLUMNS = 8, 8
+CLASS_COLUMNS = 10  # at most, of models whose images have labels
+STEPS = 10  # of a traversal
+REACH = 3.0  # of a traversal, in standard deviations of the prior
+
+
+def preview(
+    network: nn.Module,
+    capabilities: Collection[str],
+    form: Form,
+    dataset: Dataset,
+    seed: int,
+    controls: Controls = PLAIN,
+) -> tuple[str, bytes] | None:
+    """The file name and the content of a grid of what a model makes: samples, else reconstructions, else None."""
+    if "generate" in capabilities:
+        return "samples.png", sample_grid(network, form, len(dataset.classes), seed, controls)
+    if "decode" in capabilities and {"encode", "embed"} & set(capabilities):
+        return "reconstructions.png", reconstruction_grid(network, form, dataset)
+    return None
+
+
+def sample_grid(network: nn.Module, form: Form, classes: int, seed: int, controls: Controls = PLAIN) -> bytes:
+    """Images of fixed noise, with one column per class where images have labels."""
+    columns = min(classes, CLASS_COLUMNS) if gives_labels(form, controls) else COLUMNS
+    labels = labels_in_turn(ROWS * columns, classes)
+    return grid_png(draw_images(network, form, labels, seed, controls), columns)
+
+
+@torch.no_grad()
+def reconstruction_grid(network: Any, form: Form, dataset: Dataset, columns: int = CLASS_COLUMNS) -> bytes:
+    """Test images, each above its reconstruction from its code or its posterior mean."""
+    images, labels = dataset.test_images[:columns], dataset.test_labels[:columns]
+    device = next(network.parameters()).device
+    given = (labels.to(device),) if form.conditional else ()
+    encode = network.encode if hasattr(network, "encode") else network.embed
+    codes = encode(to_unit_range(images.to(device)), *given)
+    decoded = network.decode(codes[0] if isinstance(codes, tuple) else codes, *given)
+    return grid_png(torch.cat([images, quantised(decoded).cpu()]), len(images))
+
+
+def neighbour_grid(images: Tensor, train_images: Tensor, columns: int = CLASS_COLUMNS) -> bytes:
+    """Each image above the negative of its nearest training image: uint8 `(B, 1, H, W)` and `(M, 1, H, W)`.
+
+    Only full rows of `columns` images are shown.
+    """
+    count = len(images) // columns * columns
+    _, places = nearest(images[:count], train_images)
+    pairs = torch.stack([images[:count], 255 - train_images[places]], dim=1)  # (B, 2, 1, H, W)
+    rows = pairs.view(-1, columns, *pairs.shape[1:]).transpose(1, 2)  # (B / columns, 2, columns, 1, H, W)
+    return grid_png(rows.flatten(0, 2), columns)
+
+
+def traversal_grid(archive: nn.Module, manifest: Manifest, dataset: Dataset, seed: int) -> bytes:
+    """One traversal of the latent space per row.
+
+    With an encoder, each row varies one latent dimension of the code of the first test image from -3 to 3. The
+    dimensions are those of the largest variance over the test images. Without an encoder, each row goes from one random
+    latent to another on a great circle.
+    """
+    if "encode" in manifest.capabilities:
+        latents, labels = _varied_codes(archive, manifest, dataset)
+    else:
+        latents, labels = _great_circles(archive, manifest, len(dataset.classes), seed)
+    return grid_png(generate(archive, manifest, latents, labels), STEPS)
+
+
+def grid_png(images: Tensor, columns: int, scale: int = 2) -> bytes:
+    """uint8 images `(B, 1, H, W)`, B a multiple of `columns`, as one image, row by row."""
+    count, _, height, width = images.shape
+    cells = images.numpy().reshape(count // columns, columns, height, width).swapaxes(1, 2)
+    grid = cells.reshape(count // columns * height, columns * width)
+    buffer = io.BytesIO()
+    Image.fromarray(np.kron(grid, np.ones((scale, scale), np.uint8))).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@torch.no_grad()
+def _varied_codes(archive: nn.Module, manifest: Manifest, dataset: Dataset) -> tuple[Tensor, Tensor]:
+    labels = dataset.test_labels[:1000]
+    codes, _ = autoencoder_of(archive, manifest).encode(to_unit_range(dataset.test_images[:1000]), labels)
+    dimensions = codes.var(dim=0).argsort(descending=True)[:ROWS]
+    latents = codes[:1].repeat(len(dimensions), STEPS, 1)  # (rows, steps, latent)
+    for row, dimension in enumerate(dimensions):
+        latents[row, :, dimension] = torch.linspace(-REACH, REACH, STEPS)
+    return latents.flatten(0, 1), labels[:1].expand(len(dimensions) * STEPS)
+
+
+def _great_circles(archive: nn.Module, manifest: Manifest, classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    labels = labels_in_turn(ROWS, classes)
+    latents = draw_latents(archive, manifest, labels.repeat(2), seed, Controls(prior=manifest.priors[-1]))
+    start, end = latents[:ROWS, None], latents[ROWS:, None]  # (rows, 1, latent)
+    # With sine and cosine weights every latent is standard normal like the ends.
+    angles = torch.linspace(0, math.pi / 2, STEPS)[None, :, None]
+    return (start * angles.cos() + end * angles.sin()).flatten(0, 1), labels.repeat_interleave(STEPS)
