@@ -19,7 +19,7 @@ from app.checkpoints.manifest import ImageForm
 from app.errors import BodyTooLarge, CallerGone, InvalidRequest, UnsupportedMediaType
 from app.inference.batching import Job
 from app.inference.engine import Engine
-from app.inference.model import Model
+from app.inference.model import Model, Provenance
 from app.inference.readiness import Readiness
 from app.inference.runtime import Rows
 from app.metrics import Metrics
@@ -52,6 +52,18 @@ class State(TypedDict):
 def state_of(request: Request) -> State:
     """The state of the service."""
     return cast(State, request.scope["state"])
+
+
+def origin_headers(provenance: Provenance, seed: int | None) -> dict[str, str]:
+    """The headers that name the origin of an answer."""
+    headers = {
+        "X-Model": provenance.model,
+        "X-Model-Digest": provenance.digest,
+        "X-Precision": provenance.precision,
+        "X-Runtime": provenance.runtime,
+        "Vary": "Accept",
+    }
+    return headers if seed is None else headers | {"X-Seed": str(seed)}
 
 
 class Call(Request):
@@ -141,7 +153,7 @@ class Call(Request):
         if media_type != MULTIPART:
             return [body]
         content_type = self.headers["content-type"]
-        return await self.decoders.run(split_multipart, body, content_type, field, max_files)
+        return await self.while_connected(self.decoders.run(split_multipart, body, content_type, field, max_files))
 
     async def read_body(self, limit: int) -> bytes:
         """The whole body. Raises BodyTooLarge over `limit` bytes, CallerGone if the caller disconnects."""
@@ -172,9 +184,16 @@ class Call(Request):
             limit = self.settings.max_answer_pixels
             raise InvalidRequest(f"an answer is limited to {limit} pixels; request fewer images or a smaller scale")
 
-    async def run(self, model: Model, job: Job[Any]) -> bytes:
-        """The body of the answer to a job, while the caller is connected. Raises as `Engine.run`, CallerGone."""
-        return await self.while_connected(self.engine.run(model, job, self.deadline))
+    async def answer(
+        self, model: Model, job: Job[Any], media_type: str, seed: int | None, headers: dict[str, str] | None = None
+    ) -> Response:
+        """The response to a job, which names its origin. Raises Overloaded, CallerGone, and as `Engine.run`."""
+        with self.engine.admit(job.rows):
+            content = await self.while_connected(self.engine.run(model, job, self.deadline))
+        self.metrics.images.labels(model.name, job.operation).inc(job.rows)
+        return Response(
+            content, media_type=media_type, headers=origin_headers(model.provenance, seed) | (headers or {})
+        )
 
     async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, which is cancelled when the caller disconnects. Raises CallerGone then.

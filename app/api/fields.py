@@ -9,7 +9,8 @@ from app.checkpoints.manifest import EVERY_CLASS, Prior
 from app.inference.latents import MAX_SEED
 from app.inference.sampling import SamplingOptions
 
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# Linear: no two parts of the pattern match the same digits.
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MAX_LABELS = 4096
 
 

@@ -50,9 +50,10 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        of_server = scope
         method = scope["method"]
         if method == "HEAD":
-            # Handled as GET; the server drops the content (RFC 9110, section 9.3.2).
+            # Handled as GET; the server, which keeps its own scope, drops the content (RFC 9110, section 9.3.2).
             scope = {**scope, "method": "GET"}
         # An id is not a secret: system randomness would cost a system call.
         scope["request_id"] = request_id = f"{random.getrandbits(128):032x}"
@@ -78,7 +79,7 @@ class RequestContext:
                 await problem_of(Request(scope), answer)(scope, receive, send_with_id)
         finally:
             route, code = getattr(scope.get("route"), "path", None), scope.get("problem_code")
-            if (refused := scope.get("refused")) is not None:  # by the server, while the app waited for the body
+            if (refused := of_server.get("refused")) is not None:  # by the server, while the app waited for the body
                 status, code = refused.status, refused.code
             self._metrics.request_ended(method, route, status, monotonic() - started, code)
 

@@ -4,7 +4,6 @@ from json import JSONEncoder
 from typing import Any
 
 from pydantic import BaseModel, Field
-from starlette.responses import Response
 
 from app.api.call import IMAGE_TYPES, JSON, MULTIPART
 from app.api.fields import parameters
@@ -66,25 +65,6 @@ def json_content(provenance: Provenance, fields: dict[str, Any]) -> bytes:
 def json_with_list(provenance: Provenance, fields: dict[str, Any], name: str, items: bytes) -> bytes:
     """As `json_content`, with a list at the end whose items are encoded JSON, separated by commas."""
     return b'%b,"%b":[%b]}' % (json_content(provenance, fields)[:-1], name.encode(), items)
-
-
-def respond(
-    content: bytes, media_type: str, provenance: Provenance, seed: int | None, headers: dict[str, str] | None = None
-) -> Response:
-    """The response to an operation."""
-    return Response(content, media_type=media_type, headers=origin_headers(provenance, seed) | (headers or {}))
-
-
-def origin_headers(provenance: Provenance, seed: int | None) -> dict[str, str]:
-    """The headers that name the origin of an answer."""
-    headers = {
-        "X-Model": provenance.model,
-        "X-Model-Digest": provenance.digest,
-        "X-Precision": provenance.precision,
-        "X-Runtime": provenance.runtime,
-        "Vary": "Accept",
-    }
-    return headers if seed is None else headers | {"X-Seed": str(seed)}
 
 
 TIMEOUT_PARAMETER: dict[str, Any] = {

@@ -264,6 +264,9 @@ class Batcher:
             pending.running -= 1
             if pending.is_complete:
                 self._assemble(pending)
+        self._end_run()
+
+    def _end_run(self) -> None:
         self._running -= 1
         if not self._running:
             self._idle.set()
@@ -271,9 +274,11 @@ class Batcher:
     def _assemble(self, pending: _Pending) -> None:
         """Put the parts of a job that was split together, on a worker."""
         parts = [pending.parts[first] for first in sorted(pending.parts)]
+        self._running += 1
 
         def end(answer: Any, error: Exception | None) -> None:
             self._workers.release()
+            self._end_run()
             outcome = answer if error is None else error
             if isinstance(outcome, Exception):
                 pending.fail(outcome)

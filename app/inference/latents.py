@@ -83,15 +83,19 @@ def raw_rows(seed: int, first: int, count: int, width: int, stream: int) -> NDAr
     return words.reshape(count, blocks * WORDS_PER_BLOCK)[:, :width]
 
 
-def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], steps: int, path: Path) -> NDArray[np.float32]:
-    """`steps` latents from `start` to `end`, `(latent,)` both, the ends exactly themselves: `(steps, latent)`.
+def interpolate(
+    start: NDArray[np.float32], end: NDArray[np.float32], steps: int, path: Path, rows: slice = slice(None)
+) -> NDArray[np.float32]:
+    """`rows` of the `steps` latents from `start` to `end`, `(latent,)` both: `(len(rows), latent)`.
+
+    The first and the last latent are exactly the ends.
 
     `lerp` is the straight line. `slerp` follows the great circle of the sphere on which normal latents lie (K.
     Shoemake, 1985; T. White, "Sampling Generative Networks", 2016, arXiv:1609.04468). Between parallel or opposite
     latents, for which no great circle is defined, `slerp` is the straight line.
     """
     a, b = start.astype(np.float64), end.astype(np.float64)
-    t = np.linspace(0.0, 1.0, steps)[:, None]
+    t = np.linspace(0.0, 1.0, steps)[rows, None]
     weights_a, weights_b = 1.0 - t, t
     if path == "slerp":
         norms = np.linalg.norm(a) * np.linalg.norm(b)
@@ -100,9 +104,10 @@ def interpolate(start: NDArray[np.float32], end: NDArray[np.float32], steps: int
         if np.sin(angle) > 1e-6:
             weights_a = np.sin((1.0 - t) * angle) / np.sin(angle)
             weights_b = np.sin(t * angle) / np.sin(angle)
-    rows = (weights_a * a + weights_b * b).astype(np.float32)
-    rows[0], rows[-1] = start, end
-    return rows
+    latents = (weights_a * a + weights_b * b).astype(np.float32)
+    latents[t[:, 0] == 0.0] = start
+    latents[t[:, 0] == 1.0] = end
+    return latents
 
 
 def open_unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:

@@ -1,15 +1,15 @@
-"""The state of the service: loading, ready, leaving, draining, failed or lost."""
+"""The state of the service: loading, ready, draining, failed or lost."""
 
 from app.errors import Draining, NotReady, WorkerLost
 from app.inference.engine import Engine
 
 
 class Readiness:
-    """Holds the engine once models are loaded, and knows why requests cannot be served."""
+    """Holds the engine once the models are loaded, and knows why requests cannot be served."""
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
-        self._failed = False
+        self._failure: str | None = None
         self._lost = False
         self._draining = False
         self.leaving = False
@@ -20,11 +20,11 @@ class Readiness:
 
     def failed(self) -> None:
         """Loading failed."""
-        self._failed = True
+        self._failure = "loading the models failed; see the log"
 
     def lost(self) -> None:
         """A worker ended or hangs; the process is about to exit."""
-        self._lost = True
+        self._failure, self._lost = "a worker is lost; the process is about to exit", True
 
     def leave(self) -> None:
         """Report not ready, so that load balancers stop sending requests. Requests are still served."""
@@ -36,16 +36,9 @@ class Readiness:
 
     def reasons(self) -> list[str]:
         """Why the service is not ready; empty if it is."""
-        reasons = []
-        if self.leaving:
-            reasons.append("shutting down")
-        if self._lost:
-            reasons.append("a worker is lost; the process is about to exit")
-        if self._failed:
-            reasons.append("loading the models failed; see the log")
-        elif self._engine is None:
-            reasons.append("loading the models")
-        return reasons
+        loading = "loading the models" if self._engine is None else None
+        found = ("shutting down" if self.leaving else None, self._failure or loading)
+        return [reason for reason in found if reason is not None]
 
     def engine(self) -> Engine:
         """The engine for a new request. Raises NotReady, Draining or WorkerLost."""

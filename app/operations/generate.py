@@ -14,7 +14,7 @@ from app.api.call import Call, OperationRoute
 from app.api.fields import Latent, ModelName, SampledBody, Scale, Seed, check_last_index
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.rendering import ImageRenderer, RenderedImages
-from app.api.responses import Answer, ImageItem, documented, respond
+from app.api.responses import Answer, ImageItem, documented
 from app.checkpoints.manifest import Prior
 from app.inference.batching import Chunk, Job
 from app.inference.latents import MAX_SEED, draw_seed
@@ -127,7 +127,4 @@ async def generate_images(call: Call) -> Response:
 
     model, job = call.engine.select(asked.model, prepare)
     call.check_count(model, asked.count, asked.scale)
-    with call.engine.admit(asked.count):
-        content = await call.run(model, job)
-    call.metrics.images.labels(model.name, "generate").inc(asked.count)
-    return respond(content, media_type, model.provenance, seed)
+    return await call.answer(model, job, media_type, seed)

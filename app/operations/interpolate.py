@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.api.call import JSON as JSON_BODY
-from app.api.call import MULTIPART, Call, OperationRoute
+from app.api.call import MULTIPART, Call, OperationRoute, origin_headers
 from app.api.fields import (
     NUMBER,
     Body,
@@ -33,7 +33,7 @@ from app.api.fields import (
 )
 from app.api.negotiation import APNG, JSON, NPZ, PNG
 from app.api.rendering import ImageRenderer, RenderedImages
-from app.api.responses import Answer, ImageItem, documented, origin_headers, respond
+from app.api.responses import Answer, ImageItem, documented
 from app.checkpoints.manifest import Manifest, Prior
 from app.errors import InvalidRequest
 from app.inference.batching import Chunk, Job
@@ -180,7 +180,7 @@ class InterpolateJob(Job[RenderedImages]):
         along: list[tuple[Rows, Labels | None]] = []
         for chunk, start, end in zip(chunks, ends[::2], ends[1::2], strict=True):
             job, rows = chunk.job, slice(chunk.first, chunk.first + chunk.count)
-            latents = interpolate(start, end, job.rows, job.path)[rows]
+            latents = interpolate(start, end, job.rows, job.path, rows)
             along.append((latents, None if job.labels is None else job.labels[rows]))
         return [
             chunk.job.renderer.part(images, latents, labels, chunk.first)
@@ -239,14 +239,14 @@ async def interpolate_query(call: Call) -> Response:
     media_type = call.negotiate(*MEDIA_TYPES)
     asked = call.read_query(InterpolateQuery)
     job = prepared(call, asked, (numbers(asked.from_latent), numbers(asked.to_latent)), media_type)
-    headers = {}
-    drawn_by_server = (asked.from_seed, asked.from_latent) == (None, None) or (asked.to_seed, asked.to_latent) == (
-        None,
-        None,
-    )
-    if not drawn_by_server:
-        headers["ETag"] = job.etag
-    return await respond_to(call, job, headers)
+    headers = job.seed_headers
+    given = ((asked.from_seed, asked.from_latent), (asked.to_seed, asked.to_latent))
+    if (None, None) not in given and all(job.model.byte_identical.values()):
+        headers["ETag"] = etag = job.etag
+        if matches(",".join(call.headers.getlist("if-none-match")), etag):
+            origin = origin_headers(job.model.provenance, job.seeds[0])
+            return Response(status_code=304, headers=origin | headers)
+    return await call.answer(job.model, job, media_type, job.seeds[0], headers)
 
 
 @router.post(
@@ -270,7 +270,7 @@ async def interpolate_body(call: Call) -> Response:
         return await interpolate_uploads(call, media_type)
     asked = await call.read_json(InterpolateRequest)
     job = prepared(call, asked, (asked.from_latent, asked.to_latent), media_type)
-    return await respond_to(call, job, {})
+    return await call.answer(job.model, job, media_type, job.seeds[0], job.seed_headers)
 
 
 async def interpolate_uploads(call: Call, media_type: str) -> Response:
@@ -286,14 +286,12 @@ async def interpolate_uploads(call: Call, media_type: str) -> Response:
     files = await call.read_files(MULTIPART, "files", 2)
     if len(files) != 2:
         raise InvalidRequest("the field 'files' must have two files: from and to")
-    with call.engine.admit(asked.steps):
-        images = await call.decode(files, model.manifest.upload_form, normalized=asked.normalize)
-        ends = UploadEnd(images[:1], classes), UploadEnd(images[1:], classes)
-        labels = None if classes is None else np.full(asked.steps, classes[0], dtype=np.int64)
-        renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
-        job = InterpolateJob(model, ends, labels, asked.path or default_path(model.manifest), asked.steps, renderer)
-        content = await call.run(model, job)
-    return answered(call, job, content, {})
+    images = await call.decode(files, model.manifest.upload_form, normalized=asked.normalize)
+    ends = UploadEnd(images[:1], classes), UploadEnd(images[1:], classes)
+    labels = None if classes is None else np.full(asked.steps, classes[0], dtype=np.int64)
+    renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
+    job = InterpolateJob(model, ends, labels, asked.path or default_path(model.manifest), asked.steps, renderer)
+    return await call.answer(model, job, media_type, None)
 
 
 def prepared(
@@ -385,22 +383,6 @@ def labels_along(manifest: Manifest, ends: Sequence[Seeded | Given], steps: int)
 def default_path(manifest: Manifest, prior: Prior | None = None) -> Path:
     """The line for latents of a fitted prior, which do not lie on a sphere."""
     return "lerp" if prior_of(manifest, prior) == "fitted" else "slerp"
-
-
-async def respond_to(call: Call, job: InterpolateJob, headers: dict[str, str]) -> Response:
-    """The response, without content if the caller has the current copy."""
-    if "ETag" in headers and matches(",".join(call.headers.getlist("if-none-match")), headers["ETag"]):
-        origin = origin_headers(job.model.provenance, job.seeds[0])
-        return Response(status_code=304, headers=origin | job.seed_headers | headers)
-    with call.engine.admit(job.rows):
-        content = await call.run(job.model, job)
-    return answered(call, job, content, headers)
-
-
-def answered(call: Call, job: InterpolateJob, content: bytes, headers: dict[str, str]) -> Response:
-    """The response with this content."""
-    call.metrics.images.labels(job.model.name, "interpolate").inc(job.rows)
-    return respond(content, job.renderer.media_type, job.model.provenance, job.seeds[0], job.seed_headers | headers)
 
 
 def numbers(text: str | None) -> list[float] | None:

@@ -14,7 +14,7 @@ from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import ClassText, ModelName, NormalizeText, Query, ScaleText, SeedText
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.rendering import base64_png
-from app.api.responses import Answer, Png, documented, json_content, respond
+from app.api.responses import Answer, Png, documented, json_content
 from app.checkpoints.capabilities import Symbol
 from app.errors import CapabilityMissing
 from app.images import encode
@@ -187,8 +187,5 @@ async def reconstruct(call: Call) -> Response:
     model, labels = call.engine.select(asked.model, prepare)
     call.check_count(model, 2, asked.scale)
     files = await call.read_files(body_type, "file", 1)
-    with call.engine.admit(1):
-        image = await call.decode(files, model.manifest.upload_form, normalized=asked.normalize)
-        content = await call.run(model, ReconstructJob(image, labels, asked, media_type, model))
-    call.metrics.images.labels(model.name, "reconstruct").inc()
-    return respond(content, media_type, model.provenance, asked.seed)
+    image = await call.decode(files, model.manifest.upload_form, normalized=asked.normalize)
+    return await call.answer(model, ReconstructJob(image, labels, asked, media_type, model), media_type, asked.seed)

@@ -22,7 +22,7 @@ from app.api.fields import (
     check_last_index,
 )
 from app.api.negotiation import JSON, NPZ
-from app.api.responses import Answer, documented, json_with_list, respond, to_json
+from app.api.responses import Answer, documented, json_with_list, to_json
 from app.api.uploads import from_uint8
 from app.checkpoints.capabilities import Symbol
 from app.errors import InvalidRequest
@@ -267,12 +267,8 @@ async def score(call: Call) -> Response:
         if len(classes) not in {1, len(files)}:
             raise InvalidRequest("label must be one class for all images, or one for each, separated by commas")
         labels = np.resize(np.array(classes, dtype=np.int64), len(files))
-    with call.engine.admit(len(files)):
-        images = await call.decode(files, model.manifest.image, normalized=asked.normalize)
-        job = ScoreUploads(model, 0, len(files), media_type, images, labels)
-        content = await call.run(model, job)
-    call.metrics.images.labels(model.name, "score").inc(len(files))
-    return respond(content, media_type, model.provenance, None)
+    images = await call.decode(files, model.manifest.image, normalized=asked.normalize)
+    return await call.answer(model, ScoreUploads(model, 0, len(files), media_type, images, labels), media_type, None)
 
 
 async def score_generated(call: Call, media_type: str) -> Response:
@@ -287,10 +283,7 @@ async def score_generated(call: Call, media_type: str) -> Response:
 
     model, job = call.engine.select(asked.model, prepare)
     call.check_count(job.generator, asked.n)
-    with call.engine.admit(asked.n):
-        content = await call.run(model, job)
-    call.metrics.images.labels(model.name, "score").inc(asked.n)
-    return respond(content, media_type, model.provenance, seed)
+    return await call.answer(model, job, media_type, seed)
 
 
 def find_generator(engine: Engine, scorer: Model, asked: ScoreRequest, seed: int) -> tuple[Model, Seeded]:

@@ -35,7 +35,7 @@ from starlette.responses import Response
 
 from app.api.call import IMAGE_TYPES, Call, OperationRoute
 from app.api.negotiation import PNG
-from app.api.responses import documented, respond
+from app.api.responses import documented
 from app.images import encode
 from app.inference.batching import Job
 from app.inference.runtime import Rows
@@ -65,9 +65,8 @@ async def invert(call: Call) -> Response:
     body_type = call.media_type(*IMAGE_TYPES)
     model, _ = call.engine.select(None, lambda model: model.require("invert"))
     files = await call.read_files(body_type, "file", 1)
-    with call.engine.admit(1):
-        image = await call.decode(files, model.manifest.upload_form, normalized=False)
-        return respond(await call.run(model, InvertJob(image)), PNG, model.provenance, None)
+    image = await call.decode(files, model.manifest.upload_form, normalized=False)
+    return await call.answer(model, InvertJob(image), PNG, None)
 '''
 
 
