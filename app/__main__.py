@@ -1,4 +1,4 @@
-"""`python -m app`: the service with the settings of the environment."""
+"""`python -m app`: run the service, configured by environment variables."""
 
 import argparse
 import gc
@@ -35,7 +35,7 @@ def freeze() -> None:
 
 
 def main() -> int:
-    """Serve; the exit status: 0, 1 for a failure, 2 for bad settings or arguments."""
+    """Serve and return the exit status: 0, 1 for a failure, 2 for bad settings or arguments."""
     parser = argparse.ArgumentParser(prog="python -m app", description="Serve the checkpoints in DIGITS_MODELS_DIR.")
     parser.parse_args()
     try:

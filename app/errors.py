@@ -49,7 +49,7 @@ STARLETTE_ERRORS = {
 
 
 class ServiceError(Exception):
-    """Base of the errors that have an answer. detail: one sentence for the caller.
+    """Base of the errors that map to an HTTP response. detail: one sentence for the caller.
 
     Subclasses pass the members that differ from those of their base: `class Draining(Unavailable, code="draining")`.
     """
@@ -212,7 +212,7 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
     errors = [describe_field_error(item) for item in found[:MAX_FIELD_ERRORS]]
     detail = "the request does not have the documented form"
     if len(found) > len(errors):
-        detail += f"; the first {len(errors)} of {len(found)} faults are listed"
+        detail += f"; the first {len(errors)} of {len(found)} errors are listed"
     return problem(request, 422, "invalid_request", detail, errors=errors)
 
 

@@ -40,11 +40,11 @@ class Settings(BaseSettings):
         4096, ge=1, le=1_000_000, description="rows in flight, waiting or being computed, at least `max_images`"
     )
     request_timeout_s: float = Field(
-        30, gt=0, le=3600, description="seconds until a request must be computed; callers can ask for less"
+        30, gt=0, le=3600, description="time limit for computing a request in seconds; callers can ask for less"
     )
     max_images: int = Field(256, ge=16, le=4096, description="images of a request")
     max_answer_pixels: int = Field(
-        2**24, ge=2**16, le=2**28, description="pixels of all images of an answer, after `scale`"
+        2**24, ge=2**16, le=2**28, description="total pixels of the images in an answer, after `scale`"
     )
     max_json_bytes: int = Field(16 * 1024, ge=1024, le=2**24, description="bytes of a JSON body")
     max_upload_bytes: int = Field(2**20, ge=1024, le=2**28, description="bytes of a body with images")
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         2**22,
         ge=28**2,
         le=2**28,
-        description="pixels of all images of an upload, at least the square of `max_image_side`",
+        description="total pixels of the images in an upload, at least the square of `max_image_side`",
     )
     decode_workers: int = Field(2, ge=1, le=64, description="threads that decode uploads")
     max_waiting_uploads: int = Field(64, ge=1, le=4096, description="uploads waiting for a decode thread")

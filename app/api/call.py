@@ -28,7 +28,6 @@ from app.settings import Settings
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
-JSON = "application/json"
 MULTIPART = "multipart/form-data"
 # A body that is one image file. Its first bytes tell the format.
 IMAGE_TYPES = ("image/png", "image/jpeg", "application/octet-stream")
@@ -40,7 +39,7 @@ TIMEOUT_SECONDS = re.compile(r"[0-9]{1,99}(\.[0-9]{1,99})?")
 
 
 class State(TypedDict):
-    """What the lifespan owns and every request can reach."""
+    """State owned by the lifespan and shared by all requests."""
 
     settings: Settings
     metrics: Metrics
@@ -130,7 +129,7 @@ class Call(Request):
     async def read_json(self, model: type[M]) -> M:
         """The JSON body as `model`: UTF-8, no name twice in an object. Raises BodyTooLarge, UnsupportedMediaType."""
         if self.query_params:
-            raise InvalidRequest("with a JSON body all options stand in the body, none in the query")
+            raise InvalidRequest("with a JSON body, put all options in the body, not in the query")
         charset = CHARSET.search(self.headers.get("content-type", ""))
         if charset is not None and charset[1].lower() not in {"utf-8", "us-ascii"}:
             raise UnsupportedMediaType("the charset of JSON must be UTF-8")

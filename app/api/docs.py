@@ -36,7 +36,7 @@ POLICY = "; ".join(
 
 @router.get("/")
 async def root() -> RedirectResponse:
-    """The way to the documentation, relative, so that it also works behind a proxy's path prefix."""
+    """Redirect to the documentation, with a relative location that also works behind the path prefix of a proxy."""
     return RedirectResponse("docs")
 
 

@@ -64,7 +64,7 @@ def _name(value: object) -> object:
 
 def _one_class(name: str) -> str:
     if name == EVERY_CLASS:
-        raise ValueError("must be one class")
+        raise ValueError("must name a single class")
     return name
 
 

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
-# Probes have no key, may name any host and are never refused: they must work best when the service does badly.
+# Probes have no key, may name any host and are never refused: they matter most when the service is overloaded.
 PROBES = frozenset({"/livez", "/readyz"})
 NEVER_REFUSED = PROBES | {"/metrics"}
 # The documentation has no key either: a browser cannot send one before the page is loaded.

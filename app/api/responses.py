@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from app.api.call import IMAGE_TYPES, JSON, MULTIPART
+from app.api.call import IMAGE_TYPES, MULTIPART
 from app.api.fields import parameters
+from app.api.negotiation import JSON
 from app.checkpoints.manifest import Precision
 from app.errors import PROBLEM_JSON
 from app.inference.model import Provenance

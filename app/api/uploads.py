@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Decoders:
-    """The threads that decode uploads, with a bound on the number that waits."""
+    """The threads that decode uploads, with a bounded queue."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -66,7 +66,7 @@ class Decoders:
 def _check_pixels(contents: list[bytes], max_side: int, max_pixels: int) -> None:
     """Check the total before decoding: a megabyte can hold hundreds of large single-color images."""
     if sum(count_pixels(content, max_side=max_side) for content in contents) > max_pixels:
-        raise InvalidImage(f"The images of a request are limited to {max_pixels} pixels; send fewer or smaller ones.")
+        raise InvalidImage(f"The images of a request are limited to {max_pixels} pixels; send fewer or smaller ones")
 
 
 def _decode_file(content: bytes, form: ImageForm, max_side: int, normalized: bool) -> Rows:

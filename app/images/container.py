@@ -38,12 +38,12 @@ def strip(content: bytes) -> bytes:
         return _strip_png(content)
     if content.startswith(JPEG_SIGNATURE):
         return _strip_jpeg(content)
-    raise InvalidImage("The file is not an image of a supported format; send a PNG or a JPEG.")
+    raise InvalidImage("The file is not an image of a supported format; send a PNG or a JPEG")
 
 
 def damaged() -> InvalidImage:
     """The error for a file that is not a valid image."""
-    return InvalidImage("The image is damaged or cut short; send a complete PNG or JPEG file.")
+    return InvalidImage("The image is damaged or cut short; send a complete PNG or JPEG file")
 
 
 def check_rows(content: bytes, start: int) -> None:
@@ -75,7 +75,7 @@ def _strip_png(content: bytes) -> bytes:
         if (kind == b"IHDR") == bool(chunks):  # the header is the first chunk, and no other
             raise damaged()
         if kind == b"acTL" and int.from_bytes(data[:4]) > 1:
-            raise InvalidImage("The image has more than one frame; send a still PNG or JPEG.")
+            raise InvalidImage("The image has more than one frame; send a still PNG or JPEG")
         if kind == b"IDAT":
             pixels.append(data)
         elif kind in {b"IHDR", b"PLTE", b"tRNS"} or (kind == b"eXIf" and length <= MAX_EXIF):
@@ -100,7 +100,7 @@ def _strip_jpeg(content: bytes) -> bytes:
         kind, body = marker[1][0], marker.end()
         if kind in {START_OF_SCAN, END_OF_IMAGE}:
             if content.count(b"\xff\xda", body - 2) > MAX_SCANS:
-                raise InvalidImage(f"The JPEG has more than {MAX_SCANS} scans.")
+                raise InvalidImage(f"The JPEG has more than {MAX_SCANS} scans")
             return b"".join([*kept, content[body - 2 :]])
         (length,) = struct.unpack_from(">H", content, body)
         start = body + length
@@ -110,4 +110,4 @@ def _strip_jpeg(content: bytes) -> bytes:
         elif name in needed:
             needed.remove(name)
             kept.append(content[body - 2 : start])
-    raise InvalidImage("The JPEG has too many segments.")
+    raise InvalidImage("The JPEG has too many segments")

@@ -97,9 +97,9 @@ def _open(content: bytes, max_side: int) -> ImageFile:
     """Open a file and check its header. Not `Image.open`, which only warns of huge images."""
     image = (PngImageFile if content.startswith(PNG_SIGNATURE) else JpegImageFile)(BytesIO(content))
     if not all(1 <= side <= max_side for side in image.size):
-        raise InvalidImage(f"Both sides of an image must be between 1 and {max_side} pixels long.")
+        raise InvalidImage(f"Both sides of an image must be between 1 and {max_side} pixels long")
     if image.mode not in MODES:
-        raise InvalidImage("The image has a pixel layout that is not supported.")
+        raise InvalidImage("The image has a pixel layout that is not supported")
     return image
 
 

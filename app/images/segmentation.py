@@ -55,13 +55,13 @@ class _Ink:
 
 def no_ink() -> InvalidImage:
     """The error for a blank picture."""
-    return InvalidImage("There is no ink in the image: nothing stands out from its background.")
+    return InvalidImage("There is no ink in the image: nothing stands out from its background")
 
 
 def find_ink(luminance: Pixels, side: int) -> Pixels:
     """Segment the ink of a picture (H, W), light or dark, and crop the picture to it.
 
-    The picture is reduced to a longer side of `side`, which averages noise away, and segmented again and again,
+    The picture is reduced to a longer side of `side`, which averages noise away, and segmented repeatedly,
     each time cropped to the ink of the pass before, so that a small digit is seen as well as a large one.
 
     Returns float32 (h, w) in [0, 1], 1 where a stroke is solid; h and w are at most `side`. Raises InvalidImage

@@ -1,8 +1,8 @@
 """Batches of rows from the jobs of many callers.
 
-Rows gather while the workers are busy and go when one is free: no timer, no polling. Idle workers share the waiting
-rows, so that a lone large job uses all of them. Every future settles exactly once, also if a batch fails, the caller
-disconnects or the service drains.
+Rows accumulate while all workers are busy and are dispatched when one becomes free: no timer, no polling. Idle workers
+share the waiting rows, so that a lone large job uses all of them. Every future settles exactly once, even if a batch
+fails, the caller disconnects or the service drains.
 """
 
 import asyncio
@@ -119,7 +119,7 @@ class _Pending:
             self.future.set_exception(error)
 
     def is_over(self, now: float) -> bool:
-        """Whether the rows are no longer wanted; fails the job if its deadline has passed."""
+        """Whether the job is abandoned: its caller left, or its deadline has passed, which fails it."""
         if self.deadline <= now:
             self.fail(DeadlineExceeded("the request was not computed in time; request fewer images or retry later"))
         return self.future.done()
@@ -248,7 +248,7 @@ class Batcher:
     def _end_batch(self, batch: Batch, started: float, outcomes: list[Any] | None, error: Exception | None) -> None:
         """Deliver the outcomes of a batch to its jobs."""
         delivered = outcomes if outcomes is not None else [error] * len(batch)
-        # First remove what failed from the queue, then free the worker: it computes while the answers are written.
+        # First remove failed jobs from the queue, then free the worker: it computes while the answers are written.
         for (pending, _), outcome in zip(batch, delivered, strict=True):
             if isinstance(outcome, Exception):
                 self._fail(pending, outcome)

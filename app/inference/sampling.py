@@ -60,7 +60,7 @@ class Seeded:
     def labels(self, first: int, count: int) -> Labels | None:
         """`(count,)`, None if the images have no labels."""
         if self.classes is not None:
-            return _in_turn(self.classes, first, count)
+            return _cycled(self.classes, first, count)
         return uniform_labels(self.seed, first, count, self.class_count) if self.class_count else None
 
 
@@ -78,7 +78,7 @@ class Given:
 
     def labels(self, first: int, count: int) -> Labels | None:
         """`(count,)`, None if the model takes no labels."""
-        return None if self.classes is None else _in_turn(self.classes, first, count)
+        return None if self.classes is None else _cycled(self.classes, first, count)
 
 
 Source = Seeded | Given
@@ -166,7 +166,7 @@ def class_list(manifest: Manifest) -> str:
     return f"{listed} and more, see /models/{manifest.name}" if hidden else listed
 
 
-def _in_turn(classes: tuple[int, ...], first: int, count: int) -> Labels:
+def _cycled(classes: tuple[int, ...], first: int, count: int) -> Labels:
     """Image i has class i modulo the number of classes, so that a slice has the labels it has in the whole."""
     return np.array(classes, dtype=np.int64)[np.arange(first, first + count) % len(classes)]
 

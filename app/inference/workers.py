@@ -1,4 +1,4 @@
-"""The worker threads that compute batches, and the check that they still do."""
+"""The worker threads that compute batches, and a watchdog for them."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""`POST /generate`: images of a seed, or of the caller's latents."""
+"""`POST /generate`: images generated from a seed or from the caller's latents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.call import JSON as JSON_BODY
 from app.api.call import Call, OperationRoute
 from app.api.fields import Latent, ModelName, SampledBody, Scale, Seed, check_last_index
 from app.api.negotiation import JSON, NPZ, PNG
@@ -109,7 +108,7 @@ async def generate_images(call: Call) -> Response:
     holds `images` (uint8), `latents` (float32), `index` and, if the model has labels, `labels` (int64 class indices).
     """
     media_type = call.negotiate(*MEDIA_TYPES)
-    call.media_type(JSON_BODY)
+    call.media_type(JSON)
     asked = await call.read_json(GenerateRequest)
     seed = None
     if asked.latents is None:

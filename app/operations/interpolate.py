@@ -10,7 +10,6 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.call import JSON as JSON_BODY
 from app.api.call import MULTIPART, Call, OperationRoute, origin_headers
 from app.api.fields import (
     NUMBER,
@@ -266,7 +265,7 @@ async def interpolate_query(call: Call) -> Response:
 async def interpolate_body(call: Call) -> Response:
     """The body is JSON, or a multipart form with two `files`, from and to, for a model that encodes."""
     media_type = call.negotiate(*MEDIA_TYPES)
-    if call.media_type(JSON_BODY, MULTIPART) == MULTIPART:
+    if call.media_type(JSON, MULTIPART) == MULTIPART:
         return await interpolate_uploads(call, media_type)
     asked = await call.read_json(InterpolateRequest)
     job = prepared(call, asked, (asked.from_latent, asked.to_latent), media_type)

@@ -18,6 +18,7 @@ from app.api.responses import Answer, Png, documented, json_content
 from app.checkpoints.capabilities import Symbol
 from app.errors import CapabilityMissing
 from app.images import encode
+from app.images.encode import Pixels
 from app.inference.batching import Chunk, Job
 from app.inference.latents import POSTERIOR_STREAM, normal_rows
 from app.inference.model import Model
@@ -68,18 +69,7 @@ class ReconstructAnswer(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class Reconstruction:
-    """What the model made of one image. Shapes: images `(H, W)`, latents `(latent,)`, errors bce, mse, kl."""
-
-    input: Rows
-    output: Rows
-    mean: Rows
-    log_variance: Rows | None
-    errors: list[float | None]
-
-
-@dataclass(frozen=True, slots=True)
-class ReconstructJob(Job[Reconstruction]):
+class ReconstructJob(Job[bytes]):
     """One image `(1, 1, H, W)` in [0, 1]."""
 
     operation = "reconstruct"
@@ -92,8 +82,8 @@ class ReconstructJob(Job[Reconstruction]):
     model: Model
 
     @classmethod
-    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[Reconstruction]:
-        """Encode, sample, decode, measure."""
+    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[bytes]:
+        """Encode, sample, decode, measure, render."""
         jobs = [chunk.job for chunk in chunks]
         images = np.concatenate([job.image for job in jobs])
         labels = stacked([job.labels for job in jobs]) if model.manifest.conditional else None
@@ -106,35 +96,39 @@ class ReconstructJob(Job[Reconstruction]):
         (decoded,) = model.run("decode", latents, labels)
         bce, mse = pixel_errors(images, decoded)
         kl = [None] * len(jobs) if log_variance is None else kl_divergence(mean, log_variance).tolist()
+        pairs = encode.to_uint8(np.concatenate([images, decoded], axis=1))  # (n, 2, H, W)
         return [
-            Reconstruction(
-                images[i, 0],
-                decoded[i, 0],
+            job._render(
+                pairs[i],
                 mean[i],
                 None if log_variance is None else log_variance[i],
-                [float(bce[i]), float(mse[i]), kl[i]],
+                {"bce": float(bce[i]), "mse": float(mse[i]), "kl": kl[i]},
             )
-            for i in range(len(jobs))
+            for i, job in enumerate(jobs)
         ]
 
-    def answer(self, parts: Sequence[Reconstruction]) -> bytes:
-        """The body in the media type of the answer."""
-        (found,) = parts
-        pair = encode.to_uint8(np.stack([found.input, found.output]))
+    def answer(self, parts: Sequence[bytes]) -> bytes:
+        """The body, which is the only part."""
+        return parts[0]
+
+    def _render(self, pair: Pixels, mean: Rows, log_variance: Rows | None, errors: dict[str, float | None]) -> bytes:
+        """The body in the media type of the answer, for the input and its reconstruction `(2, H, W)`."""
         if self.media_type == PNG:
             return encode.png(encode.grid(pair, 2), scale=self.asked.scale)
         if self.media_type == NPZ:
-            arrays = {"input": pair[0], "reconstruction": pair[1], "mean": found.mean}
-            return encode.npz(**arrays, **({} if found.log_variance is None else {"log_variance": found.log_variance}))
+            posterior = {"mean": mean} if log_variance is None else {"mean": mean, "log_variance": log_variance}
+            return encode.npz(input=pair[0], reconstruction=pair[1], **posterior)
         first, second = (base64_png(image, self.asked.scale).decode() for image in pair)
-        log_variance = None if found.log_variance is None else found.log_variance.tolist()
         fields = {
             "seed": self.asked.seed,
             "label": self.asked.label,
             "input": {"png": first},
             "reconstruction": {"png": second},
-            "latent": {"mean": found.mean.tolist(), "log_variance": log_variance},
-            "errors": dict(zip(("bce", "mse", "kl"), found.errors, strict=True)),
+            "latent": {
+                "mean": mean.tolist(),
+                "log_variance": None if log_variance is None else log_variance.tolist(),
+            },
+            "errors": errors,
         }
         return json_content(self.model.provenance, fields)
 

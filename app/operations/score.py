@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
-from app.api.call import JSON as JSON_BODY
 from app.api.fields import (
     ModelName,
     NormalizeText,
@@ -246,12 +245,12 @@ def sigmoid(logit: float) -> float:
 async def score(call: Call) -> Response:
     """The body is one image, a multipart form with up to 64 `files`, or JSON: images of a seed, made by a generator.
 
-    A conditional model scores an image as one of its label. Uploads need a label; generated images have theirs, or need
+    A conditional model scores an image given its label. Uploads need a label; generated images have theirs, or need
     one if their generator has no labels.
     """
     media_type = call.negotiate(*MEDIA_TYPES)
-    body_type = call.media_type(JSON_BODY, MULTIPART, *IMAGE_TYPES)
-    if body_type == JSON_BODY:
+    body_type = call.media_type(JSON, MULTIPART, *IMAGE_TYPES)
+    if body_type == JSON:
         return await score_generated(call, media_type)
     asked = call.read_query(ScoreQuery)
     names = None if asked.label is None else asked.label.split(",")

@@ -16,7 +16,7 @@ class TooFewDescriptors(Exception):
 def raise_limit(connections: int) -> None:
     """Raise the soft limit of open files where it is too low.
 
-    A server that reaches the limit can accept nobody, not even a probe. Raises TooFewDescriptors.
+    A server that reaches the limit cannot accept connections, not even a probe. Raises TooFewDescriptors.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + RESERVE

@@ -1,4 +1,4 @@
-"""The process: uvicorn configured, reload at SIGHUP, and a shutdown that loses no request and ends in time."""
+"""The server process: uvicorn's configuration, reload at SIGHUP, and graceful shutdown within a deadline."""
 
 import asyncio
 import faulthandler
@@ -27,7 +27,7 @@ FAILURE_GRACE_S = 5
 SETTLE_STEPS, SETTLE_STEP_S = 8, 0.02
 # The part of the grace in which requests may finish. The rest is for those cut off, and for the lifespan.
 FINISH_SHARE = 0.8
-# The exit status of a process that was told to end twice.
+# The exit status of a process that received two signals to end.
 FORCED = 1
 
 

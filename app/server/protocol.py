@@ -31,7 +31,7 @@ PROBE_CONNECTIONS, PROBE_TIMEOUT_S = 64, 1.0
 
 
 class UnsupportedUvicorn(Exception):
-    """uvicorn has no method of a name that is overridden here, so that a bound would silently not hold."""
+    """uvicorn has no method of a name that is overridden here, so that a limit would silently stop being enforced."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unfinished = 0
         check_head(self.parser.get_method(), self.parser.get_http_version(), self.url, self.headers)
         if self._only_probes and self.url.partition(b"?")[0].decode() not in NEVER_REFUSED:
-            raise TooManyCallers("there are as many connections as the service takes")
+            raise TooManyCallers("the connection limit is reached; retry later")
         if self.parser.should_upgrade():
             return
         super().on_headers_complete()
