@@ -1,6 +1,7 @@
 """Field types of requests that several operations share. All input is strict."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
@@ -12,6 +13,7 @@ from app.inference.sampling import SamplingOptions
 # Linear: no two parts of the pattern match the same digits.
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MAX_LABELS = 4096
+MAX_NUMBER_LENGTH = 32
 
 
 class Body(BaseModel):
@@ -26,35 +28,25 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
-def _integer(value: object) -> object:
-    """ASCII digits only; Python's `int` also accepts spaces, underscores and other digits."""
-    if isinstance(value, str):
-        if not re.fullmatch(r"-?[0-9]{1,20}", value):
-            raise ValueError("must be an integer in digits")
-        return int(value)
-    return value
+def _from_text(pattern: str, convert: Callable[[str], object], expected: str) -> Callable[[object], object]:
+    """A parser of text that matches the pattern; Python's own conversions also accept spaces and underscores."""
 
+    def parse(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if len(value) > MAX_NUMBER_LENGTH or not re.fullmatch(pattern, value):
+            raise ValueError(f"must be {expected}")
+        return convert(value)
 
-def _number(value: object) -> object:
-    if isinstance(value, str):
-        if len(value) > 32 or not NUMBER.fullmatch(value):
-            raise ValueError("must be a decimal number")
-        return float(value)
-    return value
-
-
-def _boolean(value: object) -> object:
-    if isinstance(value, str):
-        if value not in {"true", "false"}:
-            raise ValueError("must be true or false")
-        return value == "true"
-    return value
+    return parse
 
 
 # The text of a query parameter as a number or a boolean.
-IntegerText = BeforeValidator(_integer, json_schema_input_type=int)
-NumberText = BeforeValidator(_number, json_schema_input_type=float)
-BooleanText = BeforeValidator(_boolean, json_schema_input_type=bool)
+IntegerText = BeforeValidator(_from_text("-?[0-9]+", int, "an integer in digits"), json_schema_input_type=int)
+NumberText = BeforeValidator(_from_text(NUMBER.pattern, float, "a decimal number"), json_schema_input_type=float)
+BooleanText = BeforeValidator(
+    _from_text("true|false", lambda text: text == "true", "true or false"), json_schema_input_type=bool
+)
 
 
 def _name(value: object) -> object:

@@ -172,17 +172,18 @@ class Batcher:
 
     def fail(self, error: Callable[[], ServiceError]) -> None:
         """Refuse new jobs, and fail all open ones, also those on a worker."""
-        self._closed = error
-        for pending in list(self._open):
-            self._fail(pending, error())
+        self._refuse(error, list(self._open))
         self._idle.set()  # a lost worker may never end its batch
 
     async def close(self) -> None:
         """Refuse new jobs, fail those that wait, and wait for the batches that run."""
-        self._closed = draining
-        for pending in list(self._queue):
-            self._fail(pending, draining())
+        self._refuse(draining, list(self._queue))
         await self._idle.wait()
+
+    def _refuse(self, error: Callable[[], ServiceError], jobs: list[_Pending]) -> None:
+        self._closed = error
+        for pending in jobs:
+            self._fail(pending, error())
 
     def _count(self, rows: int) -> None:
         self._queued_rows += rows
