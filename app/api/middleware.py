@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
-# Probes have no key, may name any host and are never refused: they matter most when the service is overloaded.
+# Probes need no key and may name any host. With scrapes they bypass admission, as they matter most under overload.
 PROBES = frozenset({"/livez", "/readyz"})
-NEVER_REFUSED = PROBES | {"/metrics"}
+OUTSIDE_ADMISSION = PROBES | {"/metrics"}
 # The documentation has no key either: a browser cannot send one before the page is loaded.
 DOCUMENTATION = frozenset({"/", "/docs", "/openapi.json"})
 
@@ -159,7 +159,7 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
-        if scope["type"] != "http" or scope["path"] in NEVER_REFUSED:
+        if scope["type"] != "http" or scope["path"] in OUTSIDE_ADMISSION:
             await self._app(scope, receive, send)
             return
         size = self._body_bytes(scope)

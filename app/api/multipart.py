@@ -4,6 +4,8 @@ import re
 
 from app.errors import InvalidRequest, UnsupportedMediaType
 
+# The rest of the last delimiter, and an epilogue.
+END = re.compile(rb"--[ \t]*(\r\n.*)?", re.DOTALL)
 BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 # Possessive, so that matching is linear.
 TOKEN = rb"[\w!#$%&'*+.^`|~-]++"
@@ -25,7 +27,7 @@ def split_multipart(body: bytes, content_type: str, field: str, max_files: int) 
         raise invalid
     # A line break before the body lets the first delimiter be like the others. Splitting is a linear search.
     preamble, *parts = (b"\r\n" + body).split(b"\r\n--" + boundary, max_files + 1)
-    if preamble.strip() or not 2 <= len(parts) <= max_files + 1 or not parts[-1].startswith(b"--"):
+    if preamble.strip() or not 2 <= len(parts) <= max_files + 1 or not END.fullmatch(parts[-1]):
         raise invalid
     return [_file_content(part, field.encode(), invalid) for part in parts[:-1]]
 

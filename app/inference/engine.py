@@ -67,7 +67,8 @@ class Engine:
             except InvalidRequest as error:
                 errors.append(error)
         # An error about the values of the request helps more than one about the capabilities of a model.
-        raise next((error for error in errors if not isinstance(error, CapabilityMissing)), errors[0])
+        best = next((error for error in errors if not isinstance(error, CapabilityMissing)), errors[0])
+        raise type(best)(f"no loaded model can do this; for example, {best.detail}")
 
     def admit(self, rows: int) -> AbstractContextManager[None]:
         """Count the rows of a request as in flight. Raises Overloaded at once if there are too many."""

@@ -22,6 +22,8 @@ from app.settings import Settings
 KEEP_ALIVE_S = 30
 # How long requests may take to finish after the service has failed.
 FAILURE_GRACE_S = 5
+# Seconds in which requests on open connections are refused after a failure, each response closing its connection.
+FAILURE_LAG_S = 1.0
 # Before the listener closes, and before connections do: what clients have sent by then is accepted and read. In steps,
 # as accepting and reading a connection takes several turns of the event loop, however busy the machine is.
 SETTLE_STEPS, SETTLE_STEP_S = 8, 0.02
@@ -83,7 +85,7 @@ class Server(uvicorn.Server):
         # hold this list.
         self.server_state.default_headers.append((b"connection", b"close"))
         finish_s = FINISH_SHARE * (FAILURE_GRACE_S if self.failed else self._settings.shutdown_grace_s)
-        lag_s = min(self._lag_s, finish_s / 2)
+        lag_s = min(FAILURE_LAG_S if self.failed else self._lag_s, finish_s / 2)
         await asyncio.sleep(lag_s)
         await settle()
         self.readiness.drain()

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.api.middleware import MAX_HEADER_BYTES, NEVER_REFUSED
+from app.api.middleware import MAX_HEADER_BYTES, OUTSIDE_ADMISSION
 from app.errors import BadRequest, HeadersTooLarge, RequestTimeout, ServiceError, TooManyCallers, problem_of
 from app.server.framing import check_head
 
@@ -26,6 +26,8 @@ MAX_UNFINISHED_BYTES = 2 * MAX_HEADER_BYTES
 MAX_PIPELINED, MAX_PIPELINED_BYTES = 16, 64 * 1024
 # Bytes a second at which a client must read a response.
 MIN_READ_RATE = 16 * 1024
+# Seconds in which a connection that was closed for writing is still read.
+LINGER_S = 1.0
 # Connections above the bound, which only probes may use, and for so many seconds each.
 PROBE_CONNECTIONS, PROBE_TIMEOUT_S = 64, 1.0
 
@@ -108,6 +110,21 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif self._deadline is None and self._running is None:
             self._set_deadline(self.timeout_keep_alive)
 
+    def shutdown(self) -> None:
+        """Close an idle connection, its write side first.
+
+        The system resets a connection that is closed with unread bytes, and the client could not tell whether a request
+        in these bytes was served.
+        """
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is not None and not cycle.response_complete:
+            super().shutdown()
+        elif not self.transport.is_closing():
+            self._closing = True
+            self._clear_deadline()
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_S, self.transport.close)
+
     def pause_writing(self) -> None:
         """The client has not read all that was written."""
         super().pause_writing()
@@ -137,7 +154,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Start the request or queue it. Raises BadRequest and TooManyCallers."""
         self._unfinished = 0
         check_head(self.parser.get_method(), self.parser.get_http_version(), self.url, self.headers)
-        if self._only_probes and self.url.partition(b"?")[0].decode() not in NEVER_REFUSED:
+        if self._only_probes and self.url.partition(b"?")[0].decode() not in OUTSIDE_ADMISSION:
             raise TooManyCallers("the connection limit is reached; retry later")
         if self.parser.should_upgrade():
             return

@@ -55,4 +55,4 @@ def test_if_no_model_can_an_error_about_values_goes_before_one_about_capabilitie
 
     with pytest.raises(InvalidRequest) as caught:
         engine().select(None, prepare)
-    assert caught.value.detail == "n is too large"
+    assert caught.value.detail.endswith("n is too large")
