@@ -12,15 +12,15 @@ from app.inference.model import Model, load_models
 from app.inference.runtime import Runtime
 from app.inference.workers import Workers
 from app.metrics import Metrics
-from tests.checkpoints.tiny import Vae, write
+from tests.tiny_models import write_vae
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> dict[str, Model]:
     """`a` cannot generate, `b` and `c` can."""
-    write(tmp_path, "a", Vae(), "decode", "encode")
+    write_vae(tmp_path, "a", "decode", "encode")
     for name in ("b", "c"):
-        write(tmp_path, name, Vae(), "generate", "decode", "encode")
+        write_vae(tmp_path, name)
     return load_models(tmp_path, Runtime("cpu"), 8)
 
 

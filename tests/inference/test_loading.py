@@ -20,7 +20,7 @@ from app.inference.readiness import Readiness
 from app.inference.runtime import DeviceLost, Rows
 from app.metrics import Metrics
 from app.settings import Settings
-from tests.checkpoints.tiny import Autoencoder, write, write_vae
+from tests.tiny_models import Autoencoder, write, write_vae
 
 pytestmark = pytest.mark.anyio
 
@@ -94,14 +94,14 @@ async def test_a_reload_swaps_the_models_and_frees_the_ones_before(service):
     released = [weakref.ref(engine), weakref.ref(engine.models["vae"].networks["generate"])]
     del engine
     shutil.rmtree(service.models / "vae")
-    write(service.models, "vae", Autoencoder(), "embed", "decode", input_side=8)
+    write(service.models, "vae", Autoencoder(28))
     await service.loader.reload()
     gc.collect()
     assert [each() for each in released] == [None, None]
     assert service.sample("reloads_total", outcome="swapped") == 1
     assert len(service.described()) == 1
     assert service.described() != before
-    assert set(service.readiness.engine().models["vae"].networks) == {"embed", "decode"}
+    assert set(service.readiness.engine().models["vae"].networks) == {"generate", "embed", "decode"}
 
 
 async def test_a_bad_reload_keeps_the_models_and_is_reported(service, caplog):

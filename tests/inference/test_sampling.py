@@ -11,8 +11,7 @@ from app.inference.latents import COMPONENT_STREAM, MAX_SEED, normal_rows
 from app.inference.model import Model, load_models
 from app.inference.runtime import Runtime
 from app.inference.sampling import MAX_LATENT, SamplingOptions, class_indices, draw, generate, given, seeded
-from tests.checkpoints.tiny import write_vae
-from tests.tiny_models import LATENT_DIM, ConditionalVae, write, write_checkpoints
+from tests.tiny_models import LATENT_DIM, ConditionalVae, write, write_checkpoints, write_vae
 
 
 @pytest.fixture(scope="module")

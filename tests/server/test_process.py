@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import httpx
+import pytest
 
 from tests.conftest import ROOT
 from tests.contract.process import Service, free_port, running, start
@@ -69,6 +70,17 @@ def test_a_bad_setting_ends_the_start_with_status_2_and_is_named():
     assert status == 2
     assert log.startswith("DIGITS_MAX_IMAGES: ")
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("content", "named"), [(b"DIGITS_SURPRISE=1\n", "DIGITS_SURPRISE: "), (b"DIGITS_PORT=\xff\n", "digits.env: ")]
+)
+def test_a_bad_settings_file_ends_the_start_with_status_2_and_one_line_that_names_the_fault(tmp_path, content, named):
+    (tmp_path / "digits.env").write_bytes(content)
+    status, log = end(start(free_port(), tmp_path))
+    assert status == 2
+    (line,) = log.splitlines()
+    assert line.startswith(named)
 
 
 def test_requests_sent_before_sigterm_are_answered_and_the_process_ends_with_status_0():
