@@ -196,10 +196,8 @@ def write(
     A module with an embedding is conditional. The other options are those of `fields`.
     """
     names = capabilities or [each for each in CAPABILITIES if hasattr(module, each)]
-    form = {"latent_dim": latent_dim if {"generate", "decode"} & set(names) else None, "side": side}
-    manifest = fields(
-        name, *names, module=module, classes=classes, conditional=hasattr(module, "embedding"), **form, **options
-    )
+    options |= {"latent_dim": latent_dim if {"generate", "decode"} & set(names) else None, "side": side}
+    manifest = fields(name, *names, module=module, classes=classes, conditional=hasattr(module, "embedding"), **options)
     content = archive_of(module)
     manifest["archives"]["float32"] = described(f"{name}.pt", content)
     folder = models / name
@@ -276,7 +274,7 @@ def fields(
         }
     return {
         "name": name,
-        "family": "tiny",
+        "family": type(module).__name__.lower(),
         "capabilities": list(capabilities),
         "conditional": conditional,
         "latent_dim": latent_dim,

@@ -32,7 +32,7 @@ def free_port() -> int:
         return port
 
 
-def start(port: int, folder: Path = ROOT, **settings: str) -> "subprocess.Popen[str]":
+def start(port: int, folder: Path = ROOT, /, **settings: str) -> "subprocess.Popen[str]":
     """Start a service in a folder with these settings, a port and a device, and no others."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
     environment |= {"DIGITS_PORT": str(port), "DIGITS_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}

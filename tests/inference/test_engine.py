@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound
+from app.errors import InvalidRequest
 from app.inference.batching import RowLimit
 from app.inference.engine import Engine
 from app.inference.model import Model, load_models
@@ -34,18 +34,6 @@ def engine(models: dict[str, Model], pool: Callable[[int], Workers]) -> Callable
 def test_without_a_name_the_default_serves_else_the_first_model_that_can(engine, default, found):
     model, prepared = engine(default).find(None, lambda model: model.require("generate"))
     assert (model.name, prepared) == (found, None)
-
-
-def test_a_named_model_that_cannot_is_refused_with_one_that_can(engine):
-    with pytest.raises(CapabilityMissing) as caught:
-        engine().select("a", lambda model: model.require("generate"))
-    assert caught.value.detail.endswith("model b can do this")
-
-
-def test_an_unknown_name_is_refused_without_an_echo(engine):
-    with pytest.raises(ModelNotFound) as caught:
-        engine().find("secret", lambda _: None)
-    assert "secret" not in caught.value.detail
 
 
 def test_if_no_model_can_an_error_about_values_goes_before_one_about_capabilities(engine):
