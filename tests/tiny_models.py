@@ -2,24 +2,19 @@
 
 import hashlib
 import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from app.checkpoints.capabilities import CAPABILITIES, Symbol
-from app.checkpoints.manifest import (
-    Archive,
-    Control,
-    DatasetUsed,
-    Golden,
-    ImageForm,
-    Manifest,
-    Prior,
-    TensorRecord,
-    TrainingRecord,
-)
+from app.checkpoints.manifest import TensorRecord, with_checksum
 
 LATENT_DIM, PIXELS, COMPONENTS = 6, 28 * 28, 3
 SMALL_SIDE = 14
@@ -150,6 +145,23 @@ class Critic(nn.Module):
         return logits[:, 0]
 
 
+class SmallVae(nn.Module):
+    """Latents of 3 numbers, images of 4 x 4 pixels, no weights."""
+
+    @torch.jit.export
+    def generate(self, latents: Tensor) -> Tensor:
+        return self.decode(latents)
+
+    @torch.jit.export
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.sigmoid(latents.repeat(1, 6)[:, :16].view(-1, 1, 4, 4))
+
+    @torch.jit.export
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean = images.flatten(1)[:, :3]
+        return mean, -mean
+
+
 def write_checkpoints(directory: Path) -> None:
     """A checkpoint of every kind.
 
@@ -169,65 +181,119 @@ def write_checkpoints(directory: Path) -> None:
 
 
 def write(
-    directory: Path,
+    models: Path,
     name: str,
     module: nn.Module,
-    classes: tuple[str, ...],
+    classes: Sequence[str] = (),
     *,
-    priors: tuple[Prior, ...] = ("normal",),
-    sampling: tuple[Control, ...] = (),
-    input_side: int | None = None,
+    capabilities: Sequence[str] = (),
+    latent_dim: int | None = LATENT_DIM,
+    side: int = 28,
+    **options: Any,
 ) -> Path:
-    """Write a checkpoint of a module and return its directory. A module with an embedding is conditional."""
+    """Write a checkpoint of a module, by default with all of its capabilities; its folder.
+
+    A module with an embedding is conditional. The other options are those of `fields`.
+    """
+    names = capabilities or [each for each in CAPABILITIES if hasattr(module, each)]
+    options |= {"latent_dim": latent_dim if {"generate", "decode"} & set(names) else None, "side": side}
+    manifest = fields(name, *names, module=module, classes=classes, conditional=hasattr(module, "embedding"), **options)
+    content = archive_of(module)
+    manifest["archives"]["float32"] = described(f"{name}.pt", content)
+    folder = models / name
+    folder.mkdir(parents=True)
+    (folder / f"{name}.pt").write_bytes(content)
+    (folder / "card.md").write_text(f"# {name}\n")
+    (folder / "manifest.json").write_text(json.dumps(with_checksum(manifest)))
+    return folder
+
+
+def write_vae(models: Path, name: str = "vae", *capabilities: str) -> Path:
+    """Write a checkpoint of `SmallVae`; its folder."""
+    return write(models, name, SmallVae(), capabilities=capabilities, latent_dim=3, side=4)
+
+
+@contextmanager
+def edited(folder: Path) -> Iterator[dict[str, Any]]:
+    """The fields of a manifest, to be changed."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    yield manifest
+    path.write_text(json.dumps(with_checksum(manifest)))
+
+
+def archive_of(module: nn.Module) -> bytes:
+    """The TorchScript archive of a module."""
     buffer = io.BytesIO()
     torch.jit.save(torch.jit.script(module.eval()), buffer)
-    content = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def described(file: str, content: bytes, **deviation: float) -> dict[str, Any]:
+    """The entry of an archive in the manifest."""
     digest = hashlib.sha256(content).hexdigest()
-    capabilities = [capability for capability in CAPABILITIES if hasattr(module, capability)]
-    fields: dict[str, Any] = {
+    return {"file": file, "digest": digest, "bytes": len(content), "deviation": deviation or None}
+
+
+def fields(
+    name: str,
+    *capabilities: str,
+    latent_dim: int | None = 3,
+    side: int = 4,
+    input_side: int | None = None,
+    conditional: bool = False,
+    classes: Sequence[str] = (),
+    priors: Sequence[str] = ("normal",),
+    sampling: Sequence[str] = (),
+    module: nn.Module | None = None,
+) -> dict[str, Any]:
+    """The fields of a manifest. The golden outputs are those of `module`, zeros without one."""
+    shapes: dict[Symbol, tuple[int, ...]] = {
+        Symbol.IMAGE: (1, side, side),
+        Symbol.INPUT_IMAGE: (1, input_side or side, input_side or side),
+        Symbol.LABEL: (),
+        Symbol.LOGIT: (),
+    }
+    if latent_dim is not None:
+        shapes |= {Symbol.LATENT: (latent_dim,), Symbol.NOISE: (latent_dim + ("fitted" in priors),)}
+    chance, golden = np.random.default_rng(0), {}
+    for capability in capabilities:
+        row = CAPABILITIES[capability]
+        labelled = row.labels == "always" or (row.labels == "if conditional" and conditional)
+        inputs: list[NDArray[Any]] = [chance.random((4, *shapes.get(each, (1,))), np.float32) for each in row.inputs]
+        inputs += [np.arange(4) % max(1, len(classes))] * labelled
+        outputs: Any = [np.zeros((4, *shapes.get(symbol, (1,))), np.float32) for symbol in row.outputs]
+        if module is not None:
+            with torch.no_grad():
+                found = getattr(module, capability)(*map(torch.from_numpy, inputs))
+            outputs = [each.numpy() for each in (found if isinstance(found, tuple) else (found,))]
+        golden[capability] = {
+            "inputs": [TensorRecord.of(each).model_dump() for each in inputs],
+            "outputs": [TensorRecord.of(each).model_dump() for each in outputs],
+            "tolerance": 1e-4,
+        }
+    return {
         "name": name,
         "family": type(module).__name__.lower(),
-        "capabilities": capabilities,
-        "conditional": hasattr(module, "embedding"),
-        "latent_dim": LATENT_DIM if "generate" in capabilities else None,
-        "noise_dim": LATENT_DIM + ("fitted" in priors),
-        "priors": priors,
-        "sampling": sampling,
-        "image": image_form(28),
-        "input_image": input_side and image_form(input_side),
-        "classes": classes,
-        "archives": {"float32": Archive(file=f"{name}.pt", digest=digest, bytes=len(content), deviation=None)},
-        "dataset": DatasetUsed(name="none", digest="0" * 64, train_images=1),
-        "training": TrainingRecord(
-            config={}, seed=0, epochs=1, parameters={}, losses={}, versions={}, source_commit="unknown"
-        ),
+        "capabilities": list(capabilities),
+        "conditional": conditional,
+        "latent_dim": latent_dim,
+        "priors": list(priors),
+        "sampling": list(sampling),
+        "noise_dim": latent_dim and latent_dim + ("fitted" in priors),
+        "image": {"shape": [1, side, side], "normalization": None},
+        "input_image": input_side and {"shape": [1, input_side, input_side], "normalization": None},
+        "classes": list(classes),
+        "archives": {"float32": described(f"{name}.pt", b"-")},
+        "dataset": {"name": "none", "digest": "0" * 64, "train_images": 1},
+        "training": {
+            "config": {},
+            "seed": 0,
+            "epochs": 1,
+            "parameters": {},
+            "losses": {},
+            "versions": {},
+            "source_commit": "unknown",
+        },
+        "golden": golden,
     }
-    shapes = Manifest.model_construct(**fields)  # not validated: the golden rows need the shapes
-    golden = {capability: golden_rows(shapes, module, capability) for capability in capabilities}
-    (directory / name).mkdir()
-    (directory / name / f"{name}.pt").write_bytes(content)
-    (directory / name / "manifest.json").write_bytes(Manifest(**fields, golden=golden).file_content())
-    return directory / name
-
-
-def image_form(side: int) -> ImageForm:
-    """Square images, which uploads are resized to."""
-    return ImageForm(shape=(1, side, side), normalization=None)
-
-
-@torch.no_grad()
-def golden_rows(manifest: Manifest, module: Any, capability: str) -> Golden:
-    """Four rows through a capability."""
-    inputs = [random_rows(manifest, symbol) for symbol in manifest.inputs(capability)]
-    found = getattr(module, capability)(*inputs)
-    outputs = found if isinstance(found, tuple) else (found,)
-    records = ([TensorRecord.of(tensor.numpy()) for tensor in tensors] for tensors in (inputs, outputs))
-    return Golden(**dict(zip(("inputs", "outputs"), records, strict=True)), tolerance=1e-4)
-
-
-def random_rows(manifest: Manifest, symbol: Symbol) -> Tensor:
-    """Four rows of an input."""
-    if symbol is Symbol.LABEL:
-        return torch.arange(4) % len(manifest.classes)
-    shape = (4, *manifest.shape(symbol))
-    return torch.rand(shape) if symbol in {Symbol.IMAGE, Symbol.INPUT_IMAGE} else torch.randn(shape)

@@ -37,6 +37,7 @@ def test_a_media_type_that_no_answer_has_is_not_acceptable(client, path):
 
 def test_an_unknown_model_is_not_found_and_its_name_not_repeated(client, digit):
     answers = [client.post(path, json={"model": "nobody"}) for path in ("/generate", "/interpolate", "/score")]
+    answers += [client.post("/score", json={"generator": "nobody"})]
     answers += [client.get("/interpolate?model=nobody"), client.get("/models/nobody")]
     answers += [client.post(f"{path}?model=nobody", files={"file": digit}) for path in ("/reconstruct", "/interpolate")]
     for answer in answers:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from app.checkpoints.capabilities import CAPABILITIES, Symbol
 from app.checkpoints.manifest import PIXEL_BOUND, Manifest, TensorRecord
 from app.checkpoints.store import CheckpointError, read_manifest
-from tests.checkpoints.tiny import described, fields, write_vae
+from tests.tiny_models import described, fields, write_vae
 
 TEN = tuple("0123456789")
 VAE = ("generate", "decode", "encode")

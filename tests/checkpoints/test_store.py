@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.checkpoints.store import CheckpointError, find_manifests, read_archive, read_card, read_manifest
-from tests.checkpoints.tiny import write_vae
+from tests.tiny_models import write_vae
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """A folder of images, learned by training and served: both sides see the same pixels."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from app.images.encode import to_uint8
 from app.images.normalize import fit
 from tests.api.reading import arrays, image
 from tests.conftest import serving
+from tests.corpus.files import orientation, saved
 from training import export
 from training.families import families
 from training.folder import load_folder, read_row
@@ -22,31 +22,19 @@ PIXELS = np.random.default_rng(3).integers(0, 256, (37, 23, 4), dtype=np.uint8)
 GREY, COLOUR = Image.fromarray(PIXELS[..., 0]), Image.fromarray(PIXELS[..., :3])
 
 
-def saved(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def oriented(orientation: int) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return saved(COLOUR, "JPEG", exif=exif)
-
-
 FILES = {
-    "grey": saved(GREY),
-    "colour": saved(COLOUR),
-    "alpha": saved(Image.fromarray(PIXELS)),
-    "grey with alpha": saved(Image.fromarray(PIXELS[..., :2])),
-    "palette": saved(COLOUR.quantize(16)),
-    "transparent colour": saved(Image.fromarray(PIXELS[..., 0] // 64 * 64), transparency=64),
-    "one bit": saved(GREY.convert("1")),
-    "16 bits": saved(Image.fromarray((PIXELS[..., 0].astype(np.uint16) << 8) + PIXELS[..., 1])),
+    "grey": saved(GREY, "PNG"),
+    "colour": saved(COLOUR, "PNG"),
+    "alpha": saved(Image.fromarray(PIXELS), "PNG"),
+    "grey with alpha": saved(Image.fromarray(PIXELS[..., :2]), "PNG"),
+    "palette": saved(COLOUR.quantize(16), "PNG"),
+    "transparent colour": saved(Image.fromarray(PIXELS[..., 0] // 64 * 64), "PNG", transparency=64),
+    "one bit": saved(GREY.convert("1"), "PNG"),
+    "16 bits": saved(Image.fromarray((PIXELS[..., 0].astype(np.uint16) << 8) + PIXELS[..., 1]), "PNG"),
     "CMYK": saved(COLOUR.convert("CMYK"), "JPEG"),
-    "small": saved(Image.fromarray(PIXELS[:5, :3, :3])),
-    "large": saved(Image.fromarray(np.kron(PIXELS[..., 0], np.ones((9, 9), np.uint8)))),
-} | {f"orientation {number}": oriented(number) for number in range(1, 9)}
+    "small": saved(Image.fromarray(PIXELS[:5, :3, :3]), "PNG"),
+    "large": saved(Image.fromarray(np.kron(PIXELS[..., 0], np.ones((9, 9), np.uint8))), "PNG"),
+} | {f"orientation {number}": saved(COLOUR, "JPEG", exif=b"Exif\0\0" + orientation(number)) for number in range(1, 9)}
 
 
 @pytest.mark.parametrize("kind", FILES)

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import FIXTURES, serving
-from tests.contract.wire import answers, connection, send, until_closed
+from tests.contract.wire import connection, send, until_closed
 
 CHECKS = [
     schemathesis.checks.not_a_server_error,
@@ -128,20 +128,3 @@ def test_any_bytes_are_answered(service, content):
         found = {status for status, _ in until_closed(caller)}
     assert found
     assert found <= {200, 400, 404, 405, 411, 415, 422, 431}
-
-
-def series(client: httpx.Client) -> set[str]:
-    """The series of the metrics, without those of the scrape itself."""
-    lines = client.get("/metrics").text.splitlines()
-    return {line.rpartition(" ")[0] for line in lines if line[0] != "#" and 'route="/metrics"' not in line}
-
-
-def test_paths_without_a_route_add_no_series(service):
-    with connection((service.base_url.host, service.base_url.port or 0)) as caller:
-        service.get("/nowhere")
-        before = series(service)
-        for start in range(0, 2_000, 16):
-            paths = [b"/%x" % (number * 2654435761 % 2**32) for number in range(start, start + 16)]
-            send(caller, b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in paths))
-            assert {status for status, _ in answers(caller, 16)} == {404}
-        assert series(service) <= before

@@ -1,28 +1,18 @@
 """A new operation is one file and, for a new capability, one row of the table."""
 
-import hashlib
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 import app.operations
 from app.checkpoints.capabilities import CAPABILITIES, Capability, Symbol
-from app.checkpoints.manifest import (
-    Archive,
-    DatasetUsed,
-    Golden,
-    ImageForm,
-    Manifest,
-    TensorRecord,
-    TrainingRecord,
-)
-from tests.api.reading import image, problem_of
+from app.checkpoints.manifest import TensorRecord
+from tests.api.reading import image, png_file, problem_of
 from tests.conftest import serving
+from tests.tiny_models import edited, write
 
 OPERATION = '''
 """`POST /invert`: an uploaded image through the capability `invert`."""
@@ -78,35 +68,9 @@ class Inverter(nn.Module):
         return nn.functional.interpolate(1 - images, scale_factor=2.0)
 
 
-def write_checkpoint(models: Path, *, wrong_by: float = 0.0) -> None:
-    """A checkpoint of the inverter, whose golden outputs are `wrong_by` off."""
-    module = Inverter().eval()
-    buffer = io.BytesIO()
-    torch.jit.save(torch.jit.script(module), buffer)
-    content = buffer.getvalue()
-    images = torch.rand(4, 1, 16, 16)
-    golden = Golden(
-        inputs=(TensorRecord.of(images.numpy()),),
-        outputs=(TensorRecord.of((module.invert(images) + wrong_by).numpy()),),
-        tolerance=1e-4,
-    )
-    manifest = Manifest(
-        name="inverter",
-        family="inverter",
-        capabilities=("invert",),
-        image=ImageForm(shape=(1, 32, 32), normalization=None),
-        input_image=ImageForm(shape=(1, 16, 16), normalization=None),
-        classes=(),
-        archives={"float32": Archive(file="i.pt", digest=hashlib.sha256(content).hexdigest(), bytes=len(content))},
-        dataset=DatasetUsed(name="none", digest="0" * 64, train_images=1),
-        training=TrainingRecord(
-            config={}, seed=0, epochs=1, parameters={}, losses={}, versions={}, source_commit="unknown"
-        ),
-        golden={"invert": golden},
-    )
-    (models / "inverter").mkdir()
-    (models / "inverter" / "i.pt").write_bytes(content)
-    (models / "inverter" / "manifest.json").write_bytes(manifest.file_content())
+def write_inverter(models: Path) -> Path:
+    """Write a checkpoint of the inverter; its folder."""
+    return write(models, "inverter", Inverter(), side=32, input_side=16)
 
 
 @pytest.fixture
@@ -121,17 +85,11 @@ def new_operation(tmp_path, monkeypatch):
     return tmp_path / "models"
 
 
-def png_of(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def test_a_new_operation_is_served_documented_and_listed(new_operation):
-    write_checkpoint(new_operation)
+    write_inverter(new_operation)
     pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     with serving(models_dir=new_operation) as client:
-        answer = client.post("/invert", content=png_of(pixels), headers={"Content-Type": "image/png"})
+        answer = client.post("/invert", content=png_file(pixels), headers={"Content-Type": "image/png"})
         assert answer.status_code == 200, answer.text
         assert answer.headers["X-Model"] == "inverter"
         np.testing.assert_array_equal(image(answer.content), (255 - pixels).repeat(2, 0).repeat(2, 1))
@@ -147,7 +105,9 @@ def test_a_new_operation_is_served_documented_and_listed(new_operation):
 
 
 def test_golden_rows_of_a_new_capability_are_checked_at_the_start(new_operation, caplog):
-    write_checkpoint(new_operation, wrong_by=0.1)
+    with edited(write_inverter(new_operation)) as manifest:
+        golden = manifest["golden"]["invert"]
+        golden["outputs"][0]["data"] = TensorRecord.of(np.full((4, 1, 32, 32), 0.5, np.float32)).model_dump()["data"]
     with serving(models_dir=new_operation) as client:
         assert client.get("/readyz").status_code == 503
     assert "invert differs" in caplog.text

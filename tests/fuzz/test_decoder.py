@@ -1,3 +1,5 @@
+"""A short run of the fuzzer of the decoder."""
+
 import importlib.util
 import subprocess
 import sys

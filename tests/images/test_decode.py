@@ -1,3 +1,5 @@
+"""Bytes of an upload to luminance and alpha: every form of PNG and JPEG, and hostile files."""
+
 import math
 import struct
 import tracemalloc

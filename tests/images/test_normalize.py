@@ -1,3 +1,5 @@
+"""Pictures to images as MNIST has them: ink found, scaled and centred."""
+
 from collections.abc import Callable
 from pathlib import Path
 

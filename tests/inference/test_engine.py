@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound
+from app.errors import InvalidRequest
 from app.inference.batching import RowLimit
 from app.inference.engine import Engine
 from app.inference.model import Model, load_models
 from app.inference.runtime import Runtime
 from app.inference.workers import Workers
 from app.metrics import Metrics
-from tests.checkpoints.tiny import Vae, write
+from tests.tiny_models import write_vae
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> dict[str, Model]:
     """`a` cannot generate, `b` and `c` can."""
-    write(tmp_path, "a", Vae(), "decode", "encode")
+    write_vae(tmp_path, "a", "decode", "encode")
     for name in ("b", "c"):
-        write(tmp_path, name, Vae(), "generate", "decode", "encode")
+        write_vae(tmp_path, name)
     return load_models(tmp_path, Runtime("cpu"), 8)
 
 
@@ -34,18 +34,6 @@ def engine(models: dict[str, Model], pool: Callable[[int], Workers]) -> Callable
 def test_without_a_name_the_default_serves_else_the_first_model_that_can(engine, default, found):
     model, prepared = engine(default).find(None, lambda model: model.require("generate"))
     assert (model.name, prepared) == (found, None)
-
-
-def test_a_named_model_that_cannot_is_refused_with_one_that_can(engine):
-    with pytest.raises(CapabilityMissing) as caught:
-        engine().select("a", lambda model: model.require("generate"))
-    assert caught.value.detail.endswith("model b can do this")
-
-
-def test_an_unknown_name_is_refused_without_an_echo(engine):
-    with pytest.raises(ModelNotFound) as caught:
-        engine().find("secret", lambda _: None)
-    assert "secret" not in caught.value.detail
 
 
 def test_if_no_model_can_an_error_about_values_goes_before_one_about_capabilities(engine):

@@ -20,7 +20,7 @@ from app.inference.readiness import Readiness
 from app.inference.runtime import DeviceLost, Rows
 from app.metrics import Metrics
 from app.settings import Settings
-from tests.checkpoints.tiny import Autoencoder, write, write_vae
+from tests.tiny_models import Autoencoder, write, write_vae
 
 pytestmark = pytest.mark.anyio
 
@@ -77,14 +77,6 @@ async def test_a_start_loads_every_model_and_describes_it(service):
     assert set(models) == {"vae", "other"}
 
 
-async def test_a_bad_start_is_reported_and_nothing_serves(service, caplog):
-    (service.models / "vae" / "manifest.json").write_text("{")
-    assert not await service.loader.start()
-    assert service.readiness.reasons()
-    assert f"{service.models / 'vae' / 'manifest.json'}: " in caplog.text
-    assert "Traceback" not in caplog.text
-
-
 async def test_a_reload_swaps_the_models_and_frees_the_ones_before(service):
     assert await service.loader.start()
     engine = service.readiness.engine()
@@ -94,26 +86,14 @@ async def test_a_reload_swaps_the_models_and_frees_the_ones_before(service):
     released = [weakref.ref(engine), weakref.ref(engine.models["vae"].networks["generate"])]
     del engine
     shutil.rmtree(service.models / "vae")
-    write(service.models, "vae", Autoencoder(), "embed", "decode", input_side=8)
+    write(service.models, "vae", Autoencoder(28))
     await service.loader.reload()
     gc.collect()
     assert [each() for each in released] == [None, None]
     assert service.sample("reloads_total", outcome="swapped") == 1
     assert len(service.described()) == 1
     assert service.described() != before
-    assert set(service.readiness.engine().models["vae"].networks) == {"embed", "decode"}
-
-
-async def test_a_bad_reload_keeps_the_models_and_is_reported(service, caplog):
-    assert await service.loader.start()
-    engine = service.readiness.engine()
-    (service.models / "vae" / "manifest.json").write_text("{")
-    await service.loader.reload()
-    assert service.readiness.engine() is engine
-    assert service.readiness.reasons() == []
-    assert service.sample("reloads_total", outcome="refused") == 1
-    assert service.sample("reloads_total", outcome="swapped") == 0
-    assert f"{service.models / 'vae' / 'manifest.json'}: " in caplog.text
+    assert set(service.readiness.engine().models["vae"].networks) == {"generate", "embed", "decode"}
 
 
 async def test_a_request_that_began_with_an_engine_ends_with_it(service):

@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.errors import CapabilityMissing, InvalidRequest
+from app.errors import InvalidRequest
 from app.inference.latents import COMPONENT_STREAM, MAX_SEED, normal_rows
 from app.inference.model import Model, load_models
 from app.inference.runtime import Runtime
-from app.inference.sampling import MAX_LATENT, SamplingOptions, class_indices, draw, generate, given, seeded
-from tests.checkpoints.tiny import write_vae
-from tests.tiny_models import LATENT_DIM, ConditionalVae, write, write_checkpoints
+from app.inference.sampling import SamplingOptions, class_indices, draw, generate, given, seeded
+from tests.tiny_models import LATENT_DIM, ConditionalVae, write, write_checkpoints, write_vae
 
 
 @pytest.fixture(scope="module")
@@ -56,38 +55,6 @@ def test_an_unknown_class_is_refused_with_some_of_the_classes_and_without_an_ech
     assert "kind 19" in caught.value.detail
     assert "kind 20" not in caught.value.detail
     assert "kind 300" not in caught.value.detail
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "error"),
-    [
-        ("vae", SamplingOptions(label="3"), CapabilityMissing),
-        ("fitted", SamplingOptions(label="3", prior="normal"), InvalidRequest),
-        ("cgan", SamplingOptions(prior="fitted"), InvalidRequest),
-        ("cgan", SamplingOptions(temperature=0.5), InvalidRequest),
-        ("cvae", SamplingOptions(truncation=0.5), InvalidRequest),
-    ],
-)
-def test_options_that_a_model_does_not_support_are_refused(models, name, options, error):
-    with pytest.raises(error):
-        seeded(models[name].manifest, options, seed=7)
-
-
-@pytest.mark.parametrize(
-    ("name", "latents", "label", "error"),
-    [
-        ("vae", [[0.0] * 4], None, InvalidRequest),
-        ("vae", [[0.0] * 3, [0.0] * 2], None, InvalidRequest),
-        ("vae", [[float("nan")] * 3], None, InvalidRequest),
-        ("vae", [[1.01 * MAX_LATENT] * 3], None, InvalidRequest),
-        ("vae", [[0.0] * 3], "3", CapabilityMissing),
-        ("cvae", [[0.0] * LATENT_DIM], None, InvalidRequest),
-        ("cvae", [[0.0] * LATENT_DIM], "ten", InvalidRequest),
-    ],
-)
-def test_latents_and_labels_that_do_not_fit_a_model_are_refused(models, name, latents, label, error):
-    with pytest.raises(error):
-        given(models[name].manifest, latents, label)
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import httpx
+import pytest
 
+from tests.api.reading import metric
 from tests.conftest import ROOT
 from tests.contract.process import Service, free_port, running, start
 from tests.contract.wire import Address
 
 # A process that does not end by itself is made to after an hour, which no test waits for.
 IN_ORDER = {"shutdown_grace_s": "3600"}
+QUEUE = {"model": "gan", "operation": "generate"}
 REQUEST = (
     b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b'Content-Length: 16\r\n\r\n{"model": "vae"}'
@@ -37,12 +40,10 @@ def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
 
 
 def wait_until_started(service: Service, requests: int) -> None:
-    """Until so many requests for the GAN's images have had a row computed."""
-    name = 'digits_queue_seconds_count{model="gan",operation="generate"} '
-    while True:
-        lines = httpx.get(f"{service.url}/metrics", timeout=60).text.splitlines()
-        if float(next(line for line in lines if line.startswith(name)).removeprefix(name)) >= requests:
-            return
+    """Wait until `requests` requests for the GAN's images have had a row computed."""
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        while metric(client.get("/metrics").text, "digits_queue_seconds_count", **QUEUE) < requests:
+            pass
 
 
 def test_a_damaged_checkpoint_ends_the_start_with_status_1_and_one_line(tmp_path):
@@ -69,6 +70,17 @@ def test_a_bad_setting_ends_the_start_with_status_2_and_is_named():
     assert status == 2
     assert log.startswith("DIGITS_MAX_IMAGES: ")
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("content", "named"), [(b"DIGITS_SURPRISE=1\n", "DIGITS_SURPRISE: "), (b"DIGITS_PORT=\xff\n", "digits.env: ")]
+)
+def test_a_bad_settings_file_ends_the_start_with_status_2_and_one_line_that_names_the_fault(tmp_path, content, named):
+    (tmp_path / "digits.env").write_bytes(content)
+    status, log = end(start(free_port(), tmp_path))
+    assert status == 2
+    (line,) = log.splitlines()
+    assert line.startswith(named)
 
 
 def test_requests_sent_before_sigterm_are_answered_and_the_process_ends_with_status_0():

@@ -71,7 +71,7 @@ def test_an_offer_of_another_protocol_gains_no_time(gate):
 
     head = POST.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
     with (
-        listening(app, Limits(receive_timeout_s=1000)) as client,
+        listening(app, Limits(receive_timeout_s=1000), keep_alive_s=10_000) as client,
         connection((client.base_url.host, client.base_url.port or 0)) as caller,
     ):
         client.get("/clock")

@@ -1,5 +1,6 @@
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -74,23 +75,24 @@ def test_an_image_keeps_its_pixels(tmp_path):
         assert np.array_equal(np.asarray(image.convert("L")), pixels)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """Limits files to 2,000 bytes, as on a nearly full disk."""
+    """Limits files to 2,000 bytes, as on a nearly full disk. No fixture: pytest writes a log before it ends those."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_raises_one_error_that_names_the_directory_and_keeps_earlier_events(tmp_path):
     def write(count: int) -> None:
         with Events(tmp_path, 0) as events:
             for step in range(count):
                 events.scalars("step", {"loss": 1.0}, step)
 
-    with pytest.raises(OSError, match=str(tmp_path)) as caught:
+    with small_files(), pytest.raises(OSError, match=str(tmp_path)) as caught:
         write(1_000)
     assert caught.value.__context__ is None
     steps = list(scalars(read(tmp_path), "step/loss"))
