@@ -305,16 +305,6 @@ def test_a_failure_that_the_user_can_mend_is_one_line_and_status_1(command_line,
     assert "Traceback" not in errors
 
 
-def test_data_that_no_source_has_is_status_1_and_names_every_source(command_line, tmp_path, raw_files, no_network):
-    status, _, errors = command_line(
-        "train", "vae", *flags({"data_dir": tmp_path / "none", "runs_dir": tmp_path / "r"})
-    )
-    assert status == 1
-    head, *sources = errors.splitlines()
-    assert head.startswith("DataUnavailable: ")
-    assert len(sources) == 3
-
-
 def test_an_unfinished_or_unexported_run_and_a_locked_directory_are_not_overwritten(
     command_line, mnist, tmp_path, monkeypatch
 ):

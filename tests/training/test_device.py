@@ -29,12 +29,6 @@ def test_an_absent_device_is_named_in_an_error_of_one_line(name):
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("device", [CPU, CUDA, MPS])
-def test_a_named_precision_is_used_on_any_device(device):
-    assert choose_precision("float32", device) == torch.float32
-    assert choose_precision("bfloat16", device) == torch.bfloat16
-
-
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

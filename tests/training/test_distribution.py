@@ -135,10 +135,3 @@ def test_a_batch_that_cannot_be_divided_equally_is_refused(make_vae, dataset):
     config: TrainConfig = make_vae(batch_size=31)
     with pytest.raises(TooFewImages, match="31"):
         check_batch(config, dataset, Processes(torch.device("cpu"), 0, 2))
-
-
-def test_the_shares_of_a_batch_are_disjoint_and_complete():
-    rows = next(islice(epoch_batches(40, 12, 3, 0, 0), 1))
-    shares = [Processes(torch.device("cpu"), rank, 3).own_rows(rows) for rank in range(3)]
-    assert {share.shape for share in shares} == {(3, 4)}
-    assert torch.equal(torch.cat(shares, dim=1), rows)

@@ -194,13 +194,3 @@ def test_a_refused_export_leaves_the_previous_checkpoint(make_vae, dataset, monk
     with pytest.raises(ExportMismatch, match=fault):
         export(config, learner, dataset, HISTORY)
     assert contents(directory) == before
-
-
-def test_the_source_commit_is_a_commit_or_unknown(monkeypatch, tmp_path):
-    assert re.fullmatch("unknown|[0-9a-f]{40}(-dirty)?", source_commit())
-    with monkeypatch.context() as context:
-        context.setenv("PATH", str(tmp_path))  # no git
-        assert source_commit() == "unknown"
-    with monkeypatch.context() as context:
-        context.setattr(training.export, "__file__", str(tmp_path / "export.py"))  # no repository
-        assert source_commit() == "unknown"

@@ -17,13 +17,6 @@ def test_a_file_is_written_with_missing_directories_and_is_readable_by_other_use
     assert os.listdir(path.parent) == ["file.bin"]
 
 
-def test_an_existing_file_is_replaced(tmp_path):
-    path = tmp_path / "file.bin"
-    path.write_bytes(b"a longer old content")
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-
-
 def test_content_rename_and_directory_are_synced_to_disk_in_order(tmp_path, monkeypatch):
     events = []
     fsync, replace = os.fsync, os.replace

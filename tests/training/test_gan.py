@@ -74,15 +74,6 @@ def test_losses_are_the_formulas_of_the_paper():
     assert discriminator_loss(real, fake).shape == generator_loss(fake).shape == ()
 
 
-def test_losses_of_large_logits_are_finite_and_have_gradients():
-    sure = torch.full((4,), 200.0)
-    assert float(discriminator_loss(sure, -sure)) == 0
-    assert float(discriminator_loss(-sure, sure)) == pytest.approx(400)
-    fake = (-sure).requires_grad_()
-    (slope,) = torch.autograd.grad(generator_loss(fake), fake)
-    assert torch.allclose(slope, torch.full((4,), -0.25))
-
-
 @pytest.mark.parametrize("half", ["discriminator", "generator"])
 def test_each_half_of_a_step_moves_only_its_network_and_lowers_its_loss(images, half):
     # Without dropout, on the images and the latents of the step.

@@ -108,11 +108,3 @@ def test_the_deviation_is_over_images_of_all_classes(dataset):
     _, lower = archives(learner)
     largest, mean = deviation(reference, lower, learner, dataset, "generate", 64, 0)
     assert 0 < mean < largest < 0.5
-
-
-def test_a_weight_that_is_not_finite_is_refused():
-    learner = ToyLearner()
-    refuse_diverged(learner)
-    nn.init.constant_(learner.drawer.weight, math.nan)
-    with pytest.raises(ExportMismatch, match="weight"):
-        refuse_diverged(learner)

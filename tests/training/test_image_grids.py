@@ -42,31 +42,6 @@ def cells(png: bytes, columns: int) -> np.ndarray:
     return pixels.reshape(-1, 28, columns, 28).swapaxes(1, 2)
 
 
-def test_a_grid_shows_images_row_by_row_enlarged_twice():
-    images = torch.linspace(0, 255, 6 * 4 * 3).to(torch.uint8).view(6, 1, 4, 3)
-    with Image.open(io.BytesIO(grid_png(images, columns=3))) as image:
-        assert image.format == "PNG"
-        assert image.mode == "L"
-        pixels = np.asarray(image)
-    assert pixels.shape == (2 * 4 * 2, 3 * 3 * 2)
-    for number in range(6):
-        for y in range(4):
-            for x in range(3):
-                top, left = 2 * (number // 3 * 4 + y), 2 * (number % 3 * 3 + x)
-                block = pixels[top : top + 2, left : left + 2]
-                assert (block == int(images[number, 0, y, x])).all()
-
-
-def test_sample_grids_of_one_seed_are_equal_and_do_not_change_the_random_state():
-    state = torch.get_rng_state()
-    first = sample_grid(Echo(), UNLABELLED, 10, seed=1)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert sample_grid(Echo(), UNLABELLED, 10, seed=1) == first
-    assert sample_grid(Echo(), UNLABELLED, 10, seed=2) != first
-    assert cells(first, 8).shape[:2] == (8, 8)
-    assert len(np.unique(cells(first, 8)[:, :, 0, 0])) > 30
-
-
 @pytest.mark.parametrize(("classes", "columns"), [(2, 2), (10, 10), (12, 10)])
 def test_a_sample_grid_of_a_conditional_model_has_a_column_per_class(classes, columns):
     grid = cells(sample_grid(Echo(), CONDITIONAL, classes, seed=1), columns)

@@ -156,10 +156,6 @@ def test_a_family_is_found_by_its_file_and_has_its_commands():
     assert (arguments.family, arguments.seed) == ("specks", "3")
 
 
-def test_modules_without_a_family_are_not_families():
-    assert not {"adversarial", "variational", "mixtures", "discriminators"} & set(families())
-
-
 def test_a_generator_of_another_size_gets_figures_and_pictures(trained):
     config = trained["specks"]
     directory = config.models_dir / "specks"

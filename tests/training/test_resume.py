@@ -234,14 +234,6 @@ def test_a_run_killed_while_it_saves_leaves_a_whole_state(tiny, dataset, tmp_pat
     assert not any(path.exists() for path in left)
 
 
-def test_resuming_a_finished_run_trains_nothing_and_exports_it_again(copied, dataset):
-    before = weights(copied)
-    train(copied, resume=True, dataset=dataset)
-    assert same(weights(copied), before)
-    manifest = Manifest.model_validate_json((copied.models_dir / "vae" / "manifest.json").read_bytes())
-    assert (manifest.training.epochs, manifest.training.epoch) == (3, 3)
-
-
 @pytest.mark.parametrize(
     ("changes", "names"),
     [

@@ -41,16 +41,6 @@ def test_the_shipped_classifier_reads_the_committed_digits(shipped):
     assert torch.allclose(probabilities.sum(dim=1), torch.ones(10))
 
 
-def test_the_shipped_classifier_has_its_recorded_accuracy(shipped):
-    assert shipped.record.test_images == 10_000
-    assert shipped.record.test_accuracy >= 0.992
-    if not (ROOT / "data" / "MNIST" / "raw").is_dir():
-        pytest.skip("MNIST is not under data/")
-    mnist = load_mnist(ROOT / "data")
-    verdicts = shipped.probabilities(shipped.features(mnist.test_images)).argmax(dim=1)
-    assert float((verdicts == mnist.test_labels).double().mean()) == pytest.approx(shipped.record.test_accuracy)
-
-
 def test_a_classifier_trained_here_is_found_for_its_data_and_for_no_other(dataset, tmp_path):
     assert find_extractor(dataset, tmp_path) is None
     weights = make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), dataset)
@@ -68,12 +58,6 @@ def test_damaged_weights_are_refused(dataset, tmp_path, damage):
     weights = make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), dataset)
     weights.write_bytes(damage(weights.read_bytes()))
     with pytest.raises(ClassifierDamaged, match="SHA-256"):
-        find_extractor(dataset, tmp_path)
-
-
-def test_missing_weights_are_an_error(dataset, tmp_path):
-    make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), dataset).unlink()
-    with pytest.raises(ClassifierDamaged, match="cannot be read"):
         find_extractor(dataset, tmp_path)
 
 

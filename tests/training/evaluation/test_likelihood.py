@@ -55,12 +55,6 @@ def integrated(images: Tensor) -> float:
     return float(-torch.trapezoid(joint.exp(), grid, dim=1).log().mean())
 
 
-def test_cross_entropy_is_that_of_bernoulli_pixels_summed():
-    probabilities = torch.rand(6, 1, 3, 3, generator=source()).double()
-    expected = -Bernoulli(probabilities).log_prob(binary_images().double()).flatten(1).sum(dim=1)
-    assert torch.allclose(cross_entropy(probabilities, binary_images()), expected)
-
-
 def test_the_terms_of_the_elbo_are_those_of_the_formulas():
     images = torch.rand(6, 1, 3, 3, generator=source())
     terms = elbo(constant(0.5, -1.0, 0.25), images, LABELS, source())
