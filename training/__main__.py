@@ -13,8 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from app.checkpoints.store import CheckpointError
 from training.card import quality_text
-from training.config import TrainConfig
-from training.config_file import BadConfigFile, read_config_file
+from training.config import BadConfigFile, TrainConfig, read_config_file
 from training.data import DataUnavailable, TooFewImages
 from training.datasets import load_dataset
 from training.divergence import Diverged

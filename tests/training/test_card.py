@@ -6,7 +6,7 @@ import pytest
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
 from training.__main__ import parser
-from training.card import card, commands, epochs_text, quality_table, training_command
+from training.card import card, commands, epochs_text, training_command
 from training.families import families
 
 FIGURES = {

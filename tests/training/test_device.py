@@ -21,7 +21,7 @@ def test_auto_is_cuda_else_mps_else_the_cpu(monkeypatch, cuda, mps, expected):
     assert choose_device("cpu") == CPU
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "meta", "banana", "cuda:x", "", "cpu\ncpu"])
+@pytest.mark.parametrize("name", ["cuda:99", "meta", "banana", "cpu\ncpu"])
 def test_an_absent_device_is_named_in_an_error_of_one_line(name):
     with pytest.raises(RuntimeError) as caught:
         choose_device(name)

@@ -28,18 +28,17 @@ def lively(module: Any) -> Any:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kernel", [3, 4])
-@pytest.mark.parametrize("slope", [0.0, 0.2])
 @pytest.mark.parametrize("parts", [1, 2])
-def test_upsampling_adds_up_the_parts_of_its_inputs(kernel, slope, parts):
+def test_upsampling_adds_up_the_parts_of_its_inputs(kernel, parts):
     layer = lively(nn.ConvTranspose2d(6, 5, kernel, stride=2, padding=1, output_padding=4 - kernel))
     images = [torch.randn(3, 6, 7, 9) for _ in range(parts)]
-    made = Upsample(layer, slope, torch.float32, parts=parts)(torch.cat(images, dim=1))
-    expected = functional.leaky_relu(layer(sum(images)), slope)
+    made = Upsample(layer, 0.2, torch.float32, parts=parts)(torch.cat(images, dim=1))
+    expected = functional.leaky_relu(layer(sum(images)), 0.2)
     assert torch.allclose(made, expected, atol=1e-5)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize("size", [3, 7])
 def test_a_convolution_to_one_channel_is_computed_in_blocks(size):
     convolution = nn.Conv2d(5, 1, size, padding=size // 2)
     images = torch.randn(3, 5, 12, 8)

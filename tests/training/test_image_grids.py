@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from app.checkpoints.manifest import Manifest
 from training.archive import open_archive
-from training.image_grids import grid_png, neighbour_grid, preview, sample_grid, traversal_grid
+from training.image_grids import neighbour_grid, preview, sample_grid, traversal_grid
 
 UNLABELLED = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=False, priors=("normal",))
 CONDITIONAL = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=True, priors=("normal",))
@@ -42,7 +42,7 @@ def cells(png: bytes, columns: int) -> np.ndarray:
     return pixels.reshape(-1, 28, columns, 28).swapaxes(1, 2)
 
 
-@pytest.mark.parametrize(("classes", "columns"), [(2, 2), (10, 10), (12, 10)])
+@pytest.mark.parametrize(("classes", "columns"), [(2, 2), (12, 10)])
 def test_a_sample_grid_of_a_conditional_model_has_a_column_per_class(classes, columns):
     grid = cells(sample_grid(Echo(), CONDITIONAL, classes, seed=1), columns)
     assert grid[:, :, 0, 0].flatten().tolist() == [number % classes for number in range(8 * columns)]

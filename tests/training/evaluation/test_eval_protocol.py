@@ -7,14 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from training.evaluation.eval_protocol import (
-    EXTRACTOR,
     TEMPERATURES,
     TRUNCATIONS,
     measure_quality,
     real_images,
     useless_images,
 )
-from training.evaluation.feature_extractor import SHIPPED, ClassifierRecord
 
 FEATURE_FIGURES = {
     "frechet_distance",

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import FIXTURES, ROOT
-from training.data import load_mnist, mnist_digest
+from tests.conftest import FIXTURES
+from training.data import mnist_digest
 from training.evaluation.feature_extractor import (
     ClassifierConfig,
     ClassifierDamaged,
@@ -53,18 +53,16 @@ def test_a_classifier_trained_here_is_found_for_its_data_and_for_no_other(datase
     assert find_extractor(replace(dataset, digest="f" * 64), tmp_path) is None
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content[:-1] + b"x"])
-def test_damaged_weights_are_refused(dataset, tmp_path, damage):
+def test_damaged_weights_are_refused(dataset, tmp_path):
     weights = make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), dataset)
-    weights.write_bytes(damage(weights.read_bytes()))
+    weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ClassifierDamaged, match="SHA-256"):
         find_extractor(dataset, tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", b"{}", b'{"sha256": "0", "datas'])
-def test_a_damaged_record_is_named(dataset, tmp_path, content):
+def test_a_damaged_record_is_named(dataset, tmp_path):
     (tmp_path / "classifiers").mkdir()
-    (tmp_path / "classifiers" / "x.json").write_bytes(content)
+    (tmp_path / "classifiers" / "x.json").write_bytes(b"{}")
     with pytest.raises(ClassifierDamaged, match=r"classifiers/x\.json: .") as caught:
         find_extractor(dataset, tmp_path)
     assert "\n" not in str(caught.value)

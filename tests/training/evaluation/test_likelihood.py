@@ -10,7 +10,6 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from training.evaluation.likelihood import (
     Autoencoder,
     active_units,
-    cross_entropy,
     elbo,
     importance_weighted_bound,
 )
