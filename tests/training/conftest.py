@@ -1,5 +1,6 @@
 """Small synthetic digits and finished runs on them: real networks, tiny data, no network access."""
 
+import csv
 import hashlib
 import math
 import shutil
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets  # type: ignore[import-untyped]
 
+from app.checkpoints.manifest import Manifest
 from training import data, export, monitoring, run, trainer
 from training.config import TrainConfig
 from training.data import Dataset
@@ -81,6 +83,16 @@ def crash() -> None:
 def state_of(config: TrainConfig) -> dict[str, Any]:
     state: dict[str, Any] = torch.load(config.run_dir / "state.pt", weights_only=True)
     return state
+
+
+def manifest_of(config: TrainConfig) -> Manifest:
+    """The manifest of the checkpoint that a run exported."""
+    return Manifest.model_validate_json((config.models_dir / config.name / "manifest.json").read_bytes())
+
+
+def rows_of(config: TrainConfig) -> list[dict[str, str]]:
+    """The rows of a run's table of metrics."""
+    return list(csv.DictReader((config.run_dir / "metrics.csv").read_text().splitlines()))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import shlex
 import pytest
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
+from tests.training.conftest import manifest_of
 from training.__main__ import parser
 from training.card import card, commands, epochs_text, training_command
 from training.families import families
@@ -19,7 +20,7 @@ FIGURES = {
 
 @pytest.fixture
 def manifest(vae_run) -> Manifest:
-    return Manifest.model_validate_json((vae_run.models_dir / "vae" / "manifest.json").read_bytes())
+    return manifest_of(vae_run)
 
 
 def measured(manifest: Manifest, **changes: object) -> Manifest:

@@ -116,19 +116,6 @@ def fashion_files(raw_files: Files, no_network: Path, tmp_path: Path, monkeypatc
     return raw_files
 
 
-def test_fashion_mnist_is_read_from_the_installed_debian_package(tmp_path, fashion_files, dataset):
-    write(compressed(fashion_files), tmp_path / "debian")
-    loaded = load_dataset("fashion-mnist", tmp_path / "data")
-    assert_equal(loaded, dataset)
-    assert (loaded.name, loaded.classes[0], len(loaded.classes), loaded.box) == (
-        "Fashion-MNIST",
-        "T-shirt/top",
-        10,
-        None,
-    )
-    assert_equal(load_fashion_mnist(tmp_path / "data"), dataset)
-
-
 def test_the_debian_package_is_downloaded_if_it_is_not_installed(tmp_path, fashion_files, dataset):
     write(compressed(fashion_files), tmp_path / "packed")
     install("apt-get", f"assert sys.argv[1:] == ['download', {data.DEBIAN_PACKAGE!r}]\nopen('it.deb', 'w').close()")

@@ -51,18 +51,3 @@ def test_a_full_disk_raises_an_oserror_that_names_the_file_and_keeps_it(tmp_path
     assert caught.value.errno == errno.EFBIG
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file.bin"]
-
-
-@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_an_interruption_before_the_rename_keeps_the_old_file(tmp_path, monkeypatch, failure):
-    path = tmp_path / "file.bin"
-    path.write_bytes(b"old")
-
-    def fail(source, target):
-        raise failure
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(type(failure)):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file.bin"]

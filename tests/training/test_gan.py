@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.families import gan
 from training.families.adversarial import discriminator_loss, generator_loss, gradient_penalty
-from training.families.cgan import CganConfig, CganLearner, ConditionalGenerator
+from training.families.cgan import CganConfig, CganLearner
 from training.families.discriminators import ProjectionDiscriminator
 from training.families.gan import GanConfig, GanLearner, Generator, estimate_batch_norm, fold_batch_norm
 from training.learner import DataShape
@@ -188,17 +188,3 @@ def test_the_discriminator_sees_fakes_with_the_labels_they_were_made_for(images)
     assert torch.equal(both, torch.cat([LABELS, LABELS]))
     assert torch.equal(penalised, LABELS[:4])
     assert torch.equal(last, LABELS)
-
-
-def test_a_conditional_gan_learns_the_embeddings_of_the_labels_it_saw_and_generates_by_label(images):
-    model = cgan()
-    assert isinstance(model.generator, ConditionalGenerator)
-    before = model.generator.embedding.weight.detach().clone()
-    model.step(images[None, :16], (LABELS % 3)[None])
-    moved = (model.generator.embedding.weight.detach() != before).any(dim=1)
-    assert moved.tolist() == [True] * 3 + [False] * 7
-    archive: Any = model.archive(NO_IMAGES)
-    latents, others = torch.randn(16, 100), (LABELS + 1) % 10
-    with torch.no_grad():
-        assert not torch.equal(archive.generate(latents, LABELS), archive.generate(latents, others))
-        assert not torch.equal(archive.discriminate(images[:16], LABELS), archive.discriminate(images[:16], others))

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from app.checkpoints.manifest import Manifest
+from tests.training.conftest import manifest_of
 from training.archive import open_archive
 from training.image_grids import neighbour_grid, preview, sample_grid, traversal_grid
 
@@ -61,7 +61,7 @@ def test_each_image_is_above_the_negative_of_its_nearest_training_image(dataset)
 
 
 def test_a_traversal_of_an_autoencoder_varies_one_dimension_per_row(dataset, vae_run):
-    manifest = Manifest.model_validate_json((vae_run.models_dir / "vae" / "manifest.json").read_bytes())
+    manifest = manifest_of(vae_run)
     archive = open_archive((vae_run.models_dir / "vae" / manifest.archives["float32"].file).read_bytes())
     grid = cells(traversal_grid(archive, manifest, dataset, seed=0), 10)
     assert grid.shape[:2] == (8, 10)
@@ -71,8 +71,7 @@ def test_a_traversal_of_an_autoencoder_varies_one_dimension_per_row(dataset, vae
 
 
 def test_a_traversal_of_a_generator_goes_from_one_latent_to_another_with_one_label_per_row(dataset, gan_run):
-    manifest = Manifest.model_validate_json((gan_run.models_dir / "gan" / "manifest.json").read_bytes())
-    plain = manifest.model_copy(update={"latent_dim": 3})
+    plain = manifest_of(gan_run).model_copy(update={"latent_dim": 3})
     grid = cells(traversal_grid(Echo(), plain, dataset, seed=0), 10)[:, :, 0, 0].astype(int)
     assert grid.shape == (8, 10)
     assert (np.abs(np.diff(grid, axis=1)) < 60).all()

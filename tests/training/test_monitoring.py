@@ -1,15 +1,12 @@
 """Quality over the epochs is measured and recorded, and the networks of the best epoch are exported."""
 
-import csv
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from app.checkpoints.manifest import Manifest
-from tests.training.conftest import Crash, at_step, crash, same, state_of, weights
+from tests.training.conftest import Crash, at_step, crash, manifest_of, rows_of, same, state_of, weights
 from training import monitoring, trainer
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.monitoring import EpochMonitor, losses_of
@@ -39,14 +36,6 @@ def distances(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
         return found
 
     monkeypatch.setattr(EpochMonitor, "figures", given)
-
-
-def rows_of(config: Any) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((config.run_dir / "metrics.csv").read_text())))
-
-
-def manifest_of(config: Any) -> Manifest:
-    return Manifest.model_validate_json((config.models_dir / config.name / "manifest.json").read_bytes())
 
 
 @pytest.mark.usefixtures("no_export")

@@ -14,7 +14,6 @@ from training import families as package
 from training.__main__ import parser
 from training.config import TrainConfig
 from training.data import Dataset
-from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.families import families
 from training.trainer import train
 
@@ -186,11 +185,3 @@ def test_the_toys_are_served(trained):
         assert image(answer.content).shape == (2 * SIZE, 2 * SIZE)
         refused = client.post("/generate", json={"model": "codes", "n": 1})
         assert refused.json()["code"] == "capability_missing"
-
-
-def test_a_classifier_learns_images_of_another_size(crosses, tmp_path):
-    labelled = Dataset(
-        "crosses", "d" * 64, crosses.train_images, torch.arange(40) % 2, crosses.test_images, torch.arange(20) % 2,
-        classes=("even", "odd"), box=None,
-    )  # fmt: skip
-    assert make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), labelled).is_file()

@@ -10,19 +10,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from app.checkpoints.manifest import Manifest
 from tests.conftest import ROOT
-from tests.training.conftest import STEPS, Crash, at_step, crash, same, state_of, weights
+from tests.training.conftest import STEPS, Crash, at_step, crash, manifest_of, same, state_of, weights
 from training import files, monitoring, run, trainer
 from training.config import TrainConfig
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.families import families
-from training.families.vae import VaeLearner
 from training.stopping import Stopped
 from training.trainer import CannotResume, export_run, train
 
@@ -132,23 +129,6 @@ def test_a_report_that_a_crash_interrupted_is_written_on_resume(tiny, dataset, m
 def test_a_run_with_a_learning_rate_schedule_is_not_resumed_with_other_epochs(copied, dataset):
     with pytest.raises(CannotResume, match=r"--epochs 3, .* 9 epochs"):
         train(copied.model_copy(update={"epochs": 9}), resume=True, dataset=dataset)
-
-
-@pytest.mark.usefixtures("no_export")
-def test_archives_and_previews_do_not_change_the_random_streams_of_training(tiny, dataset, monkeypatch):
-    ours, theirs = tiny("vae", name="ours"), tiny("vae", name="theirs")
-    train(ours, dataset=dataset)
-    archive = VaeLearner.archive
-
-    def drawing(self: VaeLearner, *arguments: Any) -> Any:
-        torch.randn(9)
-        random.seed(5)
-        np.random.seed(5)
-        return archive(self, *arguments)
-
-    monkeypatch.setattr(VaeLearner, "archive", drawing)
-    train(theirs, dataset=dataset)
-    assert differ(ours, theirs) == []
 
 
 @pytest.mark.usefixtures("no_export")
@@ -286,7 +266,7 @@ def test_the_export_of_a_run_stopped_within_an_epoch_records_its_steps(tiny, dat
             train(config, dataset=dataset)
     monkeypatch.setattr(trainer, "evaluate_checkpoint", lambda *_: None)
     export_run(config, dataset)
-    record = Manifest.model_validate_json((config.models_dir / "vae" / "manifest.json").read_bytes()).training
+    record = manifest_of(config).training
     assert (record.epochs, record.epoch, record.steps) == (1, 1, 3)
 
 

@@ -1,7 +1,5 @@
 """Whole runs on synthetic strokes: their files, and that a seed repeats them."""
 
-import csv
-import io
 import json
 from typing import Any
 
@@ -10,20 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from app.checkpoints.manifest import Manifest
-from tests.training.conftest import same, state_of, weights
+from tests.training.conftest import manifest_of, rows_of, same, state_of, weights
 from training import run as running
-from training.config import TrainConfig
 from training.families import build_learner
 from training.trainer import export_run, train
-
-
-def manifest_of(config: TrainConfig) -> Manifest:
-    return Manifest.model_validate_json((config.models_dir / config.name / "manifest.json").read_bytes())
-
-
-def rows_of(config: TrainConfig) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((config.run_dir / "metrics.csv").read_text())))
 
 
 @pytest.mark.usefixtures("no_export")

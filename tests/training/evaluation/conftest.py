@@ -7,6 +7,7 @@ from PIL import Image
 
 from app.checkpoints.manifest import Manifest
 from tests.conftest import FIXTURES
+from tests.training.conftest import manifest_of
 from training.data import Dataset, mnist_digest
 from training.evaluation.feature_extractor import FeatureExtractor, find_extractor
 from training.families.vae import VaeConfig
@@ -35,6 +36,5 @@ def extractor(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Feat
 @pytest.fixture
 def manifest(vae_run: VaeConfig) -> Manifest:
     """The manifest of a VAE with 16 latent dimensions and the prior N(0, I)."""
-    written = Manifest.model_validate_json((vae_run.models_dir / "vae" / "manifest.json").read_bytes())
     update = {"capabilities": ("generate", "decode", "encode"), "priors": ("normal",), "noise_dim": 16, "sampling": ()}
-    return written.model_copy(update=update)
+    return manifest_of(vae_run).model_copy(update=update)
