@@ -23,8 +23,9 @@ from training.families import families
 from training.generation import NotANumber
 from training.golden import ExportMismatch
 from training.run_lock import RunTaken, check_finished
+from training.state import CannotResume
 from training.stopping import Stopped
-from training.trainer import CannotResume, export_run, train
+from training.trainer import export_run, train
 
 COMMANDS: dict[str, type[BaseModel]] = {"classifier": ClassifierConfig, "evaluate": EvaluateConfig}
 # Failures that the user can mend, each one line on standard error.

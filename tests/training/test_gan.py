@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from training.families import gan
 from training.families.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from training.families.cgan import CganConfig, CganLearner
-from training.families.discriminators import ProjectionDiscriminator
 from training.families.gan import GanConfig, GanLearner, Generator, estimate_batch_norm, fold_batch_norm
 from training.learner import DataShape
 
@@ -167,17 +166,6 @@ def test_the_archive_is_the_average_with_its_own_batch_statistics_and_leaves_the
         assert torch.allclose(archive.generate(latents), expected, atol=1e-4)
         last = torch.sigmoid(copy.deepcopy(model.generator).train()(latents))
         assert not torch.allclose(archive.generate(latents), last, atol=1e-3)
-
-
-def test_a_projection_discriminator_adds_the_inner_product_of_features_and_embedding(images):
-    torch.manual_seed(0)
-    network = ProjectionDiscriminator(classes=10)
-    with torch.no_grad():
-        features = network.features(images[:6])
-        for label in (0, 7):
-            logits = network(images[:6], torch.full((6,), label))
-            expected = network.logit(features)[:, 0] + features @ network.embedding.weight[label]
-            assert torch.allclose(logits, expected, atol=1e-5)
 
 
 def test_the_discriminator_sees_fakes_with_the_labels_they_were_made_for(images):

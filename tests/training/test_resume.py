@@ -20,8 +20,9 @@ from training import files, monitoring, run, trainer
 from training.config import TrainConfig
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.families import families
+from training.state import CannotResume
 from training.stopping import Stopped
-from training.trainer import CannotResume, export_run, train
+from training.trainer import export_run, train
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:

@@ -8,7 +8,7 @@ from PIL import Image
 from app.checkpoints.manifest import Manifest
 from tests.conftest import FIXTURES
 from tests.training.conftest import manifest_of
-from training.data import Dataset, mnist_digest
+from training.data import MNIST_SHA256, Dataset, files_digest
 from training.evaluation.feature_extractor import FeatureExtractor, find_extractor
 from training.families.vae import VaeConfig
 
@@ -22,7 +22,7 @@ def digits() -> Dataset:
     labels = torch.arange(10).repeat(len(places))
     near = torch.tensor([max(abs(y), abs(x)) < 2 for y, x in places for _ in pictures])
     images = moved[:, None]
-    return Dataset("MNIST", mnist_digest(), images, labels, images[near], labels[near])
+    return Dataset("MNIST", files_digest(MNIST_SHA256), images, labels, images[near], labels[near])
 
 
 @pytest.fixture(scope="session")

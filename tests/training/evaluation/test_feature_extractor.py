@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import FIXTURES
-from training.data import mnist_digest
+from training.data import MNIST_SHA256, files_digest
 from training.evaluation.feature_extractor import (
     ClassifierConfig,
     ClassifierDamaged,
@@ -21,7 +21,7 @@ from training.evaluation.feature_extractor import (
 @pytest.fixture
 def mnist_dataset(dataset):
     """The strokes under the digest of MNIST."""
-    return replace(dataset, digest=mnist_digest())
+    return replace(dataset, digest=files_digest(MNIST_SHA256))
 
 
 @pytest.fixture
