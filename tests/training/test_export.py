@@ -28,8 +28,8 @@ from training.learner import DataShape, Learner
 EXPORTED = {"manifest.json", "samples.png", "curves.png", "card.md"}
 HISTORY = [{"epoch": 1, "negative_elbo": 300.0, "kl_divergence": 3.0}]
 
-# Runs where this project cannot be imported.
-STRANGER = """
+# A program that runs where this project cannot be imported.
+ISOLATED = """
 import base64, importlib.util, json, sys
 from pathlib import Path
 sys.path.append(sys.argv[1])
@@ -80,7 +80,7 @@ def test_an_archive_gives_its_golden_outputs_with_plain_pytorch(vae_run, tmp_pat
     directory, _ = checkpoint_of(vae_run)
     packages = Path(torch.__file__).parents[1]
     # -I -S: neither the working directory nor an editable install is on the path.
-    command = [sys.executable, "-I", "-S", "-c", STRANGER, str(packages), str(directory)]
+    command = [sys.executable, "-I", "-S", "-c", ISOLATED, str(packages), str(directory)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
