@@ -13,8 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from app.checkpoints.store import CheckpointError
 from training.card import quality_text
-from training.config import TrainConfig
-from training.config_file import BadConfigFile, read_config_file
+from training.config import BadConfigFile, TrainConfig, read_config_file
 from training.data import DataUnavailable, TooFewImages
 from training.datasets import load_dataset
 from training.divergence import Diverged
@@ -24,8 +23,9 @@ from training.families import families
 from training.generation import NotANumber
 from training.golden import ExportMismatch
 from training.run_lock import RunTaken, check_finished
+from training.state import CannotResume
 from training.stopping import Stopped
-from training.trainer import CannotResume, export_run, train
+from training.trainer import export_run, train
 
 COMMANDS: dict[str, type[BaseModel]] = {"classifier": ClassifierConfig, "evaluate": EvaluateConfig}
 # Failures that the user can mend, each one line on standard error.

@@ -1,6 +1,6 @@
 """The exponential moving average of weights, which checkpoints contain."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,9 @@ class Average(AveragedModel):
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        super().__init__(module, multi_avg_fn=_update(decay))
+        @torch.no_grad()
+        def update(averages: Sequence[Tensor], weights: Sequence[Tensor], updates: Tensor | int) -> None:
+            warmed = min(decay, (1 + int(updates)) / (10 + int(updates)))
+            torch._foreach_lerp_(list(averages), list(weights), 1 - warmed)
 
-
-def warmed_decay(decay: float, updates: int) -> float:
-    """The decay of update number `updates`, counted from 1 after the first copy."""
-    return min(decay, (1 + updates) / (10 + updates))
-
-
-def _update(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    @torch.no_grad()
-    def update(averages: Sequence[Tensor], weights: Sequence[Tensor], updates: Tensor | int) -> None:
-        torch._foreach_lerp_(list(averages), list(weights), 1 - warmed_decay(decay, int(updates)))
-
-    return update
+        super().__init__(module, multi_avg_fn=update)

@@ -36,8 +36,8 @@ PICTURES = {
     "curves.png": "Losses and figures over the epochs",
 }
 BETTER = {"lower": "lower", "higher": "higher", "floor": "near the floor", None: ""}
-# Fields of a config that do not change what is learned.
-PLACES = {"family", "device", "save_steps", "save_minutes", "tensorboard", "data_dir", "runs_dir", "models_dir"}
+# Fields of a config that do not affect the weights.
+NOT_LEARNED = {"family", "device", "save_steps", "save_minutes", "tensorboard", "data_dir", "runs_dir", "models_dir"}
 
 
 def card(manifest: Manifest, pictures: Collection[str] = PICTURES) -> str:
@@ -204,7 +204,7 @@ def training_command(family: str, record: TrainingRecord) -> str:
         program = f".venv/bin/torchrun --standalone --nproc-per-node {record.processes}"
     words = [f"{program} -m training train {family}"]
     for name, value in record.config.items():
-        if name in PLACES or value is None:
+        if name in NOT_LEARNED or value is None:
             continue
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):

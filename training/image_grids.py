@@ -73,8 +73,8 @@ def neighbour_grid(images: Tensor, train_images: Tensor, columns: int = CLASS_CO
     Only full rows of `columns` images are shown.
     """
     count = len(images) // columns * columns
-    _, places = nearest(images[:count], train_images)
-    pairs = torch.stack([images[:count], 255 - train_images[places]], dim=1)  # (B, 2, 1, H, W)
+    _, indices = nearest(images[:count], train_images)
+    pairs = torch.stack([images[:count], 255 - train_images[indices]], dim=1)  # (B, 2, 1, H, W)
     rows = pairs.view(-1, columns, *pairs.shape[1:]).transpose(1, 2)  # (B / columns, 2, columns, 1, H, W)
     return grid_png(rows.flatten(0, 2), columns)
 

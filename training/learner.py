@@ -92,9 +92,7 @@ class Learner(nn.Module, ABC):
 
     def inputs(self, capability: str) -> tuple[Symbol, ...]:
         """The inputs of a capability, labels included."""
-        row = CAPABILITIES[capability]
-        labelled = row.labels == "always" or (row.labels == "if conditional" and self.conditional)
-        return (*row.inputs, Symbol.LABEL) if labelled else row.inputs
+        return CAPABILITIES[capability].inputs_with_labels(conditional=self.conditional)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of forward passes: lower precision where the run asks for it."""

@@ -13,7 +13,7 @@ from training.config import TrainConfig
 from training.curves import csv_bytes, curves_png
 from training.data import Dataset, TooFewImages, epoch_batches, to_unit_range
 from training.distribution import Processes
-from training.divergence import check_losses, check_separation, check_spread, check_weights
+from training.divergence import check_collapse, check_losses, check_weights
 from training.events import Events
 from training.families import build_learner
 from training.files import remove_partial, write_atomically
@@ -131,8 +131,7 @@ class Run:
         check_weights(config, self.learner)
         figures = self.processes.from_first(lambda: self._figures(quality=quality))
         if SPREAD in figures:
-            check_spread(config, figures[SPREAD], epoch * self.steps)
-            check_separation(config, figures[SEPARATION], epoch * self.steps)
+            check_collapse(config, figures[SPREAD], figures[SEPARATION], epoch * self.steps)
         progress.history.append({"epoch": epoch} | losses | figures)
         progress.done, progress.totals = 0, {}
         distance = figures.get(CHOICE, math.nan)

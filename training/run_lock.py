@@ -46,29 +46,19 @@ def check_finished(config: TrainConfig) -> None:
         return
     state = read_state(config)
     done, epochs = len(state["history"]), state["config"]["epochs"]
-    if done < epochs:
-        raise RunTaken(
-            f"{config.run_dir} holds a run that was stopped in epoch {done + 1} of {epochs}: "
-            "--resume continues it, --restart overwrites it, --name gives the new run its own directory"
-        )
-    if not is_exported(config):
-        raise RunTaken(
-            f"{config.run_dir} holds a run that was trained and not exported: "
-            "--resume exports it, --restart overwrites it, --name gives the new run its own directory"
-        )
+    exported = config.run_dir / EXPORTED
+    if done == epochs and exported.is_file() and exported.read_bytes() == _digest(config):
+        return
+    left = f"was stopped in epoch {done + 1} of {epochs}" if done < epochs else "was trained and not exported"
+    raise RunTaken(
+        f"{config.run_dir} holds a run that {left}: "
+        "--resume finishes it, --restart overwrites it, --name gives the new run its own directory"
+    )
 
 
 def mark_exported(config: TrainConfig) -> None:
     """Record that the current state of the run was exported. Raises OSError."""
     write_atomically(config.run_dir / EXPORTED, _digest(config))
-
-
-def is_exported(config: TrainConfig) -> bool:
-    """Whether the current state of the run was exported."""
-    try:
-        return (config.run_dir / EXPORTED).read_bytes() == _digest(config)
-    except FileNotFoundError:
-        return False
 
 
 def _digest(config: TrainConfig) -> bytes:

@@ -20,7 +20,7 @@ from training.files import write_atomically
 from training.learner import Learner
 from training.randomness import random_state, restore_random_state
 
-# Choices that may change when a run is resumed: places, and how it is monitored.
+# Choices that may change when a run is resumed: paths, saving and monitoring.
 FREE = {
     "epochs",  # see check_epochs
     "device",

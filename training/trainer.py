@@ -18,8 +18,6 @@ from training.run_lock import check_replaceable, mark_exported, run_lock
 from training.state import CannotResume, Progress, check_same_run, read_state, restore, state_file
 from training.stopping import StopRequest
 
-__all__ = ["CannotResume", "export_run", "train"]
-
 log = logging.getLogger(__name__)
 
 

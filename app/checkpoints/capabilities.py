@@ -37,6 +37,14 @@ class Capability:
     labels: Literal["if conditional", "always", "never"] = "if conditional"
     low_precision: bool = False
 
+    def takes_labels(self, *, conditional: bool) -> bool:
+        """Whether the last input is the labels of the rows, for a model that is conditional or not."""
+        return self.labels == "always" or (self.labels == "if conditional" and conditional)
+
+    def inputs_with_labels(self, *, conditional: bool) -> tuple[Symbol, ...]:
+        """The inputs, with the labels where the method takes them."""
+        return (*self.inputs, Symbol.LABEL) if self.takes_labels(conditional=conditional) else self.inputs
+
 
 CAPABILITIES: dict[str, Capability] = {
     "generate": Capability((Symbol.LATENT,), (Symbol.IMAGE,), 1e-4, low_precision=True),

@@ -263,13 +263,11 @@ class Manifest(_Part):
 
     def takes_labels(self, capability: str) -> bool:
         """Whether the last input of a capability is the labels of the rows."""
-        labels = CAPABILITIES[capability].labels
-        return labels == "always" or (labels == "if conditional" and self.conditional)
+        return CAPABILITIES[capability].takes_labels(conditional=self.conditional)
 
     def inputs(self, capability: str) -> tuple[Symbol, ...]:
         """The inputs of a capability, labels included."""
-        inputs = CAPABILITIES[capability].inputs
-        return (*inputs, Symbol.LABEL) if self.takes_labels(capability) else inputs
+        return CAPABILITIES[capability].inputs_with_labels(conditional=self.conditional)
 
     @staticmethod
     def dtype(symbol: Symbol) -> Literal["float32", "int64"]:

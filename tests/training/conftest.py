@@ -1,10 +1,10 @@
 """Small synthetic digits and finished runs on them: real networks, tiny data, no network access."""
 
+import csv
 import hashlib
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets  # type: ignore[import-untyped]
 
+from app.checkpoints.manifest import Manifest
 from training import data, export, monitoring, run, trainer
 from training.config import TrainConfig
 from training.data import Dataset
@@ -42,10 +43,9 @@ def strokes(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return (ink * 255).round().to(torch.uint8)[:, None], labels
 
 
-def weights(config: VaeConfig | GanConfig) -> dict[str, Tensor]:
+def weights(config: TrainConfig) -> dict[str, Tensor]:
     """All weights, averages and buffers that a run saved last."""
-    state = torch.load(config.run_dir / "state.pt", weights_only=True)
-    modules: dict[str, Tensor] = state["learner"]["modules"]
+    modules: dict[str, Tensor] = state_of(config)["learner"]["modules"]
     return modules
 
 
@@ -85,6 +85,16 @@ def state_of(config: TrainConfig) -> dict[str, Any]:
     return state
 
 
+def manifest_of(config: TrainConfig) -> Manifest:
+    """The manifest of the checkpoint that a run exported."""
+    return Manifest.model_validate_json((config.models_dir / config.name / "manifest.json").read_bytes())
+
+
+def rows_of(config: TrainConfig) -> list[dict[str, str]]:
+    """The rows of a run's table of metrics."""
+    return list(csv.DictReader((config.run_dir / "metrics.csv").read_text().splitlines()))
+
+
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
     """Synthetic strokes in the form of MNIST."""
@@ -104,6 +114,7 @@ def few_images() -> Iterator[None]:
         monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
         monkeypatch.setattr(monitoring, "SPREAD_IMAGES", 64)
         monkeypatch.setattr(gan, "STATISTICS_ROWS", 64)
+        monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
         yield
 
 
@@ -114,40 +125,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def few_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statistics of the averaged generator from one batch: sixteen take ten seconds."""
-    monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
-
-
-@pytest.fixture
-def quick_gan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """GAN archives in a second."""
-    few_statistics(monkeypatch)
-
-
-@pytest.fixture
-def make_vae(tmp_path: Path) -> Callable[..., VaeConfig]:
-    """Configs of small runs on the CPU."""
-    return partial(
-        VaeConfig, epochs=1, batch_size=32, train_images=64, device="cpu", precision="float32", **places(tmp_path)
-    )
-
-
-@pytest.fixture
-def make_gan(tmp_path: Path) -> Callable[..., GanConfig]:
-    """Configs of small runs on the CPU."""
-    return partial(
-        GanConfig,
-        epochs=1,
-        batch_size=8,
-        train_images=16,
-        device="cpu",
-        precision="float32",
-        discriminator_steps=2,
-        **places(tmp_path),
-    )
 
 
 def places(root: Path) -> dict[str, Path]:
@@ -169,9 +146,7 @@ def gan_run(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> GanCo
     """A finished run of one epoch with its checkpoint. To be read only."""
     root = tmp_path_factory.mktemp("gan")
     config = GanConfig(epochs=1, batch_size=8, train_images=16, device="cpu", precision="float32", **places(root))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        few_statistics(monkeypatch)
-        train(config, dataset=dataset)
+    train(config, dataset=dataset)
     return config
 
 

@@ -1,5 +1,4 @@
 import pytest
-import torch
 from torch import nn
 
 from training.average import Average
@@ -25,18 +24,3 @@ def test_the_first_update_copies_and_later_ones_decay_with_a_warm_up(decay):
         share = min(decay, (1 + number) / (10 + number))
         expected.append(share * expected[-1] + (1 - share) * value)
     assert averages(decay, values) == pytest.approx(expected)
-
-
-def test_the_first_weights_do_not_dominate_the_average_of_one_epoch():
-    # Without a warm-up, 0.999 ** 467 = 63 % of the first step's weight would be left after 468 steps.
-    assert averages(0.999, [0.0] + [1.0] * 467)[-1] > 1 - 1e-6
-
-
-def test_buffers_are_copied():
-    norm = nn.BatchNorm1d(2)
-    average = Average(norm, 0.9)
-    average.update_parameters(norm)
-    norm(torch.randn(8, 2))
-    average.update_parameters(norm)
-    for ours, theirs in zip(average.module.buffers(), norm.buffers(), strict=True):
-        assert torch.equal(ours, theirs)

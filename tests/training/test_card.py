@@ -5,8 +5,9 @@ import shlex
 import pytest
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
+from tests.training.conftest import manifest_of
 from training.__main__ import parser
-from training.card import card, commands, epochs_text, quality_table, training_command
+from training.card import card, commands, epochs_text, training_command
 from training.families import families
 
 FIGURES = {
@@ -19,7 +20,7 @@ FIGURES = {
 
 @pytest.fixture
 def manifest(vae_run) -> Manifest:
-    return Manifest.model_validate_json((vae_run.models_dir / "vae" / "manifest.json").read_bytes())
+    return manifest_of(vae_run)
 
 
 def measured(manifest: Manifest, **changes: object) -> Manifest:
@@ -66,14 +67,6 @@ def test_a_card_has_the_figures_controls_pictures_and_digests_of_the_manifest(ma
     assert cells(text, "normal prior, temperature 1, truncation 2")[1:] == ["0.75"]
     assert "](samples.png)" in text
     assert "neighbours.png" not in text
-
-
-@pytest.mark.parametrize("figures", [None, {}])
-def test_a_card_of_a_model_without_figures_and_latents_has_no_table_of_figures(manifest, figures):
-    quality = None if figures is None else manifest.quality.model_copy(update={"figures": figures})
-    text = card(manifest.model_copy(update={"quality": quality, "capabilities": ("embed",)}))
-    assert "| figure " not in text
-    assert "Latents" not in text
 
 
 @pytest.mark.parametrize("family", families())
@@ -124,18 +117,3 @@ def test_the_card_of_a_stopped_run_says_which_epoch_was_exported(manifest):
     assert any(line.startswith("#") and "stopped after 3 of 9" in line for line in commands(stopped))
     assert "epoch 2" in epochs_text(recorded(manifest, epoch=2).training)
     assert epochs_text(manifest.training) == "3 epochs"
-
-
-def test_the_table_of_models_has_a_row_for_each_figure_and_unit_and_a_column_for_each_model(manifest):
-    cubed = {"frechet_distance": FIGURES["frechet_distance"].model_copy(update={"unit": "cubed", "value": 8.0})}
-    others = [
-        measured(manifest, figures=figures).model_copy(update={"name": name})
-        for name, figures in {"same": {"frechet_distance": FIGURES["frechet_distance"]}, "other": cubed}.items()
-    ]
-    text = quality_table([measured(manifest), others[0]])
-    assert cells(text, "figure") == ["figure", "better", "`vae`", "`same`", "floor", "ceilings"]
-    assert cells(text, "frechet distance")[2:] == ["12.35 ± 0.46", "12.35 ± 0.46", "0.7", "noise 600"]
-    assert cells(text, "importance weighted bound")[2:4] == ["86.76 (standard error 0.81)", ""]
-    text = quality_table([measured(manifest), others[1]])
-    assert cells(text, "frechet distance, squared")[2:4] == ["12.35 ± 0.46", ""]
-    assert cells(text, "frechet distance, cubed")[2:4] == ["", "8 ± 0.46"]

@@ -90,16 +90,7 @@ def flags(values: dict[str, object]) -> list[object]:
     return words
 
 
-def test_a_classifier_is_trained_by_one_command_and_its_accuracy_recorded(command_line, mnist, tmp_path):
-    words = flags({"epochs": 1, "seed": 7, "data_dir": mnist, "runs_dir": tmp_path / "r"})
-    status, _, errors = command_line("classifier", *words)
-    assert (status, errors) == (0, "")
-    record = json.loads(next((tmp_path / "r" / "classifiers").glob("*.json")).read_text())
-    assert (record["dataset"], record["epochs"], record["seed"]) == ("MNIST", 1, 7)
-    assert 0 <= record["test_accuracy"] <= 1
-
-
-def test_a_checkpoint_is_measured_by_one_command_which_prints_the_figures(command_line, mnist, tmp_path):
+def test_a_checkpoint_is_measured_and_a_classifier_trained_by_one_command_each(command_line, mnist, tmp_path):
     places = {"data_dir": mnist, "runs_dir": tmp_path / "r", "models_dir": tmp_path / "m"}
     assert command_line("train", "vae", *flags(SHARED | places))[0] == 0
     document = tmp_path / "README.md"
@@ -112,6 +103,10 @@ def test_a_checkpoint_is_measured_by_one_command_which_prints_the_figures(comman
     for line in ("| near copies ", "| negative elbo "):
         assert line in printed
         assert line in document.read_text()
+    words = flags({"epochs": 1, "seed": 7, "data_dir": mnist, "runs_dir": tmp_path / "r"})
+    assert command_line("classifier", *words)[0] == 0
+    record = json.loads(next((tmp_path / "r" / "classifiers").glob("*.json")).read_text())
+    assert (record["dataset"], record["epochs"], record["seed"]) == ("MNIST", 1, 7)
 
 
 @pytest.mark.parametrize("family", families())
@@ -182,10 +177,8 @@ def test_choices_come_from_a_file_and_flags_take_precedence(command_line, mnist,
     ("name", "content", "named"),
     [
         ("a.toml", "beta = ", "TOML"),
-        ("a.json", "[1]", "object"),
         ("a.yaml", "beta: 1", ".toml"),
         ("a.toml", "family = 'gan'", "vae"),
-        ("a.toml", "beta = -1", ": beta: "),
         ("a.toml", "gamma = 1", ": gamma: "),
     ],
 )
@@ -204,10 +197,7 @@ def test_a_bad_file_is_one_line_that_names_it(command_line, tmp_path, name, cont
     ("arguments", "name"),
     [
         ({}, "vae"),
-        ({"dataset": "mnist"}, "vae"),
-        ({"dataset": "fashion-mnist"}, "vae-fashion-mnist"),
         ({"dataset": "folder:/some/where/My Cats!"}, "vae-my-cats"),
-        ({"dataset": "folder:cats/"}, "vae-cats"),
         ({"dataset": "folder:..."}, "vae-folder"),
         ({"dataset": "fashion-mnist", "name": "vae"}, "vae"),
     ],
@@ -259,19 +249,13 @@ def test_a_checkpoint_of_other_data_is_replaced_only_with_restart(command_line, 
     ("arguments", "named"),
     [
         (["train", "vae", "--epochs=0"], "--epochs"),
-        (["train", "vae", "--epochs=many"], "--epochs"),
         (["train", "vae", "--beta=nan"], "--beta"),
-        (["train", "vae", "--dataset=cifar"], "--dataset"),
         (["train", "vae", "--name=../elsewhere"], "--name"),
-        (["train", "vae", "--precision", "float16"], "--precision"),
         (["train", "vae", "--discriminator-steps", "2"], "--discriminator-steps"),
         (["train", "vae", "--config", "none.toml"], "none.toml"),
         (["export", "vae", "--resume"], "--resume"),
         (["evaluate", "vae", "--seeds", "2"], "--seeds"),
-        (["classifier", "--epochs", "0"], "--epochs"),
         (["train", "diffusion"], "diffusion"),
-        (["train"], "family"),
-        ([], "action"),
     ],
 )
 def test_a_bad_argument_is_named_on_the_last_line_and_nothing_is_written(
@@ -290,7 +274,6 @@ def test_a_bad_argument_is_named_on_the_last_line_and_nothing_is_written(
         (["train", "vae", "--train-images", 5], "TooFewImages"),
         (["train", "vae", "--device", "banana"], "RuntimeError: device 'banana'"),
         (["train", "gan", "--resume"], "CannotResume"),
-        (["export", "gan"], "CannotResume"),
         (["evaluate", "nobody"], "CheckpointError"),
         (["train", "vae", "--models-dir", "/dev/null"], "NotADirectoryError"),
     ],
@@ -303,16 +286,6 @@ def test_a_failure_that_the_user_can_mend_is_one_line_and_status_1(command_line,
     assert status == 1
     assert errors.splitlines()[-1].startswith(named)
     assert "Traceback" not in errors
-
-
-def test_data_that_no_source_has_is_status_1_and_names_every_source(command_line, tmp_path, raw_files, no_network):
-    status, _, errors = command_line(
-        "train", "vae", *flags({"data_dir": tmp_path / "none", "runs_dir": tmp_path / "r"})
-    )
-    assert status == 1
-    head, *sources = errors.splitlines()
-    assert head.startswith("DataUnavailable: ")
-    assert len(sources) == 3
 
 
 def test_an_unfinished_or_unexported_run_and_a_locked_directory_are_not_overwritten(

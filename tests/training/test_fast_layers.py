@@ -5,12 +5,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from training.families.discriminators import Discriminator
 from training.families.gan import Generator, fast_generator
-from training.families.vae import Decoder, Encoder, fast_decoder
-from training.fast_layers import Dense, ToImages, ToPixels, Upsample, stable_rows
+from training.families.vae import Decoder, fast_decoder
+from training.fast_layers import Dense, ToImages
 
 
 @pytest.fixture(autouse=True)
@@ -24,27 +22,6 @@ def lively(module: Any) -> Any:
         if name.endswith("bias"):
             nn.init.normal_(parameter, 0, 0.3)
     return module.eval()
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("kernel", [3, 4])
-@pytest.mark.parametrize("slope", [0.0, 0.2])
-@pytest.mark.parametrize("parts", [1, 2])
-def test_upsampling_adds_up_the_parts_of_its_inputs(kernel, slope, parts):
-    layer = lively(nn.ConvTranspose2d(6, 5, kernel, stride=2, padding=1, output_padding=4 - kernel))
-    images = [torch.randn(3, 6, 7, 9) for _ in range(parts)]
-    made = Upsample(layer, slope, torch.float32, parts=parts)(torch.cat(images, dim=1))
-    expected = functional.leaky_relu(layer(sum(images)), slope)
-    assert torch.allclose(made, expected, atol=1e-5)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("size", [3, 5, 7])
-def test_a_convolution_to_one_channel_is_computed_in_blocks(size):
-    convolution = nn.Conv2d(5, 1, size, padding=size // 2)
-    images = torch.randn(3, 5, 12, 8)
-    made = ToPixels(convolution.weight[0], convolution.bias, torch.float32, input_scale=torch.ones(5))(images)
-    assert torch.allclose(made, convolution(images), atol=1e-5)
 
 
 @torch.no_grad()
@@ -76,14 +53,3 @@ def test_rows_of_the_sigmoid_do_not_depend_on_how_many_there_are(one_thread):
     logits = 4 * torch.randn(40, 1, 28, 28)
     assert_rows_do_not_depend_on_the_batch(ToImages(), logits, range(1, 20))
     assert torch.allclose(ToImages()(logits), logits.sigmoid(), atol=1e-6)
-
-
-@torch.no_grad()
-def test_networks_with_stable_rows_compute_the_same_function():
-    images = torch.rand(5, 1, 28, 28)
-    for network in (Discriminator().eval(), Encoder().eval(), nn.Sequential(nn.Flatten(), nn.Linear(784, 3))):
-        expected = network(images)
-        made = stable_rows(network)(images)
-        for one, other in zip(made, expected, strict=True):
-            assert torch.allclose(one, other, atol=1e-5)
-        assert not any(isinstance(module, nn.Linear) for module in network.modules())

@@ -17,13 +17,6 @@ def test_a_file_is_written_with_missing_directories_and_is_readable_by_other_use
     assert os.listdir(path.parent) == ["file.bin"]
 
 
-def test_an_existing_file_is_replaced(tmp_path):
-    path = tmp_path / "file.bin"
-    path.write_bytes(b"a longer old content")
-    write_atomically(path, b"new")
-    assert path.read_bytes() == b"new"
-
-
 def test_content_rename_and_directory_are_synced_to_disk_in_order(tmp_path, monkeypatch):
     events = []
     fsync, replace = os.fsync, os.replace
@@ -56,20 +49,5 @@ def test_a_full_disk_raises_an_oserror_that_names_the_file_and_keeps_it(tmp_path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert caught.value.errno == errno.EFBIG
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file.bin"]
-
-
-@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_an_interruption_before_the_rename_keeps_the_old_file(tmp_path, monkeypatch, failure):
-    path = tmp_path / "file.bin"
-    path.write_bytes(b"old")
-
-    def fail(source, target):
-        raise failure
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(type(failure)):
-        write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file.bin"]

@@ -125,12 +125,6 @@ def test_an_unusable_folder_is_refused_with_its_path(folder, damage, name):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_there_is_always_a_test_image(tmp_path):
-    write(tmp_path / "one", "", range(2))
-    dataset = load_folder(tmp_path)
-    assert (len(dataset.train_images), len(dataset.test_images)) == (1, 1)
-
-
 def test_an_image_of_the_right_size_keeps_its_pixels_and_transparent_ones_become_black():
     pixels = np.arange(784, dtype=np.uint8).reshape(28, 28)
     assert np.array_equal(read_row(png(pixels)), pixels)

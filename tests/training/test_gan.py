@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from training.families import gan
 from training.families.adversarial import discriminator_loss, generator_loss, gradient_penalty
-from training.families.cgan import CganConfig, CganLearner, ConditionalGenerator
-from training.families.discriminators import ProjectionDiscriminator
+from training.families.cgan import CganConfig, CganLearner
 from training.families.gan import GanConfig, GanLearner, Generator, estimate_batch_norm, fold_batch_norm
 from training.learner import DataShape
 
@@ -72,15 +71,6 @@ def test_losses_are_the_formulas_of_the_paper():
     assert torch.allclose(discriminator_loss(real, fake), (-d_real.log() - (1 - d_fake).log()).mean())
     assert torch.allclose(generator_loss(fake), -d_fake.log().mean())
     assert discriminator_loss(real, fake).shape == generator_loss(fake).shape == ()
-
-
-def test_losses_of_large_logits_are_finite_and_have_gradients():
-    sure = torch.full((4,), 200.0)
-    assert float(discriminator_loss(sure, -sure)) == 0
-    assert float(discriminator_loss(-sure, sure)) == pytest.approx(400)
-    fake = (-sure).requires_grad_()
-    (slope,) = torch.autograd.grad(generator_loss(fake), fake)
-    assert torch.allclose(slope, torch.full((4,), -0.25))
 
 
 @pytest.mark.parametrize("half", ["discriminator", "generator"])
@@ -151,10 +141,10 @@ def test_folding_computes_the_same_function_without_batch_normalisation(lively):
 
 def test_estimated_statistics_are_those_of_the_generators_own_activations(lively):
     source = torch.Generator().manual_seed(4)
-    estimate_batch_norm(lively, [(torch.randn(256, 100, generator=source),) for _ in range(2)])
+    estimate_batch_norm(lively, [(torch.randn(32, 100, generator=source),) for _ in range(2)])
     source = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        features = [lively.dense(torch.randn(256, 100, generator=source)).view(256, 128, 49) for _ in range(2)]
+        features = [lively.dense(torch.randn(32, 100, generator=source)).view(32, 128, 49) for _ in range(2)]
     mean = torch.stack([batch.mean(dim=(0, 2)) for batch in features]).mean(dim=0)
     variance = torch.stack([batch.var(dim=(0, 2)) for batch in features]).mean(dim=0)
     assert torch.allclose(lively.dense_norm.running_mean, mean, atol=1e-5)
@@ -162,7 +152,6 @@ def test_estimated_statistics_are_those_of_the_generators_own_activations(lively
     assert not lively.training
 
 
-@pytest.mark.usefixtures("quick_gan")
 def test_the_archive_is_the_average_with_its_own_batch_statistics_and_leaves_the_learner_as_it_was(images):
     model = learner(discriminator_steps=1, ema_decay=0.5, seed=9)
     for _ in range(2):
@@ -179,17 +168,6 @@ def test_the_archive_is_the_average_with_its_own_batch_statistics_and_leaves_the
         assert not torch.allclose(archive.generate(latents), last, atol=1e-3)
 
 
-def test_a_projection_discriminator_adds_the_inner_product_of_features_and_embedding(images):
-    torch.manual_seed(0)
-    network = ProjectionDiscriminator(classes=10)
-    with torch.no_grad():
-        features = network.features(images[:6])
-        for label in (0, 7):
-            logits = network(images[:6], torch.full((6,), label))
-            expected = network.logit(features)[:, 0] + features @ network.embedding.weight[label]
-            assert torch.allclose(logits, expected, atol=1e-5)
-
-
 def test_the_discriminator_sees_fakes_with_the_labels_they_were_made_for(images):
     model, seen = cgan(), []
     model.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1].clone()))
@@ -198,18 +176,3 @@ def test_the_discriminator_sees_fakes_with_the_labels_they_were_made_for(images)
     assert torch.equal(both, torch.cat([LABELS, LABELS]))
     assert torch.equal(penalised, LABELS[:4])
     assert torch.equal(last, LABELS)
-
-
-@pytest.mark.usefixtures("quick_gan")
-def test_a_conditional_gan_learns_the_embeddings_of_the_labels_it_saw_and_generates_by_label(images):
-    model = cgan()
-    assert isinstance(model.generator, ConditionalGenerator)
-    before = model.generator.embedding.weight.detach().clone()
-    model.step(images[None, :16], (LABELS % 3)[None])
-    moved = (model.generator.embedding.weight.detach() != before).any(dim=1)
-    assert moved.tolist() == [True] * 3 + [False] * 7
-    archive: Any = model.archive(NO_IMAGES)
-    latents, others = torch.randn(16, 100), (LABELS + 1) % 10
-    with torch.no_grad():
-        assert not torch.equal(archive.generate(latents, LABELS), archive.generate(latents, others))
-        assert not torch.equal(archive.discriminate(images[:16], LABELS), archive.discriminate(images[:16], others))

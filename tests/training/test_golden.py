@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from training.archive import EagerArchive, Networks, open_archive, script
-from training.golden import ExportMismatch, deviation, golden_rows, input_rows, refuse_diverged
+from training.golden import ExportMismatch, golden_rows, input_rows
 from training.learner import DataShape, Learner, TrainingSet
 
 
@@ -82,37 +82,11 @@ def test_input_images_are_resized_to_the_shape_that_the_network_takes(dataset):
 @pytest.mark.parametrize(
     ("options", "capability"),
     [
-        ({"drift": 2e-4}, "generate"),
         ({"drift": math.nan}, "generate"),
         ({"encoded_drift": 2e-3}, "encode"),
-        ({"encoded_drift": math.inf}, "encode"),
     ],
 )
 def test_an_archive_that_differs_from_the_trained_network_is_refused(dataset, options, capability):
     learner = ToyLearner(**options)
     with pytest.raises(ExportMismatch, match=f"^{capability} .* differs"):
         golden_rows(*archives(learner), learner, dataset)
-
-
-def test_a_difference_within_the_tolerance_is_accepted(dataset):
-    learner = ToyLearner(drift=5e-5, encoded_drift=5e-4)
-    assert set(golden_rows(*archives(learner), learner, dataset)) == {"generate", "encode"}
-
-
-def test_the_deviation_is_over_images_of_all_classes(dataset):
-    learner = ToyLearner()
-    _, reference = archives(learner)
-    assert deviation(reference, reference, learner, dataset, "generate", 64, 0) == (0, 0)
-    with torch.no_grad():
-        learner.drawer.weight[7] *= 1.01
-    _, lower = archives(learner)
-    largest, mean = deviation(reference, lower, learner, dataset, "generate", 64, 0)
-    assert 0 < mean < largest < 0.5
-
-
-def test_a_weight_that_is_not_finite_is_refused():
-    learner = ToyLearner()
-    refuse_diverged(learner)
-    nn.init.constant_(learner.drawer.weight, math.nan)
-    with pytest.raises(ExportMismatch, match="weight"):
-        refuse_diverged(learner)

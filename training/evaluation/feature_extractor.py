@@ -22,7 +22,8 @@ from training.randomness import shielded
 
 log = logging.getLogger(__name__)
 
-SHIPPED = Path(__file__).parent / "classifiers"
+FOLDER = "classifiers"
+SHIPPED = Path(__file__).parent / FOLDER
 BATCH = 1000
 
 
@@ -99,7 +100,7 @@ def make_classifier(config: ClassifierConfig, dataset: Dataset) -> Path:
         seed=config.seed,
         versions={"python": platform.python_version(), "torch": torch.__version__},
     )
-    weights = _folder(config.runs_dir) / f"{dataset.digest[:12]}.pt"
+    weights = config.runs_dir / FOLDER / f"{dataset.digest[:12]}.pt"
     write_atomically(weights, buffer.getvalue())
     write_atomically(weights.with_suffix(".json"), record.model_dump_json(indent=2).encode() + b"\n")
     log.info("%s is right on %.2f %% of %d test images", weights, 100 * record.test_accuracy, record.test_images)
@@ -111,9 +112,14 @@ def find_extractor(dataset: Dataset, runs_dir: Path) -> FeatureExtractor | None:
 
     Raises ClassifierDamaged, also for an unreadable record, which may be that of this data.
     """
-    for folder in (SHIPPED, _folder(runs_dir)):
+    for folder in (SHIPPED, runs_dir / FOLDER):
         for path in sorted(folder.glob("*.json")):
-            record = _read_record(path)
+            try:
+                record = ClassifierRecord.model_validate_json(path.read_bytes())
+            except OSError as error:
+                raise ClassifierDamaged(f"{path} cannot be read: {error.strerror}") from error
+            except ValidationError as error:
+                raise ClassifierDamaged(f"{path}: {error.errors()[0]['msg']}") from error
             if record.dataset_digest == dataset.digest:
                 return load_extractor(path.with_suffix(".pt"), record)
     return None
@@ -132,16 +138,3 @@ def load_extractor(weights: Path, record: ClassifierRecord) -> FeatureExtractor:
         network = LeNet5(record.classes)
     network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
     return FeatureExtractor(network.eval(), record)
-
-
-def _read_record(path: Path) -> ClassifierRecord:
-    try:
-        return ClassifierRecord.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ClassifierDamaged(f"{path} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise ClassifierDamaged(f"{path}: {error.errors()[0]['msg']}") from error
-
-
-def _folder(runs_dir: Path) -> Path:
-    return runs_dir / "classifiers"

@@ -13,17 +13,17 @@ def nearest(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 
     Shapes: uint8 `(N, 1, H, W)` and `(M, 1, H, W)`, pixels scaled to [0, 1], to float32 `(N,)` and int64 `(N,)`.
     """
-    distances, places = [], []
+    distances, indices = [], []
     for batch in torch.split(images, ROWS):
         rows = to_unit_range(batch).flatten(1)
-        least, place = torch.full((len(rows),), torch.inf), torch.zeros(len(rows), dtype=torch.int64)
+        least, index = torch.full((len(rows),), torch.inf), torch.zeros(len(rows), dtype=torch.int64)
         for start in range(0, len(others), COLUMNS):
             columns = to_unit_range(others[start : start + COLUMNS]).flatten(1)
             # |a - b|^2 without |a|^2, which is the same for every b.
             found = torch.addmm(columns.square().sum(dim=1), rows, columns.T, alpha=-2).min(dim=1)
-            place = torch.where(found.values < least, found.indices + start, place)
+            index = torch.where(found.values < least, found.indices + start, index)
             least = torch.minimum(least, found.values)
         # Computed again: the sums above lose the precision of distances near 0.
-        distances.append((rows - to_unit_range(others[place]).flatten(1)).norm(dim=1))
-        places.append(place)
-    return torch.cat(distances), torch.cat(places)
+        distances.append((rows - to_unit_range(others[index]).flatten(1)).norm(dim=1))
+        indices.append(index)
+    return torch.cat(distances), torch.cat(indices)

@@ -7,7 +7,8 @@ from PIL import Image
 
 from app.checkpoints.manifest import Manifest
 from tests.conftest import FIXTURES
-from training.data import Dataset, mnist_digest
+from tests.training.conftest import manifest_of
+from training.data import MNIST_SHA256, Dataset, files_digest
 from training.evaluation.feature_extractor import FeatureExtractor, find_extractor
 from training.families.vae import VaeConfig
 
@@ -21,7 +22,7 @@ def digits() -> Dataset:
     labels = torch.arange(10).repeat(len(places))
     near = torch.tensor([max(abs(y), abs(x)) < 2 for y, x in places for _ in pictures])
     images = moved[:, None]
-    return Dataset("MNIST", mnist_digest(), images, labels, images[near], labels[near])
+    return Dataset("MNIST", files_digest(MNIST_SHA256), images, labels, images[near], labels[near])
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,5 @@ def extractor(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Feat
 @pytest.fixture
 def manifest(vae_run: VaeConfig) -> Manifest:
     """The manifest of a VAE with 16 latent dimensions and the prior N(0, I)."""
-    written = Manifest.model_validate_json((vae_run.models_dir / "vae" / "manifest.json").read_bytes())
     update = {"capabilities": ("generate", "decode", "encode"), "priors": ("normal",), "noise_dim": 16, "sampling": ()}
-    return written.model_copy(update=update)
+    return manifest_of(vae_run).model_copy(update=update)

@@ -96,14 +96,6 @@ def test_an_archive_that_does_not_match_the_manifest_is_refused(directory, datas
     assert {name: before[name] for name in contents(directory)} == contents(directory)
 
 
-def test_a_missing_or_invalid_manifest_is_refused(directory, dataset, tmp_path):
-    (directory / "manifest.json").write_text('{"name": "vae"}')
-    with pytest.raises(CheckpointError, match=r"manifest\.json"):
-        evaluate_checkpoint(directory, dataset, tmp_path)
-    with pytest.raises(CheckpointError, match="No such file"):
-        evaluate_checkpoint(tmp_path / "nothing", dataset, tmp_path)
-
-
 def test_a_checkpoint_that_is_replaced_during_the_evaluation_keeps_its_new_manifest(
     directory, dataset, tmp_path, monkeypatch
 ):
@@ -132,22 +124,6 @@ def test_the_table_of_a_document_is_replaced_between_its_marks(directory, datase
     assert lines[2].startswith("| figure ")
     assert any(line.startswith("| negative elbo ") for line in lines)
     assert "old" not in lines
-
-
-def test_the_table_has_only_checkpoints_of_its_protocol(directory, dataset, tmp_path):
-    manifest = evaluate_checkpoint(directory, dataset, tmp_path)
-    assert manifest.quality is not None
-    quality = manifest.quality.model_copy(update={"protocol": "digits-eval-1"})
-    other = directory.parent / "other"
-    other.mkdir()
-    content = manifest.model_copy(update={"name": "other", "quality": quality}).file_content()
-    (other / "manifest.json").write_bytes(content)
-    document = tmp_path / "README.md"
-    document.write_text("<!-- quality: begin -->\n<!-- quality: end -->\n")
-    for name, column in (("strokes-eval-1", "vae"), ("digits-eval-1", "other")):
-        write_table(document, directory.parent, name)
-        head = [cell.strip() for cell in document.read_text().splitlines()[1].strip("|").split("|")]
-        assert head == ["figure", "better", f"`{column}`", "floor", "ceilings"]
 
 
 def test_a_document_without_marks_is_not_changed(directory, tmp_path):

@@ -10,7 +10,6 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from training.evaluation.likelihood import (
     Autoencoder,
     active_units,
-    cross_entropy,
     elbo,
     importance_weighted_bound,
 )
@@ -53,12 +52,6 @@ def integrated(images: Tensor) -> float:
     ink = images.double().sum(dim=(1, 2, 3))[:, None]  # (N, 1)
     joint = ink * grey.log() + (9 - ink) * (1 - grey).log() + Normal(0.0, 1.0).log_prob(grid)
     return float(-torch.trapezoid(joint.exp(), grid, dim=1).log().mean())
-
-
-def test_cross_entropy_is_that_of_bernoulli_pixels_summed():
-    probabilities = torch.rand(6, 1, 3, 3, generator=source()).double()
-    expected = -Bernoulli(probabilities).log_prob(binary_images().double()).flatten(1).sum(dim=1)
-    assert torch.allclose(cross_entropy(probabilities, binary_images()), expected)
 
 
 def test_the_terms_of_the_elbo_are_those_of_the_formulas():

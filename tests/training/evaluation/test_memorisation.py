@@ -15,9 +15,3 @@ def test_distances_and_indices_are_those_of_an_exhaustive_search(dataset, monkey
         every = (others.double() - image.double()).flatten(1).norm(dim=1) / 255
         assert int(place) == int(every.argmin())
         assert float(distance) == pytest.approx(float(every.min()), rel=1e-5)
-
-
-def test_the_distance_of_a_copy_is_exactly_0(dataset):
-    distances, places = nearest(dataset.train_images[40:60], dataset.train_images)
-    assert distances.tolist() == [0.0] * 20
-    assert places.tolist() == list(range(40, 60))
