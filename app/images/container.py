@@ -9,7 +9,7 @@ import struct
 import zlib
 
 from app.errors import InvalidImage
-from app.images.png import SIGNATURE, chunk
+from app.images.encode import SIGNATURE, chunk
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 # A longer EXIF block is ignored: Pillow takes 0.1 s to read 65,535 tags. One JPEG segment holds no more.

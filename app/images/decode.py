@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from app.errors import InvalidImage
 from app.images.container import check_rows, damaged, strip
-from app.images.png import SIGNATURE as PNG_SIGNATURE
+from app.images.encode import SIGNATURE as PNG_SIGNATURE
 
 Pixels = NDArray[np.float32]
 

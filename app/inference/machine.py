@@ -12,7 +12,7 @@ import PIL
 import scipy
 import torch
 
-from app.images import png
+from app.images import encode
 from app.inference import latents
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -74,7 +74,7 @@ def runtime_facts(device: torch.device) -> dict[str, str]:
         "pillow": PIL.__version__,
         "scipy": scipy.__version__,
         "zlib": zlib.ZLIB_RUNTIME_VERSION,
-        "png": png.SCHEME,
+        "png": encode.SCHEME,
         "latents": latents.SCHEME,
     }
     if device.type == "cuda":

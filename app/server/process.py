@@ -43,6 +43,7 @@ class Server(uvicorn.Server):
         self._reload = asyncio.Event()
         self._lag_s = 0.0
         app = create_app(settings, readiness=self.readiness, reload=self._reload, on_failure=self._fail)
+        app.openapi()  # cached by FastAPI: making it takes 0.2 s, for which the event loop must not wait
         super().__init__(
             uvicorn.Config(
                 app,
