@@ -18,9 +18,6 @@ from app.settings import Settings
 
 log = logging.getLogger("app")
 
-# The longest time that a worker waits for the interpreter lock after a forward pass while the event loop is busy. The
-# default of 5 ms is as long as a whole batch.
-SWITCH_INTERVAL_S = 5e-5
 # In the working directory; the environment overrides it.
 SETTINGS_FILE = Path("digits.env")
 
@@ -66,7 +63,6 @@ def serve(settings: Settings) -> int:
         log.error("cannot start: %s", error)
         return 1
     freeze()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         server.run()
     except SystemExit as error:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypedDict, TypeVar, cast
 
 from fastapi.exceptions import RequestValidationError
@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.api.multipart import split_multipart
 from app.api.negotiation import negotiate
@@ -228,17 +229,15 @@ class OperationRoute(APIRoute):
 
     FastAPI documents and matches the route, but solves no dependencies: for a one-image request that takes longer than
     everything else on the event loop. Operations read the request through `Call`.
-    Source: https://fastapi.tiangolo.com/how-to/custom-request-and-route/
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler of the route."""
-        operation: Callable[..., Coroutine[Any, Any, Response]] = self.endpoint
-
-        async def handle(request: Request) -> Response:
-            return await operation(Call(request), **request.path_params)
-
-        return handle
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that matches the path. Exceptions pass to the handlers of the app."""
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)  # 405
+            return
+        response = await self.endpoint(Call(Request(scope, receive, send)), **scope["path_params"])
+        await response(scope, receive, send)
 
 
 def _validation_error(error: ValidationError, location: str) -> RequestValidationError:

@@ -14,7 +14,7 @@ from app.inference.machine import DeviceUnavailable
 from app.inference.model import Model, load_models
 from app.inference.readiness import Readiness
 from app.inference.runtime import DeviceLost, Runtime
-from app.inference.workers import Workers, lower_priority
+from app.inference.workers import Workers
 from app.metrics import Metrics
 from app.settings import Settings
 
@@ -88,7 +88,7 @@ class Loader:
             runtime = await self._loading.call(lambda: Runtime(settings.device, settings.precision))
         models = await self._loading.call(lambda: _load_all(settings, runtime))
         if self._workers is None:
-            self._workers = Workers(settings.workers or runtime.default_workers, _prepare_worker)
+            self._workers = Workers(settings.workers or runtime.default_workers, Runtime.prepare_thread)
         self._runtime = runtime
         engine = Engine(
             models,
@@ -115,11 +115,6 @@ class Loader:
         for removed in self._described - described:
             self._metrics.model_info.remove(*removed)
         self._described = described
-
-
-def _prepare_worker() -> None:
-    lower_priority()
-    Runtime.prepare_thread()
 
 
 def _load_all(settings: Settings, runtime: Runtime) -> dict[str, Model]:

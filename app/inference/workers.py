@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-import os
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from threading import Thread, get_native_id
+from threading import Thread
 from typing import TypeVar
 
 log = logging.getLogger(__name__)
@@ -16,9 +14,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Notify = Callable[[], object]
 Work = Callable[[], Notify]  # returns what to call once the worker is idle again
-
-# Added to the nice value of worker threads, so that the event loop is scheduled while every core computes.
-NICE_INCREMENT = 10
 
 
 class _Worker(Thread):
@@ -142,11 +137,3 @@ class Workers:
         self._closed = True
         for _ in self._threads:
             self._tasks.put(None)
-
-
-def lower_priority() -> None:
-    """Raise the nice value of the calling thread. Only Linux has one for each thread."""
-    if sys.platform == "linux":
-        thread = get_native_id()
-        with suppress(OSError):  # a sandbox may forbid it
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE_INCREMENT)

@@ -1,7 +1,6 @@
 """The worker threads: how many run at once, and what the check reports."""
 
 import asyncio
-import os
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from threading import Barrier, Event, get_native_id
 
 import pytest
 
-from app.inference.workers import NICE_INCREMENT, Workers, lower_priority
+from app.inference.workers import Workers
 
 pytestmark = pytest.mark.anyio
 
@@ -104,11 +103,3 @@ async def test_a_dead_worker_is_reported_at_the_next_check(pool):
     await asyncio.to_thread(thread.join, HANG_S)
     assert workers.check(100) is not None
     unanswered.cancel()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a nice value for each thread")
-async def test_a_thread_can_lower_its_priority_below_that_of_the_event_loop(pool):
-    nice = os.getpriority(os.PRIO_PROCESS, get_native_id())
-    workers = pool(1, lower_priority)
-    worker = await workers.call(lambda: os.getpriority(os.PRIO_PROCESS, get_native_id()))
-    assert worker == min(19, nice + NICE_INCREMENT)
