@@ -1,6 +1,7 @@
 """`POST /score`: the logits of a discriminator for uploaded or generated images."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -127,9 +128,9 @@ class ScoreJob(Job[ScorePart]):
     media_type: str
 
     @classmethod
+    @abstractmethod
     def images(cls, chunks: Sequence[Chunk[Self]]) -> list[tuple[Rows, Labels | None]]:
         """The images `(n, 1, H, W)` in [0, 1] of each chunk and their labels."""
-        raise NotImplementedError
 
     @property
     def origin(self) -> dict[str, Any]:

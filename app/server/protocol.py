@@ -28,7 +28,7 @@ MAX_PIPELINED, MAX_PIPELINED_BYTES = 16, 64 * 1024
 MIN_READ_RATE = 16 * 1024
 # Seconds in which a connection that was closed for writing is still read.
 LINGER_S = 1.0
-# Connections above the bound, which only probes may use, and for so many seconds each.
+# Connections above the bound, which only probes may use, and the seconds that each may stay open.
 PROBE_CONNECTIONS, PROBE_TIMEOUT_S = 64, 1.0
 
 
