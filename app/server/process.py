@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from socket import socket
 from types import FrameType
@@ -16,10 +17,11 @@ import uvicorn
 from app.inference.readiness import Readiness
 from app.main import create_app
 from app.server.descriptors import BACKLOG
-from app.server.protocol import Limits, bounded_protocol
+from app.server.protocol import BoundedHttpProtocol, Limits, bounded_protocol
 from app.settings import Settings
 
 KEEP_ALIVE_S = 30
+CLOSE = (b"connection", b"close")
 # How long requests may take to finish after the service has failed.
 FAILURE_GRACE_S = 5
 # Seconds in which requests on open connections are refused after a failure, each response closing its connection.
@@ -82,22 +84,48 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Serve on for the lag, refuse, finish what was accepted, cut off the rest."""
-        # Each response from now on closes its connection, so that the next request goes elsewhere. Requests under way
-        # hold this list.
-        self.server_state.default_headers.append((b"connection", b"close"))
+        self._close_connections()
         finish_s = FINISH_SHARE * (FAILURE_GRACE_S if self.failed else self._settings.shutdown_grace_s)
         lag_s = min(FAILURE_LAG_S if self.failed else self._lag_s, finish_s / 2)
         await asyncio.sleep(lag_s)
-        await settle()
         self.readiness.drain()
-        for server in self.servers:
-            server.close()
+        await self._stop_listening()
         await settle()
         self.config.timeout_graceful_shutdown = max(0, int(finish_s - lag_s))
         await super().shutdown(sockets)
 
+    async def _stop_listening(self) -> None:
+        """Accept what the system has already connected, then close the listeners: the system resets the rest."""
+        loop = asyncio.get_running_loop()
+        listeners = [listener.dup() for server in self.servers for listener in server.sockets]
+        for server in self.servers:
+            server.close()
+        waiting = []
+        for listener in listeners:
+            with listener, suppress(BlockingIOError):
+                listener.setblocking(False)
+                while True:
+                    waiting.append(listener.accept()[0])
+        for connection in waiting:
+            await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """The protocol of a connection, as uvicorn makes it at startup."""
+        make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    def _close_connections(self) -> None:
+        """Each response from now on closes its connection, so that the next request goes elsewhere."""
+        if CLOSE not in self.server_state.default_headers:
+            self.server_state.default_headers.append(CLOSE)
+        # uvicorn replaces the list every second, so requests that began earlier hold another one.
+        for connection in self.server_state.connections:
+            if isinstance(connection, BoundedHttpProtocol):
+                connection.close_after_response()
+
     def _fail(self) -> None:
         self.failed = True
+        self._close_connections()
         self._end_within(FAILURE_GRACE_S)
 
     def _end_within(self, seconds: int) -> None:

@@ -110,6 +110,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif self._deadline is None and self._running is None:
             self._set_deadline(self.timeout_keep_alive)
 
+    def close_after_response(self) -> None:
+        """Close the connection after the response to the running request, unless others wait behind it."""
+        if self._running is not None and not self.pipeline:
+            self._running.keep_alive = False
+
     def shutdown(self) -> None:
         """Close an idle connection, its write side first.
 
@@ -252,7 +257,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 def bounded_protocol(limits: Limits) -> type[BoundedHttpProtocol]:
     """The protocol with these limits. Raises UnsupportedUvicorn."""
-    overridden = {name for name in vars(BoundedHttpProtocol) if not name.startswith("_")} - {"limits"}
+    own = {"limits", "close_after_response"}
+    overridden = {name for name in vars(BoundedHttpProtocol) if not name.startswith("_")} - own
     if missing := overridden.difference(dir(HttpToolsProtocol)):
         raise UnsupportedUvicorn(f"uvicorn's HttpToolsProtocol has no {', '.join(sorted(missing))}")
     return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"limits": limits})
