@@ -50,6 +50,7 @@ from app.inference.sampling import (
     input_classes,
     prior_of,
     seeded,
+    stacked,
 )
 
 router = APIRouter(tags=["images"], route_class=OperationRoute)
@@ -144,6 +145,10 @@ class UploadEnd:
     image: Rows
     classes: tuple[int, ...] | None
 
+    def labels(self, _first: int, _count: int) -> Labels | None:
+        """`(1,)`, None if the model takes no labels."""
+        return None if self.classes is None else np.array(self.classes, dtype=np.int64)
+
 
 End = Seeded | Given | UploadEnd
 
@@ -156,7 +161,6 @@ class InterpolateJob(Job[RenderedImages]):
 
     model: Model
     ends: tuple[End, End]
-    labels: Labels | None  # (rows,), -1 for an image without a label
     path: Path
     rows: int
     renderer: ImageRenderer
@@ -180,7 +184,8 @@ class InterpolateJob(Job[RenderedImages]):
         for chunk, start, end in zip(chunks, ends[::2], ends[1::2], strict=True):
             job, rows = chunk.job, slice(chunk.first, chunk.first + chunk.count)
             latents = interpolate(start, end, job.rows, job.path, rows)
-            along.append((latents, None if job.labels is None else job.labels[rows]))
+            labels = labels_along(model.manifest, job.ends, job.rows)
+            along.append((latents, None if labels is None else labels[rows]))
         return [
             chunk.job.renderer.part(images, latents, labels, chunk.first)
             for chunk, (latents, labels), images in zip(chunks, along, generate(model, along), strict=True)
@@ -201,8 +206,7 @@ class InterpolateJob(Job[RenderedImages]):
     def etag(self) -> str:
         """A strong ETag: a hash of everything that the bytes of the answer depend on."""
         ends = [(end.latents.tobytes(), end.classes) if isinstance(end, Given) else end for end in self.ends]
-        labels = None if self.labels is None else self.labels.tolist()
-        digest = hashlib.sha256(repr((ends, labels, self.path, self.rows, self.renderer)).encode())
+        digest = hashlib.sha256(repr((ends, self.path, self.rows, self.renderer)).encode())
         return f'"{digest.hexdigest()[:32]}"'
 
 
@@ -212,8 +216,8 @@ def end_latents(model: Model, ends: Sequence[End]) -> list[Rows]:
     uploads = [(i, end) for i, end in enumerate(ends) if isinstance(end, UploadEnd)]
     if uploads:
         images = np.concatenate([end.image for _, end in uploads])
-        classes = [end.classes[0] for _, end in uploads if end.classes is not None]
-        mean, _ = model.encode(images, np.array(classes, dtype=np.int64) if classes else None)
+        labels = stacked([end.labels(0, 1) for _, end in uploads]) if model.manifest.conditional else None
+        mean, _ = model.encode(images, labels)
         latents |= {i: row for (i, _), row in zip(uploads, mean, strict=True)}
     sources = [(i, end) for i, end in enumerate(ends) if not isinstance(end, UploadEnd)]
     if sources:
@@ -287,9 +291,8 @@ async def interpolate_uploads(call: Call, media_type: str) -> Response:
         raise InvalidRequest("the field 'files' must have two files: from and to")
     images = await call.decode(files, model.manifest.upload_form, normalized=asked.normalize)
     ends = UploadEnd(images[:1], classes), UploadEnd(images[1:], classes)
-    labels = None if classes is None else np.full(asked.steps, classes[0], dtype=np.int64)
     renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
-    job = InterpolateJob(model, ends, labels, asked.path or default_path(model.manifest), asked.steps, renderer)
+    job = InterpolateJob(model, ends, asked.path or default_path(model.manifest), asked.steps, renderer)
     return await call.answer(model, job, media_type, None)
 
 
@@ -313,10 +316,9 @@ def prepared(
         model.require("generate")
         call.check_count(model, asked.steps, asked.scale)
         ends = ends_for(model.manifest, asked, drawn, latents)
-        labels = labels_along(model.manifest, ends, asked.steps)
         renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
         path = asked.path or default_path(model.manifest, asked.prior)
-        return InterpolateJob(model, ends, labels, path, asked.steps, renderer)
+        return InterpolateJob(model, ends, path, asked.steps, renderer)
 
     _, job = call.engine.select(asked.model, prepare)
     return job
@@ -366,7 +368,7 @@ def _first_label(
     raise InvalidRequest(f"model {manifest.name} needs a label: {class_list(manifest)}")
 
 
-def labels_along(manifest: Manifest, ends: Sequence[Seeded | Given], steps: int) -> Labels | None:
+def labels_along(manifest: Manifest, ends: Sequence[End], steps: int) -> Labels | None:
     """The label of each image, `(steps,)`, None if none has one.
 
     Without a conditional model only the ends have labels: between two latents it may generate any class.
