@@ -1,39 +1,27 @@
-"""`python -m app`: run the service, configured by environment variables."""
+"""`python -m app`, or `digits serve`: run the service, configured by environment variables."""
 
 import argparse
-import gc
 import logging
+import os
 import signal
 import sys
 import warnings
-from pathlib import Path
+from typing import NoReturn
 
 from pydantic import ValidationError
 
 from app import logs
-from app.server.descriptors import TooFewDescriptors, raise_limit
-from app.server.process import Server, leave
-from app.server.protocol import UnsupportedUvicorn
-from app.settings import Settings
+from app.server.descriptors import TooFewDescriptors
+from app.server.environment import prepare
+from app.settings import SETTINGS_FILE, Settings
 
 log = logging.getLogger("app")
-
-# In the working directory; the environment overrides it.
-SETTINGS_FILE = Path("digits.env")
-
-
-def freeze() -> None:
-    """Exclude imported objects from garbage collection.
-
-    PyTorch alone has 200,000 of them; a full collection stopped the event loop for a tenth of a second.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def main() -> int:
     """Serve and return the exit status: 0, 1 for a failure, 2 for bad settings or arguments."""
-    parser = argparse.ArgumentParser(prog="python -m app", description="Serve the checkpoints in DIGITS_MODELS_DIR.")
+    parser = argparse.ArgumentParser(prog="digits", description="Serve the checkpoints in DIGITS_MODELS_DIR.")
+    parser.add_argument("command", nargs="?", choices=["serve"], default="serve")
     parser.parse_args()
     try:
         settings = Settings(_env_file=SETTINGS_FILE)
@@ -54,25 +42,31 @@ def serve(settings: Settings) -> int:
     # Warnings of Pillow about uploads would fill the log.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: leave(0))  # until the server installs its own handlers
+        signal.signal(number, lambda *_: os._exit(0))  # until the server installs its own handlers
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        raise_limit(settings.max_connections)
-        server = Server(settings)
-    except (TooFewDescriptors, UnsupportedUvicorn) as error:
+        processes = prepare(settings)
+    except TooFewDescriptors as error:
         log.error("cannot start: %s", error)
         return 1
-    freeze()
-    try:
-        server.run()
-    except SystemExit as error:
-        if server.started or not error.code:
-            raise
-    if not server.started:
-        where = (settings.host, settings.port)
-        log.error("cannot start: nothing can listen at DIGITS_HOST=%s DIGITS_PORT=%d", *where)
-    return 0 if server.started and not server.failed else 1
+    if processes > 1:
+        from app.server import supervisor  # noqa: PLC0415 -- after `prepare`
+
+        return supervisor.serve(settings, processes)
+    from app.server import process  # noqa: PLC0415
+
+    return process.serve(settings)
+
+
+def run() -> NoReturn:
+    """The console command: end without waiting for threads, since one that hangs in native code would never end."""
+    status = main()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
-    leave(main())
+    run()

@@ -8,7 +8,7 @@ MAX_MESSAGE, MAX_TRACE = 2000, 8000
 
 
 class JsonLines(logging.Formatter):
-    """time (UTC), level, logger and message; for an exception, the end of its traceback.
+    """time (UTC), process id, level, logger and message; for an exception, the end of its traceback.
 
     JSON escapes line breaks and control characters, so that a text cannot forge a record.
     """
@@ -17,6 +17,7 @@ class JsonLines(logging.Formatter):
         """One line of ASCII."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "process": record.process,
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": shortened(record.getMessage(), MAX_MESSAGE),

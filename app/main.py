@@ -11,7 +11,6 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.api import docs, health, models
 from app.api.call import State
-from app.api.health import MAX_SCRAPES
 from app.api.middleware import Admission, KeyCheck, RequestContext
 from app.api.uploads import Decoders
 from app.errors import WorkerLost, install_error_handlers
@@ -19,6 +18,7 @@ from app.inference.loading import Loader
 from app.inference.readiness import Readiness
 from app.metrics import Metrics
 from app.operations import routers
+from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,17 +47,20 @@ def create_app(
     settings: Settings | None = None,
     *,
     readiness: Readiness | None = None,
+    scoreboard: Scoreboard | None = None,
     reload: asyncio.Event | None = None,
     on_failure: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """An app that loads `settings.models_dir` when its lifespan starts, and again whenever `reload` is set.
 
-    settings: by default read from the environment. readiness: lets the server begin to drain. on_failure: called when
-    the service cannot become ready (again), after the cause was logged.
+    settings: by default read from the environment. readiness: lets the server begin to drain. scoreboard: shared with
+    the other processes of the service, if any. on_failure: called when the service cannot become ready (again), after
+    the cause was logged.
     """
     settings = settings or Settings()
-    readiness = readiness or Readiness()
-    metrics = Metrics()
+    scoreboard = scoreboard or Scoreboard()
+    readiness = readiness or Readiness(scoreboard)
+    metrics = Metrics(scoreboard)
     app = FastAPI(
         title="digits",
         summary="A generation microservice for small images",
@@ -65,11 +68,11 @@ def create_app(
         version="0.1.0",
         redirect_slashes=False,
         openapi_url=None,  # served by app.api.docs
-        lifespan=_lifespan(settings, readiness, metrics, reload or asyncio.Event(), on_failure),
+        lifespan=_lifespan(settings, readiness, scoreboard, metrics, reload or asyncio.Event(), on_failure),
     )
     # The innermost middleware first.
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    app.add_middleware(Admission, settings=settings, metrics=metrics)
+    app.add_middleware(Admission, settings=settings, scoreboard=scoreboard)
     app.add_middleware(KeyCheck, key=key)
     if settings.cors_origins:
         app.add_middleware(
@@ -93,24 +96,27 @@ def create_app(
 def _lifespan(
     settings: Settings,
     readiness: Readiness,
+    scoreboard: Scoreboard,
     metrics: Metrics,
     reload: asyncio.Event,
     on_failure: Callable[[], None],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[State]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        metrics.ready.set_function(lambda: float(not readiness.reasons()))
-        decoders = Decoders(settings)
-        loader = Loader(settings, readiness, metrics)
+        metrics.service.ready = lambda: not readiness.reasons()
+        decoders = Decoders(settings, scoreboard)
+        loader = Loader(settings, readiness, metrics, scoreboard)
         # A task, so that the server listens while models are being loaded.
         running = asyncio.create_task(_run(loader, readiness, reload, on_failure))
+        if scoreboard.served_by_others:  # connections go to them meanwhile
+            await readiness.settled.wait()
         try:
             yield State(
                 settings=settings,
                 metrics=metrics,
                 readiness=readiness,
                 decoders=decoders,
-                scrapes=asyncio.Semaphore(MAX_SCRAPES),
+                scoreboard=scoreboard,
             )
         finally:
             readiness.drain()

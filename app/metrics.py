@@ -1,9 +1,24 @@
 """The metrics of the service.
 
 Labels take values from fixed sets only (route templates, model names, error codes): no request can add a series.
+
+With several processes, prometheus-client keeps the values in the files of `PROMETHEUS_MULTIPROC_DIR`, and a scrape of
+any process gives the sums of all, also of those that have ended.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+import os
+from collections.abc import Iterable
+from functools import partial
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from app.scoreboard import Scoreboard
+
+# Set before this module is imported, see `app.server.supervisor`.
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 UNMATCHED = "unmatched"
@@ -14,16 +29,21 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 class Metrics:
     """One registry an app, so that two apps in a process share nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, scoreboard: Scoreboard | None = None) -> None:
         registry = self.registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
+        self.service = ServiceCollector(scoreboard or Scoreboard())
+        registry.register(self.service)
+        self._page = registry
+        if MULTIPROCESS_DIR in os.environ:
+            self._page = CollectorRegistry()
+            self._page.register(self.service)
+            MultiProcessCollector(self._page)  # type: ignore[no-untyped-call]
 
         def histogram(name: str, text: str, labels: tuple[str, ...], buckets: tuple[float, ...] = SECONDS) -> Histogram:
             return Histogram(f"digits_{name}", text, labels, buckets=buckets, registry=registry)
 
         def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
-            return Gauge(f"digits_{name}", text, labels, registry=registry)
+            return Gauge(f"digits_{name}", text, labels, registry=registry, multiprocess_mode="livesum")
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
             return Counter(f"digits_{name}", text, labels, registry=registry)
@@ -38,18 +58,11 @@ class Metrics:
         self.inference_seconds = histogram("inference_seconds", "Time a worker took for a batch.", queue)
         self.batch_rows = histogram("batch_rows", "Rows of a batch.", queue, ROWS)
         self.queued_rows = gauge("queued_rows", "Rows waiting for a worker.", queue)
-        self.requests_in_flight = gauge("requests_in_flight", "Requests that were admitted and not yet answered.")
-        self.body_bytes_in_flight = gauge("body_bytes_in_flight", "Bytes reserved for the bodies of those requests.")
-        self.rows_in_flight = gauge("rows_in_flight", "Rows that were admitted and not yet computed.")
         self.images = counter("images", "Images computed for answers.", queue)
         self.rejections = counter("rejections", "Requests answered with an error, by error code.", ("code",))
-        self.model_info = gauge(
-            "model_info", "1 for each loaded model.", ("model", "family", "digest", "precision", "runtime")
-        )
         self.reloads = counter("reloads", "Reloads of the models, swapped or refused.", ("outcome",))
         for outcome in ("swapped", "refused"):
             self.reloads.labels(outcome)
-        self.ready = gauge("ready", "1 while the service is ready.")
         self._request_series: dict[tuple[str, str, int], Histogram] = {}
 
     def request_ended(self, method: str, route: str | None, status: int, seconds: float, code: str | None) -> None:
@@ -62,6 +75,10 @@ class Metrics:
         series.observe(seconds)
         if code is not None:
             self.rejections.labels(code).inc()
+
+    def page(self) -> bytes:
+        """The page that Prometheus reads."""
+        return generate_latest(self._page)
 
     def batch_metrics(self, model: str, operation: str) -> "BatchMetrics":
         """The metrics of one queue."""
@@ -89,3 +106,46 @@ class BatchMetrics:
         """A batch of `rows` took `seconds`."""
         self._rows.observe(rows)
         self._seconds.observe(seconds)
+
+
+class ServiceCollector(Collector):
+    """What is in flight in the whole service, the models it serves, and the resources of its processes."""
+
+    GAUGES = (
+        ("connections", "connections", "Open connections."),
+        ("requests", "requests_in_flight", "Requests that were admitted and not yet answered."),
+        ("bytes", "body_bytes_in_flight", "Bytes reserved for the bodies of those requests."),
+        ("rows", "rows_in_flight", "Rows that were admitted and not yet computed."),
+        ("uploads", "uploads_in_flight", "Uploads that are decoded or wait for it."),
+    )
+    MODEL = ("model", "family", "digest", "precision", "runtime")
+
+    def __init__(self, scoreboard: Scoreboard) -> None:
+        self._scoreboard = scoreboard
+        self.ready = lambda: False
+        self.models: Iterable[tuple[str, ...]] = ()  # values of the labels `MODEL`
+
+    def collect(self) -> Iterable[Metric]:
+        """Read the values."""
+        board = self._scoreboard
+        for name, metric, text in self.GAUGES:
+            yield GaugeMetricFamily(f"digits_{metric}", text, board.counter(name).total)
+        yield GaugeMetricFamily("digits_processes", "Processes of the service.", len(board.pids))
+        yield GaugeMetricFamily("digits_ready", "1 while the service is ready.", float(self.ready()))
+        info = GaugeMetricFamily("digits_model_info", "1 for each loaded model.", labels=self.MODEL)
+        for values in self.models:
+            info.add_metric(values, 1)  # type: ignore[no-untyped-call]
+        yield info
+        yield from process_metrics(board.pids)
+
+
+def process_metrics(pids: Iterable[int]) -> list[Metric]:
+    """prometheus-client's metrics of a process, summed over processes; of times and limits, the least."""
+    merged: dict[str, Metric] = {}
+    for pid in pids:
+        for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
+            if (first := merged.setdefault(metric.name, metric)) is not metric:
+                (a,), (b,) = first.samples, metric.samples
+                least = metric.name in {"process_start_time_seconds", "process_max_fds"}
+                first.samples = [a._replace(value=min(a.value, b.value) if least else a.value + b.value)]
+    return [*merged.values()]

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+# In the working directory; the environment overrides it.
+SETTINGS_FILE = Path("digits.env")
 # RFC 6750, section 2.1, with at least 16 characters.
 KEY_PATTERN = re.compile(r"(?=.{16})[A-Za-z0-9._~+/-]+=*")
 ORIGIN_PATTERN = re.compile(r"https?://([0-9a-z._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
@@ -30,7 +32,10 @@ class Settings(BaseSettings):
         description="float32, bfloat16 (for models that have it), or auto (bfloat16 if the device has instructions "
         "for it)",
     )
-    workers: int = Field(0, ge=0, le=256, description="concurrent batches; 0 for one a core on a CPU, one on a GPU")
+    processes: int = Field(0, ge=0, le=256, description="processes that serve; 0 for one a core on a CPU, one on a GPU")
+    workers: int = Field(
+        0, ge=0, le=256, description="concurrent batches of a process; 0 for one a core on a CPU, one on a GPU"
+    )
     max_batch_rows: int = Field(32, ge=1, le=4096, description="rows of a batch")
     max_requests: int = Field(512, ge=1, le=100_000, description="requests in flight")
     max_bytes_in_flight: int = Field(
@@ -55,7 +60,7 @@ class Settings(BaseSettings):
         le=2**28,
         description="total pixels of the images in an upload, at least the square of `max_image_side`",
     )
-    decode_workers: int = Field(2, ge=1, le=64, description="threads that decode uploads")
+    decode_workers: int = Field(2, ge=1, le=64, description="threads of a process that decode uploads")
     max_waiting_uploads: int = Field(64, ge=1, le=4096, description="uploads waiting for a decode thread")
     receive_timeout_s: float = Field(
         10,
@@ -77,7 +82,7 @@ class Settings(BaseSettings):
         10,
         ge=2,  # a worker that is busy at one check may have started just before it
         le=3600,
-        description="seconds after which a batch counts as hung and the process exits",
+        description="seconds after which a batch or a process counts as hung and the process is replaced",
     )
     shutdown_lag_s: float = Field(
         1, ge=0, le=3600, description="seconds after SIGTERM in which requests are served while readiness answers 503"

@@ -24,6 +24,7 @@ from app.inference.model import Model, Provenance
 from app.inference.readiness import Readiness
 from app.inference.runtime import Rows
 from app.metrics import Metrics
+from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class State(TypedDict):
     metrics: Metrics
     readiness: Readiness
     decoders: Decoders
-    scrapes: asyncio.Semaphore  # bounds the scrapes of /metrics in flight
+    scoreboard: Scoreboard
 
 
 def state_of(request: Request) -> State:

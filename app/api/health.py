@@ -4,7 +4,7 @@ import asyncio
 from typing import Literal
 
 from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -18,7 +18,7 @@ router = APIRouter(tags=["health"])
 # These need no key.
 probes = APIRouter(tags=["health"])
 
-MAX_SCRAPES = 2  # in flight; rendering a page takes some ten milliseconds of the interpreter
+MAX_SCRAPES = 2  # in flight, for each process; rendering a page takes some ten milliseconds of the interpreter
 
 
 class Alive(BaseModel):
@@ -64,8 +64,12 @@ async def readyz(request: Request) -> JSONResponse:
 async def metrics(request: Request) -> Response:
     """Requests, queues, batches, images, errors and the loaded models."""
     state = state_of(request)
-    if state["scrapes"].locked():
+    scrapes = state["scoreboard"].counter("scrapes")
+    if scrapes.total >= MAX_SCRAPES * state["scoreboard"].processes:
         raise Overloaded("too many scrapes are in flight; retry later")
-    async with state["scrapes"]:
-        page = await asyncio.to_thread(generate_latest, state["metrics"].registry)
+    scrapes.add(1)
+    try:
+        page = await asyncio.to_thread(state["metrics"].page)
+    finally:
+        scrapes.add(-1)
     return Response(page, media_type=CONTENT_TYPE_LATEST)

@@ -24,6 +24,7 @@ from app.errors import (
     problem_of,
 )
 from app.metrics import Metrics
+from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -147,15 +148,13 @@ def _is_public(path: str) -> bool:
 
 
 class Admission:
-    """Bounds the requests in flight and the bytes of their bodies."""
+    """Bounds the requests in flight and the bytes of their bodies, over all processes."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, scoreboard: Scoreboard) -> None:
         self._app = app
         self._settings = settings
-        self._requests = 0
-        self._bytes = 0
-        metrics.requests_in_flight.set_function(lambda: self._requests)
-        metrics.body_bytes_in_flight.set_function(lambda: self._bytes)
+        self._requests = scoreboard.counter("requests")
+        self._bytes = scoreboard.counter("bytes")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
@@ -163,17 +162,18 @@ class Admission:
             await self._app(scope, receive, send)
             return
         size = self._body_bytes(scope)
-        if self._requests >= self._settings.max_requests or self._bytes + size > self._settings.max_bytes_in_flight:
+        settings = self._settings
+        if self._requests.total >= settings.max_requests or self._bytes.total + size > settings.max_bytes_in_flight:
             refusal = Overloaded("too many requests are in flight; retry later")
             await problem_of(Request(scope), refusal)(scope, receive, send)
             return
-        self._requests += 1
-        self._bytes += size
+        self._requests.add(1)
+        self._bytes.add(size)
         try:
             await self._app(scope, receive, send)
         finally:
-            self._requests -= 1
-            self._bytes -= size
+            self._requests.add(-1)
+            self._bytes.add(-size)
 
     def _body_bytes(self, scope: Scope) -> int:
         """The declared length of the body, at most the limit of its media type; the limit if none is declared."""

@@ -14,6 +14,7 @@ from app.images.decode import count_pixels, decode_image
 from app.images.encode import to_uint8
 from app.images.normalize import fit, normalize
 from app.inference.runtime import Rows
+from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -22,9 +23,10 @@ T = TypeVar("T")
 class Decoders:
     """The threads that decode uploads, with a bounded queue."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, scoreboard: Scoreboard) -> None:
         self._settings = settings
-        self._places = settings.decode_workers + settings.max_waiting_uploads
+        self._uploads = scoreboard.counter("uploads")
+        self._max_uploads = scoreboard.processes * settings.decode_workers + settings.max_waiting_uploads
         self._threads = ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="decode")
         # Start all threads now: later there may be no memory for one.
         started = Barrier(settings.decode_workers + 1)
@@ -34,13 +36,13 @@ class Decoders:
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """The result of `function` on a decode thread. Raises its exception, and Overloaded."""
-        if self._places == 0:
+        if self._uploads.total >= self._max_uploads:
             raise Overloaded("too many uploads are waiting to be decoded; retry later")
-        self._places -= 1
+        self._uploads.add(1)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
         finally:
-            self._places += 1
+            self._uploads.add(-1)
 
     async def decode(self, contents: list[bytes], form: ImageForm, *, normalized: bool, deadline: float) -> Rows:
         """Files to rows `(n, 1, H, W)` in [0, 1], in order.

@@ -22,6 +22,7 @@ from app.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
 from app.inference.model import Model
 from app.inference.workers import Workers
 from app.metrics import BatchMetrics
+from app.scoreboard import Counter
 
 log = logging.getLogger(__name__)
 
@@ -74,22 +75,22 @@ class Chunk(Generic[J]):
 
 
 class RowLimit:
-    """The number of rows in flight over all queues, and its bound."""
+    """The number of rows in flight over all queues and processes, and its bound."""
 
-    def __init__(self, max_rows: int) -> None:
+    def __init__(self, max_rows: int, rows: Counter) -> None:
         self._max_rows = max_rows
-        self.rows = 0
+        self._rows = rows
 
     @contextmanager
     def admit(self, rows: int) -> Iterator[None]:
         """Count `rows` as in flight. Raises Overloaded at once if that exceeds the bound."""
-        if self.rows + rows > self._max_rows:
+        if self._rows.total + rows > self._max_rows:
             raise Overloaded("too many rows are queued; retry later")
-        self.rows += rows
+        self._rows.add(rows)
         try:
             yield
         finally:
-            self.rows -= rows
+            self._rows.add(-rows)
 
 
 class _Pending:

@@ -1,6 +1,7 @@
 """Load the models into an engine, at the start and at each reload."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Iterable
 from time import monotonic
@@ -16,27 +17,29 @@ from app.inference.readiness import Readiness
 from app.inference.runtime import DeviceLost, Runtime
 from app.inference.workers import Workers
 from app.metrics import Metrics
+from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 1
+# Of each of several processes: as many as a request of the default size can use.
+MAX_DEFAULT_WORKERS = 8
 
 
 class Loader:
     """Loads models off the event loop and installs the engine that serves them. It belongs to one event loop."""
 
-    def __init__(self, settings: Settings, readiness: Readiness, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, readiness: Readiness, metrics: Metrics, scoreboard: Scoreboard) -> None:
         self._settings = settings
+        self._scoreboard = scoreboard
         self._readiness = readiness
         self._metrics = metrics
-        self._limit = RowLimit(settings.max_queued_rows)
-        metrics.rows_in_flight.set_function(lambda: self._limit.rows)
+        self._limit = RowLimit(settings.max_queued_rows, scoreboard.counter("rows"))
         # A thread of its own, so that loading and serving do not wait for each other.
         self._loading = Workers(1, Runtime.prepare_thread)
         self._runtime: Runtime | None = None
         self._workers: Workers | None = None
-        self._described: set[tuple[str, ...]] = set()  # label values of `digits_model_info`
         self._engines: WeakSet[Engine] = WeakSet()  # those that requests still use
 
     async def start(self) -> bool:
@@ -82,13 +85,24 @@ class Loader:
         return False
 
     async def _load(self) -> str:
-        settings = self._settings
+        settings, board = self._settings, self._scoreboard
         runtime = self._runtime
         if runtime is None:
             runtime = await self._loading.call(lambda: Runtime(settings.device, settings.precision))
-        models = await self._loading.call(lambda: _load_all(settings, runtime))
+        reload, models = await self._load_models(runtime)
+        loaded = id_of_models(models.values())
+        if not self._engines and board.served_by_others - {loaded}:
+            # This process replaces another one, and the files have changed: all processes load them.
+            await board.request_reload()
+            reload, models = await self._load_models(runtime)
+            loaded = id_of_models(models.values())
+        if not await board.agree(reload, loaded):
+            raise CheckpointError(settings.models_dir, "was not loaded alike by all processes")
         if self._workers is None:
-            self._workers = Workers(settings.workers or runtime.default_workers, Runtime.prepare_thread)
+            cores = runtime.default_workers
+            most = cores if board.processes == 1 else min(cores, MAX_DEFAULT_WORKERS)
+            busy = board.counter("busy")
+            self._workers = Workers(settings.workers or most, Runtime.prepare_thread, busy, cores)
         self._runtime = runtime
         engine = Engine(
             models,
@@ -99,22 +113,31 @@ class Loader:
             max_batch_rows=settings.max_batch_rows,
         )
         self._engines.add(engine)
-        self._describe(models.values())
+        board.serve(loaded)
+        self._metrics.service.models = [
+            (name, model.manifest.family, digest, precision, runtime_id)
+            for model in models.values()
+            for name, digest, precision, runtime_id in [vars(model.provenance).values()]
+        ]
         self._readiness.loaded(engine)
         return f"{', '.join(models)} on {runtime.device}"
 
-    def _describe(self, models: Iterable[Model]) -> None:
-        """Set `digits_model_info`, new series first, since a scrape may come in between."""
-        described: set[tuple[str, ...]] = {
-            (name, model.manifest.family, digest, precision, runtime)
-            for model in models
-            for name, digest, precision, runtime in [vars(model.provenance).values()]
-        }
-        for labels in described:
-            self._metrics.model_info.labels(*labels).set(1)
-        for removed in self._described - described:
-            self._metrics.model_info.remove(*removed)
-        self._described = described
+    async def _load_models(self, runtime: Runtime) -> tuple[int, dict[str, Model]]:
+        """The number of the reload that was requested last, and the models loaded after it. Raises CheckpointError."""
+        reload = self._scoreboard.reload
+        try:
+            return reload, await self._loading.call(lambda: _load_all(self._settings, runtime))
+        except Exception:
+            await self._scoreboard.agree(reload, 0)
+            raise
+
+
+def id_of_models(models: Iterable[Model]) -> int:
+    """A number that is equal in two processes that have loaded the same checkpoints with the same precision."""
+    digest = hashlib.sha256()
+    for model in models:
+        digest.update(f"{model.manifest.model_dump_json()}{model.card}{model.provenance}\n".encode())
+    return int.from_bytes(digest.digest()[:7]) + 1
 
 
 def _load_all(settings: Settings, runtime: Runtime) -> dict[str, Model]:

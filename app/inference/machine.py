@@ -50,6 +50,13 @@ def cores() -> int:
     return max(1, min(allowed, granted_cores(CPU_MAX)))
 
 
+def default_processes(device: str) -> int:
+    """One process a core on a CPU; one on a GPU, whose memory each process would need for itself."""
+    # A check through the driver's library: one that starts CUDA would make it unusable in forked processes.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    return cores() if device == "cpu" or (device == "auto" and not torch.cuda.is_available()) else 1
+
+
 def granted_cores(path: Path) -> int:
     """The CPU quota in a cgroup v2 `cpu.max` file in cores, rounded up; 2^31 without a quota.
 

@@ -1,13 +1,18 @@
 """The state of the service: loading, ready, draining, failed or lost."""
 
+import asyncio
+
 from app.errors import Draining, NotReady, WorkerLost
 from app.inference.engine import Engine
+from app.scoreboard import Scoreboard
 
 
 class Readiness:
     """Holds the engine once the models are loaded, and knows why requests cannot be served."""
 
-    def __init__(self) -> None:
+    def __init__(self, scoreboard: Scoreboard | None = None) -> None:
+        self._scoreboard = scoreboard or Scoreboard()
+        self.settled = asyncio.Event()  # the models are loaded, or cannot be
         self._engine: Engine | None = None
         self._failure: str | None = None
         self._lost = False
@@ -17,10 +22,12 @@ class Readiness:
     def loaded(self, engine: Engine) -> None:
         """All models are loaded, checked and warm. After a reload, `engine` replaces the previous one."""
         self._engine = engine
+        self.settled.set()
 
     def failed(self) -> None:
         """Loading failed."""
         self._failure = "loading the models failed; see the log"
+        self.settled.set()
 
     def lost(self) -> None:
         """A worker ended or hangs; the process is about to exit."""
@@ -36,7 +43,7 @@ class Readiness:
 
     def reasons(self) -> list[str]:
         """Why the service is not ready; empty if it is."""
-        loading = "loading the models" if self._engine is None else None
+        loading = None if self._engine is not None and self._scoreboard.was_ready else "loading the models"
         found = ("shutting down" if self.leaving else None, self._failure or loading)
         return [reason for reason in found if reason is not None]
 

@@ -9,6 +9,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TypeVar
 
+from app.scoreboard import Counter, Scoreboard
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -47,15 +49,29 @@ class _Worker(Thread):
 class Workers:
     """A pool of `size` threads, first come, first served. It belongs to one running event loop."""
 
-    def __init__(self, size: int, initialize: Callable[[], object] = lambda: None) -> None:
-        """`initialize` is called once on each thread, before its first task."""
-        self.idle = size  # workers that are neither held nor promised
+    def __init__(
+        self, size: int, initialize: Callable[[], object] = lambda: None, busy: Counter | None = None, cores: int = 0
+    ) -> None:
+        """`initialize` is called once on each thread, before its first task.
+
+        busy: counts the workers of all processes that are in use. A process may always use one worker, and more while
+        fewer than `cores` are busy: a lone large job uses every core, and busy processes do not compete for them.
+        """
+        self._size = size
+        self._busy = busy or Scoreboard().counter("busy")
+        self._cores = cores or size
         self._waiting: deque[Callable[[], None]] = deque()
         self._tasks: SimpleQueue[Work | None] = SimpleQueue()
         self._closed = False
         self._threads = [_Worker(number, self._tasks, initialize) for number in range(size)]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def idle(self) -> int:
+        """Workers that may be used and are neither held nor promised."""
+        own = self._busy.own
+        return max(0 if own else 1, min(self._size - own, self._cores - self._busy.total))
 
     def when_free(self, start: Callable[[], None]) -> None:
         """Call `start` from the event loop, never from within this call, once a worker is free.
@@ -65,7 +81,7 @@ class Workers:
         if self._closed:
             raise RuntimeError("the workers are closed")
         if self.idle:
-            self.idle -= 1
+            self._busy.add(1)
             # Not at once: rows that arrive in this turn of the event loop can share the batch.
             asyncio.get_running_loop().call_soon(start)
         else:
@@ -114,7 +130,7 @@ class Workers:
         if self._waiting:
             self._waiting.popleft()()
         else:
-            self.idle += 1
+            self._busy.add(-1)
 
     def check(self, checks: int) -> str | None:
         """Why a worker is lost, None if all work. Call it at regular intervals.

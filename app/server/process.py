@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -16,11 +17,15 @@ import uvicorn
 
 from app.inference.readiness import Readiness
 from app.main import create_app
+from app.scoreboard import Scoreboard
 from app.server.descriptors import BACKLOG
-from app.server.protocol import BoundedHttpProtocol, Limits, bounded_protocol
+from app.server.protocol import BoundedHttpProtocol, Limits, UnsupportedUvicorn, bounded_protocol
 from app.settings import Settings
 
+log = logging.getLogger(__name__)
+
 KEEP_ALIVE_S = 30
+HEARTBEAT_S = 1
 CLOSE = (b"connection", b"close")
 # How long requests may take to finish after the service has failed.
 FAILURE_GRACE_S = 5
@@ -38,26 +43,42 @@ FORCED = 1
 class Server(uvicorn.Server):
     """A server that shuts down within its grace period, whatever clients do; `failed`: the app called `on_failure`."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.readiness = Readiness()
+    def __init__(
+        self, settings: Settings, scoreboard: Scoreboard | None = None, heartbeat: Callable[[], None] | None = None
+    ) -> None:
+        """heartbeat: tells the supervisor, if there is one, that the event loop runs. Raises UnsupportedUvicorn."""
+        scoreboard = scoreboard or Scoreboard()
+        self.readiness = Readiness(scoreboard)
         self.failed = False
         self._settings = settings
+        self._scoreboard = scoreboard
+        self._heartbeat = heartbeat
         self._reload = asyncio.Event()
         self._lag_s = 0.0
-        app = create_app(settings, readiness=self.readiness, reload=self._reload, on_failure=self._fail)
+        app = create_app(
+            settings,
+            readiness=self.readiness,
+            scoreboard=scoreboard,
+            reload=self._reload,
+            on_failure=self._fail,
+        )
         app.openapi()  # cached by FastAPI: making it takes 0.2 s, for which the event loop must not wait
         super().__init__(
             uvicorn.Config(
                 app,
                 host=settings.host,
                 port=settings.port,
-                http=bounded_protocol(Limits(settings.receive_timeout_s, settings.max_connections)),
+                http=bounded_protocol(
+                    Limits(settings.receive_timeout_s, settings.max_connections), scoreboard.counter("connections")
+                ),
                 # Measured: uvloop, which uvicorn prefers where it is installed, is no faster here.
                 loop="asyncio",
                 # Nothing here asks for the client's address, or whether a proxy spoke TLS.
                 proxy_headers=False,
                 ws="none",
-                backlog=BACKLOG,
+                # asyncio accepts that many connections in one turn of the event loop. With several processes, each
+                # takes one, so that a burst is shared.
+                backlog=BACKLOG if heartbeat is None else 1,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 access_log=False,
                 log_config=None,
@@ -68,10 +89,13 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """SIGTERM and SIGINT: not ready from now on; the second one ends the process at once.
 
-        Only SIGTERM has a lag, as no balancer reads readiness before somebody presses Ctrl-C.
+        Only SIGTERM has a lag, as no balancer reads readiness before somebody presses Ctrl-C. A supervisor forwards as
+        SIGTERM what the terminal has sent to all processes, and asks for an immediate end by other means.
         """
         if self.should_exit:
-            os._exit(FORCED)
+            if self._heartbeat is None:
+                os._exit(FORCED)
+            return
         if sig == signal.SIGTERM:
             self._lag_s = self._settings.shutdown_lag_s
         self.readiness.leave()
@@ -79,14 +103,32 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Listen, and reload the models at SIGHUP."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.set)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        if self._heartbeat is not None:
+            self._beating = loop.create_task(self._beat(self._heartbeat))
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # of the system, which asyncio has set to that of a turn
+
+    async def _beat(self, heartbeat: Callable[[], None]) -> None:
+        """Once a second, tell the supervisor that the event loop runs, and end with the supervisor."""
+        supervisor = os.getppid()
+        while True:
+            heartbeat()
+            await asyncio.sleep(HEARTBEAT_S)
+            if os.getppid() != supervisor and not self.should_exit:
+                log.error("the supervisor has ended")
+                self.readiness.leave()
+                self._end_within(self._settings.shutdown_grace_s)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Serve on for the lag, refuse, finish what was accepted, cut off the rest."""
         self._close_connections()
         finish_s = FINISH_SHARE * (FAILURE_GRACE_S if self.failed else self._settings.shutdown_grace_s)
-        lag_s = min(FAILURE_LAG_S if self.failed else self._lag_s, finish_s / 2)
+        # After a failure, new connections go to the other processes at once.
+        failure_lag_s = 0 if self._scoreboard.served_by_others else FAILURE_LAG_S
+        lag_s = min(failure_lag_s if self.failed else self._lag_s, finish_s / 2)
         await asyncio.sleep(lag_s)
         self.readiness.drain()
         await self._stop_listening()
@@ -148,3 +190,31 @@ def leave(status: int) -> NoReturn:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(status)
+
+
+def freeze() -> None:
+    """Exclude imported objects from garbage collection.
+
+    PyTorch alone has 200,000 of them; a full collection stopped the event loop for a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def serve(settings: Settings) -> int:
+    """Serve in this process, without a supervisor, until a signal ends it; the exit status."""
+    try:
+        server = Server(settings)
+    except UnsupportedUvicorn as error:
+        log.error("cannot start: %s", error)
+        return 1
+    freeze()
+    try:
+        server.run()
+    except SystemExit as error:
+        if server.started or not error.code:
+            raise
+    if not server.started:
+        where = (settings.host, settings.port)
+        log.error("cannot start: nothing can listen at DIGITS_HOST=%s DIGITS_PORT=%d", *where)
+    return 0 if server.started and not server.failed else 1

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.middleware import MAX_HEADER_BYTES, OUTSIDE_ADMISSION
 from app.errors import BadRequest, HeadersTooLarge, RequestTimeout, ServiceError, TooManyCallers, problem_of
+from app.scoreboard import Counter, Scoreboard
 from app.server.framing import check_head
 
 # Twice what the app admits, so that a request slightly over the limit still gets the app's own response.
@@ -38,11 +39,11 @@ class UnsupportedUvicorn(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one process.
+    """Limits of the connections.
 
     receive_timeout_s: from the first byte of a request to its last; for a new connection, to its first byte. A client
         that reads a response too slowly is noticed after this time.
-    max_connections: open at the same time; probes have a few more.
+    max_connections: open at the same time in all processes; probes have a few more.
     """
 
     receive_timeout_s: float = 10
@@ -53,6 +54,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Serves one connection within `limits`. Subclasses set them, see `bounded_protocol`."""
 
     limits: ClassVar[Limits] = Limits()
+    open_connections: ClassVar[Counter] = Scoreboard().counter("connections")
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -73,7 +75,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         # asyncio does this only for sockets that were made with the protocol number of TCP.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport.set_write_buffer_limits(high=0)  # writing is paused for as long as the client has not read it all
-        excess = len(self.connections) - self.limits.max_connections
+        self.open_connections.add(1)
+        excess = self.open_connections.total - self.limits.max_connections
         if excess > 0:
             self._only_probes = True
             self._receive_timeout_s = min(PROBE_TIMEOUT_S, self._receive_timeout_s)
@@ -83,6 +86,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the running request, which with pipelining is not the one that uvicorn tells."""
+        self.open_connections.add(-1)
         self._clear_deadline()
         self.resume_writing()
         if self._running is not None:
@@ -255,10 +259,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._schedule_read_check()
 
 
-def bounded_protocol(limits: Limits) -> type[BoundedHttpProtocol]:
-    """The protocol with these limits. Raises UnsupportedUvicorn."""
-    own = {"limits", "close_after_response"}
+def bounded_protocol(limits: Limits, open_connections: Counter) -> type[BoundedHttpProtocol]:
+    """The protocol with these limits. open_connections: of all processes. Raises UnsupportedUvicorn."""
+    own = {"limits", "open_connections", "close_after_response"}
     overridden = {name for name in vars(BoundedHttpProtocol) if not name.startswith("_")} - own
     if missing := overridden.difference(dir(HttpToolsProtocol)):
         raise UnsupportedUvicorn(f"uvicorn's HttpToolsProtocol has no {', '.join(sorted(missing))}")
-    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"limits": limits})
+    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"limits": limits, "open_connections": open_connections})

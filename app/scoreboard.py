@@ -1,0 +1,136 @@
+"""What the processes of a service share: the counters behind its bounds, and which models each of them serves.
+
+A table in memory that is mapped before the fork, with a column for each process. A process writes only its own column,
+and a total is the sum of a row. Processes that check a bound at the same moment may all pass, so that a bound can be
+exceeded by one request a process.
+"""
+
+import asyncio
+import mmap
+import os
+import signal
+
+FIELDS = (
+    "pid",
+    "connections",
+    "requests",
+    "bytes",
+    "rows",
+    "uploads",
+    "scrapes",
+    "busy",
+    "reload",
+    "loaded",
+    "serving",
+)
+# Seconds between two looks at the columns of other processes, which cannot set an event of this one.
+LOOK_S = 0.02
+
+
+class Counter:
+    """A number of this process, and the total of all processes."""
+
+    def __init__(self, cells: memoryview, column: int) -> None:
+        self._cells = cells
+        self._column = column
+
+    def add(self, number: int) -> None:
+        """Add to the number of this process."""
+        self._cells[self._column] += number
+
+    @property
+    def own(self) -> int:
+        """The number of this process."""
+        return int(self._cells[self._column])
+
+    @property
+    def total(self) -> int:
+        """The sum over all processes."""
+        return sum(self._cells)
+
+
+class Scoreboard:
+    """The shared table. The supervisor makes it; each process takes a column with `join`.
+
+    Models are named by a number other than 0 that is equal in all processes.
+    """
+
+    def __init__(self, processes: int = 1) -> None:
+        self.processes = processes
+        memory = memoryview(mmap.mmap(-1, 8 * (processes * len(FIELDS) + 2))).cast("q")
+        self._rows = {name: memory[i * processes : (i + 1) * processes] for i, name in enumerate(FIELDS)}
+        self._service = memory[processes * len(FIELDS) :]  # whether it was ever ready; the number of the reload
+        self._column = 0
+        if processes == 1:
+            self.join(0)
+
+    def take_column(self) -> int:
+        """A column for a process that is about to be forked. Raises ValueError if all are taken."""
+        column = self._rows["pid"].tolist().index(0)
+        self._rows["pid"][column] = -1
+        return column
+
+    def join(self, column: int) -> None:
+        """The calling process has this column from now on."""
+        self._column = column
+        self._rows["pid"][column] = os.getpid()
+
+    def clear(self, column: int) -> None:
+        """The process of a column has ended."""
+        for cells in self._rows.values():
+            cells[column] = 0
+
+    def counter(self, name: str) -> Counter:
+        """The counter `name`, one of `FIELDS`, of this process."""
+        return Counter(self._rows[name], self._column)
+
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes."""
+        return [pid for pid in self._rows["pid"] if pid > 0]
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether all processes have served at the same time. A process that is replaced later does not count."""
+        if not self._service[0] and all(self._rows["serving"]):
+            self._service[0] = 1
+        return bool(self._service[0])
+
+    @property
+    def served_by_others(self) -> set[int]:
+        """What other processes serve."""
+        return {models for i, models in enumerate(self._rows["serving"]) if models and i != self._column}
+
+    def serve(self, models: int) -> None:
+        """Report that this process serves these models."""
+        self._rows["serving"][self._column] = models
+
+    @property
+    def reload(self) -> int:
+        """The number of the reload that was requested last."""
+        return int(self._service[1])
+
+    def begin_reload(self) -> None:
+        """A new reload was requested. Only the supervisor may call this."""
+        self._service[1] += 1
+
+    async def agree(self, reload: int, models: int) -> bool:
+        """Whether this process may serve `models`, which it has loaded for a reload; 0 if it could not load them.
+
+        Waits until every process has loaded models, for this reload or a later one: all of them must have loaded the
+        same. A process that starts may serve what the others serve.
+        """
+        row, mine = self._rows, self._column
+        row["loaded"][mine], row["reload"][mine] = models, reload + 1
+        if not row["serving"][mine] and self.served_by_others == {models}:
+            return True
+        while any(done <= reload for pid, done in zip(row["pid"], row["reload"], strict=True) if pid):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+        return models != 0 and {each for pid, each in zip(row["pid"], row["loaded"], strict=True) if pid} == {models}
+
+    async def request_reload(self) -> None:
+        """Let all processes reload, because the files are not those that the others serve; returns once it began."""
+        before = self.reload
+        os.kill(os.getppid(), signal.SIGHUP)
+        while self.reload == before:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
