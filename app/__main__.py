@@ -11,8 +11,9 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from app import logs
+from app.checkpoints.store import CheckpointError, check_files
 from app.server.descriptors import TooFewDescriptors
-from app.server.environment import prepare
+from app.server.environment import CannotListen, listen, prepare
 from app.settings import SETTINGS_FILE, Settings
 
 log = logging.getLogger("app")
@@ -45,17 +46,19 @@ def serve(settings: Settings) -> int:
         signal.signal(number, lambda *_: os._exit(0))  # until the server installs its own handlers
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
+        check_files(settings.models_dir)
+        listener = listen(settings)
         processes = prepare(settings)
-    except TooFewDescriptors as error:
+    except (CheckpointError, CannotListen, TooFewDescriptors) as error:
         log.error("cannot start: %s", error)
         return 1
     if processes > 1:
         from app.server import supervisor  # noqa: PLC0415 -- after `prepare`
 
-        return supervisor.serve(settings, processes)
+        return supervisor.serve(settings, processes, listener)
     from app.server import process  # noqa: PLC0415
 
-    return process.serve(settings)
+    return process.serve(settings, listener)
 
 
 def run() -> NoReturn:

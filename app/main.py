@@ -18,7 +18,6 @@ from app.inference.loading import Loader
 from app.inference.readiness import Readiness
 from app.metrics import Metrics
 from app.operations import routers
-from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,20 +46,18 @@ def create_app(
     settings: Settings | None = None,
     *,
     readiness: Readiness | None = None,
-    scoreboard: Scoreboard | None = None,
     reload: asyncio.Event | None = None,
     on_failure: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """An app that loads `settings.models_dir` when its lifespan starts, and again whenever `reload` is set.
 
-    settings: by default read from the environment. readiness: lets the server begin to drain. scoreboard: shared with
-    the other processes of the service, if any. on_failure: called when the service cannot become ready (again), after
-    the cause was logged.
+    settings: by default read from the environment. readiness: lets the server begin to drain, and has the
+    scoreboard of the service. on_failure: called when the service cannot become ready (again), after the cause was
+    logged.
     """
     settings = settings or Settings()
-    scoreboard = scoreboard or Scoreboard()
-    readiness = readiness or Readiness(scoreboard)
-    metrics = Metrics(scoreboard)
+    readiness = readiness or Readiness()
+    metrics = Metrics(readiness.scoreboard)
     app = FastAPI(
         title="digits",
         summary="A generation microservice for small images",
@@ -68,11 +65,11 @@ def create_app(
         version="0.1.0",
         redirect_slashes=False,
         openapi_url=None,  # served by app.api.docs
-        lifespan=_lifespan(settings, readiness, scoreboard, metrics, reload or asyncio.Event(), on_failure),
+        lifespan=_lifespan(settings, readiness, metrics, reload or asyncio.Event(), on_failure),
     )
     # The innermost middleware first.
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    app.add_middleware(Admission, settings=settings, scoreboard=scoreboard)
+    app.add_middleware(Admission, settings=settings, scoreboard=readiness.scoreboard)
     app.add_middleware(KeyCheck, key=key)
     if settings.cors_origins:
         app.add_middleware(
@@ -96,7 +93,6 @@ def create_app(
 def _lifespan(
     settings: Settings,
     readiness: Readiness,
-    scoreboard: Scoreboard,
     metrics: Metrics,
     reload: asyncio.Event,
     on_failure: Callable[[], None],
@@ -104,8 +100,9 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         metrics.service.ready = lambda: not readiness.reasons()
+        scoreboard = readiness.scoreboard
         decoders = Decoders(settings, scoreboard)
-        loader = Loader(settings, readiness, metrics, scoreboard)
+        loader = Loader(settings, readiness, metrics)
         # A task, so that the server listens while models are being loaded.
         running = asyncio.create_task(_run(loader, readiness, reload, on_failure))
         if scoreboard.served_by_others:  # connections go to them meanwhile

@@ -7,7 +7,7 @@ any process gives the sums of all, also of those that have ended.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -122,7 +122,7 @@ class ServiceCollector(Collector):
 
     def __init__(self, scoreboard: Scoreboard) -> None:
         self._scoreboard = scoreboard
-        self.ready = lambda: False
+        self.ready: Callable[[], bool] = lambda: False
         self.models: Iterable[tuple[str, ...]] = ()  # values of the labels `MODEL`
 
     def collect(self) -> Iterable[Metric]:
@@ -132,9 +132,9 @@ class ServiceCollector(Collector):
             yield GaugeMetricFamily(f"digits_{metric}", text, board.counter(name).total)
         yield GaugeMetricFamily("digits_processes", "Processes of the service.", len(board.pids))
         yield GaugeMetricFamily("digits_ready", "1 while the service is ready.", float(self.ready()))
-        info = GaugeMetricFamily("digits_model_info", "1 for each loaded model.", labels=self.MODEL)
+        info = Metric("digits_model_info", "1 for each loaded model.", "gauge")
         for values in self.models:
-            info.add_metric(values, 1)  # type: ignore[no-untyped-call]
+            info.add_sample(info.name, dict(zip(self.MODEL, values, strict=True)), 1)
         yield info
         yield from process_metrics(board.pids)
 

@@ -90,6 +90,11 @@ class Scoreboard:
         return [pid for pid in self._rows["pid"] if pid > 0]
 
     @property
+    def is_first(self) -> bool:
+        """Whether this process counts what happens once in the whole service."""
+        return self.pids[:1] == [os.getpid()]
+
+    @property
     def was_ready(self) -> bool:
         """Whether all processes have served at the same time. A process that is replaced later does not count."""
         if not self._service[0] and all(self._rows["serving"]):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import pytest
 
@@ -16,6 +17,7 @@ def line(message: str, *arguments: object, error: BaseException | None = None) -
 def test_a_record_has_time_level_logger_and_message():
     fields = json.loads(line("so many: %d", 3))
     assert fields.pop("time").endswith("+00:00")
+    assert fields.pop("process") == os.getpid()
     assert fields == {"level": "warning", "logger": "app.x", "message": "so many: 3"}
 
 

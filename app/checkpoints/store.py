@@ -32,6 +32,13 @@ def find_manifests(directory: Path) -> list[Path]:
     return found
 
 
+def check_files(directory: Path) -> None:
+    """Verify manifests and digests of all checkpoints. Raises CheckpointError."""
+    for path in find_manifests(directory):
+        for archive in read_manifest(path).archives.values():
+            read_archive(path.parent / archive.file, archive)
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read and validate a manifest. Raises CheckpointError."""
     try:

@@ -17,7 +17,6 @@ from app.inference.readiness import Readiness
 from app.inference.runtime import DeviceLost, Runtime
 from app.inference.workers import Workers
 from app.metrics import Metrics
-from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -30,9 +29,9 @@ MAX_DEFAULT_WORKERS = 8
 class Loader:
     """Loads models off the event loop and installs the engine that serves them. It belongs to one event loop."""
 
-    def __init__(self, settings: Settings, readiness: Readiness, metrics: Metrics, scoreboard: Scoreboard) -> None:
+    def __init__(self, settings: Settings, readiness: Readiness, metrics: Metrics) -> None:
         self._settings = settings
-        self._scoreboard = scoreboard
+        self._scoreboard = scoreboard = readiness.scoreboard
         self._readiness = readiness
         self._metrics = metrics
         self._limit = RowLimit(settings.max_queued_rows, scoreboard.counter("rows"))
@@ -50,7 +49,8 @@ class Loader:
         """Load the models again and swap the engine at once. If a checkpoint is bad, the current engine stays."""
         log.info("reloading %s", self._settings.models_dir)
         swapped = await self._try("reload")
-        self._metrics.reloads.labels("swapped" if swapped else "refused").inc()
+        if self._scoreboard.is_first:
+            self._metrics.reloads.labels("swapped" if swapped else "refused").inc()
 
     async def watch(self) -> str:
         """Check the workers once a second; return why one is lost."""

@@ -11,7 +11,7 @@ class Readiness:
     """Holds the engine once the models are loaded, and knows why requests cannot be served."""
 
     def __init__(self, scoreboard: Scoreboard | None = None) -> None:
-        self._scoreboard = scoreboard or Scoreboard()
+        self.scoreboard = scoreboard or Scoreboard()
         self.settled = asyncio.Event()  # the models are loaded, or cannot be
         self._engine: Engine | None = None
         self._failure: str | None = None
@@ -43,7 +43,7 @@ class Readiness:
 
     def reasons(self) -> list[str]:
         """Why the service is not ready; empty if it is."""
-        loading = None if self._engine is not None and self._scoreboard.was_ready else "loading the models"
+        loading = None if self._engine is not None and self.scoreboard.was_ready else "loading the models"
         found = ("shutting down" if self.leaving else None, self._failure or loading)
         return [reason for reason in found if reason is not None]
 

@@ -1,13 +1,28 @@
-"""What must be set before libraries are imported: threads, the directory of metrics, the number of processes."""
+"""What must be settled before libraries are imported: the address, threads, metrics, and the number of processes."""
 
 import os
+import socket
 import tempfile
 from pathlib import Path
 
-from app.server.descriptors import raise_limit
+from app.server.descriptors import BACKLOG, raise_limit
 from app.settings import Settings
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- a directory with an unpredictable name is made in it
+
+
+class CannotListen(Exception):
+    """Nothing can listen at the address of the settings."""
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The listening socket. Raises CannotListen."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except (OSError, UnicodeError) as error:
+        address = f"DIGITS_HOST={settings.host} DIGITS_PORT={settings.port}"
+        raise CannotListen(f"nothing can listen at {address}: {error}") from error
 
 
 def prepare(settings: Settings) -> int:

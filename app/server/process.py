@@ -58,7 +58,6 @@ class Server(uvicorn.Server):
         app = create_app(
             settings,
             readiness=self.readiness,
-            scoreboard=scoreboard,
             reload=self._reload,
             on_failure=self._fail,
         )
@@ -201,7 +200,7 @@ def freeze() -> None:
     gc.freeze()
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, listener: socket) -> int:
     """Serve in this process, without a supervisor, until a signal ends it; the exit status."""
     try:
         server = Server(settings)
@@ -209,12 +208,5 @@ def serve(settings: Settings) -> int:
         log.error("cannot start: %s", error)
         return 1
     freeze()
-    try:
-        server.run()
-    except SystemExit as error:
-        if server.started or not error.code:
-            raise
-    if not server.started:
-        where = (settings.host, settings.port)
-        log.error("cannot start: nothing can listen at DIGITS_HOST=%s DIGITS_PORT=%d", *where)
+    server.run(sockets=[listener])
     return 0 if server.started and not server.failed else 1

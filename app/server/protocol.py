@@ -54,7 +54,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """Serves one connection within `limits`. Subclasses set them, see `bounded_protocol`."""
 
     limits: ClassVar[Limits] = Limits()
-    open_connections: ClassVar[Counter] = Scoreboard().counter("connections")
+    open_connections: ClassVar[Counter]
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -259,10 +259,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._schedule_read_check()
 
 
-def bounded_protocol(limits: Limits, open_connections: Counter) -> type[BoundedHttpProtocol]:
-    """The protocol with these limits. open_connections: of all processes. Raises UnsupportedUvicorn."""
+def bounded_protocol(limits: Limits, open_connections: Counter | None = None) -> type[BoundedHttpProtocol]:
+    """The protocol with these limits. open_connections: counts them in all processes. Raises UnsupportedUvicorn."""
     own = {"limits", "open_connections", "close_after_response"}
     overridden = {name for name in vars(BoundedHttpProtocol) if not name.startswith("_")} - own
     if missing := overridden.difference(dir(HttpToolsProtocol)):
         raise UnsupportedUvicorn(f"uvicorn's HttpToolsProtocol has no {', '.join(sorted(missing))}")
+    open_connections = open_connections or Scoreboard().counter("connections")
     return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"limits": limits, "open_connections": open_connections})

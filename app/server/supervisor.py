@@ -15,6 +15,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 from prometheus_client.multiprocess import mark_process_dead
@@ -55,10 +56,13 @@ class Process(Worker):
         server = Server(self.settings, self.scoreboard, self.notify)
         freeze()
         server.run(sockets=[socket.socket(fileno=listener.fileno()) for listener in self.sockets])
+        if os.getppid() != self.ppid:  # the supervisor has ended without its own cleanup
+            shutil.rmtree(self.cfg.worker_tmp_dir, ignore_errors=True)
         if self.scoreboard.was_ready and server.failed:
             time.sleep(RETRY_S)
             leave(1)
-        leave(CANNOT_START if server.failed or not server.started else 0)
+        failed = server.failed or not server.started
+        leave((CANNOT_START if self.scoreboard.is_first else 1) if failed else 0)
 
 
 class Log(Logger):
@@ -128,10 +132,15 @@ def configuration(settings: Settings, processes: int) -> dict[str, Any]:
     }
 
 
-def serve(settings: Settings, processes: int) -> int:
+def serve(settings: Settings, processes: int, listener: socket.socket) -> int:
     """Serve with this number of processes until a signal ends the supervisor; the exit status."""
+    values = configuration(settings, processes) | {"bind": f"fd://{listener.detach()}"}
     try:
-        Supervisor(configuration(settings, processes)).run()
+        Supervisor(values).run()
+    except HaltServer:  # a second process could not start
+        return 1
     except SystemExit as end:
         return 1 if end.code else 0
+    finally:
+        shutil.rmtree(values["worker_tmp_dir"], ignore_errors=True)
     return 0

@@ -7,6 +7,7 @@ import pytest
 
 from app.api.uploads import Decoders
 from app.errors import Overloaded
+from app.scoreboard import Scoreboard
 from app.settings import Settings
 from tests.api.reading import metric, problem_of
 from tests.conftest import serving
@@ -93,7 +94,7 @@ def test_rows_are_bounded_and_admitted_after_the_request_is_valid_and_its_upload
 
 def test_uploads_that_wait_for_a_decode_thread_are_bounded():
     async def scenario() -> None:
-        decoders = Decoders(Settings(decode_workers=1, max_waiting_uploads=1))
+        decoders = Decoders(Settings(decode_workers=1, max_waiting_uploads=1), Scoreboard())
         opened, reached = Event(), Semaphore(0)
 
         def held() -> str:

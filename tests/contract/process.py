@@ -33,9 +33,9 @@ def free_port() -> int:
 
 
 def start(port: int, folder: Path = ROOT, /, **settings: str) -> "subprocess.Popen[str]":
-    """Start a service in a folder with these settings, a port and a device, and no others."""
+    """Start a service of one process in a folder, with these settings and a port and a device."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
-    environment |= {"DIGITS_PORT": str(port), "DIGITS_DEVICE": "cpu", "PYTHONPATH": str(ROOT)}
+    environment |= {"DIGITS_PORT": str(port), "DIGITS_DEVICE": "cpu", "DIGITS_PROCESSES": "1", "PYTHONPATH": str(ROOT)}
     environment |= {f"DIGITS_{name.upper()}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "app"]
     return subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.PIPE, text=True)

@@ -16,6 +16,7 @@ from app.errors import DeadlineExceeded, Draining, InferenceFailed, Overloaded, 
 from app.inference.batching import TURN_ROWS, Batcher, Chunk, Job, RowLimit
 from app.inference.workers import Workers
 from app.metrics import Metrics
+from app.scoreboard import Scoreboard
 
 pytestmark = pytest.mark.anyio
 
@@ -430,13 +431,14 @@ async def test_every_job_settles_once_in_any_order_of_arrivals_cancellations_dea
 
 
 def test_rows_above_the_bound_are_refused_at_once_and_admitted_ones_are_given_back():
-    limit = RowLimit(10)
+    rows = Scoreboard().counter("rows")
+    limit = RowLimit(10, rows)
     with limit.admit(6):
         with pytest.raises(Overloaded), limit.admit(5):
             pass
         with limit.admit(4):
-            assert limit.rows == 10
+            assert rows.total == 10
         with pytest.raises(ServiceError), limit.admit(4):
             raise InferenceFailed("a bad row")
-        assert limit.rows == 6
-    assert limit.rows == 0
+        assert rows.total == 6
+    assert rows.total == 0

@@ -12,6 +12,7 @@ from app.inference.model import Model, load_models
 from app.inference.runtime import Runtime
 from app.inference.workers import Workers
 from app.metrics import Metrics
+from app.scoreboard import Scoreboard
 from tests.tiny_models import write_vae
 
 
@@ -27,7 +28,8 @@ def models(tmp_path: Path) -> dict[str, Model]:
 @pytest.fixture
 def engine(models: dict[str, Model], pool: Callable[[int], Workers]) -> Callable[..., Engine]:
     """Makes an engine with a default model."""
-    return lambda default=None: Engine(models, pool(1), RowLimit(8), Metrics(), default_model=default, max_batch_rows=8)
+    limit = RowLimit(8, Scoreboard().counter("rows"))
+    return lambda default=None: Engine(models, pool(1), limit, Metrics(), default_model=default, max_batch_rows=8)
 
 
 @pytest.mark.parametrize(("default", "found"), [(None, "b"), ("c", "c"), ("a", "b")])

@@ -19,6 +19,7 @@ from app.inference.loading import Loader
 from app.inference.readiness import Readiness
 from app.inference.runtime import DeviceLost, Rows
 from app.metrics import Metrics
+from app.scoreboard import Scoreboard
 from app.settings import Settings
 from tests.tiny_models import Autoencoder, write, write_vae
 
@@ -44,7 +45,8 @@ class Service:
     """A loader, and the objects that it reports to."""
 
     def __init__(self, models: Path) -> None:
-        self.models, self.readiness, self.metrics = models, Readiness(), Metrics()
+        scoreboard = Scoreboard()
+        self.models, self.readiness, self.metrics = models, Readiness(scoreboard), Metrics(scoreboard)
         made = Settings(models_dir=models, device="cpu", workers=1)
         self.loader = Loader(made, self.readiness, self.metrics)
 
