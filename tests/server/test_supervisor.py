@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,7 +52,7 @@ def processes_of(service: Service) -> set[int]:
 def until(is_so: Callable[[], Any]) -> None:
     """Wait until something is so; the test runner's limit ends a test in which it never is."""
     while not is_so():
-        pass
+        time.sleep(0.05)
 
 
 def generate(service: Service) -> dict[str, Any]:
