@@ -106,6 +106,11 @@ class Scoreboard:
         """What other processes serve."""
         return {models for i, models in enumerate(self._rows["serving"]) if models and i != self._column}
 
+    @property
+    def serving(self) -> int:
+        """The number of processes that serve."""
+        return sum(map(bool, self._rows["serving"]))
+
     def serve(self, models: int) -> None:
         """Report that this process serves these models."""
         self._rows["serving"][self._column] = models

@@ -2,11 +2,10 @@
 
 import resource
 
-# Connections that wait to be accepted. asyncio accepts that many in one turn, before any of them can be refused, and
-# closes a refused one two turns later.
-BACKLOG = 256
-# Beside connections: those being refused, archives, logs, the event loop, and what libraries open.
-RESERVE = 4 * BACKLOG
+# Connections that the system keeps until they are accepted; the next client waits a second and tries again.
+BACKLOG = 1024
+# Beside connections: those being refused, archives, logs, metrics, the event loop, and what libraries open.
+RESERVE = 256
 
 
 class TooFewDescriptors(Exception):

@@ -18,7 +18,7 @@ import uvicorn
 from app.inference.readiness import Readiness
 from app.main import create_app
 from app.scoreboard import Scoreboard
-from app.server.descriptors import BACKLOG
+from app.server.accepting import Acceptor
 from app.server.protocol import BoundedHttpProtocol, Limits, UnsupportedUvicorn, bounded_protocol
 from app.settings import Settings
 
@@ -44,13 +44,18 @@ class Server(uvicorn.Server):
     """A server that shuts down within its grace period, whatever clients do; `failed`: the app called `on_failure`."""
 
     def __init__(
-        self, settings: Settings, scoreboard: Scoreboard | None = None, heartbeat: Callable[[], None] | None = None
+        self,
+        settings: Settings,
+        listener: socket,
+        scoreboard: Scoreboard | None = None,
+        heartbeat: Callable[[], None] | None = None,
     ) -> None:
         """heartbeat: tells the supervisor, if there is one, that the event loop runs. Raises UnsupportedUvicorn."""
         scoreboard = scoreboard or Scoreboard()
         self.readiness = Readiness(scoreboard)
         self.failed = False
         self._settings = settings
+        self._listener = listener
         self._scoreboard = scoreboard
         self._heartbeat = heartbeat
         self._reload = asyncio.Event()
@@ -65,8 +70,6 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                host=settings.host,
-                port=settings.port,
                 http=bounded_protocol(
                     Limits(settings.receive_timeout_s, settings.max_connections), scoreboard.counter("connections")
                 ),
@@ -75,9 +78,6 @@ class Server(uvicorn.Server):
                 # Nothing here asks for the client's address, or whether a proxy spoke TLS.
                 proxy_headers=False,
                 ws="none",
-                # asyncio accepts that many connections in one turn of the event loop. With several processes, each
-                # takes one, so that a burst is shared.
-                backlog=BACKLOG if heartbeat is None else 1,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 access_log=False,
                 log_config=None,
@@ -107,8 +107,8 @@ class Server(uvicorn.Server):
         if self._heartbeat is not None:
             self._beating = loop.create_task(self._beat(self._heartbeat))
         await super().startup(sockets)
-        for listener in sockets or ():
-            listener.listen(BACKLOG)  # of the system, which asyncio has set to that of a turn
+        self._acceptor = Acceptor(self._listener, self._protocol, self._scoreboard)
+        self._acceptor.start()
 
     async def _beat(self, heartbeat: Callable[[], None]) -> None:
         """Once a second, tell the supervisor that the event loop runs, and end with the supervisor."""
@@ -130,25 +130,10 @@ class Server(uvicorn.Server):
         lag_s = min(failure_lag_s if self.failed else self._lag_s, finish_s / 2)
         await asyncio.sleep(lag_s)
         self.readiness.drain()
-        await self._stop_listening()
+        self._acceptor.stop()
         await settle()
         self.config.timeout_graceful_shutdown = max(0, int(finish_s - lag_s))
         await super().shutdown(sockets)
-
-    async def _stop_listening(self) -> None:
-        """Accept what the system has already connected, then close the listeners: the system resets the rest."""
-        loop = asyncio.get_running_loop()
-        listeners = [listener.dup() for server in self.servers for listener in server.sockets]
-        for server in self.servers:
-            server.close()
-        waiting = []
-        for listener in listeners:
-            with listener, suppress(BlockingIOError):
-                listener.setblocking(False)
-                while True:
-                    waiting.append(listener.accept()[0])
-        for connection in waiting:
-            await loop.connect_accepted_socket(self._protocol, connection)
 
     def _protocol(self) -> asyncio.Protocol:
         """The protocol of a connection, as uvicorn makes it at startup."""
@@ -203,10 +188,10 @@ def freeze() -> None:
 def serve(settings: Settings, listener: socket) -> int:
     """Serve in this process, without a supervisor, until a signal ends it; the exit status."""
     try:
-        server = Server(settings)
+        server = Server(settings, listener)
     except UnsupportedUvicorn as error:
         log.error("cannot start: %s", error)
         return 1
     freeze()
-    server.run(sockets=[listener])
+    server.run(sockets=[])  # it accepts by itself
     return 0 if server.started and not server.failed else 1

@@ -53,9 +53,10 @@ class Process(Worker):
     def run(self) -> None:
         """Serve until a signal ends the process."""
         self.scoreboard.join(self.column)
-        server = Server(self.settings, self.scoreboard, self.notify)
+        (listener,) = self.sockets
+        server = Server(self.settings, socket.socket(fileno=listener.fileno()), self.scoreboard, self.notify)
         freeze()
-        server.run(sockets=[socket.socket(fileno=listener.fileno()) for listener in self.sockets])
+        server.run(sockets=[])  # it accepts by itself
         if os.getppid() != self.ppid:  # the supervisor has ended without its own cleanup
             shutil.rmtree(self.cfg.worker_tmp_dir, ignore_errors=True)
         if self.scoreboard.was_ready and server.failed:

@@ -1,0 +1,74 @@
+"""Accepts connections at a listening socket that the processes of a service share.
+
+asyncio's server accepts all that wait in one turn of the event loop, and so one process got most of a burst. Here a
+process takes one connection a turn, and pauses while it has more than its share.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from socket import socket
+
+from app.scoreboard import Scoreboard
+
+log = logging.getLogger(__name__)
+
+# Seconds for which a process with more than its share leaves connections to the others.
+PAUSE_S = 0.005
+# Seconds until it is tried again when nothing can be accepted, as with too many open files.
+RETRY_S = 1.0
+
+
+class Acceptor:
+    """Accepts connections and gives each a protocol. It belongs to one running event loop."""
+
+    def __init__(self, listener: socket, make_protocol: Callable[[], asyncio.Protocol], scoreboard: Scoreboard) -> None:
+        self._listener = listener
+        self._make_protocol = make_protocol
+        self._scoreboard = scoreboard
+        self._connections = scoreboard.counter("connections")
+        self._loop = asyncio.get_running_loop()
+        self._pause: asyncio.TimerHandle | None = None
+        self._connecting: set[asyncio.Task[object]] = set()
+        listener.setblocking(False)
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._pause = None
+        self._loop.add_reader(self._listener, self._on_readable)
+
+    def stop(self) -> None:
+        """Accept what the system has already connected, then close the listener: the system resets the rest."""
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._listener)
+        while self._accept():
+            pass
+        self._listener.close()
+
+    def _on_readable(self) -> None:
+        # One connection more than the mean, so that a lone caller's second one is not delayed.
+        if (self._connections.own - 1) * self._scoreboard.serving > self._connections.total:
+            self._wait(PAUSE_S)
+        else:
+            self._accept()
+
+    def _accept(self) -> bool:
+        """Whether there was a connection."""
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False  # another process was faster, or the client is gone
+        except OSError as error:
+            log.error("cannot accept connections: %s", error)
+            self._wait(RETRY_S)
+            return False
+        connection.setblocking(False)
+        task = self._loop.create_task(self._loop.connect_accepted_socket(self._make_protocol, connection))
+        self._connecting.add(task)  # the loop holds only a weak reference
+        task.add_done_callback(self._connecting.discard)
+        return True
+
+    def _wait(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listener)
+        self._pause = self._loop.call_later(seconds, self.start)
