@@ -143,6 +143,7 @@ def test_when_the_grace_is_over_waiting_clients_are_told_and_no_client_keeps_the
 
 BLOCKED = """
 import time
+from app.server.environment import listen
 from app.server.process import Server
 from app.settings import Settings
 
@@ -151,12 +152,13 @@ class Blocked(Server):
         print("up", flush=True)
         time.sleep(3600)  # not asyncio's: the event loop hangs
 
-Blocked(Settings(port=int(__import__("sys").argv[1]), shutdown_grace_s=1)).run()
+settings = Settings(port=0, shutdown_grace_s=1)
+Blocked(settings, listen(settings)).run(sockets=[])
 """
 
 
 def test_an_event_loop_that_hangs_cannot_keep_the_process_and_the_log_says_where_it_hangs():
-    command = [sys.executable, "-c", BLOCKED, str(free_port())]
+    command = [sys.executable, "-c", BLOCKED]
     environment = os.environ | {"DIGITS_MODELS_DIR": str(ROOT / "models"), "DIGITS_DEVICE": "cpu"}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT, env=environment) as process:
