@@ -24,7 +24,8 @@ ServiceError                  500 internal_error
 │   └── Draining              503 draining
 └── DeadlineExceeded          504 deadline_exceeded
 
-The detail is written for the caller and never echoes input.
+The detail is written for the caller, where the error is raised, and never echoes input. While the service cannot serve,
+`inference.readiness` chooses between NotReady, Draining and WorkerLost.
 """
 
 import random
@@ -141,15 +142,24 @@ class TooManyCallers(Unavailable, code="too_many_callers"):
 
 
 class OutOfMemory(Unavailable, code="out_of_memory"):
-    """The device had no memory for the rows."""
+    """There is no memory for a batch or an answer."""
+
+    def __init__(self, detail: str = "out of memory; request fewer images or retry later") -> None:
+        super().__init__(detail)
 
 
 class WorkerLost(Unavailable, code="worker_lost"):
     """A worker thread ended or hangs. The process exits, so that a supervisor restarts it."""
 
+    def __init__(self, detail: str = "the service has failed and is about to restart") -> None:
+        super().__init__(detail)
+
 
 class Draining(Unavailable, code="draining"):
     """The process is shutting down."""
+
+    def __init__(self, detail: str = "the service is shutting down") -> None:
+        super().__init__(detail)
 
 
 class DeadlineExceeded(ServiceError, status=504, code="deadline_exceeded"):

@@ -138,7 +138,7 @@ async def _run(loader: Loader, readiness: Readiness, reload: asyncio.Event, on_f
         reloading.cancel()
     log.error("cannot continue: %s", reason)
     readiness.lost()
-    loader.fail(lambda: WorkerLost("the service has failed and is about to restart"))
+    loader.fail(WorkerLost)
     on_failure()
 
 

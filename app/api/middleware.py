@@ -90,12 +90,12 @@ def _answer_to(error: BaseException, request_id: str) -> ServiceError | None:
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, asyncio.CancelledError):  # the grace period of the server is over
-        return Draining("the service is shutting down")
+        return Draining()
     if not isinstance(error, Exception):
         return None
     log.error("request %s failed", request_id, exc_info=error)
     if isinstance(error, MemoryError):
-        return OutOfMemory("out of memory; request fewer images or retry later")
+        return OutOfMemory()
     return ServiceError("the service failed; its log has the details under the request id")
 
 

@@ -1,4 +1,7 @@
-"""Generated images rendered in the media type of an answer, on workers."""
+"""Generated images rendered as JSON, npz, animated PNG or a PNG grid, on workers.
+
+`images.encode` draws the grid and writes the files.
+"""
 
 from binascii import b2a_base64
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Uploaded files to the rows that a model takes, on threads of their own."""
+"""Uploaded files to the rows that a model takes, on threads of their own.
+
+Uploads are bounded here in pixels and in number, and in bytes by `Call.read_files`. `Settings` has the bounds.
+"""
 
 import asyncio
 from collections.abc import Callable

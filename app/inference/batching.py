@@ -349,4 +349,4 @@ def _call_if_alive(method: "WeakMethod[Callable[[], None]]") -> None:
 
 def draining() -> Draining:
     """The error of jobs that the service no longer computes."""
-    return Draining("the service is shutting down")
+    return Draining()

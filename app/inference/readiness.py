@@ -1,4 +1,4 @@
-"""The state of the service: loading, ready, draining, failed or lost."""
+"""Whether the service is ready: the reasons of `/readyz`, and the 503 of a request that cannot be served."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from app.scoreboard import Scoreboard
 
 
 class Readiness:
-    """Holds the engine once the models are loaded, and knows why requests cannot be served."""
+    """The state of the service: loading, ready, leaving, draining, failed or lost. Holds the engine once there is one."""
 
     def __init__(self, scoreboard: Scoreboard | None = None) -> None:
         self.scoreboard = scoreboard or Scoreboard()
@@ -50,9 +50,9 @@ class Readiness:
     def engine(self) -> Engine:
         """The engine for a new request. Raises NotReady, Draining or WorkerLost."""
         if self._lost:
-            raise WorkerLost("the service has failed and is about to restart")
+            raise WorkerLost
         if self._draining:
-            raise Draining("the service is shutting down")
+            raise Draining
         if self._engine is None:
             raise NotReady(self.reasons()[-1])
         return self._engine

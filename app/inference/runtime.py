@@ -89,7 +89,7 @@ def service_error(error: Exception) -> ServiceError:
     """
     text = str(error).lower()
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(part in text for part in OUT_OF_MEMORY_TEXTS):
-        return OutOfMemory("out of memory; request fewer images or retry later")
+        return OutOfMemory()
     if isinstance(error, torch.AcceleratorError) or "cuda error" in text:
         raise DeviceLost from error
     return InferenceFailed("the network failed on this input")
