@@ -5,10 +5,12 @@ These routes take no key: a browser sends one only after the page has loaded, an
 
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+
+from app.api.middleware import is_public
 
 router = APIRouter(include_in_schema=False)
 
@@ -62,3 +64,13 @@ async def openapi(request: Request) -> Response:
     if not hasattr(app.state, "openapi_json"):
         app.state.openapi_json = JSONResponse(app.openapi()).body
     return Response(app.state.openapi_json, media_type="application/json")
+
+
+def document_key(app: FastAPI) -> None:
+    """Add the API key, which `KeyCheck` checks, to the description of every operation that needs it."""
+    description = app.openapi()  # cached by FastAPI
+    description["components"]["securitySchemes"] = {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
+    for path, operations in description["paths"].items():
+        if not is_public(path):
+            for operation in operations.values():
+                operation["security"] = [{"HTTPBearer": []}]

@@ -15,8 +15,6 @@ from app.errors import Draining, NotReady, Overloaded, problem, retry_after
 
 # Query parameters are ignored: probes and scrapers add their own.
 router = APIRouter(tags=["health"])
-# These need no key.
-probes = APIRouter(tags=["health"])
 
 MAX_SCRAPES = 2  # in flight, for each process; rendering a page takes some ten milliseconds of the interpreter
 
@@ -34,13 +32,13 @@ class Ready(BaseModel):
     models: list[str] = Field(examples=[["cgan", "vae"]])
 
 
-@probes.get("/livez", operation_id="livez", summary="Is the process alive?", responses=error_responses())
+@router.get("/livez", operation_id="livez", summary="Is the process alive?", responses=error_responses())
 async def livez() -> Alive:
     """200 whenever the server answers, also while models are being loaded."""
     return Alive()
 
 
-@probes.get(
+@router.get(
     "/readyz", operation_id="readyz", summary="Is the service ready?", response_model=Ready, responses=error_responses()
 )
 async def readyz(request: Request) -> JSONResponse:
