@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ def processes_of(service: Service) -> set[int]:
     """The ids of the processes under the supervisor."""
     children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
     return {int(pid) for pid in children.read_text().split()}
+
+
+def all_ended(pids: set[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def until(is_so: Callable[[], Any]) -> None:
@@ -148,7 +153,7 @@ def test_a_signal_ends_all_processes_and_accepted_requests_are_answered(pair):
         pair.process.terminate()
         assert {answer.result()["seed"] for answer in answers} == {5}
     assert pair.process.wait(60) == 0
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert all_ended(pids)
 
 
 def test_when_the_supervisor_is_killed_everything_ends_and_can_be_started_again(models):
@@ -161,7 +166,7 @@ def test_when_the_supervisor_is_killed_everything_ends_and_can_be_started_again(
         pids = processes_of(service)
         process.kill()
         process.communicate()
-        until(lambda pids=pids: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+        until(partial(all_ended, pids))
 
 
 def test_gunicorn_serves_with_the_committed_configuration(models):
