@@ -26,7 +26,7 @@ REFERENCE = json.dumps({"model": MODEL, "n": 4, "seed": 8}).encode()
 # The answers that every promise allows: served, refused, and too late.
 PROMISED = {"200", "503", "504"}
 NO_ANSWER = {LOST, CUT, UNREACHABLE, UNANSWERED}
-WORKER_LOST = 1  # the exit status of a service whose worker has ended
+WORKER_LOST = 1  # the exit status of a service of one process whose worker has ended
 
 
 class Outcome(BaseModel):

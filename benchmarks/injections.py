@@ -1,4 +1,4 @@
-"""The faults that are injected into a running service, all from outside of its process. Linux only.
+"""The faults that are injected into a running service, all from outside of its processes. Linux only.
 
 A network that fails is an archive that fails on marked latents (`faulty`). The others are signals, files, resource
 limits, and libfaketime.
@@ -91,19 +91,31 @@ def fill_disk(service: Service) -> None:
 
 def limit_memory(service: Service) -> None:
     """Limit the address space to what is used and 8 MiB: enough for a stack, too little for a large answer."""
-    pages = int(Path(f"/proc/{service.pid}/statm").read_text().split()[0])
-    most = pages * os.sysconf("SC_PAGE_SIZE") + HEADROOM_BYTES
-    resource.prlimit(service.pid, resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+    for pid in service.processes:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+        most = pages * os.sysconf("SC_PAGE_SIZE") + HEADROOM_BYTES
+        resource.prlimit(pid, resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
 def unlimit_memory(service: Service) -> None:
     """Remove the limit."""
-    resource.prlimit(service.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    for pid in service.processes:
+        resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def send(number: int) -> Action:
-    """Send a signal."""
+    """Send a signal to the supervisor."""
     return lambda service: service.signal(number)
+
+
+def send_to_all(number: int) -> Action:
+    """Send a signal to the supervisor and all processes."""
+    return lambda service: os.killpg(service.pid, number)
+
+
+def send_to_one(number: int) -> Action:
+    """Send a signal to one of the processes."""
+    return lambda service: os.kill(service.processes[0], number)
 
 
 def marked(mark: float) -> Callable[[int], bytes]:
@@ -154,8 +166,10 @@ def clock(name: str, offset: str) -> Fault:
 def faults() -> list[Fault]:
     """The rows of the matrix."""
     return [
-        Fault("kill -9", send(signal.SIGKILL), ends=-signal.SIGKILL, loses=True, seconds=8),
-        Fault("SIGSTOP, SIGCONT after 2 s", send(signal.SIGSTOP), send(signal.SIGCONT)),
+        Fault("a process killed", send_to_one(signal.SIGKILL), loses=True),
+        Fault("a process stopped", send_to_one(signal.SIGSTOP), loses=True, seconds=18),
+        Fault("the supervisor killed", send(signal.SIGKILL), ends=-signal.SIGKILL, loses=True, seconds=8),
+        Fault("all stopped, for 2 s", send_to_all(signal.SIGSTOP), send_to_all(signal.SIGCONT)),
         Fault("SIGTERM", send(signal.SIGTERM), ends=0),
         full_disk(),
         Fault(
@@ -170,7 +184,7 @@ def faults() -> list[Fault]:
         Fault("checkpoint truncated, SIGHUP", truncate_checkpoint),
         Fault("forward raises", marked=marked(RAISE), marked_results=("500", "503")),
         Fault("forward gives NaN", marked=marked(NAN), marked_results=("500", "503")),
-        Fault("forward hangs", marked=marked(HANG), marked_results=("503",), ends=1, seconds=18),
+        Fault("forward hangs", marked=marked(HANG), marked_results=("503",), seconds=18),
         clock("clock + 1 day", "+1d"),
         clock("clock - 1 day", "-1d"),
     ]

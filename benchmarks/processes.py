@@ -152,6 +152,8 @@ class ServerProcess:
             self.exits.append(Exit(time.monotonic(), status))
             if self._ending or not self._restart or status == 0:
                 return
+            while descendants(os.getpid()):  # systemd and containers start anew once nothing is left
+                time.sleep(TICK_S)
             self._start()
 
 
@@ -172,6 +174,11 @@ class Service(ServerProcess):
         settings = {"DIGITS_PORT": str(ports[0]), "DIGITS_MODELS_DIR": str(models), "DIGITS_DEVICE": "cpu"}
         environment = clean_environment() | settings | (environment or {})
         super().__init__(command, environment, ports, "/readyz", log, restart=restart)
+
+    @property
+    def processes(self) -> list[int]:
+        """The ids of the processes that serve: those under the supervisor, or the only one."""
+        return descendants(self.pid) or [self.pid]
 
     def metric(self, name: str) -> float:
         """The sum of all samples of a metric, whatever their labels. Raises OSError, HTTPException."""
