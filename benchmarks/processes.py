@@ -152,7 +152,10 @@ class ServerProcess:
             self.exits.append(Exit(time.monotonic(), status))
             if self._ending or not self._restart or status == 0:
                 return
-            while descendants(os.getpid()):  # systemd and containers start anew once nothing is left
+            while left := descendants(os.getpid()):  # systemd and containers start anew once nothing is left
+                for pid in left:
+                    with suppress(ChildProcessError):
+                        os.waitpid(pid, os.WNOHANG)
                 time.sleep(TICK_S)
             self._start()
 
