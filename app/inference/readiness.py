@@ -5,7 +5,7 @@ from app.inference.engine import Engine
 
 
 class Readiness:
-    """The state of the service: loading, ready, leaving, draining, failed or lost. Holds the engine once there is one."""
+    """The state of the service: loading, ready, leaving, draining, failed or lost. Holds the engine once loaded."""
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
