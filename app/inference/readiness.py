@@ -8,7 +8,7 @@ from app.scoreboard import Scoreboard
 
 
 class Readiness:
-    """The state of the process: loading, ready, leaving, draining, failed or lost. Has the engine once it is ready."""
+    """The state of the process: loading, ready, leaving, draining, failed or lost. Has the engine once loaded."""
 
     def __init__(self, scoreboard: Scoreboard | None = None) -> None:
         self.scoreboard = scoreboard or Scoreboard()

@@ -15,8 +15,8 @@ ASSETS = re.findall(r'(?:src|href)="(docs/[^"]+)"', PAGE)
 
 
 @pytest.fixture(scope="module")
-def guarded():
-    with serving(api_key="correct-horse-battery") as client:
+def guarded(tiny_models):
+    with serving(models_dir=tiny_models, api_key="correct-horse-battery") as client:
         yield client
 
 

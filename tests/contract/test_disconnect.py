@@ -2,12 +2,13 @@
 
 import socket
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.api.reading import metric
-from tests.conftest import serving
+from tests.conftest import ROOT, serving
 from tests.contract.wire import Address, connection, until_closed
 
 CALL = (
@@ -17,6 +18,14 @@ CALL = (
 CHUNKED = CALL.partition(b"Content-Length")[0] + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
 UPLOAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 999999\r\n\r\n"
 NETWORK = {"model": "gan", "operation": "generate"}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the model that takes the longest time for an image."""
+    directory = tmp_path_factory.mktemp("models")
+    (directory / "gan").symlink_to(ROOT / "models" / "gan")
+    return directory
 
 
 def wait_for(client: httpx.Client, name: str, value: float, **labels: str) -> str:
@@ -36,8 +45,8 @@ def address_of(client: httpx.Client) -> Address:
     [b"", CALL, CALL * 20_000, UPLOAD + bytes(200_000)],
     ids=["nothing", "a request", "more than may wait", "part of an upload"],
 )
-def test_rows_of_a_client_that_hung_up_are_not_computed(behind):
-    with serving(max_batch_rows=1, workers=1, receive_timeout_s=600) as client:
+def test_rows_of_a_client_that_hung_up_are_not_computed(models, behind):
+    with serving(models_dir=models, max_batch_rows=1, workers=1, receive_timeout_s=600) as client:
         with socket.create_connection(address_of(client)) as caller:
             caller.sendall(CALL)
             wait_for(client, "digits_batch_rows_count", 1, **NETWORK)
@@ -51,8 +60,10 @@ def test_rows_of_a_client_that_hung_up_are_not_computed(behind):
         assert metric(page, "digits_images_total", model="gan", operation="generate") == 1
 
 
-def test_a_client_that_leaves_or_is_refused_within_its_body_is_counted_once_and_is_no_fault_of_the_service(caplog):
-    with serving() as client:
+def test_a_client_that_leaves_or_is_refused_within_its_body_is_counted_once_and_is_no_fault_of_the_service(
+    models, caplog
+):
+    with serving(models_dir=models) as client:
         with connection(address_of(client)) as caller:
             caller.sendall(CALL[:-10])
         wait_for(client, "digits_rejections_total", 1, code="caller_gone")

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 
+from app.__main__ import main
 from tests.api.reading import metric
 from tests.conftest import ROOT
 from tests.contract.process import Service, free_port, running, start
@@ -75,11 +76,14 @@ def test_a_bad_setting_ends_the_start_with_status_2_and_is_named():
 @pytest.mark.parametrize(
     ("content", "named"), [(b"DIGITS_SURPRISE=1\n", "DIGITS_SURPRISE: "), (b"DIGITS_PORT=\xff\n", "digits.env: ")]
 )
-def test_a_bad_settings_file_ends_the_start_with_status_2_and_one_line_that_names_the_fault(tmp_path, content, named):
+def test_a_bad_settings_file_ends_the_start_with_status_2_and_one_line_that_names_the_fault(
+    tmp_path, monkeypatch, capsys, content, named
+):
     (tmp_path / "digits.env").write_bytes(content)
-    status, log = end(start(free_port(), tmp_path))
-    assert status == 2
-    (line,) = log.splitlines()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["app"])
+    assert main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(named)
 
 

@@ -16,6 +16,7 @@ from torchvision import datasets  # type: ignore[import-untyped]
 from app.checkpoints.manifest import Manifest
 from training import data, export, monitoring, run, trainer
 from training.config import TrainConfig
+from training.curves import curves_png
 from training.data import Dataset
 from training.families import build_learner, families, gan
 from training.families.gan import GanConfig
@@ -107,10 +108,16 @@ def images(dataset: Dataset) -> Tensor:
     return data.to_unit_range(dataset.train_images)
 
 
+def one_curve(history: list[dict[str, float]]) -> bytes:
+    """A plot of the first loss, as PNG."""
+    return curves_png([dict(list(row.items())[:2]) for row in history])
+
+
 @pytest.fixture(scope="session", autouse=True)
-def few_images() -> Iterator[None]:
-    """Compare archives and monitor epochs on fewer images: those of a GAN take half a minute."""
+def little_work() -> Iterator[None]:
+    """Compare archives and monitor epochs on fewer images, and plot one loss: plots take longer than tiny epochs."""
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(run, "curves_png", one_curve)
         monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
         monkeypatch.setattr(monitoring, "SPREAD_IMAGES", 64)
         monkeypatch.setattr(gan, "STATISTICS_ROWS", 64)
