@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import Any, TypedDict, TypeVar, cast
 
 from fastapi.exceptions import RequestValidationError
@@ -73,9 +73,9 @@ class Call(Request):
     the documented form.
     """
 
-    def __init__(self, request: Request) -> None:
-        super().__init__(request.scope, request.receive)
-        state = state_of(request)
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope, receive)
+        state = state_of(self)
         self.settings = state["settings"]
         self.metrics = state["metrics"]
         self.decoders = state["decoders"]
@@ -195,33 +195,40 @@ class Call(Request):
             content, media_type=media_type, headers=origin_headers(model.provenance, seed) | (headers or {})
         )
 
-    async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
+    async def while_connected(self, work: Awaitable[T]) -> T:
         """The result of `work`, which is cancelled when the caller disconnects. Raises CallerGone then.
 
         The body must have been read: before that, the messages of the connection belong to it.
+
+        The task of the request waits for messages, and the end of the work cancels that wait: a second task would take
+        longer than all else here.
         """
         task = asyncio.current_task()
         assert task is not None
         cancelled_before = task.cancelling()
-        disconnected = False
+        waiting, interrupted = True, False
 
-        async def watch() -> None:
-            nonlocal disconnected
-            while (await self.receive())["type"] != "http.disconnect":
-                pass
-            disconnected = True
-            task.cancel()
+        def interrupt(_: object) -> None:
+            nonlocal interrupted
+            if waiting:
+                interrupted = True
+                task.cancel()
 
-        watcher = asyncio.create_task(watch())
+        future = asyncio.ensure_future(work)
+        future.add_done_callback(interrupt)
         try:
-            return await work
+            while not future.done() and (await self.receive())["type"] != "http.disconnect":
+                pass
         except asyncio.CancelledError:
             # Swallow only our own cancellation, not one from outside.
-            if disconnected and task.uncancel() <= cancelled_before:
-                raise CallerGone("the caller disconnected before the answer") from None
-            raise
+            if not interrupted or task.uncancel() > cancelled_before:
+                raise
         finally:
-            watcher.cancel()
+            waiting = False
+            cancelled = future.cancel()
+        if cancelled:
+            raise CallerGone("the caller disconnected before the answer")
+        return future.result()
 
 
 class OperationRoute(APIRoute):
@@ -236,7 +243,7 @@ class OperationRoute(APIRoute):
         if scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)  # 405
             return
-        response = await self.endpoint(Call(Request(scope, receive, send)), **scope["path_params"])
+        response = await self.endpoint(Call(scope, receive), **scope["path_params"])
         await response(scope, receive, send)
 
 
