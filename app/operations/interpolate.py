@@ -246,7 +246,7 @@ async def interpolate_query(call: Call) -> Response:
     given = ((asked.from_seed, asked.from_latent), (asked.to_seed, asked.to_latent))
     if (None, None) not in given and all(job.model.byte_identical.values()):
         headers["ETag"] = etag = job.etag
-        if matches(",".join(call.headers.getlist("if-none-match")), etag):
+        if matches(",".join(call.header_values(b"if-none-match")), etag):
             origin = origin_headers(job.model.provenance, job.seeds[0])
             return Response(status_code=304, headers=origin | headers)
     return await call.answer(job.model, job, media_type, job.seeds[0], headers)
