@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, TypedDict, TypeVar, cast
 
 from fastapi.exceptions import RequestValidationError
@@ -55,16 +55,24 @@ def state_of(request: Request) -> State:
     return cast(State, request.scope["state"])
 
 
-def origin_headers(provenance: Provenance, seed: int | None) -> dict[str, str]:
-    """The headers that name the origin of an answer."""
+def name_origin(response: Response, provenance: Provenance, seed: int | None) -> Response:
+    """Add the headers that name the origin of an answer."""
+    response.raw_headers += _origin_headers(provenance)
+    if seed is not None:
+        response.raw_headers.append((b"x-seed", b"%d" % seed))
+    return response
+
+
+@cache  # an entry for each archive that was loaded
+def _origin_headers(provenance: Provenance) -> list[tuple[bytes, bytes]]:
     headers = {
-        "X-Model": provenance.model,
-        "X-Model-Digest": provenance.digest,
-        "X-Precision": provenance.precision,
-        "X-Runtime": provenance.runtime,
-        "Vary": "Accept",
+        "x-model": provenance.model,
+        "x-model-digest": provenance.digest,
+        "x-precision": provenance.precision,
+        "x-runtime": provenance.runtime,
+        "vary": "Accept",
     }
-    return headers if seed is None else headers | {"X-Seed": str(seed)}
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 class Call(Request):
@@ -82,7 +90,6 @@ class Call(Request):
             self._header_values.setdefault(name, []).append(value)
         state = state_of(self)
         self.settings = state["settings"]
-        self.metrics = state["metrics"]
         self.decoders = state["decoders"]
         self.engine: Engine = state["readiness"].engine()
 
@@ -189,10 +196,7 @@ class Call(Request):
         """The response to a job, which names its origin. Raises Overloaded, CallerGone, and as `Engine.run`."""
         with self.engine.admit(job.rows):
             content = await self.while_connected(self.engine.run(model, job, self.deadline))
-        self.metrics.images.labels(model.name, job.operation).inc(job.rows)
-        return Response(
-            content, media_type=media_type, headers=origin_headers(model.provenance, seed) | (headers or {})
-        )
+        return name_origin(Response(content, media_type=media_type, headers=headers), model.provenance, seed)
 
     async def while_connected(self, work: Awaitable[T]) -> T:
         """The result of `work`, which is cancelled when the caller disconnects. Raises CallerGone then.

@@ -260,13 +260,17 @@ class Batcher:
             if pending.future.done():
                 continue
             if chunk.is_whole:
-                pending.future.set_result(outcome)
+                self._answer(pending, outcome)
                 continue
             pending.parts[chunk.first] = outcome
             pending.running -= 1
             if pending.is_complete:
                 self._assemble(pending)
         self._end_run()
+
+    def _answer(self, pending: _Pending, answer: bytes) -> None:
+        pending.future.set_result(answer)
+        self._metrics.answered(pending.job.rows)
 
     def _end_run(self) -> None:
         self._running -= 1
@@ -285,7 +289,7 @@ class Batcher:
             if isinstance(outcome, Exception):
                 pending.fail(outcome)
             elif not pending.future.done():
-                pending.future.set_result(outcome)
+                self._answer(pending, outcome)
 
         assemble = partial(_outcome, partial(pending.job.answer, parts))
         self._workers.when_free(lambda: self._workers.run(assemble, end))

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.call import MULTIPART, Call, OperationRoute, origin_headers
+from app.api.call import MULTIPART, Call, OperationRoute, name_origin
 from app.api.fields import (
     NUMBER,
     Body,
@@ -247,8 +247,7 @@ async def interpolate_query(call: Call) -> Response:
     if (None, None) not in given and all(job.model.byte_identical.values()):
         headers["ETag"] = etag = job.etag
         if matches(",".join(call.header_values(b"if-none-match")), etag):
-            origin = origin_headers(job.model.provenance, job.seeds[0])
-            return Response(status_code=304, headers=origin | headers)
+            return name_origin(Response(status_code=304, headers=headers), job.model.provenance, job.seeds[0])
     return await call.answer(job.model, job, media_type, job.seeds[0], headers)
 
 
