@@ -35,6 +35,7 @@ from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.responses import Answer, ImageItem, documented
 from app.checkpoints.manifest import Manifest, Prior
 from app.errors import InvalidRequest
+from app.images import encode
 from app.inference.batching import Chunk, Job
 from app.inference.latents import Path, draw_seed, interpolate
 from app.inference.model import Model
@@ -50,6 +51,7 @@ from app.inference.sampling import (
     input_classes,
     prior_of,
     seeded,
+    split,
     stacked,
 )
 
@@ -186,9 +188,10 @@ class InterpolateJob(Job[RenderedImages]):
             latents = interpolate(start, end, job.rows, job.path, rows)
             labels = labels_along(model.manifest, job.ends, job.rows)
             along.append((latents, None if labels is None else labels[rows]))
+        pixels = split(encode.to_uint8(generate(model, along)[:, 0]), [chunk.count for chunk in chunks])
         return [
-            chunk.job.renderer.part(images, latents, labels, chunk.first)
-            for chunk, (latents, labels), images in zip(chunks, along, generate(model, along), strict=True)
+            chunk.job.renderer.part(own, latents, labels, chunk.first)
+            for chunk, (latents, labels), own in zip(chunks, along, pixels, strict=True)
         ]
 
     def answer(self, parts: Sequence[RenderedImages]) -> bytes:
