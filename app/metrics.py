@@ -93,6 +93,7 @@ class BatchMetrics:
         self._waited = metrics.queue_seconds.labels(model, operation)
         self._seconds = metrics.inference_seconds.labels(model, operation)
         self._rows = metrics.batch_rows.labels(model, operation)
+        self._images = metrics.images.labels(model, operation)
 
     def queued(self, rows: int) -> None:
         """The queue grew by `rows`, which may be negative. After a reload two queues share the gauge for a while."""
@@ -106,6 +107,10 @@ class BatchMetrics:
         """A batch of `rows` took `seconds`."""
         self._rows.observe(rows)
         self._seconds.observe(seconds)
+
+    def answered(self, rows: int) -> None:
+        """A job of `rows` has its answer."""
+        self._images.inc(rows)
 
 
 class ServiceCollector(Collector):

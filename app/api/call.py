@@ -3,18 +3,19 @@
 import asyncio
 import json
 import re
-from collections.abc import Coroutine
+from collections.abc import Awaitable
+from functools import cache, lru_cache
 from typing import Any, TypedDict, TypeVar, cast
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api.multipart import split_multipart
-from app.api.negotiation import negotiate
+from app.api.negotiation import JSON, negotiate
 from app.api.uploads import Decoders
 from app.checkpoints.manifest import ImageForm
 from app.errors import BodyTooLarge, CallerGone, InvalidRequest, UnsupportedMediaType
@@ -55,16 +56,24 @@ def state_of(request: Request) -> State:
     return cast(State, request.scope["state"])
 
 
-def origin_headers(provenance: Provenance, seed: int | None) -> dict[str, str]:
-    """The headers that name the origin of an answer."""
+def name_origin(response: Response, provenance: Provenance, seed: int | None) -> Response:
+    """Add the headers that name the origin of an answer."""
+    response.raw_headers += _origin_headers(provenance)
+    if seed is not None:
+        response.raw_headers.append((b"x-seed", b"%d" % seed))
+    return response
+
+
+@cache  # an entry for each archive that was loaded
+def _origin_headers(provenance: Provenance) -> list[tuple[bytes, bytes]]:
     headers = {
-        "X-Model": provenance.model,
-        "X-Model-Digest": provenance.digest,
-        "X-Precision": provenance.precision,
-        "X-Runtime": provenance.runtime,
-        "Vary": "Accept",
+        "x-model": provenance.model,
+        "x-model-digest": provenance.digest,
+        "x-precision": provenance.precision,
+        "x-runtime": provenance.runtime,
+        "vary": "Accept",
     }
-    return headers if seed is None else headers | {"X-Seed": str(seed)}
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 class Call(Request):
@@ -74,17 +83,24 @@ class Call(Request):
     the documented form.
     """
 
-    def __init__(self, request: Request) -> None:
-        super().__init__(request.scope, request.receive)
-        state = state_of(request)
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope, receive)
+        # By name, in one pass: Starlette's Headers search and decode the list for each name.
+        self._header_values: dict[bytes, list[bytes]] = {}
+        for name, value in scope["headers"]:
+            self._header_values.setdefault(name, []).append(value)
+        state = state_of(self)
         self.settings = state["settings"]
-        self.metrics = state["metrics"]
         self.decoders = state["decoders"]
         self.engine: Engine = state["readiness"].engine()
 
     def negotiate(self, *media_types: str) -> str:
         """The media type of the answer that the caller prefers. Raises NotAcceptable."""
-        return negotiate(",".join(self.headers.getlist("accept")), media_types)
+        return negotiate(",".join(self.header_values(b"accept")), media_types)
+
+    def header_values(self, name: bytes) -> list[str]:
+        """The values of a header, whose name is in lower case."""
+        return [value.decode("latin-1") for value in self._header_values.get(name, ())]
 
     @property
     def deadline(self) -> float:
@@ -93,7 +109,7 @@ class Call(Request):
         `X-Request-Timeout` shortens the limit of the service. Raises InvalidRequest if it is not a positive number.
         """
         timeout = self.settings.request_timeout_s
-        values = self.headers.getlist("x-request-timeout")
+        values = self.header_values(b"x-request-timeout")
         if values:
             if len(values) > 1 or not TIMEOUT_SECONDS.fullmatch(values[0]) or float(values[0]) <= 0:
                 raise InvalidRequest("X-Request-Timeout is one positive number of seconds")
@@ -104,20 +120,12 @@ class Call(Request):
     def media_type(self, *accepted: str) -> str:
         """The media type of the body.
 
-        Raises UnsupportedMediaType unless it is one of `accepted`, uncompressed, and has each parameter once: parsers
-        differ in which of two boundaries or charsets they use (RFC 6838, section 4.3).
+        Raises UnsupportedMediaType unless it is one of `accepted`, uncompressed, has each parameter once, and is UTF-8
+        if it is JSON: parsers differ in which of two boundaries or charsets they use (RFC 6838, section 4.3).
         """
-        if any(coding.strip().lower() != "identity" for coding in self.headers.getlist("content-encoding")):
+        if any(coding.strip().lower() != "identity" for coding in self.header_values(b"content-encoding")):
             raise UnsupportedMediaType("compressed bodies are not supported")
-        values = self.headers.getlist("content-type")
-        media_type = values[0].split(";")[0].strip().lower() if len(values) == 1 else ""
-        if media_type not in accepted:
-            raise UnsupportedMediaType(f"Content-Type must be {' or '.join(accepted)}")
-        parameters = QUOTED.sub("=", values[0]).split(";")[1:]
-        names = [re.split(r"[=*]", parameter)[0].strip().lower() for parameter in parameters if parameter.strip()]
-        if len(names) != len(set(names)):
-            raise UnsupportedMediaType("Content-Type has a parameter twice")
-        return media_type
+        return media_type_of(tuple(self.header_values(b"content-type")), accepted)
 
     def read_query(self, model: type[M]) -> M:
         """The query string as `model`. A parameter given twice is refused."""
@@ -129,12 +137,9 @@ class Call(Request):
             raise _validation_error(error, "query") from None
 
     async def read_json(self, model: type[M]) -> M:
-        """The JSON body as `model`: UTF-8, no name twice in an object. Raises BodyTooLarge, UnsupportedMediaType."""
-        if self.query_params:
+        """The JSON body as `model`: UTF-8, no name twice in an object. Raises BodyTooLarge."""
+        if self.scope["query_string"] and self.query_params:
             raise InvalidRequest("with a JSON body, put all options in the body, not in the query")
-        charset = CHARSET.search(self.headers.get("content-type", ""))
-        if charset is not None and charset[1].lower() not in {"utf-8", "us-ascii"}:
-            raise UnsupportedMediaType("the charset of JSON must be UTF-8")
         content = await self.read_body(self.settings.max_json_bytes)
         try:
             parsed = model.model_validate_json(content)
@@ -153,23 +158,24 @@ class Call(Request):
         body = await self.read_body(self.settings.max_upload_bytes)
         if media_type != MULTIPART:
             return [body]
-        content_type = self.headers["content-type"]
+        (content_type,) = self.header_values(b"content-type")
         return await self.while_connected(self.decoders.run(split_multipart, body, content_type, field, max_files))
 
     async def read_body(self, limit: int) -> bytes:
         """The whole body. Raises BodyTooLarge over `limit` bytes, CallerGone if the caller disconnects."""
-        length = self.headers.get("content-length", "")
+        length = "".join(self.header_values(b"content-length"))
         if length.isdecimal() and (len(length) > 15 or int(length) > limit):
             raise BodyTooLarge(f"the body has more than {limit} bytes")
-        pieces, size = [], 0
-        try:
-            async for piece in self.stream():
-                size += len(piece)
-                if size > limit:
-                    raise BodyTooLarge(f"the body has more than {limit} bytes")
-                pieces.append(piece)
-        except ClientDisconnect:
-            raise CallerGone("the caller disconnected before the body was complete") from None
+        pieces, size, more = [], 0, True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone("the caller disconnected before the body was complete")
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > limit:
+                raise BodyTooLarge(f"the body has more than {limit} bytes")
+            more = message.get("more_body", False)
         return b"".join(pieces)
 
     async def decode(self, files: list[bytes], form: ImageForm, *, normalized: bool) -> Rows:
@@ -191,38 +197,42 @@ class Call(Request):
         """The response to a job, which names its origin. Raises Overloaded, CallerGone, and as `Engine.run`."""
         with self.engine.admit(job.rows):
             content = await self.while_connected(self.engine.run(model, job, self.deadline))
-        self.metrics.images.labels(model.name, job.operation).inc(job.rows)
-        return Response(
-            content, media_type=media_type, headers=origin_headers(model.provenance, seed) | (headers or {})
-        )
+        return name_origin(Response(content, media_type=media_type, headers=headers), model.provenance, seed)
 
-    async def while_connected(self, work: Coroutine[Any, Any, T]) -> T:
+    async def while_connected(self, work: Awaitable[T]) -> T:
         """The result of `work`, which is cancelled when the caller disconnects. Raises CallerGone then.
 
         The body must have been read: before that, the messages of the connection belong to it.
+
+        The task of the request waits for messages, and the end of the work cancels that wait: a second task would take
+        longer than all else here.
         """
         task = asyncio.current_task()
         assert task is not None
         cancelled_before = task.cancelling()
-        disconnected = False
+        waiting, interrupted = True, False
 
-        async def watch() -> None:
-            nonlocal disconnected
-            while (await self.receive())["type"] != "http.disconnect":
-                pass
-            disconnected = True
-            task.cancel()
+        def interrupt(_: object) -> None:
+            nonlocal interrupted
+            if waiting:
+                interrupted = True
+                task.cancel()
 
-        watcher = asyncio.create_task(watch())
+        future = asyncio.ensure_future(work)
+        future.add_done_callback(interrupt)
         try:
-            return await work
+            while not future.done() and (await self.receive())["type"] != "http.disconnect":
+                pass
         except asyncio.CancelledError:
             # Swallow only our own cancellation, not one from outside.
-            if disconnected and task.uncancel() <= cancelled_before:
-                raise CallerGone("the caller disconnected before the answer") from None
-            raise
+            if not interrupted or task.uncancel() > cancelled_before:
+                raise
         finally:
-            watcher.cancel()
+            waiting = False
+            cancelled = future.cancel()
+        if cancelled:
+            raise CallerGone("the caller disconnected before the answer")
+        return future.result()
 
 
 class OperationRoute(APIRoute):
@@ -237,8 +247,25 @@ class OperationRoute(APIRoute):
         if scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)  # 405
             return
-        response = await self.endpoint(Call(Request(scope, receive, send)), **scope["path_params"])
+        response = await self.endpoint(Call(scope, receive), **scope["path_params"])
         await response(scope, receive, send)
+
+
+# Clients are few programs, each of which always sends the same header.
+@lru_cache(maxsize=64)
+def media_type_of(values: tuple[str, ...], accepted: tuple[str, ...]) -> str:
+    """The media type of a body with these Content-Type headers. Raises as `Call.media_type`."""
+    media_type = values[0].split(";")[0].strip().lower() if len(values) == 1 else ""
+    if media_type not in accepted:
+        raise UnsupportedMediaType(f"Content-Type must be {' or '.join(accepted)}")
+    parameters = QUOTED.sub("=", values[0]).split(";")[1:]
+    names = [re.split(r"[=*]", parameter)[0].strip().lower() for parameter in parameters if parameter.strip()]
+    if len(names) != len(set(names)):
+        raise UnsupportedMediaType("Content-Type has a parameter twice")
+    charset = CHARSET.search(values[0])
+    if media_type == JSON and charset is not None and charset[1].lower() not in {"utf-8", "us-ascii"}:
+        raise UnsupportedMediaType("the charset of JSON must be UTF-8")
+    return media_type
 
 
 def _validation_error(error: ValidationError, location: str) -> RequestValidationError:

@@ -39,9 +39,8 @@ class ImageRenderer:
     scale: int
     columns: int | None  # of a PNG grid; None: square
 
-    def part(self, images: Rows, latents: Rows, labels: Labels | None, first: int) -> RenderedImages:
-        """The part with images `(n, 1, H, W)` in [0, 1], whose first one has the index `first`."""
-        pixels = encode.to_uint8(images[:, 0])
+    def part(self, pixels: Pixels, latents: Rows, labels: Labels | None, first: int) -> RenderedImages:
+        """The part with images `(n, H, W)`, whose first one has the index `first`."""
         items = self._items(pixels, labels, first) if self.media_type == JSON else b""
         return RenderedImages(pixels, latents, labels, items)
 

@@ -150,11 +150,11 @@ class Batcher:
         self._closed: Callable[[], ServiceError] | None = None
         self._sweep: asyncio.TimerHandle | None = None
 
-    async def submit(self, job: Job[Any], deadline: float) -> bytes:
-        """Queue a job and wait for its answer.
+    def submit(self, job: Job[Any], deadline: float) -> asyncio.Future[bytes]:
+        """Queue a job; its answer. When the future is cancelled, the rows that still wait leave the queue.
 
-        deadline: on the monotonic clock. Raises DeadlineExceeded once it has passed, Draining when closed, and the
-        error of the batch. When the caller is cancelled or late, the rows that still wait leave the queue.
+        deadline: on the monotonic clock. The future fails with DeadlineExceeded once it has passed, with Draining when
+        closed, and with the error of the batch. Raises the error of a queue that is closed already.
         """
         if self._closed is not None:
             raise self._closed()
@@ -162,14 +162,11 @@ class Batcher:
         if not pending.is_over(pending.queued_at):
             self._queue.append(pending)
             self._open[pending] = None
+            pending.future.add_done_callback(lambda _: self._leave(pending))
             self._count(job.rows)
             self._sweep_by(deadline)
-        try:
             self._request_worker()
-            return await pending.future
-        finally:
-            self._dequeue(pending)
-            self._open.pop(pending, None)
+        return pending.future
 
     def fail(self, error: Callable[[], ServiceError]) -> None:
         """Refuse new jobs, and fail all open ones, also those on a worker."""
@@ -196,6 +193,10 @@ class Batcher:
             self._queue.remove(pending)
             self._count(-pending.waiting)
             pending.taken = pending.job.rows
+
+    def _leave(self, pending: _Pending) -> None:
+        self._dequeue(pending)
+        del self._open[pending]
 
     def _fail(self, pending: _Pending, error: Exception) -> None:
         pending.fail(error)
@@ -260,13 +261,17 @@ class Batcher:
             if pending.future.done():
                 continue
             if chunk.is_whole:
-                pending.future.set_result(outcome)
+                self._answer(pending, outcome)
                 continue
             pending.parts[chunk.first] = outcome
             pending.running -= 1
             if pending.is_complete:
                 self._assemble(pending)
         self._end_run()
+
+    def _answer(self, pending: _Pending, answer: bytes) -> None:
+        pending.future.set_result(answer)
+        self._metrics.answered(pending.job.rows)
 
     def _end_run(self) -> None:
         self._running -= 1
@@ -285,7 +290,7 @@ class Batcher:
             if isinstance(outcome, Exception):
                 pending.fail(outcome)
             elif not pending.future.done():
-                pending.future.set_result(outcome)
+                self._answer(pending, outcome)
 
         assemble = partial(_outcome, partial(pending.job.answer, parts))
         self._workers.when_free(lambda: self._workers.run(assemble, end))

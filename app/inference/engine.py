@@ -74,8 +74,8 @@ class Engine:
         """Count the rows of a request as in flight. Raises Overloaded at once if there are too many."""
         return self._limit.admit(rows)
 
-    async def run(self, model: Model, job: Job[Any], deadline: float) -> bytes:
-        """The body of the answer to a job. Raises as `Batcher.submit`."""
+    def run(self, model: Model, job: Job[Any], deadline: float) -> asyncio.Future[bytes]:
+        """The body of the answer to a job. Raises and fails as `Batcher.submit`."""
         key = model.name, type(job)
         if (batcher := self._batchers.get(key)) is None:
             if self._closed is not None:
@@ -83,7 +83,7 @@ class Engine:
             metrics = self._metrics.batch_metrics(model.name, type(job).operation)
             batcher = Batcher(type(job), model, self._workers, metrics, self._max_batch_rows)
             self._batchers[key] = batcher
-        return await batcher.submit(job, deadline)
+        return batcher.submit(job, deadline)
 
     async def close(self) -> None:
         """Refuse new jobs, fail those that wait, and wait for the batches that run."""

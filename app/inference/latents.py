@@ -55,14 +55,27 @@ def normal_rows(
     under the key (seed, stream). A word becomes a number p in (0, 1), and the value is the p-quantile of the normal
     distribution, computed on the CPU in float64 and rounded once.
     """
-    p = open_unit_interval(raw_rows(seed, first, count, width, stream))
-    if truncation is not None:
-        below = math.erfc(truncation / math.sqrt(2)) / 2  # the probability below -truncation
-        p = below + p * (1 - 2 * below)
+    words = raw_rows(seed, first, count, width, stream)
+    return normal(words, 1.0 if temperature is None else temperature, tail(truncation))
+
+
+def normal(
+    words: NDArray[np.uint64],
+    temperature: float | NDArray[np.float64] = 1.0,
+    below: float | NDArray[np.float64] = 0.0,
+) -> NDArray[np.float32]:
+    """The normal values of words `(n, width)`, as `normal_rows` has them; each row may have its own options `(n, 1)`.
+
+    below: the `tail` of the truncation. The defaults change no value.
+    """
+    p = below + open_unit_interval(words) * (1 - 2 * below)
     values: NDArray[np.float64] = torch.special.ndtri(torch.from_numpy(p)).numpy()
-    if temperature is not None:
-        values *= temperature
-    return values.astype(np.float32)
+    return (values * temperature).astype(np.float32)
+
+
+def tail(truncation: float | None) -> float:
+    """The probability below `-truncation` standard deviations; 0 without one."""
+    return 0.0 if truncation is None else math.erfc(truncation / math.sqrt(2)) / 2
 
 
 def uniform_labels(seed: int, first: int, count: int, classes: int) -> NDArray[np.int64]:

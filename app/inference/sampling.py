@@ -6,15 +6,20 @@ row is a pure function of its source and its index.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import TypeVar, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import EVERY_CLASS, Control, Manifest, Prior
 from app.errors import CapabilityMissing, InvalidRequest
-from app.inference.latents import COMPONENT_STREAM, normal_rows, uniform_labels
+from app.inference.latents import COMPONENT_STREAM, LATENT_STREAM, normal, raw_rows, tail, uniform_labels
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 # Class names that an error lists: a model may have hundreds.
 MAX_NAMED_CLASSES = 20
@@ -47,16 +52,6 @@ class Seeded:
     classes: tuple[int, ...] | None  # of the images in turn; None: drawn from the seed
     class_count: int  # 0: the images have no labels
 
-    def noise(self, first: int, count: int) -> Rows:
-        """`(count, latent)`, or `(count, latent + 1)` for a fitted prior, whose last column picks the component."""
-        noise = normal_rows(
-            self.seed, first, count, self.width, temperature=self.temperature, truncation=self.truncation
-        )
-        if self.prior == "fitted":
-            component = normal_rows(self.seed, first, count, 1, stream=COMPONENT_STREAM)
-            noise = np.concatenate([noise, component], axis=1)
-        return noise
-
     def labels(self, first: int, count: int) -> Labels | None:
         """`(count,)`, None if the images have no labels."""
         if self.classes is not None:
@@ -70,11 +65,6 @@ class Given:
 
     latents: Rows
     classes: tuple[int, ...] | None
-    prior: Prior = "normal"
-
-    def noise(self, first: int, count: int) -> Rows:
-        """`(count, latent)`."""
-        return self.latents[first : first + count]
 
     def labels(self, first: int, count: int) -> Labels | None:
         """`(count,)`, None if the model takes no labels."""
@@ -173,24 +163,51 @@ def _cycled(classes: tuple[int, ...], first: int, count: int) -> Labels:
 
 def draw(model: Model, slices: Sequence[Slice]) -> list[tuple[Rows, Labels | None]]:
     """The latents `(count, latent)` and labels `(count,)` of each slice, with one pass through the fitted prior."""
-    noise = [source.noise(first, count) for source, first, count in slices]
     labels = [source.labels(first, count) for source, first, count in slices]
-    fitted = [i for i, (source, _, _) in enumerate(slices) if source.prior == "fitted"]
-    if fitted:
-        (latents,) = model.run(
-            "prior", np.concatenate([noise[i] for i in fitted]), stacked([labels[i] for i in fitted])
-        )
-        for i, rows in zip(fitted, split(latents, [len(noise[i]) for i in fitted]), strict=True):
-            noise[i] = rows
-    return list(zip(noise, labels, strict=True))
+    latents = {
+        i: source.latents[first : first + count]
+        for i, (source, first, count) in enumerate(slices)
+        if isinstance(source, Given)
+    }
+    for prior in get_args(Prior):
+        own = {
+            i: (source, first, count)
+            for i, (source, first, count) in enumerate(slices)
+            if isinstance(source, Seeded) and source.prior == prior
+        }
+        if own:
+            rows = seeded_noise([*own.values()])
+            if prior == "fitted":
+                (rows,) = model.run("prior", rows, stacked([labels[i] for i in own]))
+            latents |= zip(own, split(rows, [count for _, _, count in own.values()]), strict=True)
+    return [(latents[i], labels[i]) for i in range(len(slices))]
 
 
-def generate(model: Model, drawn: Sequence[tuple[Rows, Labels | None]]) -> list[Rows]:
-    """The images `(count, 1, H, W)` of each pair of latents and labels, with one pass of the network."""
+def seeded_noise(slices: Sequence[tuple[Seeded, int, int]]) -> Rows:
+    """The noise of slices with one prior, one below the other: `(rows, latent)`.
+
+    For the fitted prior `(rows, latent + 1)`: the last column, which no option changes, picks the component.
+    """
+    counts = [count for _, _, count in slices]
+    temperature = [1.0 if source.temperature is None else source.temperature for source, _, _ in slices]
+    below = [tail(source.truncation) for source, _, _ in slices]
+    noise = normal(
+        np.concatenate([raw_rows(each.seed, first, count, each.width, LATENT_STREAM) for each, first, count in slices]),
+        np.repeat(temperature, counts)[:, None],
+        np.repeat(below, counts)[:, None],
+    )
+    if slices[0][0].prior != "fitted":
+        return noise
+    words = [raw_rows(source.seed, first, count, 1, COMPONENT_STREAM) for source, first, count in slices]
+    return np.concatenate([noise, normal(np.concatenate(words))], axis=1)
+
+
+def generate(model: Model, drawn: Sequence[tuple[Rows, Labels | None]]) -> Rows:
+    """The images `(rows, 1, H, W)` of all latents and labels in order, with one pass of the network."""
     latents = np.concatenate([rows for rows, _ in drawn])
     labels = stacked([labels for _, labels in drawn]) if model.manifest.conditional else None
     (images,) = model.run("generate", latents, labels)
-    return split(images, [len(rows) for rows, _ in drawn])
+    return images
 
 
 def stacked(labels: Sequence[Labels | None]) -> Labels:
@@ -198,6 +215,6 @@ def stacked(labels: Sequence[Labels | None]) -> Labels:
     return np.concatenate([each for each in labels if each is not None])
 
 
-def split(rows: Rows, counts: Sequence[int]) -> list[Rows]:
+def split(rows: NDArray[Scalar], counts: Sequence[int]) -> list[NDArray[Scalar]]:
     """Rows of a batch as slices of these lengths."""
-    return np.split(rows, np.cumsum(counts)[:-1])
+    return [rows[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]

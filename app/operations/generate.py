@@ -15,10 +15,11 @@ from app.api.negotiation import JSON, NPZ, PNG
 from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.responses import Answer, ImageItem, documented
 from app.checkpoints.manifest import Prior
+from app.images import encode
 from app.inference.batching import Chunk, Job
 from app.inference.latents import MAX_SEED, draw_seed
 from app.inference.model import Model
-from app.inference.sampling import Given, Seeded, draw, generate, given, seeded
+from app.inference.sampling import Given, Seeded, draw, generate, given, seeded, split
 
 router = APIRouter(tags=["images"], route_class=OperationRoute)
 
@@ -81,9 +82,10 @@ class GenerateJob(Job[RenderedImages]):
     def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[RenderedImages]:
         """Draw latents, generate, encode."""
         drawn = draw(model, [(chunk.job.source, chunk.job.first + chunk.first, chunk.count) for chunk in chunks])
+        pixels = split(encode.to_uint8(generate(model, drawn)[:, 0]), [chunk.count for chunk in chunks])
         return [
-            chunk.job.renderer.part(images, latents, labels, chunk.job.first + chunk.first)
-            for chunk, (latents, labels), images in zip(chunks, drawn, generate(model, drawn), strict=True)
+            chunk.job.renderer.part(own, latents, labels, chunk.job.first + chunk.first)
+            for chunk, (latents, labels), own in zip(chunks, drawn, pixels, strict=True)
         ]
 
     def answer(self, parts: Sequence[RenderedImages]) -> bytes:

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.call import MULTIPART, Call, OperationRoute, origin_headers
+from app.api.call import MULTIPART, Call, OperationRoute, name_origin
 from app.api.fields import (
     NUMBER,
     Body,
@@ -35,6 +35,7 @@ from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.responses import Answer, ImageItem, documented
 from app.checkpoints.manifest import Manifest, Prior
 from app.errors import InvalidRequest
+from app.images import encode
 from app.inference.batching import Chunk, Job
 from app.inference.latents import Path, draw_seed, interpolate
 from app.inference.model import Model
@@ -50,6 +51,7 @@ from app.inference.sampling import (
     input_classes,
     prior_of,
     seeded,
+    split,
     stacked,
 )
 
@@ -186,9 +188,10 @@ class InterpolateJob(Job[RenderedImages]):
             latents = interpolate(start, end, job.rows, job.path, rows)
             labels = labels_along(model.manifest, job.ends, job.rows)
             along.append((latents, None if labels is None else labels[rows]))
+        pixels = split(encode.to_uint8(generate(model, along)[:, 0]), [chunk.count for chunk in chunks])
         return [
-            chunk.job.renderer.part(images, latents, labels, chunk.first)
-            for chunk, (latents, labels), images in zip(chunks, along, generate(model, along), strict=True)
+            chunk.job.renderer.part(own, latents, labels, chunk.first)
+            for chunk, (latents, labels), own in zip(chunks, along, pixels, strict=True)
         ]
 
     def answer(self, parts: Sequence[RenderedImages]) -> bytes:
@@ -246,9 +249,8 @@ async def interpolate_query(call: Call) -> Response:
     given = ((asked.from_seed, asked.from_latent), (asked.to_seed, asked.to_latent))
     if (None, None) not in given and all(job.model.byte_identical.values()):
         headers["ETag"] = etag = job.etag
-        if matches(",".join(call.headers.getlist("if-none-match")), etag):
-            origin = origin_headers(job.model.provenance, job.seeds[0])
-            return Response(status_code=304, headers=origin | headers)
+        if matches(",".join(call.header_values(b"if-none-match")), etag):
+            return name_origin(Response(status_code=304, headers=headers), job.model.provenance, job.seeds[0])
     return await call.answer(job.model, job, media_type, job.seeds[0], headers)
 
 

@@ -214,8 +214,9 @@ class ScoreGenerated(ScoreJob):
             own = [i for i, chunk in enumerate(chunks) if chunk.job.generator is generator]
             jobs = [(chunks[i].job, chunks[i]) for i in own]
             drawn = draw(generator, [(job.source, job.first + chunk.first, chunk.count) for job, chunk in jobs])
-            for i, images, (_, labels) in zip(own, generate(generator, drawn), drawn, strict=True):
-                results[i] = from_uint8(encode.to_uint8(images)), labels
+            images = from_uint8(encode.to_uint8(generate(generator, drawn)))
+            counts = [chunk.count for _, chunk in jobs]
+            results |= {i: (part, known) for i, part, (_, known) in zip(own, split(images, counts), drawn, strict=True)}
         return [results[i] for i in range(len(chunks))]
 
     @property

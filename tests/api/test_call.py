@@ -4,7 +4,6 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
-from starlette.requests import Request
 
 from app.api.call import Call
 from app.errors import CallerGone
@@ -25,7 +24,7 @@ class Caller:
     def call(self) -> Call:
         readiness = SimpleNamespace(engine=lambda: None)
         state = {"settings": Settings(), "metrics": None, "decoders": None, "readiness": readiness}
-        return Call(Request({"type": "http", "headers": [], "state": state}, self.receive))
+        return Call({"type": "http", "headers": [], "state": state}, self.receive)
 
 
 class Work:

@@ -10,7 +10,7 @@ from app.errors import InvalidRequest
 from app.inference.latents import COMPONENT_STREAM, MAX_SEED, normal_rows
 from app.inference.model import Model, load_models
 from app.inference.runtime import Runtime
-from app.inference.sampling import SamplingOptions, class_indices, draw, generate, given, seeded
+from app.inference.sampling import SamplingOptions, class_indices, draw, generate, given, seeded, seeded_noise, split
 from tests.tiny_models import LATENT_DIM, ConditionalVae, write, write_checkpoints, write_vae
 
 
@@ -33,10 +33,11 @@ def labels_of(model: Model, options: SamplingOptions, first: int, count: int) ->
 
 def test_a_fitted_prior_has_a_noise_column_that_no_control_changes(models):
     source = seeded(models["fitted"].manifest, SamplingOptions(label="3", temperature=0.5), seed=7)
-    assert np.array_equal(source.noise(3, 4)[:, :-1], normal_rows(7, 3, 4, LATENT_DIM, temperature=0.5))
-    assert np.array_equal(source.noise(3, 4)[:, -1:], normal_rows(7, 3, 4, 1, stream=COMPONENT_STREAM))
+    noise = seeded_noise([(source, 3, 4)])
+    assert np.array_equal(noise[:, :-1], normal_rows(7, 3, 4, LATENT_DIM, temperature=0.5))
+    assert np.array_equal(noise[:, -1:], normal_rows(7, 3, 4, 1, stream=COMPONENT_STREAM))
     plain = seeded(models["fitted"].manifest, SamplingOptions(prior="normal"), seed=7)
-    assert np.array_equal(plain.noise(3, 4), normal_rows(7, 3, 4, LATENT_DIM))
+    assert np.array_equal(seeded_noise([(plain, 3, 4)]), normal_rows(7, 3, 4, LATENT_DIM))
     assert plain.labels(3, 4) is None
 
 
@@ -74,10 +75,11 @@ def test_rows_of_a_slice_are_those_of_the_whole_in_any_batch_composition(models,
     if name == "fitted":
         sources.append(seeded(model.manifest, SamplingOptions(prior="normal"), 9))
     whole = [draw(model, [(source, 0, 50)])[0] for source in sources]
-    images = [generate(model, [each])[0] for each in whole]
+    images = [generate(model, [each]) for each in whole]
     cases = [(i, first, count) for first, count in ((31, 6), (0, 1), (49, 1)) for i in range(len(sources))]
     together = draw(model, [(sources[i], first, count) for i, first, count in cases])
-    for (i, first, count), (latents, labels), made in zip(cases, together, generate(model, together), strict=True):
+    parts = split(generate(model, together), [count for _, _, count in cases])
+    for (i, first, count), (latents, labels), made in zip(cases, together, parts, strict=True):
         rows = slice(first, first + count)
         assert np.array_equal(latents, whole[i][0][rows])
         assert np.array_equal(made, images[i][rows])
