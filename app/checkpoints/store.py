@@ -18,7 +18,7 @@ class CheckpointError(Exception):
 def find_manifests(directory: Path) -> list[Path]:
     """The manifest of each folder in `directory`, sorted by name. Raises CheckpointError if there is none."""
     if not directory.is_dir():
-        raise CheckpointError(directory, "is not a directory; DIGITS_MODELS_DIR names it")
+        raise CheckpointError(directory, "is not a directory; set DIGITS_MODELS_DIR to the models/ of the repository, or of a training")
     found = []
     for entry in sorted(directory.iterdir()):
         if not entry.is_dir() or entry.name.startswith("."):
