@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 
@@ -32,13 +31,13 @@ def free_port() -> int:
         return port
 
 
-def start(port: int, folder: Path = ROOT, /, **settings: str) -> "subprocess.Popen[str]":
-    """Start a service of one process in a folder, with these settings and a port and a device."""
+def start(port: int, **settings: str) -> "subprocess.Popen[str]":
+    """Start a service of one process with these settings, a port and a device, and no others."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
-    environment |= {"DIGITS_PORT": str(port), "DIGITS_DEVICE": "cpu", "DIGITS_PROCESSES": "1", "PYTHONPATH": str(ROOT)}
+    environment |= {"DIGITS_PORT": str(port), "DIGITS_DEVICE": "cpu", "DIGITS_PROCESSES": "1"}
     environment |= {f"DIGITS_{name.upper()}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "app"]
-    return subprocess.Popen(command, env=environment, cwd=folder, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
 @contextmanager
