@@ -1,4 +1,4 @@
-"""Plain FastAPI with batching by hand: the event loop parses and queues, one worker thread does the rest once a batch."""
+"""Plain FastAPI, batched by hand: the event loop parses and queues, a worker thread does the rest once a batch."""
 
 import asyncio
 import multiprocessing
