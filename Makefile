@@ -14,7 +14,7 @@ TOOLS := .venv-tools
 RESOLVE := $(TOOLS)/bin/uv pip compile --quiet --upgrade --all-extras --no-annotate --no-header
 
 .PHONY: run test pytest lint format test-lowest constraints audit train install-train evaluate identity bench bench-full \
-	bench-raw fuzz faults soak clean
+	bench-raw growth fuzz faults soak clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m app
@@ -78,13 +78,17 @@ identity: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks serve-bench --form short --fresh
 
-# About two hours; continues after an interruption.
+# Over two hours; continues after an interruption.
 bench-full: $(VENV)/.installed
 	$(BIN)/python -m benchmarks serve-bench --form full
 
 # A few minutes: the models without a server.
 bench-raw: $(VENV)/.installed
 	$(BIN)/python -m benchmarks raw
+
+# Under five minutes: speed and memory over the numbers of processes, callers and models; needs wrk.
+growth: $(VENV)/.installed
+	$(BIN)/python -m benchmarks growth
 
 # Hostile input for FUZZ_SECONDS. Reports the slowest input, and fails if any of them crashed the service.
 FUZZ_SECONDS ?= 600

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from itertools import chain
 
-from benchmarks import comparison_tables, fault_injection, identity, injections, raw, soak
+from benchmarks import comparison_tables, fault_injection, growth, identity, injections, raw, soak
 from benchmarks.archives import prepare_archives
 from benchmarks.comparison import compare, summarise
 from benchmarks.conditions import conditions, tcmalloc
@@ -18,7 +18,7 @@ from benchmarks.processes import ServerFailed
 from benchmarks.results import write_results
 from benchmarks.servers import SERVERS
 
-ROUNDS, SECONDS = 2, 15
+ROUNDS, SECONDS = 3, {"short": 5, "full": 8}
 
 
 class CannotRun(Exception):
@@ -49,12 +49,14 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--form", choices=("short", "full"), default="short")
     command.add_argument("--only", type=server_names, default=list(SERVERS), metavar="SERVER,...")
     command.add_argument("--rounds", type=int, default=ROUNDS)
-    command.add_argument("--seconds", type=int, default=SECONDS, help=f"for each workload, default {SECONDS}")
+    command.add_argument("--seconds", type=int, help=f"for each workload, default by form: {SECONDS}")
     command.add_argument("--allocator", choices=("tcmalloc", "none"), help="default: tcmalloc where it is installed")
     command.add_argument("--fresh", action="store_true", help="measure again what is finished")
     command = add("raw", raw_models, "measure the models without a server")
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--seconds", type=float, default=1.0, help="for each case, default 1")
+    command = add("growth", measure_growth, "measure over numbers of processes, callers and models")
+    command.add_argument("--seconds", type=int, default=5, help="for each point, default 5")
     command = add("identity", check_identity, "request the same seeds in many ways and compare the bytes")
     command.add_argument("--seeds", type=int, default=identity.SEEDS, help=f"default {identity.SEEDS}")
     command.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
@@ -69,8 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 def serve_bench(arguments: argparse.Namespace) -> int:
     """Compare, print the tables; a complete run of the full form is written to the results."""
-    if shutil.which("wrk") is None:
-        raise CannotRun("wrk is not installed: apt-get install wrk")
+    require_wrk()
     allocator = arguments.allocator or ("tcmalloc" if tcmalloc() else "none")
     if allocator == "tcmalloc" and tcmalloc() is None:
         raise CannotRun("tcmalloc is not installed: apt-get install libtcmalloc-minimal4")
@@ -78,18 +79,24 @@ def serve_bench(arguments: argparse.Namespace) -> int:
     for name in set(arguments.only) - set(servers):
         print(f"{name} is left out: {SERVERS[name].program} is not installed", file=sys.stderr)
     prepare_archives()
-    measurements = compare(
-        arguments.form, servers, arguments.rounds, arguments.seconds, allocator, fresh=arguments.fresh
-    )
+    seconds = arguments.seconds or SECONDS[arguments.form]
+    measurements = compare(arguments.form, servers, arguments.rounds, seconds, allocator, fresh=arguments.fresh)
     found = summarise(measurements)
     pinned = [path.read_text().splitlines() for path in sorted(PEERS.glob("*/requirements.txt"))]
-    how = {"rounds": arguments.rounds, "seconds": arguments.seconds, "peers": list(chain(*pinned))}
-    complete = arguments.form == "full" and servers == list(SERVERS) and arguments.seconds >= SECONDS
+    peers = sorted({line for line in chain(*pinned) if not line.startswith("#")})
+    how = {"rounds": arguments.rounds, "seconds": seconds, "peers": peers}
+    complete = arguments.form == "full" and servers == list(SERVERS) and seconds >= SECONDS["full"]
     folder = RESULTS if complete and arguments.rounds >= ROUNDS else WORK / "results"
     write_results("comparison", found, conditions(allocator) | how, folder)
     tables = [comparison_tables.details(found, each) for each in dict.fromkeys(one.workload for one in found)]
     print("\n\n".join([*tables, comparison_tables.overview(found, conditions(allocator) | how)]))
     return 0
+
+
+def require_wrk() -> None:
+    """Raises CannotRun without wrk."""
+    if shutil.which("wrk") is None:
+        raise CannotRun("wrk is not installed: apt-get install wrk")
 
 
 def raw_models(arguments: argparse.Namespace) -> int:
@@ -98,6 +105,17 @@ def raw_models(arguments: argparse.Namespace) -> int:
     rates = raw.measure(arguments.rounds, arguments.seconds)
     print(raw.markdown(rates))
     write_results("raw", rates, conditions(), RESULTS if arguments.seconds >= 1 else WORK / "results")
+    return 0
+
+
+def measure_growth(arguments: argparse.Namespace) -> int:
+    """Measure each point, print and write the results."""
+    require_wrk()
+    found = []
+    for point in growth.measure(arguments.seconds):
+        print(point, flush=True)
+        found.append(point)
+    write_results("growth", found, conditions(), RESULTS if arguments.seconds >= 5 else WORK / "results")
     return 0
 
 

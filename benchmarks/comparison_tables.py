@@ -2,26 +2,31 @@
 
 from typing import Any
 
-from benchmarks.archives import FILES
 from benchmarks.comparison import Outcome, Spread
 from benchmarks.servers import OWN
-from benchmarks.workloads import GENERATE_ONE, Workload
+from benchmarks.workloads import Workload
+
+EXPERT = ("fastapi-batched", "mosec")  # peers that batch all work and check nothing
 
 Rates = dict[tuple[Workload, str, str], float]  # images a second by workload, file and server
 
 
 def summary(found: list[Outcome]) -> str:
-    """One image of the GAN for each of 64 callers: a line a server, and this project's ratio to it with each file."""
+    """A line for each workload with the files that ship: this project, the best framework, and the expert servers.
+
+    The ratios are of this project to the other; those below 1 are bold.
+    """
     rates = _rates(found)
+    frameworks = dict.fromkeys(outcome.server for outcome in found if outcome.server not in {OWN, *EXPERT})
     lines = [
-        "| server | plain, images/s | fast, images/s | digits / server, plain | digits / server, fast |",
-        "| --- | --- | --- | --- | --- |",
+        f"| request | callers | {OWN} | best framework | {' | '.join(EXPERT)} |",
+        f"| --- | --- | --- | --- |{' --- |' * len(EXPERT)}",
     ]
-    for server in dict.fromkeys(outcome.server for outcome in found):
-        row = [rates.get((GENERATE_ONE, file, server)) for file in FILES]
-        own = [rates.get((GENERATE_ONE, file, OWN)) for file in FILES]
-        ratios = ["" if server == OWN else _ratio(*pair) for pair in zip(own, row, strict=True)]
-        lines.append(f"| {server} | {' | '.join([*map(_number, row), *ratios])} |")
+    for workload in dict.fromkeys(outcome.workload for outcome in found if outcome.file == "fast"):
+        row = {server: rates.get((workload, "fast", server)) for server in (OWN, *frameworks, *EXPERT)}
+        best = max(frameworks, key=lambda server: row[server] or 0, default=OWN)
+        cells = [f"{best} {_compared(row[OWN], row[best])}", *(_compared(row[OWN], row[name]) for name in EXPERT)]
+        lines.append(f"| {workload.request} | {workload.callers} | {_number(row[OWN])} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -79,6 +84,13 @@ def _number(rate: float | None) -> str:
 
 def _spread(spread: Spread | None) -> str:
     return f"{spread.median:,.0f} ({spread.least:,.0f} to {spread.greatest:,.0f})" if spread else "failed"
+
+
+def _compared(own: float | None, other: float | None) -> str:
+    if not own or not other:
+        return _number(other)
+    ratio = _ratio(own, other)
+    return f"{_number(other)} ({ratio if own >= other else f'**{ratio}**'})"
 
 
 def _ratio(own: float | None, other: float | None) -> str:

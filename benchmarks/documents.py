@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import comparison_tables, fault_injection, raw, soak
+from benchmarks import comparison_tables, fault_injection, growth, raw, soak
 from benchmarks.comparison import Outcome
 from benchmarks.paths import DOCUMENTS
 from benchmarks.results import read_results
@@ -14,6 +14,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench-summary": lambda: comparison_tables.summary(read_results("comparison", Outcome)[0]),
     "bench": lambda: comparison_tables.details(read_results("comparison", Outcome)[0], GENERATE_ONE),
     "bench-full": lambda: comparison_tables.overview(*read_results("comparison", Outcome)),
+    "growth": lambda: growth.markdown(*read_results("growth", growth.Point)),
     "raw": lambda: raw.markdown(read_results("raw", raw.Rate)[0]),
     "faults": lambda: fault_injection.markdown(read_results("faults", fault_injection.Outcome)[0]),
     "soak": lambda: soak.markdown(read_results("soak", soak.Soak)[0][0]),

