@@ -18,7 +18,8 @@ class CheckpointError(Exception):
 def find_manifests(directory: Path) -> list[Path]:
     """The manifest of each folder in `directory`, sorted by name. Raises CheckpointError if there is none."""
     if not directory.is_dir():
-        raise CheckpointError(directory, "is not a directory; set DIGITS_MODELS_DIR to the models/ of the repository, or of a training")
+        cause = "is not a directory; set DIGITS_MODELS_DIR to the models/ of the repository or of your trainings"
+        raise CheckpointError(directory, cause)
     found = []
     for entry in sorted(directory.iterdir()):
         if not entry.is_dir() or entry.name.startswith("."):
