@@ -127,7 +127,7 @@ def on_paper(found: list[Point], measured_cores: int) -> str:
             for cores in ON_PAPER
         )
         lines.append(
-            f"- {model}: {measured_cores} processes make {share * measured_cores:.2f} times the images of one, so a core "
-            f"is worth {share:.0%}; a further process takes {each:,.0f} MiB. On paper: {paper}."
+            f"- {model}: {measured_cores} processes make {share * measured_cores:.2f} times the images of one, so each "
+            f"core is worth {share:.0%}; a further process takes {each:,.0f} MiB. On paper: {paper}."
         )
     return "\n".join(lines)

@@ -47,7 +47,7 @@ def check(seeds: int, precision: str) -> Iterator[str]:
     models = sorted(path.parent.name for path in SHIPPED.glob("*/manifest.json"))
     alone: dict[str, list[str]] = {}
     rows: dict[str, list[str]] = {}
-    with Service(SHIPPED, {"DIGITS_WORKERS": "2", "DIGITS_PRECISION": precision}) as service:
+    with Service(SHIPPED, {"DIGITS_PROCESSES": "1", "DIGITS_PRECISION": precision}) as service:
         client = Client(service.port)
         for model in models:
             alone[model] = [client.digests(model, seed, 0, 1)[0] for seed in range(seeds)]
@@ -55,12 +55,12 @@ def check(seeds: int, precision: str) -> Iterator[str]:
             if (different := len(set(alone[model]))) < 0.99 * seeds:
                 raise Mismatch(f"{model}: seeds give the same image")
             yield f"{model}: {seeds} seeds alone, {different} different images"
-    for workers in (1, 2):
-        environment = {"DIGITS_WORKERS": str(workers), "DIGITS_PRECISION": precision}
+    for processes in (1, 2):
+        environment = {"DIGITS_PROCESSES": str(processes), "DIGITS_PRECISION": precision}
         with Service(SHIPPED, environment) as service, ThreadPoolExecutor(CALLERS) as callers:
             for model in models:
                 yield compare(Client(service.port), callers, model, alone[model], rows[model])
-        yield f"all of that after a restart with workers = {workers}"
+        yield f"all of that after a restart with processes = {processes}"
 
 
 def compare(client: Client, callers: ThreadPoolExecutor, model: str, alone: list[str], rows: list[str]) -> str:
