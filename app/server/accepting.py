@@ -1,7 +1,7 @@
 """Accepts connections at a listening socket that the processes of a service share.
 
 asyncio's server accepts all that wait in one turn of the event loop, and so one process got most of a burst. Here a
-process takes one connection a turn, and pauses while it has more than its share.
+process accepts a few a turn, and pauses while it has more than its share.
 """
 
 import asyncio
@@ -13,6 +13,10 @@ from app.scoreboard import Scoreboard
 
 log = logging.getLogger(__name__)
 
+# Connections accepted in a turn of the event loop.
+MOST_AT_ONCE = 16
+# A process may have so much more than the mean of all, and so many connections more, before it pauses.
+SHARE, SPARE = 1.125, 2
 # Seconds for which a process with more than its share leaves connections to the others.
 PAUSE_S = 0.005
 # Seconds until it is tried again when nothing can be accepted, as with too many open files.
@@ -47,11 +51,14 @@ class Acceptor:
         self._listener.close()
 
     def _on_readable(self) -> None:
-        # One connection more than the mean, so that a lone caller's second one is not delayed.
-        if (self._connections.own - 1) * self._scoreboard.serving > self._connections.total:
-            self._wait(PAUSE_S)
-        else:
-            self._accept()
+        for _ in range(MOST_AT_ONCE):
+            pending = len(self._connecting)  # not yet counted
+            mean = (self._connections.total + pending) / max(1, self._scoreboard.serving)
+            if self._connections.own + pending > SHARE * mean + SPARE:
+                self._wait(PAUSE_S)
+                return
+            if not self._accept():
+                return
 
     def _accept(self) -> bool:
         """Whether there was a connection."""
