@@ -29,7 +29,11 @@ def with_tables(text: str) -> str:
         if marker:
             _, marker, tail = rest.partition(end)
             assert marker, f"{begin} has no end"
-            text = f"{head}{begin}\n{table()}\n{end}{tail}"
+            try:
+                content = table()
+            except FileNotFoundError:
+                content = "Not measured yet."
+            text = f"{head}{begin}\n{content}\n{end}{tail}"
     return text
 
 

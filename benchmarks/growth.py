@@ -74,8 +74,9 @@ def copy_models(count: int, folder: Path) -> Path:
         turn = number // len(shipped)
         target = folder / (f"{source.name}-copy-{turn}" if turn else source.name)
         shutil.copytree(source, target)
-        manifest = json.loads((target / "manifest.json").read_text())
-        (target / "manifest.json").write_text(json.dumps(manifest | {"name": target.name}))
+        manifest = json.loads((target / "manifest.json").read_text()) | {"name": target.name}
+        manifest.pop("checksum", None)
+        (target / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 
@@ -127,7 +128,7 @@ def on_paper(found: list[Point], measured_cores: int) -> str:
             for cores in ON_PAPER
         )
         lines.append(
-            f"- {model}: {measured_cores} processes make {share * measured_cores:.2f} times the images of one, so each "
-            f"core is worth {share:.0%}; a further process takes {each:,.0f} MiB. On paper: {paper}."
+            f"- {model}: {measured_cores} processes make {share * measured_cores:.2f} times the images of one; a "
+            f"further process takes {each:,.0f} MiB. On paper: {paper}."
         )
     return "\n".join(lines)
