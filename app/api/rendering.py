@@ -6,6 +6,7 @@
 from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,16 @@ class ImageRenderer:
     def _items(self, pixels: Pixels, labels: Labels | None, first: int) -> bytes:
         names = [b"null"] * len(pixels)
         if labels is not None:
-            names = [b"null" if label < 0 else to_json(self.classes[label]).encode() for label in labels.tolist()]
+            names = [b"null" if label < 0 else _json_name(self.classes[label]) for label in labels.tolist()]
         return b",".join(
             b'{"index":%d,"label":%b,"png":"%b"}' % (first + i, name, base64_png(image, self.scale))
             for i, (name, image) in enumerate(zip(names, pixels, strict=True))
         )
+
+
+@lru_cache(maxsize=4096)
+def _json_name(name: str) -> bytes:
+    return to_json(name).encode()
 
 
 def base64_png(image: Pixels, scale: int) -> bytes:

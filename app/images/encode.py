@@ -8,6 +8,7 @@ import math
 import struct
 import zipfile
 import zlib
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -46,7 +47,7 @@ def png(image: Pixels, *, scale: int = 1) -> bytes:
 
     Raises ValueError for an image without pixels and for a scale below one.
     """
-    return b"".join((*_header(image, scale), chunk(b"IDAT", _deflated(image, scale)), END))
+    return b"".join((_header(*image.shape, scale), chunk(b"IDAT", _deflated(image, scale)), END))
 
 
 def grid(images: Pixels, columns: int | None = None) -> Pixels:
@@ -75,7 +76,7 @@ def apng(images: Pixels, *, scale: int = 1, frame_ms: int = 80) -> bytes:
         raise ValueError("an animation has at least one image")
     if len(images) == 1:
         return png(images[0], scale=scale)
-    parts = [*_header(images[0], scale), chunk(b"acTL", struct.pack(">II", len(images), FOREVER))]
+    parts = [_header(*images[0].shape, scale), chunk(b"acTL", struct.pack(">II", len(images), FOREVER))]
     height, width = images.shape[1:]
     region = struct.pack(">IIII", width * scale, height * scale, 0, 0)
     timing = struct.pack(">HH", frame_ms, 1000) + KEEP_AND_REPLACE
@@ -110,13 +111,13 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return b"".join((len(content).to_bytes(4), kind, content, zlib.crc32(content, zlib.crc32(kind)).to_bytes(4)))
 
 
-def _header(image: Pixels, scale: int) -> tuple[bytes, bytes]:
+@lru_cache(maxsize=64)
+def _header(height: int, width: int, scale: int) -> bytes:
     if scale < 1:
         raise ValueError("the scale is at least 1")
-    if not image.size:
+    if not height * width:
         raise ValueError("an image has at least one pixel")
-    height, width = image.shape
-    return SIGNATURE, chunk(b"IHDR", struct.pack(">II", width * scale, height * scale) + GREY_8)
+    return SIGNATURE + chunk(b"IHDR", struct.pack(">II", width * scale, height * scale) + GREY_8)
 
 
 def _deflated(image: Pixels, scale: int) -> bytes:

@@ -6,12 +6,11 @@ draws. `torch.randn` with a generator has no such property.
 
 import math
 import secrets
-from typing import Literal, cast
+import threading
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.random import SeedSequence
-from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
 # Version of the functions below: a change of one bit of any row needs a new name.
@@ -90,10 +89,28 @@ def uniform_labels(seed: int, first: int, count: int, classes: int) -> NDArray[n
 def raw_rows(seed: int, first: int, count: int, width: int, stream: int) -> NDArray[np.uint64]:
     """Rows `first` to `first + count - 1` of a stream of a seed: random bits, uint64 `(count, width)`."""
     blocks = -(-width // WORDS_PER_BLOCK)
-    words = np.random.Philox(cast(SeedSequence, _Key(seed, stream)), counter=first * blocks).random_raw(
-        count * blocks * WORDS_PER_BLOCK
-    )
+    high, low = divmod(first * blocks, 2**64)
+    state: Any = {
+        "bit_generator": "Philox",
+        "state": {"counter": (low, high, 0, 0), "key": (seed, stream)},
+        "buffer": (0, 0, 0, 0),
+        "buffer_pos": WORDS_PER_BLOCK,  # empty
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    _generator.philox.state = state  # NumPy's setter takes tuples as well as arrays, in half the time
+    words = _generator.philox.random_raw(count * blocks * WORDS_PER_BLOCK)
     return words.reshape(count, blocks * WORDS_PER_BLOCK)[:, :width]
+
+
+class _Generator(threading.local):
+    """One generator a thread: making one takes longer than drawing a row."""
+
+    def __init__(self) -> None:
+        self.philox = np.random.Philox(0)
+
+
+_generator = _Generator()
 
 
 def interpolate(
@@ -129,14 +146,3 @@ def open_unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     With 53 bits the largest number would round to 1, whose quantile is infinite.
     """
     return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
-
-
-class _Key(ISeedSequence):
-    """The two words of a Philox key. NumPy's `key` argument also reads system entropy, which is slower than a row."""
-
-    def __init__(self, seed: int, stream: int) -> None:
-        self._words = np.array([seed, stream], dtype=np.uint64)
-
-    def generate_state(self, n_words: int, dtype: object = np.uint64) -> NDArray[np.uint64]:  # noqa: ARG002
-        """The words of the key."""
-        return self._words

@@ -17,6 +17,7 @@ from app.inference.latents import (
     interpolate,
     normal_rows,
     open_unit_interval,
+    raw_rows,
     uniform_labels,
 )
 
@@ -63,6 +64,14 @@ def test_seeds_indices_and_streams_have_different_rows():
         for stream in (LATENT_STREAM, POSTERIOR_STREAM, COMPONENT_STREAM, LABEL_STREAM)
     ]
     assert len({row.tobytes() for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize(("seed", "first", "width"), [(0, 0, 1), (7, 3, 6), (MAX_SEED, MAX_SEED, 2**14)])
+def test_the_words_are_those_of_philox_under_the_documented_key_and_counter(seed, first, width):
+    blocks = -(-width // 4)
+    key = np.array([seed, POSTERIOR_STREAM], dtype=np.uint64)
+    words = np.random.Philox(key=key, counter=first * blocks).random_raw(2 * 4 * blocks).reshape(2, -1)
+    assert np.array_equal(raw_rows(seed, first, 2, width, POSTERIOR_STREAM), words[:, :width])
 
 
 def test_values_are_standard_normal():
