@@ -1,6 +1,8 @@
 """Work for a caller ends when the caller disconnects."""
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -73,6 +75,46 @@ def test_work_is_cancelled_when_the_caller_disconnects_and_the_task_can_go_on():
         caller.disconnected.set()
         assert await waiting == 0
         assert work.cancelled
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("last", ["disconnected", "finish"])
+def test_a_result_in_the_turn_of_the_disconnect_leaves_no_cancellation_behind(last):
+    async def scenario() -> None:
+        caller, work = Caller(), Work()
+
+        async def operation() -> int:
+            with suppress(CallerGone):
+                assert await caller.call.while_connected(work.run()) == "result"
+            for _ in range(5):
+                await asyncio.sleep(0)
+            task = asyncio.current_task()
+            assert task is not None
+            return task.cancelling()
+
+        waiting = asyncio.create_task(operation())
+        await work.started.wait()
+        events = {"disconnected": caller.disconnected, "finish": work.finish}
+        for event in (*(events.keys() - {last}), last):
+            events[event].set()
+        assert await waiting == 0
+
+    asyncio.run(scenario())
+
+
+def test_work_is_cancelled_when_the_connection_fails():
+    async def scenario() -> None:
+        caller, work = Caller(), Work()
+        call = Call(caller.call.scope, partial(fail, work.started))
+        with pytest.raises(ConnectionResetError):
+            await call.while_connected(work.run())
+        await asyncio.sleep(0)
+        assert work.cancelled
+
+    async def fail(started: asyncio.Event) -> dict[str, str]:
+        await started.wait()
+        raise ConnectionResetError
 
     asyncio.run(scenario())
 
