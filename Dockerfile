@@ -22,11 +22,9 @@ RUN /opt/venv/bin/pip install --constraint constraints.txt .
 FROM python:${PYTHON_VERSION}-slim
 COPY --from=build /opt/venv /opt/venv
 COPY models /srv/models
-# Without MKL_DISABLE_FAST_MM, MKL keeps 5 MB of buffers a thread.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    MKL_DISABLE_FAST_MM=1 \
     DIGITS_HOST=0.0.0.0 \
     DIGITS_PORT=8000 \
     DIGITS_MODELS_DIR=/srv/models

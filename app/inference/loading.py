@@ -11,7 +11,7 @@ from app.checkpoints.store import CheckpointError
 from app.errors import ServiceError
 from app.inference.batching import RowLimit
 from app.inference.engine import Engine
-from app.inference.machine import DeviceUnavailable
+from app.inference.machine import DeviceUnavailable, return_free_memory
 from app.inference.model import Model, load_models
 from app.inference.readiness import Readiness
 from app.inference.runtime import DeviceLost, Runtime
@@ -120,6 +120,7 @@ class Loader:
             for name, digest, precision, runtime_id in [vars(model.provenance).values()]
         ]
         self._readiness.loaded(engine)
+        return_free_memory()
         return f"{', '.join(models)} on {runtime.device}"
 
     async def _load_models(self, runtime: Runtime) -> tuple[int, dict[str, Model]]:

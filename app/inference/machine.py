@@ -1,9 +1,11 @@
 """Facts about the machine: device, cores, and what the bytes of an answer depend on."""
 
+import ctypes
 import math
 import os
 import platform
 import zlib
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -55,6 +57,12 @@ def default_processes(device: str) -> int:
     # A check through the driver's library: one that starts CUDA would make it unusable in forked processes.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     return cores() if device == "cpu" or (device == "auto" and not torch.cuda.is_available()) else 1
+
+
+def return_free_memory() -> None:
+    """Return what was freed to the system, with glibc. Loading the shipped models leaves 27 MB in each process."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def granted_cores(path: Path) -> int:

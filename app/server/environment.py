@@ -34,6 +34,8 @@ def prepare(settings: Settings) -> int:
     # Batches are computed side by side, each on one thread; libraries would start one a core in each process.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    # MKL would keep 5 MB of buffers for each thread.
+    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
     from app.inference.machine import default_processes  # noqa: PLC0415 -- imports PyTorch
 
     processes = settings.processes or default_processes(settings.device)
