@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, TypedDict, TypeVar, cast
 
 from fastapi.exceptions import RequestValidationError
@@ -64,7 +64,7 @@ def name_origin(response: Response, provenance: Provenance, seed: int | None) ->
     return response
 
 
-@cache  # an entry for each archive that was loaded
+@lru_cache(maxsize=256)  # loaded archives, also those before a reload
 def _origin_headers(provenance: Provenance) -> list[tuple[bytes, bytes]]:
     headers = {
         "x-model": provenance.model,
@@ -205,7 +205,7 @@ class Call(Request):
         The body must have been read: before that, the messages of the connection belong to it.
 
         The task of the request waits for messages, and the end of the work cancels that wait: a second task would take
-        longer than all else here.
+        a tenth of the time that the event loop spends on a request.
         """
         task = asyncio.current_task()
         assert task is not None
