@@ -63,6 +63,7 @@ def listening(app: FastAPI, limits: Limits | None = None, keep_alive_s: int = 30
     # asyncio sets TCP_NODELAY only on sockets that name the protocol; without it an answer may take 40 ms longer.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # connections wait in the queue of the system until the server has started
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
