@@ -115,20 +115,24 @@ def plot(found: list[Point]) -> str:
 
 
 def on_paper(found: list[Point], measured_cores: int) -> str:
-    """Images a second and memory with more cores, were each further core worth as much as the last measured one."""
+    """Images a second and memory with more cores, were each core worth as much as the measured ones.
+
+    The memory of a further process is that between the two largest numbers of processes.
+    """
     at = {(point.model, point.value): point for point in found if point.axis == "processes"}
     lines = []
     for model in NETWORKS:
-        one, most = at[model, 1], at[model, measured_cores]
-        share = most.images_per_s / one.images_per_s / measured_cores
-        each = (most.memory_mib - one.memory_mib) / (measured_cores - 1)
+        one, all_cores = at[model, 1], at[model, measured_cores]
+        share = all_cores.images_per_s / one.images_per_s / measured_cores
+        second, last = sorted(value for name, value in at if name == model)[-2:]
+        each = (at[model, last].memory_mib - at[model, second].memory_mib) / (last - second)
         paper = "; ".join(
             f"{cores} cores {cores * share * one.images_per_s:,.0f} images/s in "
-            f"{one.memory_mib + (cores - 1) * each:,.0f} MiB"
+            f"{at[model, last].memory_mib + (cores - last) * each:,.0f} MiB"
             for cores in ON_PAPER
         )
         lines.append(
-            f"- {model}: {measured_cores} processes make {share * measured_cores:.2f} times the images of one; a "
-            f"further process takes {each:,.0f} MiB. On paper: {paper}."
+            f"- {model}: {measured_cores} processes make {share * measured_cores:.2f} times the images of one, so each "
+            f"core is worth {share:.0%}; a further process takes {each:,.0f} MiB. On paper: {paper}."
         )
     return "\n".join(lines)
