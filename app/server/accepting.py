@@ -41,12 +41,16 @@ class Acceptor:
         self._pause = None
         self._loop.add_reader(self._listener, self._on_readable)
 
-    def stop(self) -> None:
-        """Accept what the system has already connected, then close the listener: the system resets the rest."""
+    def stop(self, *, leave_rest: bool) -> None:
+        """Close the listener.
+
+        leave_rest: other processes accept what the system has connected by now. Otherwise it is accepted first, as the
+        system resets it when the last process closes the listener.
+        """
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener)
-        while self._accept():
+        while not leave_rest and self._accept():
             pass
         self._listener.close()
 

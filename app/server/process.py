@@ -108,7 +108,8 @@ class Server(uvicorn.Server):
             self._beating = loop.create_task(self._beat(self._heartbeat))
         await super().startup(sockets)
         self._acceptor = Acceptor(self._listener, self._protocol, self._scoreboard)
-        self._acceptor.start()
+        if not self.failed:
+            self._acceptor.start()
 
     async def _beat(self, heartbeat: Callable[[], None]) -> None:
         """Once a second, tell the supervisor that the event loop runs, and end with the supervisor."""
@@ -126,11 +127,12 @@ class Server(uvicorn.Server):
         self._close_connections()
         finish_s = FINISH_SHARE * (FAILURE_GRACE_S if self.failed else self._settings.shutdown_grace_s)
         # After a failure, new connections go to the other processes at once.
-        failure_lag_s = 0 if self._scoreboard.served_by_others else FAILURE_LAG_S
+        others_serve = self.failed and bool(self._scoreboard.served_by_others)
+        failure_lag_s = 0 if others_serve else FAILURE_LAG_S
         lag_s = min(failure_lag_s if self.failed else self._lag_s, finish_s / 2)
         await asyncio.sleep(lag_s)
         self.readiness.drain()
-        self._acceptor.stop()
+        self._acceptor.stop(leave_rest=others_serve)
         await settle()
         self.config.timeout_graceful_shutdown = max(0, int(finish_s - lag_s))
         await super().shutdown(sockets)

@@ -101,8 +101,12 @@ def configuration(settings: Settings, processes: int) -> dict[str, Any]:
             scoreboard.begin_reload()
             arbiter.kill_workers(signal.SIGHUP)
 
+        def ignore() -> None:
+            """The number of processes is fixed, and a new version is a new service."""
+
         # gunicorn would replace all processes at SIGHUP, and would not let them finish at Ctrl-C.
         vars(arbiter).update(handle_hup=reload, handle_int=arbiter.handle_term)
+        vars(arbiter).update(handle_ttin=ignore, handle_ttou=ignore, handle_usr2=ignore)
 
     def pre_fork(_: Arbiter, process: Process) -> None:
         process.settings, process.scoreboard = settings, scoreboard
