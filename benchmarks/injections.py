@@ -151,6 +151,7 @@ def clock(name: str, offset: str) -> Fault:
         "FAKETIME_TIMESTAMP_FILE": str(CLOCK),
         "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DIGITS_PROCESSES": "1",  # Python's time.sleep, on which gunicorn waits, fails under libfaketime
     }
     return Fault(
         name,
