@@ -5,9 +5,12 @@ process accepts a few a turn, and pauses while it has more than its share.
 """
 
 import asyncio
+import ctypes
 import logging
+import struct
 from collections.abc import Callable
-from socket import socket
+from contextlib import suppress
+from socket import SOL_SOCKET, socket
 
 from app.scoreboard import Scoreboard
 
@@ -21,6 +24,24 @@ SHARE, SPARE = 1.125, 2
 PAUSE_S = 0.005
 # Seconds until it is tried again when nothing can be accepted, as with too many open files.
 RETRY_S = 1.0
+
+
+# A packet filter (Linux, `man 7 socket`): load byte 13 of the TCP header, its flags; drop the packet if SYN is set.
+SO_ATTACH_FILTER = 26
+DROP_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFF))
+)
+
+
+def refuse_new(listener: socket) -> None:
+    """Let the system complete no further connection, so that none is reset between the last `accept` and `close`.
+
+    Clients that try find the listener closed when they repeat it after a second.
+    """
+    program = ctypes.create_string_buffer(DROP_SYN)
+    with suppress(OSError):
+        listener.setsockopt(SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 4, ctypes.addressof(program)))
 
 
 class Acceptor:
@@ -42,16 +63,20 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._on_readable)
 
     def stop(self, *, leave_rest: bool) -> None:
-        """Close the listener.
+        """Close the listener, if it is open.
 
         leave_rest: other processes accept what the system has connected by now. Otherwise it is accepted first, as the
         system resets it when the last process closes the listener.
         """
+        if self._listener.fileno() < 0:
+            return
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener)
-        while not leave_rest and self._accept():
-            pass
+        if not leave_rest:
+            refuse_new(self._listener)
+            while self._accept():
+                pass
         self._listener.close()
 
     def _on_readable(self) -> None:

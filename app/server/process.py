@@ -126,13 +126,12 @@ class Server(uvicorn.Server):
         """Serve on for the lag, refuse, finish what was accepted, cut off the rest."""
         self._close_connections()
         finish_s = FINISH_SHARE * (FAILURE_GRACE_S if self.failed else self._settings.shutdown_grace_s)
-        # After a failure, new connections go to the other processes at once.
-        others_serve = self.failed and bool(self._scoreboard.served_by_others)
-        failure_lag_s = 0 if others_serve else FAILURE_LAG_S
-        lag_s = min(failure_lag_s if self.failed else self._lag_s, finish_s / 2)
+        if self.failed and self._scoreboard.served_by_others:
+            self._acceptor.stop(leave_rest=True)
+        lag_s = min(FAILURE_LAG_S if self.failed else self._lag_s, finish_s / 2)
         await asyncio.sleep(lag_s)
         self.readiness.drain()
-        self._acceptor.stop(leave_rest=others_serve)
+        self._acceptor.stop(leave_rest=False)
         await settle()
         self.config.timeout_graceful_shutdown = max(0, int(finish_s - lag_s))
         await super().shutdown(sockets)
