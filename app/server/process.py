@@ -31,9 +31,9 @@ CLOSE = (b"connection", b"close")
 FAILURE_GRACE_S = 5
 # Seconds in which requests on open connections are refused after a failure, each response closing its connection.
 FAILURE_LAG_S = 1.0
-# Before the listener closes, and before connections do: what clients have sent by then is accepted and read. In steps,
-# as accepting and reading a connection takes several turns of the event loop, however busy the machine is.
-SETTLE_STEPS, SETTLE_STEP_S = 8, 0.02
+# Before connections close, what clients have sent is read. In steps, as reading takes several turns of the event loop,
+# however busy the machine is. A client that has just connected may be busy, too, and has more steps for its request.
+SETTLE_STEPS, FIRST_REQUEST_STEPS, SETTLE_STEP_S = 8, 50, 0.02
 # The part of the grace in which requests may finish. The rest is for those cut off, and for the lifespan.
 FINISH_SHARE = 0.8
 # The exit status of a process that received two signals to end.
@@ -132,7 +132,7 @@ class Server(uvicorn.Server):
         await asyncio.sleep(lag_s)
         self.readiness.drain()
         self._acceptor.stop(leave_rest=False)
-        await settle()
+        await self._settle()
         self.config.timeout_graceful_shutdown = max(0, int(finish_s - lag_s))
         await super().shutdown(sockets)
 
@@ -141,14 +141,23 @@ class Server(uvicorn.Server):
         make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
+    async def _settle(self) -> None:
+        """Read what clients have sent, and the first request of those that have connected."""
+        for step in range(FIRST_REQUEST_STEPS):
+            await asyncio.sleep(SETTLE_STEP_S)
+            if step >= SETTLE_STEPS and not any(connection.is_new for connection in self._connections()):
+                break
+
+    def _connections(self) -> list[BoundedHttpProtocol]:
+        return [each for each in self.server_state.connections if isinstance(each, BoundedHttpProtocol)]
+
     def _close_connections(self) -> None:
         """Each response from now on closes its connection, so that the next request goes elsewhere."""
         if CLOSE not in self.server_state.default_headers:
             self.server_state.default_headers.append(CLOSE)
         # uvicorn replaces the list every second, so requests that began earlier hold another one.
-        for connection in self.server_state.connections:
-            if isinstance(connection, BoundedHttpProtocol):
-                connection.close_after_response()
+        for connection in self._connections():
+            connection.close_after_response()
 
     def _fail(self) -> None:
         self.failed = True
@@ -160,12 +169,6 @@ class Server(uvicorn.Server):
         # A thread without the interpreter: it also ends a process whose event loop or native code hangs, with status 1,
         # and prints where. May be called by a signal handler at any point, as it takes no lock.
         faulthandler.dump_traceback_later(max(seconds, 0.001), exit=True)
-
-
-async def settle() -> None:
-    """Let the event loop accept and read what has arrived."""
-    for _ in range(SETTLE_STEPS):
-        await asyncio.sleep(SETTLE_STEP_S)
 
 
 def leave(status: int) -> NoReturn:

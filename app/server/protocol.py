@@ -114,6 +114,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif self._deadline is None and self._running is None:
             self._set_deadline(self.timeout_keep_alive)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether no request has arrived yet."""
+        return cast("RequestResponseCycle | None", self.cycle) is None
+
     def close_after_response(self) -> None:
         """Close the connection after the response to the running request, unless others wait behind it."""
         if self._running is not None and not self.pipeline:
@@ -261,7 +266,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 def bounded_protocol(limits: Limits, open_connections: Counter | None = None) -> type[BoundedHttpProtocol]:
     """The protocol with these limits. open_connections: counts them in all processes. Raises UnsupportedUvicorn."""
-    own = {"limits", "open_connections", "close_after_response"}
+    own = {"limits", "open_connections", "is_new", "close_after_response"}
     overridden = {name for name in vars(BoundedHttpProtocol) if not name.startswith("_")} - own
     if missing := overridden.difference(dir(HttpToolsProtocol)):
         raise UnsupportedUvicorn(f"uvicorn's HttpToolsProtocol has no {', '.join(sorted(missing))}")
