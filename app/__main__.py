@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import signal
 import sys
 import warnings
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 from app import logs
 from app.checkpoints.store import CheckpointError, check_files
 from app.server.descriptors import TooFewDescriptors
-from app.server.environment import CannotListen, listen, prepare
+from app.server.environment import CannotListen, leave, listen, prepare
 from app.settings import SETTINGS_FILE, Settings
 
 log = logging.getLogger("app")
@@ -43,7 +42,7 @@ def serve(settings: Settings) -> int:
     # Warnings of Pillow about uploads would fill the log.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))  # until the server installs its own handlers
+        signal.signal(number, lambda *_: leave(0))  # until the server installs its own handlers
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         check_files(settings.models_dir)
@@ -62,13 +61,8 @@ def serve(settings: Settings) -> int:
 
 
 def run() -> NoReturn:
-    """The console command: end without waiting for threads, since one that hangs in native code would never end."""
-    status = main()
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:
-            stream.flush()
-    os._exit(status)
+    """The console command."""
+    leave(main())
 
 
 if __name__ == "__main__":

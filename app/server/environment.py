@@ -1,9 +1,13 @@
-"""What must be settled before libraries are imported: the address, threads, metrics, and the number of processes."""
+"""The start of a process before libraries are imported: address, threads, metrics, number of processes; and its end."""
 
+import logging
 import os
 import socket
+import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from app.server.descriptors import BACKLOG, raise_limit
 from app.settings import Settings
@@ -44,3 +48,12 @@ def prepare(settings: Settings) -> int:
         # prometheus-client reads it when it is imported.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="digits-", dir=folder)
     return processes
+
+
+def leave(status: int) -> NoReturn:
+    """End the process without waiting for its threads: one that hangs in native code would keep it for ever."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)

@@ -6,12 +6,9 @@ import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from socket import socket
 from types import FrameType
-from typing import NoReturn
 
 import uvicorn
 
@@ -32,7 +29,7 @@ FAILURE_GRACE_S = 5
 # Seconds in which requests on open connections are refused after a failure, each response closing its connection.
 FAILURE_LAG_S = 1.0
 # Before connections close, what clients have sent is read. In steps, as reading takes several turns of the event loop,
-# however busy the machine is. A client that has just connected may be busy, too, and has more steps for its request.
+# however busy the machine is. A client that has just connected gets more time to send its first request.
 SETTLE_STEPS, FIRST_REQUEST_STEPS, SETTLE_STEP_S = 8, 50, 0.02
 # The part of the grace in which requests may finish. The rest is for those cut off, and for the lifespan.
 FINISH_SHARE = 0.8
@@ -169,15 +166,6 @@ class Server(uvicorn.Server):
         # A thread without the interpreter: it also ends a process whose event loop or native code hangs, with status 1,
         # and prints where. May be called by a signal handler at any point, as it takes no lock.
         faulthandler.dump_traceback_later(max(seconds, 0.001), exit=True)
-
-
-def leave(status: int) -> NoReturn:
-    """End the process without waiting for its threads: one that hangs in native code would keep it for ever."""
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(status)
 
 
 def freeze() -> None:

@@ -22,8 +22,12 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from app.scoreboard import Scoreboard
 from app.server.descriptors import BACKLOG
-from app.server.process import Server, freeze, leave
+from app.server.environment import leave
+from app.server.process import Server, freeze
+from app.server.protocol import UnsupportedUvicorn
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 # The status of a process whose failure ends the service.
 CANNOT_START = Arbiter.WORKER_BOOT_ERROR
@@ -54,7 +58,11 @@ class Process(Worker):
         """Serve until a signal ends the process."""
         self.scoreboard.join(self.column)
         (listener,) = self.sockets
-        server = Server(self.settings, socket.socket(fileno=listener.fileno()), self.scoreboard, self.notify)
+        try:
+            server = Server(self.settings, socket.socket(fileno=listener.fileno()), self.scoreboard, self.notify)
+        except UnsupportedUvicorn as error:
+            log.error("cannot start: %s", error)
+            leave(CANNOT_START)
         freeze()
         server.run(sockets=[])  # it accepts by itself
         if os.getppid() != self.ppid:  # the supervisor has ended without its own cleanup
