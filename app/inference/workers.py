@@ -21,9 +21,9 @@ Work = Callable[[], Notify]  # returns what to call once the worker is idle agai
 class _Worker(Thread):
     """A daemon thread, since a native call that hangs cannot be ended."""
 
-    def __init__(self, number: int, tasks: "SimpleQueue[Work | None]", initialize: Callable[[], object]) -> None:
-        super().__init__(name=f"inference_{number}", daemon=True)
-        self._tasks = tasks
+    def __init__(self, name: str, initialize: Callable[[], object]) -> None:
+        super().__init__(name=name, daemon=True)
+        self.tasks: SimpleQueue[Work | None] = SimpleQueue()
         self._initialize = initialize
         self.started = 0  # tasks
         self.busy = False
@@ -35,7 +35,7 @@ class _Worker(Thread):
         """Run tasks until one is None."""
         try:
             self._initialize()
-            while (work := self._tasks.get()) is not None:
+            while (work := self.tasks.get()) is not None:
                 self.started += 1
                 self.busy = True
                 notify = work()
@@ -50,9 +50,14 @@ class Workers:
     """A pool of `size` threads, first come, first served. It belongs to one running event loop."""
 
     def __init__(
-        self, size: int, initialize: Callable[[], object] = lambda: None, busy: Counter | None = None, cores: int = 0
+        self,
+        size: int,
+        initialize: Callable[[], object] = lambda: None,
+        busy: Counter | None = None,
+        cores: int = 0,
+        name: str = "inference",
     ) -> None:
-        """`initialize` is called once on each thread, before its first task.
+        """`initialize` is called once on each thread, before its first task. name: of the threads, with a number.
 
         busy: counts the workers of all processes that are in use. A process may always use one worker, and more while
         fewer than `cores` are busy: a lone large job uses every core, and busy processes do not compete for them.
@@ -61,9 +66,9 @@ class Workers:
         self._busy = busy or Scoreboard().counter("busy")
         self._cores = cores or size
         self._waiting: deque[Callable[[], None]] = deque()
-        self._tasks: SimpleQueue[Work | None] = SimpleQueue()
         self._closed = False
-        self._threads = [_Worker(number, self._tasks, initialize) for number in range(size)]
+        self._threads = [_Worker(f"{name}_{number}", initialize) for number in range(size)]
+        self._without_task = [*self._threads]
         for thread in self._threads:
             thread.start()
 
@@ -93,6 +98,7 @@ class Workers:
         `done` must call `release`. A BaseException that is not an Exception ends the thread, which `check` reports.
         """
         loop = asyncio.get_running_loop()
+        thread = self._without_task.pop()  # the one that ended its task last, as its caches are warm
 
         def work() -> Notify:
             result: T | None = None
@@ -105,9 +111,13 @@ class Workers:
 
         def notify(result: T | None, error: Exception | None) -> None:
             with suppress(RuntimeError):  # the event loop was closed
-                loop.call_soon_threadsafe(done, result, error)
+                loop.call_soon_threadsafe(finish, result, error)
 
-        self._tasks.put(work)
+        def finish(result: T | None, error: Exception | None) -> None:
+            self._without_task.append(thread)
+            done(result, error)
+
+        thread.tasks.put(work)
 
     async def call(self, function: Callable[[], T]) -> T:
         """The result of `function` on the next free worker. Raises its exception."""
@@ -151,5 +161,5 @@ class Workers:
     def close(self) -> None:
         """Let the threads end after the tasks that are queued."""
         self._closed = True
-        for _ in self._threads:
-            self._tasks.put(None)
+        for thread in self._threads:
+            thread.tasks.put(None)
