@@ -3,10 +3,10 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable
 from functools import lru_cache
 from typing import Any, TypedDict, TypeVar, cast
 
+import numpy as np
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
@@ -14,11 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.api.multipart import split_multipart
 from app.api.negotiation import JSON, negotiate
-from app.api.uploads import Decoders
+from app.api.uploads import Decoders, Upload
 from app.checkpoints.manifest import ImageForm
-from app.errors import BodyTooLarge, CallerGone, InvalidRequest, UnsupportedMediaType
+from app.errors import BodyTooLarge, CallerGone, DeadlineExceeded, InvalidRequest, UnsupportedMediaType
 from app.inference.batching import Job
 from app.inference.engine import Engine
 from app.inference.model import Model, Provenance
@@ -150,16 +149,24 @@ class Call(Request):
             json.loads(content, object_pairs_hook=_refuse_repeated_names)
         return parsed
 
-    async def read_files(self, media_type: str, field: str, max_files: int) -> list[bytes]:
-        """The uploaded files: the parts `field` of a multipart body, or the body itself. Raises BodyTooLarge.
+    async def read_images(
+        self, media_type: str, field: str, max_files: int, form: ImageForm, *, normalized: bool
+    ) -> Rows:
+        """The uploaded images as rows of this form, `(n, 1, H, W)` in [0, 1], in order.
 
-        File names and types that the caller states are ignored.
+        They are the parts `field` of a multipart body, or the body itself. Raises BodyTooLarge, UnsupportedMediaType,
+        InvalidImage, Overloaded, DeadlineExceeded and CallerGone.
         """
+        content_type = self.header_values(b"content-type")[0] if media_type == MULTIPART else None
         body = await self.read_body(self.settings.max_upload_bytes)
-        if media_type != MULTIPART:
-            return [body]
-        (content_type,) = self.header_values(b"content-type")
-        return await self.while_connected(self.decoders.run(split_multipart, body, content_type, field, max_files))
+        upload = Upload(body, content_type, field, max_files, form, normalized)
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                row, others = await self.while_connected(self.decoders.first(upload))
+                rows = [row, *[await self.while_connected(self.decoders.decode(upload, each)) for each in others]]
+        except TimeoutError:
+            raise DeadlineExceeded("the upload was not decoded in time; retry later") from None
+        return np.stack(rows)
 
     async def read_body(self, limit: int) -> bytes:
         """The whole body. Raises BodyTooLarge over `limit` bytes, CallerGone if the caller disconnects."""
@@ -178,11 +185,6 @@ class Call(Request):
             more = message.get("more_body", False)
         return b"".join(pieces)
 
-    async def decode(self, files: list[bytes], form: ImageForm, *, normalized: bool) -> Rows:
-        """Uploaded files to rows of this form, `(n, 1, H, W)` in [0, 1]. Raises as `Decoders.decode`, CallerGone."""
-        work = self.decoders.decode(files, form, normalized=normalized, deadline=self.deadline)
-        return await self.while_connected(work)
-
     def check_count(self, model: Model, count: int, scale: int = 1) -> None:
         """Raises InvalidRequest for more images, or more pixels after scaling, than an answer may have."""
         if count > self.settings.max_images:
@@ -199,7 +201,7 @@ class Call(Request):
             content = await self.while_connected(self.engine.run(model, job, self.deadline))
         return name_origin(Response(content, media_type=media_type, headers=headers), model.provenance, seed)
 
-    async def while_connected(self, work: Awaitable[T]) -> T:
+    async def while_connected(self, work: asyncio.Future[T]) -> T:
         """The result of `work`, which is cancelled when the caller disconnects. Raises CallerGone then.
 
         The body must have been read: before that, the messages of the connection belong to it.
@@ -218,10 +220,9 @@ class Call(Request):
                 interrupted = True
                 task.cancel()
 
-        future = asyncio.ensure_future(work)
-        future.add_done_callback(interrupt)
+        work.add_done_callback(interrupt)
         try:
-            while not future.done() and (await self.receive())["type"] != "http.disconnect":
+            while not work.done() and (await self.receive())["type"] != "http.disconnect":
                 pass
         except asyncio.CancelledError:
             # Swallow only our own cancellation, not one from outside.
@@ -229,10 +230,10 @@ class Call(Request):
                 raise
         finally:
             waiting = False
-            cancelled = future.cancel()
+            cancelled = work.cancel()
         if cancelled:
             raise CallerGone("the caller disconnected before the answer")
-        return future.result()
+        return work.result()
 
 
 class OperationRoute(APIRoute):

@@ -88,7 +88,7 @@ class Loader:
         settings, board = self._settings, self._scoreboard
         runtime = self._runtime
         if runtime is None:
-            runtime = await self._loading.call(lambda: Runtime(settings.device, settings.precision))
+            runtime = await self._loading.submit(lambda: Runtime(settings.device, settings.precision))
         reload, models = await self._load_models(runtime)
         loaded = id_of_models(models.values())
         if not self._engines and board.served_by_others - {loaded}:
@@ -127,7 +127,7 @@ class Loader:
         """The number of the reload that was requested last, and the models loaded after it. Raises CheckpointError."""
         reload = self._scoreboard.reload
         try:
-            return reload, await self._loading.call(lambda: _load_all(self._settings, runtime))
+            return reload, await self._loading.submit(lambda: _load_all(self._settings, runtime))
         except Exception:
             await self._scoreboard.agree(reload, 0)
             raise

@@ -21,8 +21,8 @@ Work = Callable[[], Notify]  # returns what to call once the worker is idle agai
 class _Worker(Thread):
     """A daemon thread, since a native call that hangs cannot be ended."""
 
-    def __init__(self, name: str, initialize: Callable[[], object]) -> None:
-        super().__init__(name=name, daemon=True)
+    def __init__(self, number: int, initialize: Callable[[], object]) -> None:
+        super().__init__(name=f"inference_{number}", daemon=True)
         self.tasks: SimpleQueue[Work | None] = SimpleQueue()
         self._initialize = initialize
         self.started = 0  # tasks
@@ -50,14 +50,9 @@ class Workers:
     """A pool of `size` threads, first come, first served. It belongs to one running event loop."""
 
     def __init__(
-        self,
-        size: int,
-        initialize: Callable[[], object] = lambda: None,
-        busy: Counter | None = None,
-        cores: int = 0,
-        name: str = "inference",
+        self, size: int, initialize: Callable[[], object] = lambda: None, busy: Counter | None = None, cores: int = 0
     ) -> None:
-        """`initialize` is called once on each thread, before its first task. name: of the threads, with a number.
+        """`initialize` is called once on each thread, before its first task.
 
         busy: counts the workers of all processes that are in use. A process may always use one worker, and more while
         fewer than `cores` are busy: a lone large job uses every core, and busy processes do not compete for them.
@@ -67,7 +62,7 @@ class Workers:
         self._cores = cores or size
         self._waiting: deque[Callable[[], None]] = deque()
         self._closed = False
-        self._threads = [_Worker(f"{name}_{number}", initialize) for number in range(size)]
+        self._threads = [_Worker(number, initialize) for number in range(size)]
         self._without_task = [*self._threads]
         for thread in self._threads:
             thread.start()
@@ -119,9 +114,18 @@ class Workers:
 
         thread.tasks.put(work)
 
-    async def call(self, function: Callable[[], T]) -> T:
-        """The result of `function` on the next free worker. Raises its exception."""
+    def submit(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """The result of `function` on the next free worker, or its exception.
+
+        If the future is cancelled before a worker is free, the function is not called.
+        """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def start() -> None:
+            if future.done():
+                self.release()
+            else:
+                self.run(function, done)
 
         def done(result: T | None, error: Exception | None) -> None:
             self.release()
@@ -132,8 +136,8 @@ class Workers:
             else:
                 future.set_result(result)  # type: ignore[arg-type]
 
-        self.when_free(lambda: self.run(function, done))
-        return await future
+        self.when_free(start)
+        return future
 
     def release(self) -> None:
         """Give the worker that is held to the next in line."""

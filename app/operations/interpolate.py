@@ -288,10 +288,9 @@ async def interpolate_uploads(call: Call, media_type: str) -> Response:
 
     model, classes = call.engine.select(asked.model, prepare)
     call.check_count(model, asked.steps, asked.scale)
-    files = await call.read_files(MULTIPART, "files", 2)
-    if len(files) != 2:
+    images = await call.read_images(MULTIPART, "files", 2, model.manifest.upload_form, normalized=asked.normalize)
+    if len(images) != 2:
         raise InvalidRequest("the field 'files' must have two files: from and to")
-    images = await call.decode(files, model.manifest.upload_form, normalized=asked.normalize)
     ends = UploadEnd(images[:1], classes), UploadEnd(images[1:], classes)
     renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
     job = InterpolateJob(model, ends, asked.path or default_path(model.manifest), asked.steps, renderer)

@@ -180,6 +180,5 @@ async def reconstruct(call: Call) -> Response:
 
     model, labels = call.engine.select(asked.model, prepare)
     call.check_count(model, 2, asked.scale)
-    files = await call.read_files(body_type, "file", 1)
-    image = await call.decode(files, model.manifest.upload_form, normalized=asked.normalize)
+    image = await call.read_images(body_type, "file", 1, model.manifest.upload_form, normalized=asked.normalize)
     return await call.answer(model, ReconstructJob(image, labels, asked, media_type, model), media_type, asked.seed)

@@ -262,14 +262,14 @@ async def score(call: Call) -> Response:
         return input_classes(model.manifest, names)
 
     model, classes = call.engine.select(asked.model, prepare)
-    files = await call.read_files(body_type, "files", min(MAX_FILES, call.settings.max_images))
+    max_files = min(MAX_FILES, call.settings.max_images)
+    images = await call.read_images(body_type, "files", max_files, model.manifest.image, normalized=asked.normalize)
     labels = None
     if classes is not None:
-        if len(classes) not in {1, len(files)}:
+        if len(classes) not in {1, len(images)}:
             raise InvalidRequest("label must be one class for all images, or one for each, separated by commas")
-        labels = np.resize(np.array(classes, dtype=np.int64), len(files))
-    images = await call.decode(files, model.manifest.image, normalized=asked.normalize)
-    return await call.answer(model, ScoreUploads(model, 0, len(files), media_type, images, labels), media_type, None)
+        labels = np.resize(np.array(classes, dtype=np.int64), len(images))
+    return await call.answer(model, ScoreUploads(model, 0, len(images), media_type, images, labels), media_type, None)
 
 
 async def score_generated(call: Call, media_type: str) -> Response:

@@ -102,10 +102,10 @@ def test_uploads_that_wait_for_a_decode_thread_are_bounded():
             opened.wait(60)
             return "decoded"
 
-        running, waiting = (asyncio.create_task(decoders.run(held)) for _ in range(2))
+        running, waiting = (decoders.run(held) for _ in range(2))
         await asyncio.to_thread(reached.acquire)
         with pytest.raises(Overloaded):
-            await decoders.run(held)
+            decoders.run(held)
         opened.set()
         assert {await running, await waiting, await decoders.run(held)} == {"decoded"}
         decoders.close()

@@ -36,7 +36,10 @@ class Work:
         self.started, self.finish = asyncio.Event(), asyncio.Event()
         self.cancelled = False
 
-    async def run(self) -> str:
+    def run(self) -> "asyncio.Task[str]":
+        return asyncio.ensure_future(self._run())
+
+    async def _run(self) -> str:
         self.started.set()
         try:
             await self.finish.wait()

@@ -54,8 +54,7 @@ async def invert(call: Call) -> Response:
     call.negotiate(PNG)
     body_type = call.media_type(*IMAGE_TYPES)
     model, _ = call.engine.select(None, lambda model: model.require("invert"))
-    files = await call.read_files(body_type, "file", 1)
-    image = await call.decode(files, model.manifest.upload_form, normalized=False)
+    image = await call.read_images(body_type, "file", 1, model.manifest.upload_form, normalized=False)
     return await call.answer(model, InvertJob(image), PNG, None)
 '''
 

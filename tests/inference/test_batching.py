@@ -330,14 +330,14 @@ async def test_an_exception_that_a_future_cannot_hold_still_settles_it_and_frees
     await b.gate.open(1)
     (error,) = await outcomes(broken)
     assert issubclass(error, Exception)
-    assert await b.workers.call(lambda: 7) == 7
+    assert await b.workers.submit(lambda: 7) == 7
 
 
 async def test_a_job_that_loses_a_chunk_is_an_error_of_every_caller_in_the_batch(bench, monkeypatch):
     b = bench()
     monkeypatch.setattr(b.gate, "double", lambda chunks: [[] for _ in chunks][1:])
     assert await outcomes(b.ask(1), b.ask(2)) == [ValueError] * 2
-    assert await b.workers.call(lambda: 7) == 7
+    assert await b.workers.submit(lambda: 7) == 7
 
 
 # The end
@@ -423,7 +423,7 @@ async def test_every_job_settles_once_in_any_order_of_arrivals_cancellations_dea
     assert max(map(len, b.gate.batches)) <= max_batch_rows
     assert b.queued_rows == 0
     all_free = Barrier(workers)
-    await asyncio.gather(*(b.workers.call(lambda: all_free.wait(HANG_S)) for _ in range(workers)))
+    await asyncio.gather(*(b.workers.submit(lambda: all_free.wait(HANG_S)) for _ in range(workers)))
     assert loop_errors == []
 
 

@@ -27,10 +27,10 @@ class Task:
         assert self.ended.wait(HANG_S)
 
 
-async def start(workers: Workers) -> tuple[Task, "asyncio.Task[None]"]:
+async def start(workers: Workers) -> tuple[Task, "asyncio.Future[None]"]:
     """A task that runs on a worker, and its future."""
     task = Task()
-    future = asyncio.create_task(workers.call(task))
+    future = workers.submit(task)
     assert await asyncio.to_thread(task.started.wait, HANG_S)
     return task, future
 
@@ -38,7 +38,7 @@ async def start(workers: Workers) -> tuple[Task, "asyncio.Task[None]"]:
 async def test_every_thread_is_initialized_before_its_first_task(pool):
     initialized = set()
     workers = pool(2, lambda: initialized.add(threading.current_thread()))
-    assert await workers.call(threading.current_thread) in initialized
+    assert await workers.submit(threading.current_thread) in initialized
 
 
 async def test_all_workers_run_at_the_same_time_and_no_more(pool):
@@ -53,7 +53,7 @@ async def test_all_workers_run_at_the_same_time_and_no_more(pool):
             running.append(running[-1] - 1)
         return get_native_id()
 
-    threads = await asyncio.gather(*(workers.call(task) for _ in range(8)))
+    threads = await asyncio.gather(*(workers.submit(task) for _ in range(8)))
     assert len(set(threads)) == max(running) == 2
     assert workers.idle == 2
 
@@ -61,16 +61,16 @@ async def test_all_workers_run_at_the_same_time_and_no_more(pool):
 async def test_the_exception_of_a_task_is_raised_and_the_worker_takes_the_next(pool):
     workers = pool(1)
     with pytest.raises(ZeroDivisionError):
-        await workers.call(lambda: 1 // 0)
-    assert await workers.call(lambda: 7) == 7
+        await workers.submit(lambda: 1 // 0)
+    assert await workers.submit(lambda: 7) == 7
 
 
 async def test_closed_workers_refuse_tasks_end_their_threads_and_are_not_reported(pool):
     workers = pool(1)
-    thread = await workers.call(threading.current_thread)
+    thread = await workers.submit(threading.current_thread)
     workers.close()
     with pytest.raises(RuntimeError):
-        await workers.call(lambda: 7)
+        await workers.submit(lambda: 7)
     await asyncio.to_thread(thread.join, HANG_S)
     assert not thread.is_alive()
     assert workers.check(1) is None
@@ -96,8 +96,8 @@ async def test_a_busy_worker_that_ends_its_tasks_is_not_reported(pool):
 
 async def test_a_dead_worker_is_reported_at_the_next_check(pool):
     workers = pool(1)
-    thread = await workers.call(threading.current_thread)
-    unanswered = asyncio.create_task(workers.call(sys.exit))
+    thread = await workers.submit(threading.current_thread)
+    unanswered = workers.submit(sys.exit)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await asyncio.to_thread(thread.join, HANG_S)
