@@ -9,8 +9,9 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api import docs, health, models
+from app.api.admission import Admission
 from app.api.call import State
-from app.api.middleware import Admission, KeyCheck, RequestContext
+from app.api.middleware import KeyCheck, RequestContext
 from app.api.uploads import Decoders
 from app.errors import WorkerLost, install_error_handlers
 from app.inference.loading import Loader

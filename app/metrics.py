@@ -119,7 +119,7 @@ class ServiceCollector(Collector):
     GAUGES = (
         ("connections", "connections", "Open connections."),
         ("requests", "requests_in_flight", "Requests that were admitted and not yet answered."),
-        ("bytes", "body_bytes_in_flight", "Bytes reserved for the bodies of those requests."),
+        ("bytes", "body_bytes_in_flight", "Bytes of large bodies that have arrived."),
         ("rows", "rows_in_flight", "Rows that were admitted and not yet computed."),
         ("uploads", "uploads_in_flight", "Uploads that are decoded or wait for it."),
     )

@@ -34,6 +34,7 @@ MULTIPART = "multipart/form-data"
 # A body that is one image file. Its first bytes tell the format.
 IMAGE_TYPES = ("image/png", "image/jpeg", "application/octet-stream")
 
+MAX_PARAMETERS = 64  # of a query
 CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 # A quoted value, possessive and optionally unterminated, so that matching is linear.
 QUOTED = re.compile(r"=\s*\"(?:[^\"\\]|\\.)*+\"?")
@@ -128,6 +129,8 @@ class Call(Request):
 
     def read_query(self, model: type[M]) -> M:
         """The query string as `model`. A parameter given twice is refused."""
+        if self.scope["query_string"].count(b"&") >= MAX_PARAMETERS:
+            raise InvalidRequest(f"the query is limited to {MAX_PARAMETERS} parameters")
         if len(self.query_params.multi_items()) != len(self.query_params):
             raise InvalidRequest("the query has a parameter twice")
         try:
@@ -137,7 +140,7 @@ class Call(Request):
 
     async def read_json(self, model: type[M]) -> M:
         """The JSON body as `model`: UTF-8, no name twice in an object. Raises BodyTooLarge."""
-        if self.scope["query_string"] and self.query_params:
+        if self.scope["query_string"]:
             raise InvalidRequest("with a JSON body, put all options in the body, not in the query")
         content = await self.read_body(self.settings.max_json_bytes)
         try:

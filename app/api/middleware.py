@@ -1,4 +1,4 @@
-"""ASGI middleware around every request: its id, limits, key, admission and metrics.
+"""ASGI middleware around every request: its id, limits, key and metrics.
 
 Written against ASGI: Starlette's `BaseHTTPMiddleware` puts a task and a stream between the server and every answer.
 """
@@ -13,27 +13,22 @@ from time import monotonic
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.admission import PROBES
 from app.errors import (
     Draining,
     HeadersTooLarge,
     Misdirected,
     OutOfMemory,
-    Overloaded,
     ServiceError,
     Unauthorized,
     problem_of,
 )
 from app.metrics import Metrics
-from app.scoreboard import Scoreboard
-from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
-# Probes need no key and may name any host. With scrapes they bypass admission, as they matter most under overload.
-PROBES = frozenset({"/livez", "/readyz"})
-OUTSIDE_ADMISSION = PROBES | {"/metrics"}
 # The documentation has no key either: a browser cannot send one before the page is loaded.
 DOCUMENTATION = frozenset({"/", "/docs", "/openapi.json"})
 
@@ -101,9 +96,11 @@ def _answer_to(error: BaseException, request_id: str) -> ServiceError | None:
 
 def _check_headers(scope: Scope) -> None:
     headers = scope["headers"]
-    size = sum(len(name) + len(value) for name, value in headers)
+    size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in headers)
     if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
-        raise HeadersTooLarge(f"a request is limited to {MAX_HEADERS} headers and {MAX_HEADER_BYTES} bytes of headers")
+        raise HeadersTooLarge(
+            f"a request is limited to {MAX_HEADERS} headers, and {MAX_HEADER_BYTES} bytes of path, query and headers"
+        )
 
 
 def _check_host(scope: Scope, allowed: tuple[str, ...]) -> None:
@@ -146,44 +143,3 @@ class KeyCheck:
 def is_public(path: str) -> bool:
     """Whether a path needs no key."""
     return path in PROBES or path in DOCUMENTATION or path.startswith("/docs/")
-
-
-class Admission:
-    """Bounds the requests in flight and the bytes of their bodies, over all processes."""
-
-    def __init__(self, app: ASGIApp, settings: Settings, scoreboard: Scoreboard) -> None:
-        self._app = app
-        self._settings = settings
-        self._requests = scoreboard.counter("requests")
-        self._bytes = scoreboard.counter("bytes")
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI connection."""
-        if scope["type"] != "http" or scope["path"] in OUTSIDE_ADMISSION:
-            await self._app(scope, receive, send)
-            return
-        size = self._body_bytes(scope)
-        settings = self._settings
-        if self._requests.total >= settings.max_requests or self._bytes.total + size > settings.max_bytes_in_flight:
-            refusal = Overloaded("too many requests are in flight; retry later")
-            await problem_of(Request(scope), refusal)(scope, receive, send)
-            return
-        self._requests.add(1)
-        self._bytes.add(size)
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._requests.add(-1)
-            self._bytes.add(-size)
-
-    def _body_bytes(self, scope: Scope) -> int:
-        """The declared length of the body, at most the limit of its media type; the limit if none is declared."""
-        size, limit = 0, self._settings.max_upload_bytes
-        for name, value in scope["headers"]:
-            if name == b"content-length":
-                size = int(value) if value.isdigit() and len(value) < 16 else self._settings.max_upload_bytes
-            elif name == b"transfer-encoding":
-                size = self._settings.max_upload_bytes
-            elif name == b"content-type" and value.lower().startswith(b"application/json"):
-                limit = self._settings.max_json_bytes
-        return min(size, limit)

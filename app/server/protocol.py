@@ -16,7 +16,8 @@ from starlette.requests import Request
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.api.middleware import MAX_HEADER_BYTES, OUTSIDE_ADMISSION
+from app.api.admission import OUTSIDE_ADMISSION
+from app.api.middleware import MAX_HEADER_BYTES
 from app.errors import BadRequest, HeadersTooLarge, RequestTimeout, ServiceError, TooManyCallers, problem_of
 from app.scoreboard import Counter, Scoreboard
 from app.server.framing import check_head

@@ -1,16 +1,21 @@
 """Bounds on the requests, bytes, rows and uploads in flight: a request over a bound is refused at once."""
 
 import asyncio
+from contextlib import ExitStack, contextmanager
 from threading import Event, Semaphore
+from time import monotonic
 
 import pytest
 
+from app.api.admission import UNCOUNTED_BYTES
 from app.api.uploads import Decoders
 from app.errors import Overloaded
 from app.scoreboard import Scoreboard
 from app.settings import Settings
 from tests.api.reading import metric, problem_of
 from tests.conftest import serving
+from tests.contract.test_disconnect import address_of
+from tests.contract.wire import answers, connection
 
 PNG_TYPE = {"Content-Type": "image/png"}
 JSON_TYPE = {"Content-Type": "application/json"}
@@ -56,21 +61,56 @@ def test_a_refusal_can_be_read_by_a_page_of_a_listed_origin_and_not_at_another_h
         problem_of(one_request.get("/models", headers={"Host": "b.org"}), 421, "misdirected_request")
 
 
-def chunked(content):
-    yield content
+def test_bytes_count_as_they_arrive_without_the_first_of_each_body(tiny_models, digit, gate):
+    with serving(models_dir=tiny_models) as client:
+        padded = digit + bytes(UNCOUNTED_BYTES)  # what follows the end of a PNG is ignored
+        with gate.hold(client, "/reconstruct", content=padded, headers=PNG_TYPE):
+            assert bytes_in_flight(client) == len(digit)
+        assert bytes_in_flight(client) == 0
 
 
-def test_body_bytes_are_bounded_and_a_body_of_unknown_length_counts_as_the_longest(tiny_models, digit, gate):
-    with serving(models_dir=tiny_models, max_bytes_in_flight=2**20, max_upload_bytes=2**20) as client:
-        with gate.hold(client, "/reconstruct", content=chunked(digit), headers=PNG_TYPE):
-            assert metric(client.get("/metrics").text, "digits_body_bytes_in_flight") == 2**20
-            problem_of(client.post("/generate", json={}), 503, "overloaded")
-            assert client.get("/models").status_code == 200, "it has no body"
-        with gate.hold(client, "/generate", content=chunked(b"{}"), headers={"Content-Type": "Application/JSON; a=b"}):
-            assert metric(client.get("/metrics").text, "digits_body_bytes_in_flight") == 2**14
-        with gate.hold(client, "/generate", json={"n": 3}):
-            assert metric(client.get("/metrics").text, "digits_body_bytes_in_flight") == len('{"n":3}')
-        assert metric(client.get("/metrics").text, "digits_body_bytes_in_flight") == 0
+def bytes_in_flight(client):
+    return metric(client.get("/metrics").text, "digits_body_bytes_in_flight")
+
+
+def wait_until(condition):
+    ends = monotonic() + 60
+    while not condition():
+        assert monotonic() < ends
+
+
+@contextmanager
+def unfinished(client, sent):
+    """A caller that declares a megabyte and has sent so many bytes of it."""
+    head = f"POST /reconstruct HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\nContent-Length: {2**20}\r\n\r\n"
+    with connection(address_of(client)) as caller:
+        caller.sendall(head.encode() + bytes(sent))
+        yield caller
+
+
+def test_callers_that_send_no_body_take_nothing_from_others(tiny_models):
+    with serving(models_dir=tiny_models, max_requests=1, max_bytes_in_flight=2**20) as client, ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(unfinished(client, 0))
+        assert client.post("/generate", json={}).status_code == 200
+        assert metric(client.get("/metrics").text, "digits_requests_in_flight") == 0
+
+
+def test_the_body_that_began_first_makes_room_for_others(tiny_models, digit):
+    with serving(models_dir=tiny_models, max_bytes_in_flight=2**20) as client, unfinished(client, 600_000) as slow:
+        wait_until(lambda: bytes_in_flight(client) > 500_000)
+        assert client.post("/reconstruct", content=digit + bytes(600_000), headers=PNG_TYPE).status_code == 200
+        [(status, problem)] = answers(slow, 1)
+        assert (status, problem["code"]) == (503, "overloaded")
+        wait_until(lambda: bytes_in_flight(client) == 0)
+
+
+def test_a_body_is_refused_if_no_older_one_can_make_room(tiny_models, digit, gate):
+    with serving(models_dir=tiny_models, max_bytes_in_flight=2**20) as client:
+        large = digit + bytes(600_000)
+        with gate.hold(client, "/reconstruct", content=large, headers=PNG_TYPE):
+            problem_of(client.post("/reconstruct", content=large, headers=PNG_TYPE), 503, "overloaded")
+        assert client.post("/reconstruct", content=large, headers=PNG_TYPE).status_code == 200
 
 
 def test_rows_are_bounded_and_admitted_after_the_request_is_valid_and_its_upload_is_decoded(tiny_models, gate, digit):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.api.middleware import PROBES
+from app.api.admission import PROBES
 from app.main import create_app
 from app.settings import Settings
 

@@ -96,7 +96,7 @@ WRONG_QUERIES = named(
     *(f"from_latent={value}" for value in ("", "a,b", "nan", "1e999", "inf,inf", "1,,2", "0.5", "1,%202", "[1,2]")),
     *("model=vae&to_latent=1_0" + ",0" * 15, "model=vae&to_latent=%D9%A1" + ",0" * 15),
     "from_latent=" + ",".join("1" * 10_000),
-    *(f"from_latent={'1' * 60_000}{end}" for end in ("x", ".", "e", "e+")),
+    *(f"from_latent={'1' * 30_000}{end}" for end in ("x", ".", "e", "e+")),
     *(f"label={value}" for value in ("ten", "", "balanced", "3,4", "3&label=3", "3%00", "%EF%BC%93", "x" * 65)),
     *("label=3&from_label=3", "to_label=ten", "prior=uniform", "prior="),
     *(f"model=vae&temperature={value}" for value in ("0", "-1", "nan", "inf", "%EF%BC%91", "1e")),
