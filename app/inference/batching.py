@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 TURN_ROWS = 8
 # Smallest share of a worker: handing over fewer rows costs more than it gains.
 LEAST_SHARE_ROWS = 4
+# Rows of a request that may use the whole bound.
+SMALL_ROWS = 16
 # Latest notice of a missed deadline, in seconds.
 SWEEP_S = 0.02
 
@@ -75,7 +77,11 @@ class Chunk(Generic[J]):
 
 
 class RowLimit:
-    """The number of rows in flight over all queues and processes, and its bound."""
+    """The number of rows in flight over all queues and processes, and its bound.
+
+    Requests for more than `SMALL_ROWS` rows may fill three quarters of it, so that a few of them cannot keep small ones
+    out.
+    """
 
     def __init__(self, max_rows: int, rows: Counter) -> None:
         self._max_rows = max_rows
@@ -84,7 +90,9 @@ class RowLimit:
     @contextmanager
     def admit(self, rows: int) -> Iterator[None]:
         """Count `rows` as in flight. Raises Overloaded at once if that exceeds the bound."""
-        if self._rows.total + rows > self._max_rows:
+        in_flight = self._rows.total
+        most = self._max_rows if rows <= SMALL_ROWS or not in_flight else self._max_rows * 3 // 4
+        if in_flight + rows > most:
             raise Overloaded("too many rows are queued; retry later")
         self._rows.add(rows)
         try:
@@ -292,8 +300,14 @@ class Batcher:
             elif not pending.future.done():
                 self._answer(pending, outcome)
 
-        assemble = partial(_outcome, partial(pending.job.answer, parts))
-        self._workers.when_free(lambda: self._workers.run(assemble, end))
+        def start() -> None:
+            if pending.future.done():  # the caller has gone, or the deadline has passed
+                self._workers.release()
+                self._end_run()
+            else:
+                self._workers.run(partial(_outcome, partial(pending.job.answer, parts)), end)
+
+        self._workers.when_free(start)
 
     def _take(self) -> Batch:
         """One worker's share of the waiting rows, in turns of `TURN_ROWS` rows a job."""

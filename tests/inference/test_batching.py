@@ -430,6 +430,17 @@ async def test_every_job_settles_once_in_any_order_of_arrivals_cancellations_dea
 # Admission
 
 
+def test_large_requests_leave_a_quarter_of_the_rows_to_small_ones():
+    limit = RowLimit(100, Scoreboard().counter("rows"))
+    with limit.admit(60):
+        with pytest.raises(Overloaded), limit.admit(17):
+            pass
+        with limit.admit(16), limit.admit(15), limit.admit(9):
+            pass
+    with limit.admit(100):
+        pass
+
+
 def test_rows_above_the_bound_are_refused_at_once_and_admitted_ones_are_given_back():
     rows = Scoreboard().counter("rows")
     limit = RowLimit(10, rows)
