@@ -90,7 +90,9 @@ async def list_models(call: Call) -> JSONResponse:
     response_model=ModelDetail,
     responses=error_responses(401, 404, 406, 422),
 )
-async def describe_model(call: Call, name: Annotated[str, Path(max_length=64, examples=["cgan"])]) -> JSONResponse:
+async def describe_model(
+    call: Call, name: Annotated[str, Path(max_length=64, description="name of a loaded model", examples=["cgan"])]
+) -> JSONResponse:
     """The origin of the weights, their measured quality and its protocol."""
     _check(call)
     model = call.engine.models.get(name)
