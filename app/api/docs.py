@@ -78,6 +78,9 @@ def describe(app: FastAPI, settings: Settings) -> None:
     """
     description = app.openapi()  # cached by FastAPI
     components = description["components"]["schemas"]
+    for answer in components.values():  # a later version may have more fields
+        if answer.get("additionalProperties") is False:
+            del answer["additionalProperties"]
     _add_component(schema_of(Problem), components)
     for path, operations in description["paths"].items():
         for operation in operations.values():

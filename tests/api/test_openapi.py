@@ -124,6 +124,18 @@ def test_every_body_but_a_file_is_a_component_whose_fields_have_descriptions_and
                 assert media_type == MULTIPART or field["examples"], field
 
 
+def test_only_requests_refuse_unknown_fields(description):
+    requests = {
+        schema["$ref"].rpartition("/")[2] for (_, type_), schema in bodies(description).items() if type_ == JSON
+    }
+    closed = {
+        name
+        for name, schema in description["components"]["schemas"].items()
+        if schema.get("additionalProperties") is False
+    }
+    assert closed == requests
+
+
 def test_every_problem_is_one_component(description):
     schemas = [
         content["schema"]

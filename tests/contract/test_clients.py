@@ -13,6 +13,12 @@ from pydantic import ValidationError
 
 from tests.api.reading import unbase64
 
+# By tag.
+OPERATIONS = {
+    "images": ("generate", "interpolate", "interpolate_between", "reconstruct", "score"),
+    "models": ("describe_model", "list_models"),
+    "health": ("livez", "metrics", "readyz"),
+}
 SCRIPTS = Path(sys.executable).parent
 
 
@@ -49,12 +55,14 @@ def generated(client, description, importing):
     printed = generate([*command, "--output-path", str(importing / "digits_client"), "--fail-on-warning"])
     assert "warning" not in printed.lower()
     package = importlib.import_module("digits_client")
-    names = ("generate", "interpolate", "interpolate_between", "reconstruct", "score")
-    operations = {name: importlib.import_module(f"digits_client.api.images.{name}").sync for name in names}
+    operations = {
+        name: importlib.import_module(f"digits_client.api.{tag}.{name}").sync
+        for tag, names in OPERATIONS.items()
+        for name in names
+    }
     with package.Client(base_url=str(client.base_url), raise_on_unexpected_status=True) as caller:
         yield SimpleNamespace(
             **operations,
-            describe_model=importlib.import_module("digits_client.api.models.describe_model").sync,
             models=importlib.import_module("digits_client.models"),
             types=importlib.import_module("digits_client.types"),
             caller=caller,
@@ -76,6 +84,22 @@ def test_a_generated_client_has_a_typed_answer(generated):
     assert isinstance(answer, generated.models.GenerateAnswer)
     assert (answer.model, answer.seed, [item.label for item in answer.images]) == ("cgan", 8, ["7", "7"])
     assert unbase64(answer.images[0].png).shape == (28, 28)
+
+
+def test_a_generated_client_has_the_manifests_of_the_models(generated):
+    listed = generated.list_models(client=generated.caller)
+    assert isinstance(listed, generated.models.ModelList)
+    assert all(model.image.shape == [1, 28, 28] for model in listed.models)
+    detail = generated.describe_model("cgan", client=generated.caller)
+    assert isinstance(detail, generated.models.ModelDetail)
+    assert detail.manifest.classes == list("0123456789")
+    assert detail.manifest.quality.figures["recall"].value > 0
+
+
+def test_a_generated_client_has_the_health_of_the_service(generated):
+    assert generated.livez(client=generated.caller).status == "alive"
+    assert "cgan" in generated.readyz(client=generated.caller).models
+    assert "digits_ready 1.0" in generated.metrics(client=generated.caller)
 
 
 def test_a_generated_client_has_a_typed_problem(generated):
