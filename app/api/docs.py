@@ -84,6 +84,8 @@ def describe(app: FastAPI, settings: Settings) -> None:
     _add_component(schema_of(Problem), components)
     for path, operations in description["paths"].items():
         for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                components |= parameter["schema"].pop("$defs", {})
             content = operation.get("requestBody", {}).get("content", {})
             for media_type in (JSON, MULTIPART):
                 if media_type in content:

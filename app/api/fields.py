@@ -154,8 +154,11 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
 def parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     """The OpenAPI parameters of a query."""
     schema = schema_of(model)
-    required = schema.get("required", [])
-    return [_parameter(name, field, required=name in required) for name, field in schema["properties"].items()]
+    required, definitions = schema.get("required", []), schema.get("$defs", {})
+    return [
+        _parameter(name, field | {"$defs": definitions}, required=name in required)
+        for name, field in schema["properties"].items()
+    ]
 
 
 def _parameter(name: str, schema: dict[str, Any], *, required: bool) -> dict[str, Any]:

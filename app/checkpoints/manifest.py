@@ -10,12 +10,14 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from typing_extensions import TypeAliasType
 
 from app.checkpoints.capabilities import CAPABILITIES, CapabilityName, Symbol
 
-Precision = Literal["float32", "bfloat16"]
-Prior = Literal["fitted", "normal"]
-Control = Literal["temperature", "truncation"]
+# With names in JSON schemas, so that clients have one type of each.
+Precision = TypeAliasType("Precision", Literal["float32", "bfloat16"])
+Prior = TypeAliasType("Prior", Literal["fitted", "normal"])
+Control = TypeAliasType("Control", Literal["temperature", "truncation"])
 
 # Largest difference of a pixel in [0, 1] between the float32 archive and one of lower precision.
 PIXEL_BOUND = 2 / 255
