@@ -83,8 +83,7 @@ def create_app(
     install_error_handlers(app)
     for router in (*routers(), models.router, health.router, docs.router):
         app.router.routes.extend(router.routes)  # FastAPI matches a request twice against routers that are included
-    if key:
-        docs.document_key(app)
+    docs.describe(app, settings)
     return app
 
 

@@ -3,14 +3,21 @@
 These routes take no key: a browser sends one only after the page has loaded, and the description holds no secrets.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
+from app.api.call import MULTIPART
+from app.api.fields import LIMITED_BY, REFERENCE, schema_of
 from app.api.middleware import is_public
+from app.api.negotiation import JSON
+from app.api.responses import Problem
+from app.settings import Settings
 
 router = APIRouter(include_in_schema=False)
 
@@ -59,18 +66,54 @@ async def asset(name: str) -> FileResponse:
 
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
-    """The OpenAPI description, rendered at the first request."""
-    app = request.app
-    if not hasattr(app.state, "openapi_json"):
-        app.state.openapi_json = JSONResponse(app.openapi()).body
-    return Response(app.state.openapi_json, media_type="application/json")
+    """The OpenAPI description."""
+    return Response(request.app.state.openapi_json, media_type=JSON)
 
 
-def document_key(app: FastAPI) -> None:
-    """Add the API key, which `KeyCheck` checks, to the description of every operation that needs it."""
+def describe(app: FastAPI, settings: Settings) -> None:
+    """Complete the OpenAPI description of the app, whose routes are final, and render it.
+
+    Generators of clients name the classes of requests and problems only if they are components. Maxima and the need for
+    a key are those of the settings.
+    """
     description = app.openapi()  # cached by FastAPI
-    description["components"]["securitySchemes"] = {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
+    components = description["components"]["schemas"]
+    for answer in components.values():  # a later version may have more fields
+        if answer.get("additionalProperties") is False:
+            del answer["additionalProperties"]
+    _add_component(schema_of(Problem), components)
     for path, operations in description["paths"].items():
-        if not is_public(path):
-            for operation in operations.values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                components |= parameter["schema"].pop("$defs", {})
+            content = operation.get("requestBody", {}).get("content", {})
+            for media_type in (JSON, MULTIPART):
+                if media_type in content:
+                    content[media_type]["schema"] = _add_component(content[media_type]["schema"], components)
+            if settings.api_key and not is_public(path):
                 operation["security"] = [{"HTTPBearer": []}]
+    if settings.api_key:
+        description["components"]["securitySchemes"] = {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
+    for schema in _limited(description):
+        keyword = {"array": "maxItems", "string": "maxLength"}.get(schema["type"], "maximum")
+        limit = getattr(settings, schema.pop(LIMITED_BY))
+        schema[keyword] = min(limit, schema.get(keyword, limit))
+    app.state.openapi_json = JSONResponse(description).body
+
+
+def _add_component(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, str]:
+    """Move a schema with a title, and its definitions, to the components; a reference to it."""
+    components |= schema.pop("$defs", {}) | {schema["title"]: schema}
+    return {"$ref": REFERENCE.format(model=schema["title"])}
+
+
+def _limited(part: object) -> Iterator[dict[str, Any]]:
+    """The schemas that a setting limits."""
+    if isinstance(part, dict):
+        if LIMITED_BY in part:
+            yield part
+        for value in part.values():
+            yield from _limited(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _limited(value)

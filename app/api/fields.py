@@ -1,8 +1,9 @@
 """Field types of requests that several operations share. All input is strict."""
 
+import json
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
@@ -14,6 +15,9 @@ from app.inference.sampling import SamplingOptions
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MAX_LABELS = 4096
 MAX_NUMBER_LENGTH = 32
+# In a JSON schema: the setting that is the maximum. `app.api.docs` replaces it by the value.
+LIMITED_BY = "x-limited-by"
+REFERENCE = "#/components/schemas/{model}"
 
 
 class Body(BaseModel):
@@ -42,11 +46,9 @@ def _from_text(pattern: str, convert: Callable[[str], object], expected: str) ->
 
 
 # The text of a query parameter as a number or a boolean.
-IntegerText = BeforeValidator(_from_text("-?[0-9]+", int, "an integer in digits"), json_schema_input_type=int)
-NumberText = BeforeValidator(_from_text(NUMBER.pattern, float, "a decimal number"), json_schema_input_type=float)
-BooleanText = BeforeValidator(
-    _from_text("true|false", lambda text: text == "true", "true or false"), json_schema_input_type=bool
-)
+IntegerText = BeforeValidator(_from_text("-?[0-9]+", int, "an integer in digits"))
+NumberText = BeforeValidator(_from_text(NUMBER.pattern, float, "a decimal number"))
+BooleanText = BeforeValidator(_from_text("true|false", lambda text: text == "true", "true or false"))
 
 
 def _name(value: object) -> object:
@@ -72,29 +74,50 @@ def _label(value: object) -> str | list[str]:
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 SeedText = Annotated[Seed, IntegerText]
-ModelName = Annotated[str, Field(min_length=1, max_length=64, examples=["cgan"])]
-Latent = Annotated[list[float], Field(min_length=1, max_length=4096)]
-Scale = Annotated[int, Field(ge=1, le=16, description="enlarges PNGs by this factor")]
-ScaleText = Annotated[Scale, IntegerText]
-ClassText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_one_class)]
-ClassName = Annotated[ClassText, BeforeValidator(_name, json_schema_input_type=str | int)]
-Label = Annotated[
-    str | list[str], PlainValidator(_label, json_schema_input_type=Literal["balanced"] | str | int | list[str | int])
+First = Annotated[int, Field(ge=0, le=MAX_SEED, description="index of the first image of the seed", examples=[0])]
+ImageCount = Annotated[int, Field(ge=1, json_schema_extra={LIMITED_BY: "max_images"})]
+ModelName = Annotated[
+    Annotated[str, Field(min_length=1, max_length=64)] | None,
+    Field(description="default: the first model that can do what is asked", examples=["cgan"]),
 ]
+Latent = Annotated[list[float], Field(min_length=1, max_length=4096)]
+Scale = Annotated[int, Field(ge=1, le=16, description="enlarges PNGs by this factor", examples=[4])]
+ScaleText = Annotated[Scale, IntegerText]
+ClassInput = Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=0, le=MAX_SEED)]
+ClassText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_one_class)]
+ClassName = Annotated[ClassText, BeforeValidator(_name, json_schema_input_type=ClassInput)]
+ClassInputs = Annotated[list[ClassInput], Field(min_length=1, max_length=MAX_LABELS)]
+Label = Annotated[str | list[str], PlainValidator(_label, json_schema_input_type=ClassInput | ClassInputs)]
 PriorName = Annotated[
-    Prior, Field(description="distribution of latents; the default is the first one that the model lists")
+    Prior | None,
+    Field(
+        description="distribution of latents; default: the first one that the model lists",
+        examples=["normal"],
+    ),
 ]
 Temperature = Annotated[
-    float, Field(gt=0, le=2, description="scales the noise of a VAE; below 1 images are more typical and less diverse")
+    Annotated[float, Field(gt=0, le=2)] | None,
+    Field(
+        description="scales the noise of a VAE; below 1 images are more typical and less diverse",
+        examples=[0.7],
+    ),
 ]
 Truncation = Annotated[
-    float, Field(gt=0, le=10, description="truncates the noise of a GAN at this many standard deviations")
+    Annotated[float, Field(gt=0, le=10)] | None,
+    Field(
+        description="truncates the noise of a GAN at this many standard deviations",
+        examples=[1.5],
+    ),
 ]
 NormalizeText = Annotated[
     bool,
-    Field(description="center, scale and invert uploads as the manifest of the model says; false only resizes"),
+    Field(
+        description="center, scale and invert uploads as the manifest of the model says; false only resizes",
+        examples=[True],
+    ),
     BooleanText,
 ]
+Upload = Annotated[bytes, Field(description="a PNG or JPEG", json_schema_extra={LIMITED_BY: "max_upload_bytes"})]
 
 
 class SampledBody(Body):
@@ -106,9 +129,9 @@ class SampledBody(Body):
         "class of each image is drawn from seed and index",
         examples=["balanced", "3", ["3", "8"]],
     )
-    prior: PriorName | None = None
-    temperature: Temperature | None = None
-    truncation: Truncation | None = None
+    prior: PriorName = None
+    temperature: Temperature = None
+    truncation: Truncation = None
 
     @property
     def options(self) -> SamplingOptions:
@@ -122,11 +145,32 @@ def check_last_index(first: int, count: int) -> None:
         raise ValueError("first + n - 1 must not exceed 2^53 - 1")
 
 
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of a model, whose definitions `app.api.docs` moves to the components of the description."""
+    schema: dict[str, Any] = model.model_json_schema(ref_template=REFERENCE)
+    return schema
+
+
 def parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     """The OpenAPI parameters of a query."""
-    schema = model.model_json_schema()
-    required = schema.get("required", [])
+    schema = schema_of(model)
+    required, definitions = schema.get("required", []), schema.get("$defs", {})
     return [
-        {"name": name, "in": "query", "required": name in required, "schema": field}
+        _parameter(name, field | {"$defs": definitions}, required=name in required)
         for name, field in schema["properties"].items()
     ]
+
+
+def _parameter(name: str, schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
+    """A parameter is left out rather than null.
+
+    Its description has the default: generated clients send the default of a schema, also with a JSON body, where no
+    parameter may be.
+    """
+    description, default = schema.pop("description"), schema.pop("default", None)
+    if default is not None:
+        description += f"; default: {json.dumps(default)}"
+    options = [option for option in schema.pop("anyOf", ()) if option != {"type": "null"}]
+    schema |= {"anyOf": options} if len(options) > 1 else {}
+    schema |= options[0] if len(options) == 1 else {}
+    return {"name": name, "in": "query", "required": required, "description": description, "schema": schema}

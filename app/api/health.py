@@ -57,7 +57,8 @@ async def readyz(request: Request) -> JSONResponse:
     operation_id="metrics",
     summary="Metrics for Prometheus",
     response_class=Response,
-    responses=error_responses(401) | {200: {"content": {"text/plain": {"example": "digits_ready 1.0"}}}},
+    responses=error_responses(401)
+    | {200: {"content": {"text/plain": {"schema": {"type": "string", "examples": ["digits_ready 1.0"]}}}}},
 )
 async def metrics(request: Request) -> Response:
     """Requests, queues, batches, images, errors and the loaded models."""

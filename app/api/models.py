@@ -1,6 +1,6 @@
 """`GET /models` and `GET /models/{name}`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 from app.api.call import Call, OperationRoute
 from app.api.negotiation import JSON
 from app.api.responses import error_responses
-from app.checkpoints.manifest import Control, ImageForm, Precision, Prior
+from app.checkpoints.manifest import Control, ImageForm, Precision, Prior, PublicManifest
 from app.errors import InvalidRequest, ModelNotFound
 
 router = APIRouter(tags=["models"], route_class=OperationRoute)
@@ -54,14 +54,14 @@ class Guarantee(BaseModel):
 
 
 class ModelDetail(BaseModel):
-    """A model with its manifest (without the golden rows) and its card."""
+    """A model with its manifest and its card."""
 
     name: str = Field(examples=["cgan"])
     digest: str
     precision: Precision
     runtime: RuntimeFacts
     guarantees: dict[str, Guarantee]
-    manifest: dict[str, Any]
+    manifest: PublicManifest
     card: str | None = Field(description="Markdown")
 
 
@@ -90,7 +90,9 @@ async def list_models(call: Call) -> JSONResponse:
     response_model=ModelDetail,
     responses=error_responses(401, 404, 406, 422),
 )
-async def describe_model(call: Call, name: Annotated[str, Path(max_length=64, examples=["cgan"])]) -> JSONResponse:
+async def describe_model(
+    call: Call, name: Annotated[str, Path(max_length=64, description="name of a loaded model", examples=["cgan"])]
+) -> JSONResponse:
     """The origin of the weights, their measured quality and its protocol."""
     _check(call)
     model = call.engine.models.get(name)
@@ -105,7 +107,7 @@ async def describe_model(call: Call, name: Annotated[str, Path(max_length=64, ex
             capability: Guarantee(byte_identical=model.byte_identical[capability], row_multiple=network.row_multiple)
             for capability, network in model.networks.items()
         },
-        manifest=model.manifest.model_dump(mode="json", exclude={"golden"}),
+        manifest=model.manifest,
         card=model.card,
     )
     return JSONResponse(detail.model_dump(mode="json"))

@@ -4,9 +4,10 @@ from json import JSONEncoder
 from typing import Any
 
 from pydantic import BaseModel, Field
+from starlette.responses import Response
 
-from app.api.call import IMAGE_TYPES, MULTIPART
-from app.api.fields import parameters
+from app.api.call import MULTIPART
+from app.api.fields import LIMITED_BY, REFERENCE, parameters, schema_of
 from app.api.negotiation import JSON
 from app.checkpoints.manifest import Precision
 from app.errors import PROBLEM_JSON
@@ -41,17 +42,25 @@ class ImageItem(BaseModel):
     png: str = Field(description="base64")
 
 
+class Fault(BaseModel):
+    """A fault of a request."""
+
+    location: list[str | int] = Field(description="names and indices that lead to it", examples=[["body", "n"]])
+    message: str = Field(examples=["Input should be greater than or equal to 1"])
+
+
 class Problem(BaseModel):
     """An error (RFC 9457)."""
 
     type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    code: str = Field(examples=["invalid_request"])
-    request_id: str | None
-    errors: list[dict[str, Any]] | None = Field(None, description="location and message of each fault, with 422")
-    reasons: list[str] | None = Field(None, description="why the service is not ready")
+    title: str = Field(description="the phrase of the status", examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(description="how to mend the request, or when to retry")
+    code: str = Field(description="stable name of the error", examples=["model_not_found"])
+    request_id: str | None = Field(description="as in the header X-Request-Id")
+    # Left out rather than null.
+    errors: list[Fault] = Field(default_factory=list, description="the faults of the request, with 422")
+    reasons: list[str] = Field(default_factory=list, description="why the service is not ready, with 503")
 
 
 def json_content(provenance: Provenance, fields: dict[str, Any]) -> bytes:
@@ -68,14 +77,34 @@ def json_with_list(provenance: Provenance, fields: dict[str, Any], name: str, it
     return b'%b,"%b":[%b]}' % (json_content(provenance, fields)[:-1], name.encode(), items)
 
 
+# The documented type of a body that is one image: generators of clients warn of others, such as image/png.
+OCTET_STREAM = "application/octet-stream"
+BINARY = {"type": "string", "format": "binary"}
 TIMEOUT_PARAMETER: dict[str, Any] = {
     "name": "X-Request-Timeout",
     "in": "header",
     "required": False,
     "description": "seconds from the arrival of the request until it must be computed, else 504; default and maximum: "
     "the limit of the service",
-    "schema": {"type": "number", "exclusiveMinimum": 0},
-    "example": 2.5,
+    "schema": {"type": "number", "exclusiveMinimum": 0, "examples": [2.5]},
+}
+IF_NONE_MATCH_PARAMETER: dict[str, Any] = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "the ETag of the copy that the caller has",
+    "schema": {"type": "string", "examples": ['"0123456789abcdef0123456789abcdef"']},
+}
+HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-Id": {"description": "also in the logs", "schema": {"type": "string"}},
+    "X-Model": {"description": "name of the model", "schema": {"type": "string"}},
+    "X-Model-Digest": {"description": "SHA-256 of the archive", "schema": {"type": "string"}},
+    "X-Precision": {"description": "of the archive", "schema": {"type": "string"}},
+    "X-Runtime": {
+        "description": "hash of precision, processor model, device and library versions",
+        "schema": {"type": "string"},
+    },
+    "X-Seed": {"description": "the seed that was used", "schema": {"type": "integer"}},
 }
 DESCRIPTIONS = {
     304: "the copy of the caller is current",
@@ -103,53 +132,50 @@ def documented(
     *media_types: str,
     query: type[BaseModel] | None = None,
     body: type[BaseModel] | None = None,
-    files: str | None = None,
-    many_files: bool = False,
+    form: type[BaseModel] | None = None,
     image_body: bool = False,
-    headers: tuple[str, ...] = (),
+    headers: dict[str, dict[str, Any]] | None = None,
     not_modified: bool = False,
 ) -> dict[str, Any]:
-    """Arguments of a route decorator that document an operation: `responses` and `openapi_extra`.
+    """Arguments of a route decorator that document an operation.
 
-    media_types: of the answer. query, body: the models of the query string and the JSON body. files: the form field of
-    uploads. image_body: whether the body can be one image file. headers: of the answer, besides those that name its
-    origin. not_modified: whether the operation answers `If-None-Match`.
+    media_types: of the answer. query, body, form: the models of the query string, the JSON body and the multipart form.
+    image_body: whether the body can be one image file. headers: of the answer, besides those that name its origin.
+    not_modified: whether the operation answers `If-None-Match`.
     """
     extra: dict[str, Any] = {"parameters": [*(parameters(query) if query else []), TIMEOUT_PARAMETER]}
-    content: dict[str, Any] = {}
-    if body is not None:
-        content[JSON] = {"schema": body.model_json_schema()}
-    if files is not None:
-        file = {"type": "string", "format": "binary", "description": "a PNG or JPEG"}
-        schema = {"type": "array", "items": file, "minItems": 1} if many_files else file
-        content[MULTIPART] = {"schema": {"type": "object", "required": [files], "properties": {files: schema}}}
+    content = {
+        media_type: {"schema": schema_of(model)} for media_type, model in ((JSON, body), (MULTIPART, form)) if model
+    }
     if image_body:
-        content |= {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in IMAGE_TYPES}
+        image = BINARY | {"description": "one PNG or JPEG", LIMITED_BY: "max_upload_bytes"}
+        content[OCTET_STREAM] = {"schema": image}
     if content:
         extra["requestBody"] = {"required": True, "content": content}
     errors = OPERATION + (WITH_BODY if content else ())
-    names = ("X-Request-Id", "X-Model", "X-Model-Digest", "X-Precision", "X-Runtime", "X-Seed", *headers)
     answer = {
-        "content": {
-            media_type: {"schema": {"type": "string", "format": "binary"}}
-            for media_type in media_types
-            if media_type != JSON
-        },
-        "headers": {name: {"schema": {"type": "string"}} for name in names},
+        "content": {media_type: {"schema": BINARY} for media_type in media_types if media_type != JSON},
+        "headers": HEADERS | (headers or {}),
     }
     responses: dict[int | str, dict[str, Any]] = {200: answer}
     if not_modified:
+        extra["parameters"].append(IF_NONE_MATCH_PARAMETER)
         responses[304] = {"description": DESCRIPTIONS[304]}
-    return {"responses": responses | error_responses(*errors), "openapi_extra": extra}
+    arguments = {"responses": responses | error_responses(*errors), "openapi_extra": extra}
+    # Without a class that has no media type of its own, FastAPI documents an answer in JSON.
+    return arguments if JSON in media_types else arguments | {"response_class": Response}
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The documentation of these errors and of those that every request can meet."""
-    responses: dict[int | str, dict[str, Any]] = {}
-    for status in sorted({*EVERY_REQUEST, *statuses}):
-        content = {PROBLEM_JSON: {"schema": Problem.model_json_schema()}}
-        responses[status] = {"description": DESCRIPTIONS[status], "content": content}
+    content = {PROBLEM_JSON: {"schema": {"$ref": REFERENCE.format(model=Problem.__name__)}}}
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"description": DESCRIPTIONS[status], "content": content}
+        for status in sorted({*EVERY_REQUEST, *statuses})
+    }
     if 401 in responses:
-        responses[401]["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
-    responses[503]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+        responses[401]["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
+    responses[503]["headers"] = {
+        "Retry-After": {"description": "seconds after which to retry", "schema": {"type": "integer"}}
+    }
     return responses

@@ -5,17 +5,19 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from typing_extensions import TypeAliasType
 
 from app.checkpoints.capabilities import CAPABILITIES, CapabilityName, Symbol
 
-Precision = Literal["float32", "bfloat16"]
-Prior = Literal["fitted", "normal"]
-Control = Literal["temperature", "truncation"]
+# With names in JSON schemas, so that clients have one type of each.
+Precision = TypeAliasType("Precision", Literal["float32", "bfloat16"])
+Prior = TypeAliasType("Prior", Literal["fitted", "normal"])
+Control = TypeAliasType("Control", Literal["temperature", "truncation"])
 
 # Largest difference of a pixel in [0, 1] between the float32 archive and one of lower precision.
 PIXEL_BOUND = 2 / 255
@@ -55,11 +57,16 @@ class Normalization(_Part):
     center: Literal["mass"] = Field("mass", description="the point placed at the centre of the image")
 
 
+def _integers(count: int) -> WithJsonSchema:
+    """The schema of a tuple for clients: generators take `prefixItems` for a choice of types."""
+    return WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": count, "maxItems": count})
+
+
 class ImageForm(_Part):
     """The form of an image: ink bright on dark ground."""
 
-    shape: tuple[Literal[1], int, int] = Field(description="channels, height, width")
-    range: tuple[Literal[0], Literal[1]] = (0, 1)
+    shape: Annotated[tuple[Literal[1], int, int], _integers(3)] = Field(description="channels, height, width")
+    range: Annotated[tuple[Literal[0], Literal[1]], _integers(2)] = Field((0, 1), description="of the pixels")
     normalization: Normalization | None = Field(description="null: uploads are only resized")
 
     @property
@@ -182,12 +189,8 @@ def with_checksum(fields: dict[str, Any]) -> dict[str, Any]:
     return others | {"checksum": hashlib.sha256(canonical).hexdigest()}
 
 
-class Manifest(_Part):
-    """Everything the service needs to know of a checkpoint, and what a person wants to know.
-
-    The file has one more field, `checksum`, which is verified when the file is read. A manifest written by hand may
-    leave it out.
-    """
+class PublicManifest(_Part):
+    """Everything that is known of a checkpoint but its golden rows; `GET /models/{name}` shows it."""
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=NAME_PATTERN, description="also the name of the directory")
@@ -209,20 +212,6 @@ class Manifest(_Part):
     dataset: DatasetUsed
     training: TrainingRecord
     quality: Quality | None = Field(None, description="null until measured")
-    golden: dict[CapabilityName, Golden]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _verify_checksum(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or "checksum" not in fields:
-            return fields
-        if fields != with_checksum(fields):
-            raise ValueError("the checksum does not match; remove it from a manifest that was edited by hand")
-        return {name: value for name, value in fields.items() if name != "checksum"}
-
-    def file_content(self) -> bytes:
-        """The content of `manifest.json`, with the checksum."""
-        return json.dumps(with_checksum(json.loads(self.model_dump_json())), indent=2).encode() + b"\n"
 
     @model_validator(mode="after")
     def _check_archives(self) -> Self:
@@ -230,23 +219,6 @@ class Manifest(_Part):
             raise ValueError("archives needs a float32 entry")
         if any((archive.deviation is None) != (key == "float32") for key, archive in self.archives.items()):
             raise ValueError("every archive but the float32 one needs a deviation")
-        return self
-
-    @model_validator(mode="after")
-    def _check_golden(self) -> Self:
-        if set(self.golden) != set(self.capabilities):
-            raise ValueError("golden needs one entry for each capability")
-        for capability, golden in self.golden.items():
-            for records, symbols in (
-                (golden.inputs, self.inputs(capability)),
-                (golden.outputs, CAPABILITIES[capability].outputs),
-            ):
-                recorded = [(record.dtype, record.shape[1:]) for record in records]
-                if recorded != [(self.dtype(symbol), self.shape(symbol)) for symbol in symbols]:
-                    raise ValueError(f"the golden rows of {capability} do not have the shapes of the manifest")
-            rows = {record.shape[:1] for record in (*golden.inputs, *golden.outputs)}
-            if len(rows) != 1 or rows <= {(), (0,)}:
-                raise ValueError(f"the golden inputs and outputs of {capability} have different numbers of rows")
         return self
 
     @model_validator(mode="after")
@@ -301,3 +273,43 @@ class Manifest(_Part):
     def gives_labels(self, prior: Prior) -> bool:
         """Whether images of latents drawn from `prior` have labels."""
         return self.conditional or prior == "fitted"
+
+
+class Manifest(PublicManifest):
+    """Everything the service needs to know of a checkpoint, and what a person wants to know.
+
+    The file has one more field, `checksum`, which is verified when the file is read. A manifest written by hand may
+    leave it out.
+    """
+
+    golden: dict[CapabilityName, Golden]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _verify_checksum(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or "checksum" not in fields:
+            return fields
+        if fields != with_checksum(fields):
+            raise ValueError("the checksum does not match; remove it from a manifest that was edited by hand")
+        return {name: value for name, value in fields.items() if name != "checksum"}
+
+    def file_content(self) -> bytes:
+        """The content of `manifest.json`, with the checksum."""
+        return json.dumps(with_checksum(json.loads(self.model_dump_json())), indent=2).encode() + b"\n"
+
+    @model_validator(mode="after")
+    def _check_golden(self) -> Self:
+        if set(self.golden) != set(self.capabilities):
+            raise ValueError("golden needs one entry for each capability")
+        for capability, golden in self.golden.items():
+            for records, symbols in (
+                (golden.inputs, self.inputs(capability)),
+                (golden.outputs, CAPABILITIES[capability].outputs),
+            ):
+                recorded = [(record.dtype, record.shape[1:]) for record in records]
+                if recorded != [(self.dtype(symbol), self.shape(symbol)) for symbol in symbols]:
+                    raise ValueError(f"the golden rows of {capability} do not have the shapes of the manifest")
+            rows = {record.shape[:1] for record in (*golden.inputs, *golden.outputs)}
+            if len(rows) != 1 or rows <= {(), (0,)}:
+                raise ValueError(f"the golden inputs and outputs of {capability} have different numbers of rows")
+        return self

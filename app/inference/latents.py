@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import TypeAliasType
 
 # Version of the functions below: a change of one bit of any row needs a new name.
 SCHEME = "philox4x64-10/ndtri/1"
@@ -25,7 +26,7 @@ POSTERIOR_STREAM = 1
 COMPONENT_STREAM = 2  # the mixture component of a fitted prior
 LABEL_STREAM = 3
 
-Path = Literal["lerp", "slerp"]
+Path = TypeAliasType("Path", Literal["lerp", "slerp"])
 
 
 def draw_seed() -> int:

@@ -169,7 +169,7 @@ def draw(model: Model, slices: Sequence[Slice]) -> list[tuple[Rows, Labels | Non
         for i, (source, first, count) in enumerate(slices)
         if isinstance(source, Given)
     }
-    for prior in get_args(Prior):
+    for prior in get_args(Prior.__value__):
         own = {
             i: (source, first, count)
             for i, (source, first, count) in enumerate(slices)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from fastapi import APIRouter
@@ -10,20 +10,22 @@ from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from app.api.call import Call, OperationRoute
-from app.api.fields import Latent, ModelName, SampledBody, Scale, Seed, check_last_index
+from app.api.fields import LIMITED_BY, First, ImageCount, Latent, ModelName, SampledBody, Scale, Seed, check_last_index
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.responses import Answer, ImageItem, documented
 from app.checkpoints.manifest import Prior
 from app.images import encode
 from app.inference.batching import Chunk, Job
-from app.inference.latents import MAX_SEED, draw_seed
+from app.inference.latents import draw_seed
 from app.inference.model import Model
 from app.inference.sampling import Given, Seeded, draw, generate, given, seeded, split
 
 router = APIRouter(tags=["images"], route_class=OperationRoute)
 
 MEDIA_TYPES = (JSON, PNG, NPZ)
+
+Latents = Annotated[list[Latent], Field(min_length=1, max_length=4096, json_schema_extra={LIMITED_BY: "max_images"})]
 
 
 class GenerateRequest(SampledBody):
@@ -33,13 +35,15 @@ class GenerateRequest(SampledBody):
         json_schema_extra={"examples": [{"model": "cgan", "n": 16, "seed": 8, "label": "balanced"}]}
     )
 
-    model: ModelName | None = Field(None, description="default: the first model that can do what is asked")
-    n: int | None = Field(
-        None, ge=1, description="number of images; default 1, or the number of latents", examples=[16]
+    model: ModelName = None
+    n: ImageCount | None = Field(
+        None, description="number of images; default 1, or the number of latents", examples=[16]
     )
     seed: Seed | None = Field(None, description="default: drawn by the server and named in the answer", examples=[7])
-    first: int = Field(0, ge=0, le=MAX_SEED, description="index of the first image of the seed")
-    latents: list[Latent] | None = Field(None, min_length=1, max_length=4096, description="instead of a seed")
+    first: First = 0
+    latents: Latents | None = Field(
+        None, description="instead of a seed; each has the length `latent_dim` of the model", examples=[[[0.5, -1.25]]]
+    )
     scale: Scale = 1
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import numpy as np
 from fastapi import APIRouter
@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from app.api.call import MULTIPART, Call, OperationRoute, name_origin
 from app.api.fields import (
+    LIMITED_BY,
     NUMBER,
     Body,
     ClassName,
@@ -29,6 +30,7 @@ from app.api.fields import (
     SeedText,
     Temperature,
     Truncation,
+    Upload,
 )
 from app.api.negotiation import APNG, JSON, NPZ, PNG
 from app.api.rendering import ImageRenderer, RenderedImages
@@ -59,29 +61,52 @@ router = APIRouter(tags=["images"], route_class=OperationRoute)
 
 MEDIA_TYPES = (JSON, PNG, APNG, NPZ)
 SEED_HEADERS = ("X-From-Seed", "X-To-Seed")
+DOCUMENTED_HEADERS = {
+    name: {"description": "the seed of this end, if it is one", "schema": {"type": "integer"}} for name in SEED_HEADERS
+}
+ETAG = {"ETag": {"description": "if both ends are given", "schema": {"type": "string"}}}
 
-Steps = Annotated[int, Field(ge=2, description="number of images, both ends included")]
-StepsText = Annotated[Steps, IntegerText]
-PathName = Annotated[
-    Literal["lerp", "slerp"],
+Steps = Annotated[
+    int,
     Field(
-        description="straight line, or great circle of the sphere on which normal latents lie; default slerp, and lerp "
-        "between latents of a fitted prior"
+        ge=2,
+        description="number of images, both ends included",
+        examples=[10],
+        json_schema_extra={LIMITED_BY: "max_images"},
     ),
 ]
+StepsText = Annotated[Steps, IntegerText]
+PathName = Annotated[
+    Path | None,
+    Field(
+        description="straight line, or great circle of the sphere on which normal latents lie; default slerp, and lerp "
+        "between latents of a fitted prior",
+        examples=["slerp"],
+    ),
+]
+
+
+FROM_SEED = "seed of the first end; default: drawn by the server"
+TO_SEED = "seed of the last end; default: drawn by the server"
+FROM_LATENT = "latent of the first end, instead of a seed"
+TO_LATENT = "latent of the last end, instead of a seed"
 
 
 class _Ends(BaseModel):
     """Options of a path between two ends, each a seed or a latent."""
 
-    model: ModelName | None = None
+    model: ModelName = None
     label: ClassName | None = Field(
-        None, description="class along the path of a conditional model, or of both ends with a fitted prior"
+        None,
+        description="class along the path of a conditional model, or of both ends with a fitted prior",
+        examples=["3"],
     )
-    from_label: ClassName | None = Field(None, description="class of the first end, with a fitted prior")
-    to_label: ClassName | None = Field(None, description="class of the last end, with a fitted prior")
-    prior: PriorName | None = None
-    path: PathName | None = None
+    from_label: ClassName | None = Field(
+        None, description="class of the first end, with a fitted prior", examples=["3"]
+    )
+    to_label: ClassName | None = Field(None, description="class of the last end, with a fitted prior", examples=["8"])
+    prior: PriorName = None
+    path: PathName = None
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
@@ -93,12 +118,16 @@ class _Ends(BaseModel):
 class InterpolateQuery(Query, _Ends):
     """A path between two ends, each a seed or a latent."""
 
-    from_seed: SeedText | None = Field(None, description="default: drawn by the server", examples=[1])
-    to_seed: SeedText | None = Field(None, description="default: drawn by the server", examples=[2])
-    from_latent: str | None = Field(None, max_length=65536, description="numbers separated by commas")
-    to_latent: str | None = Field(None, max_length=65536, description="numbers separated by commas")
-    temperature: Annotated[Temperature, NumberText] | None = None
-    truncation: Annotated[Truncation, NumberText] | None = None
+    from_seed: SeedText | None = Field(None, description=FROM_SEED, examples=[1])
+    to_seed: SeedText | None = Field(None, description=TO_SEED, examples=[2])
+    from_latent: str | None = Field(
+        None, max_length=65536, description=f"{FROM_LATENT}: numbers separated by commas", examples=["0.5,-1.25"]
+    )
+    to_latent: str | None = Field(
+        None, max_length=65536, description=f"{TO_LATENT}: numbers separated by commas", examples=["-0.25,1"]
+    )
+    temperature: Annotated[Temperature, NumberText] = None
+    truncation: Annotated[Truncation, NumberText] = None
     steps: StepsText = 10
     scale: ScaleText = 1
 
@@ -108,12 +137,12 @@ class InterpolateRequest(Body, _Ends):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"from_seed": 1, "to_seed": 2, "steps": 8}]})
 
-    from_seed: Seed | None = None
-    to_seed: Seed | None = None
-    from_latent: Latent | None = None
-    to_latent: Latent | None = None
-    temperature: Temperature | None = None
-    truncation: Truncation | None = None
+    from_seed: Seed | None = Field(None, description=FROM_SEED, examples=[1])
+    to_seed: Seed | None = Field(None, description=TO_SEED, examples=[2])
+    from_latent: Latent | None = Field(None, description=FROM_LATENT, examples=[[0.5, -1.25]])
+    to_latent: Latent | None = Field(None, description=TO_LATENT, examples=[[-0.25, 1]])
+    temperature: Temperature = None
+    truncation: Truncation = None
     steps: Steps = 10
     scale: Scale = 1
 
@@ -121,12 +150,20 @@ class InterpolateRequest(Body, _Ends):
 class InterpolateUploadQuery(Query):
     """A path between two uploads."""
 
-    model: ModelName | None = None
-    label: ClassText | None = Field(None, description="class of both images, required by a conditional model")
+    model: ModelName = None
+    label: ClassText | None = Field(
+        None, description="class of both images, required by a conditional model", examples=["3"]
+    )
     steps: StepsText = 10
-    path: PathName | None = None
+    path: PathName = None
     scale: ScaleText = 1
     normalize: NormalizeText = True
+
+
+class InterpolateForm(BaseModel):
+    """A multipart form with the two ends of a path."""
+
+    files: list[Upload] = Field(min_length=2, max_length=2, description="from and to")
 
 
 class InterpolateAnswer(Answer):
@@ -234,7 +271,7 @@ def end_latents(model: Model, ends: Sequence[End]) -> list[Rows]:
     operation_id="interpolate",
     summary="Interpolate between two latents",
     response_model=InterpolateAnswer,
-    **documented(*MEDIA_TYPES, query=InterpolateQuery, headers=(*SEED_HEADERS, "ETag"), not_modified=True),
+    **documented(*MEDIA_TYPES, query=InterpolateQuery, headers=DOCUMENTED_HEADERS | ETAG, not_modified=True),
 )
 async def interpolate_query(call: Call) -> Response:
     """The ends are image 0 of `/generate` for the same seeds, labels and sampling options.
@@ -263,9 +300,8 @@ async def interpolate_query(call: Call) -> Response:
         *MEDIA_TYPES,
         query=InterpolateUploadQuery,
         body=InterpolateRequest,
-        files="files",
-        many_files=True,
-        headers=SEED_HEADERS,
+        form=InterpolateForm,
+        headers=DOCUMENTED_HEADERS,
     ),
 )
 async def interpolate_body(call: Call) -> Response:

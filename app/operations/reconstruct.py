@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
-from app.api.fields import ClassText, ModelName, NormalizeText, Query, ScaleText, SeedText
+from app.api.fields import ClassText, ModelName, NormalizeText, Query, ScaleText, SeedText, Upload
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.rendering import base64_png
 from app.api.responses import Answer, Png, documented, json_content
@@ -35,11 +35,21 @@ LEAST_LOGARITHM = -100.0
 class ReconstructQuery(Query):
     """Options of an upload to reconstruct."""
 
-    model: ModelName | None = None
-    label: ClassText | None = Field(None, description="class of the image, required by a conditional model")
-    seed: SeedText | None = Field(None, description="decode a sample of the posterior instead of its mean")
+    model: ModelName = None
+    label: ClassText | None = Field(
+        None, description="class of the image, required by a conditional model", examples=["7"]
+    )
+    seed: SeedText | None = Field(
+        None, description="decode a sample of the posterior instead of its mean", examples=[7]
+    )
     normalize: NormalizeText = True
     scale: ScaleText = 1
+
+
+class ReconstructForm(BaseModel):
+    """A multipart form with an upload to reconstruct."""
+
+    file: Upload
 
 
 class LatentParameters(BaseModel):
@@ -156,7 +166,7 @@ def kl_divergence(mean: Rows, log_variance: Rows) -> NDArray[np.float64]:
     operation_id="reconstruct",
     summary="Encode an uploaded image and decode it again",
     response_model=ReconstructAnswer,
-    **documented(*MEDIA_TYPES, query=ReconstructQuery, files="file", image_body=True),
+    **documented(*MEDIA_TYPES, query=ReconstructQuery, form=ReconstructForm, image_body=True),
 )
 async def reconstruct(call: Call) -> Response:
     """Any PNG or JPEG of a digit: dark on light or light on dark, a drawing or a photo.

@@ -14,11 +14,15 @@ from starlette.responses import Response
 
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import (
+    LIMITED_BY,
+    First,
+    ImageCount,
     ModelName,
     NormalizeText,
     Query,
     SampledBody,
     Seed,
+    Upload,
     check_last_index,
 )
 from app.api.negotiation import JSON, NPZ
@@ -29,7 +33,7 @@ from app.errors import InvalidRequest
 from app.images import encode
 from app.inference.batching import Chunk, Job
 from app.inference.engine import Engine
-from app.inference.latents import MAX_SEED, draw_seed
+from app.inference.latents import draw_seed
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
 from app.inference.sampling import (
@@ -58,7 +62,7 @@ MEANING = (
 class ScoreQuery(Query):
     """Options of uploads to score."""
 
-    model: ModelName | None = None
+    model: ModelName = None
     label: str | None = Field(
         None,
         min_length=1,
@@ -74,18 +78,26 @@ class ScoreRequest(SampledBody):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"n": 4, "seed": 8}]})
 
-    model: ModelName | None = Field(None, description="the model that scores")
-    generator: ModelName | None = Field(
+    model: ModelName = Field(None, description="the model that scores; default: the first that can")
+    generator: ModelName = Field(
         None, description="the model that generates; default: the model that scores if it can, else the first that can"
     )
-    n: int = Field(1, ge=1, description="number of images", examples=[4])
+    n: ImageCount = Field(1, description="number of images", examples=[4])
     seed: Seed | None = Field(None, description="default: drawn by the server and named in the answer", examples=[7])
-    first: int = Field(0, ge=0, le=MAX_SEED, description="index of the first image of the seed")
+    first: First = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         check_last_index(self.first, self.n)
         return self
+
+
+class ScoreForm(BaseModel):
+    """A multipart form with images to score."""
+
+    files: list[Upload] = Field(
+        min_length=1, max_length=MAX_FILES, description="the images", json_schema_extra={LIMITED_BY: "max_images"}
+    )
 
 
 class ScoreItem(BaseModel):
@@ -242,7 +254,7 @@ def sigmoid(logit: float) -> float:
     operation_id="score",
     summary="Score images with a discriminator",
     response_model=ScoreAnswer,
-    **documented(*MEDIA_TYPES, query=ScoreQuery, body=ScoreRequest, files="files", many_files=True, image_body=True),
+    **documented(*MEDIA_TYPES, query=ScoreQuery, body=ScoreRequest, form=ScoreForm, image_body=True),
 )
 async def score(call: Call) -> Response:
     """The body is one image, a multipart form with up to 64 `files`, or JSON: images of a seed, made by a generator.

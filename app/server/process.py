@@ -63,7 +63,6 @@ class Server(uvicorn.Server):
             reload=self._reload,
             on_failure=self._fail,
         )
-        app.openapi()  # cached by FastAPI: making it takes 0.2 s, for which the event loop must not wait
         super().__init__(
             uvicorn.Config(
                 app,

@@ -4,6 +4,7 @@ import pytest
 
 from app.api.admission import PROBES
 from app.main import create_app
+from app.operations.score import MAX_FILES
 from app.settings import Settings
 
 OPERATIONS = {
@@ -19,14 +20,14 @@ OPERATIONS = {
     ("/metrics", "get"): "metrics",
 }
 INFERENCE = list(OPERATIONS)[:5]
-IMAGES = {"image/png", "image/jpeg", "application/octet-stream"}
+BINARY = "application/octet-stream"
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
 BODIES = {
     "/generate": {JSON},
-    "/reconstruct": {MULTIPART, *IMAGES},
+    "/reconstruct": {MULTIPART, BINARY},
     "/interpolate": {JSON, MULTIPART},
-    "/score": {JSON, MULTIPART, *IMAGES},
+    "/score": {JSON, MULTIPART, BINARY},
 }
 ANSWERS = {
     "/generate": {JSON, "image/png", "application/x-npz"},
@@ -94,12 +95,79 @@ def test_an_operation_documents_its_media_types_headers_and_timeout(description,
     if method == "post":
         content = operation["requestBody"]["content"]
         assert set(content) == BODIES[path]
-        assert all(content[media_type]["schema"]["format"] == "binary" for media_type in IMAGES & set(content))
-        assert all(content[media_type]["schema"]["properties"] for media_type in {JSON, MULTIPART} & set(content))
+        assert BINARY not in content or content[BINARY]["schema"]["format"] == "binary"
 
 
-def test_json_bodies_and_queries_have_examples(description):
-    body = description["paths"]["/generate"]["post"]["requestBody"]["content"][JSON]["schema"]
-    assert body["properties"]["n"]["examples"]
-    parameters = description["paths"]["/interpolate"]["get"]["parameters"]
-    assert any("examples" in parameter["schema"] for parameter in parameters)
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_parameter_has_a_description_and_an_example(description, path, method):
+    for parameter in description["paths"][path][method].get("parameters", []):
+        assert parameter["description"], parameter
+        assert parameter["schema"]["examples"], parameter
+
+
+def bodies(description):
+    """The schema of each body by path and media type."""
+    return {
+        (path, media_type): content["schema"]
+        for path, methods in description["paths"].items()
+        for operation in methods.values()
+        for media_type, content in operation.get("requestBody", {"content": {}})["content"].items()
+    }
+
+
+def test_every_body_but_a_file_is_a_component_whose_fields_have_descriptions_and_examples(description):
+    for (_, media_type), schema in bodies(description).items():
+        if media_type != BINARY:
+            assert set(schema) == {"$ref"}
+            for field in resolved(description, schema)["properties"].values():
+                assert field["description"], field
+                assert media_type == MULTIPART or field["examples"], field
+
+
+def test_only_requests_refuse_unknown_fields(description):
+    requests = {
+        schema["$ref"].rpartition("/")[2] for (_, type_), schema in bodies(description).items() if type_ == JSON
+    }
+    closed = {
+        name
+        for name, schema in description["components"]["schemas"].items()
+        if schema.get("additionalProperties") is False
+    }
+    assert closed == requests
+
+
+def test_every_problem_is_one_component(description):
+    schemas = [
+        content["schema"]
+        for methods in description["paths"].values()
+        for operation in methods.values()
+        for response in operation["responses"].values()
+        for media_type, content in response.get("content", {}).items()
+        if media_type == "application/problem+json"
+    ]
+    assert all(schema == {"$ref": "#/components/schemas/Problem"} for schema in schemas)
+    assert resolved(description, schemas[0])["properties"]["errors"]["items"]["properties"]["message"]
+
+
+def test_maxima_are_those_of_the_settings():
+    description = create_app(Settings(max_images=20, max_upload_bytes=5000)).openapi()
+    schemas = {key: resolved(description, schema) for key, schema in bodies(description).items()}
+    counts = [schemas["/generate", JSON]["properties"]["n"]["anyOf"][0], schemas["/score", JSON]["properties"]["n"]]
+    steps = [schemas["/interpolate", JSON]["properties"]["steps"]]
+    steps += [
+        parameter["schema"]
+        for operation in description["paths"]["/interpolate"].values()
+        for parameter in operation["parameters"]
+        if parameter["name"] == "steps"
+    ]
+    assert len(steps) == 3
+    assert all(schema["maximum"] == 20 for schema in counts + steps)
+    files = schemas["/score", MULTIPART]["properties"]["files"]
+    assert [files["maxItems"], schemas["/generate", JSON]["properties"]["latents"]["anyOf"][0]["maxItems"]] == [20, 20]
+    assert [files["items"]["maxLength"], schemas["/reconstruct", BINARY]["maxLength"]] == [5000, 5000]
+
+
+def test_a_bound_of_an_operation_below_the_setting_is_kept():
+    description = create_app(Settings(max_images=4096)).openapi()
+    form = resolved(description, bodies(description)["/score", MULTIPART])
+    assert form["properties"]["files"]["maxItems"] == MAX_FILES

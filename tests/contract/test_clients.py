@@ -1,0 +1,178 @@
+"""Generators of clients understand the OpenAPI description, and the clients that they make work."""
+
+import importlib
+import os
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from pydantic import ValidationError
+
+from tests.api.reading import unbase64
+
+# By tag.
+OPERATIONS = {
+    "images": ("generate", "interpolate", "interpolate_between", "reconstruct", "score"),
+    "models": ("describe_model", "list_models"),
+    "health": ("livez", "metrics", "readyz"),
+}
+SCRIPTS = Path(sys.executable).parent
+
+
+def generate(command: list[str]) -> str:
+    """Run a generator, which runs a formatter of its own; what it printed."""
+    environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ.get('PATH', '')}"}
+    command = [sys.executable, "-m", *command]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def description(client, tmp_path_factory):
+    """The file of the description that the service has."""
+    path = tmp_path_factory.mktemp("description") / "openapi.json"
+    path.write_bytes(client.get("/openapi.json").content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def importing(tmp_path_factory):
+    """A folder whose modules can be imported."""
+    folder = tmp_path_factory.mktemp("generated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def generated(client, description, importing):
+    """The client that openapi-python-client makes: its operations, models and types, and a caller of the service."""
+    command = ["openapi_python_client", "generate", "--path", str(description), "--meta", "none"]
+    printed = generate([*command, "--output-path", str(importing / "digits_client"), "--fail-on-warning"])
+    assert "warning" not in printed.lower()
+    package = importlib.import_module("digits_client")
+    operations = {
+        name: importlib.import_module(f"digits_client.api.{tag}.{name}").sync
+        for tag, names in OPERATIONS.items()
+        for name in names
+    }
+    with package.Client(base_url=str(client.base_url), raise_on_unexpected_status=True) as caller:
+        yield SimpleNamespace(
+            **operations,
+            models=importlib.import_module("digits_client.models"),
+            types=importlib.import_module("digits_client.types"),
+            caller=caller,
+        )
+
+
+@pytest.fixture(scope="module")
+def classes(description, importing):
+    """The classes that datamodel-code-generator makes."""
+    command = ["datamodel_code_generator", "--input", str(description), "--input-file-type", "openapi"]
+    command += ["--output", str(importing / "digits_classes.py"), "--output-model-type", "pydantic_v2.BaseModel"]
+    generate(command)
+    return importlib.import_module("digits_classes")
+
+
+def test_a_generated_client_has_a_typed_answer(generated):
+    body = generated.models.GenerateRequest(model="cgan", n=2, seed=8, label="7")
+    answer = generated.generate(client=generated.caller, body=body)
+    assert isinstance(answer, generated.models.GenerateAnswer)
+    assert (answer.model, answer.seed, [item.label for item in answer.images]) == ("cgan", 8, ["7", "7"])
+    assert unbase64(answer.images[0].png).shape == (28, 28)
+
+
+def test_a_generated_client_has_the_manifests_of_the_models(generated):
+    listed = generated.list_models(client=generated.caller)
+    assert isinstance(listed, generated.models.ModelList)
+    assert all(model.image.shape == [1, 28, 28] for model in listed.models)
+    detail = generated.describe_model("cgan", client=generated.caller)
+    assert isinstance(detail, generated.models.ModelDetail)
+    assert detail.manifest.classes == list("0123456789")
+    assert detail.manifest.quality.figures["recall"].value > 0
+
+
+def test_a_generated_client_has_the_health_of_the_service(generated):
+    assert generated.livez(client=generated.caller).status == "alive"
+    assert "cgan" in generated.readyz(client=generated.caller).models
+    assert "digits_ready 1.0" in generated.metrics(client=generated.caller)
+
+
+def test_a_generated_client_has_a_typed_problem(generated):
+    for problem in (
+        generated.generate(client=generated.caller, body=generated.models.GenerateRequest(model="unknown")),
+        generated.describe_model("unknown", client=generated.caller),
+    ):
+        assert isinstance(problem, generated.models.Problem)
+        assert (problem.status, problem.code) == (404, "model_not_found")
+
+
+def test_a_generated_client_has_the_faults_of_its_request(generated):
+    problem = generated.generate(client=generated.caller, body=generated.models.GenerateRequest(n=0))
+    assert isinstance(problem, generated.models.Problem)
+    assert [fault.location for fault in problem.errors] == [["body", "n"]]
+
+
+def test_a_generated_client_sends_queries(generated):
+    answer = generated.interpolate(client=generated.caller, model="vae", from_seed=1, to_seed=2, steps=3)
+    assert isinstance(answer, generated.models.InterpolateAnswer)
+    assert (answer.from_seed, answer.to_seed, len(answer.images)) == (1, 2, 3)
+
+
+def test_a_generated_client_sends_json_where_files_are_accepted_too(generated):
+    body = generated.models.InterpolateRequest(model="vae", from_seed=1, to_seed=2, steps=4)
+    answer = generated.interpolate_between(client=generated.caller, body=body)
+    assert isinstance(answer, generated.models.InterpolateAnswer)
+    assert len(answer.images) == 4
+    answer = generated.score(client=generated.caller, body=generated.models.ScoreRequest(n=3))
+    assert isinstance(answer, generated.models.ScoreAnswer)
+    assert len(answer.scores) == 3
+
+
+def test_a_generated_client_sends_files(generated, digit):
+    def file():
+        return generated.types.File(payload=BytesIO(digit), file_name="7.png", mime_type="image/png")
+
+    models = generated.models
+    for body in (file(), models.ReconstructForm(file=file())):
+        answer = generated.reconstruct(client=generated.caller, body=body, model="vae")
+        assert isinstance(answer, models.ReconstructAnswer)
+    answer = generated.score(client=generated.caller, body=models.ScoreForm(files=[file(), file()]), model="gan")
+    assert isinstance(answer, models.ScoreAnswer)
+    assert len(answer.scores) == 2
+    body = models.InterpolateForm(files=[file(), file()])
+    answer = generated.interpolate_between(client=generated.caller, body=body, steps=3)
+    assert isinstance(answer, models.InterpolateAnswer)
+    assert len(answer.images) == 3
+
+
+def test_generated_classes_hold_every_request(classes):
+    assert classes.GenerateRequest(n=256, label=["3", 8]).model_dump(exclude_unset=True) == {
+        "n": 256,
+        "label": ["3", 8],
+    }
+    assert classes.InterpolateRequest(from_seed=1, to_seed=2, steps=8).steps == 8
+    assert classes.ScoreRequest(n=4, seed=8).seed == 8
+    for request in ({"n": 257}, {"n": 0}, {"seed": 2**53}, {"temperature": 3}, {"unknown": 1}):
+        with pytest.raises(ValidationError):
+            classes.GenerateRequest(**request)
+
+
+def test_generated_classes_hold_every_answer_and_problem(classes, client, digit):
+    answers = {
+        "GenerateAnswer": client.post("/generate", json={"n": 2}),
+        "InterpolateAnswer": client.get("/interpolate", params={"steps": 3}),
+        "ReconstructAnswer": client.post("/reconstruct", files={"file": digit}),
+        "ScoreAnswer": client.post("/score", json={"n": 2}),
+        "ModelList": client.get("/models"),
+        "ModelDetail": client.get("/models/cgan"),
+        "Ready": client.get("/readyz"),
+        "Problem": client.post("/generate", json={"n": 0}),
+    }
+    for name, answer in answers.items():
+        made = getattr(classes, name).model_validate_json(answer.content)
+        assert made.model_dump(mode="json", exclude_unset=True) == answer.json(), name
