@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest, values
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -35,6 +35,9 @@ class Metrics:
         registry.register(self.service)
         self._page = registry
         if MULTIPROCESS_DIR in os.environ:
+            # By default the id of the process, to which the values belong, is read again for each change of a value:
+            # a tenth of the time that the event loop spends on a request.
+            values.ValueClass = values.MultiProcessValue(partial(int, os.getpid()))  # type: ignore[no-untyped-call]
             self._page = CollectorRegistry()
             self._page.register(self.service)
             MultiProcessCollector(self._page)  # type: ignore[no-untyped-call]
@@ -138,8 +141,8 @@ class ServiceCollector(Collector):
         yield GaugeMetricFamily("digits_processes", "Processes of the service.", len(board.pids))
         yield GaugeMetricFamily("digits_ready", "1 while the service is ready.", float(self.ready()))
         info = Metric("digits_model_info", "1 for each loaded model.", "gauge")
-        for values in self.models:
-            info.add_sample(info.name, dict(zip(self.MODEL, values, strict=True)), 1)
+        for labels in self.models:
+            info.add_sample(info.name, dict(zip(self.MODEL, labels, strict=True)), 1)
         yield info
         yield from process_metrics(board.pids)
 
