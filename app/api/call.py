@@ -155,17 +155,17 @@ class Call(Request):
 
         File names and types that the caller states are ignored.
         """
-        body = await self.read_body(self.settings.max_upload_bytes)
+        body = await self.read_body(self.settings.max_upload_bytes, "; resize photos, 2048 pixels a side are enough")
         if media_type != MULTIPART:
             return [body]
         (content_type,) = self.header_values(b"content-type")
         return await self.while_connected(self.decoders.run(split_multipart, body, content_type, field, max_files))
 
-    async def read_body(self, limit: int) -> bytes:
-        """The whole body. Raises BodyTooLarge over `limit` bytes, CallerGone if the caller disconnects."""
+    async def read_body(self, limit: int, advice: str = "") -> bytes:
+        """The whole body. Raises BodyTooLarge, with advice, over `limit` bytes, CallerGone if the caller leaves."""
         length = "".join(self.header_values(b"content-length"))
         if length.isdecimal() and (len(length) > 15 or int(length) > limit):
-            raise BodyTooLarge(f"the body has more than {limit} bytes")
+            raise BodyTooLarge(f"the body has more than {limit} bytes{advice}")
         pieces, size, more = [], 0, True
         while more:
             message = await self.receive()
@@ -174,7 +174,7 @@ class Call(Request):
             pieces.append(message.get("body", b""))
             size += len(pieces[-1])
             if size > limit:
-                raise BodyTooLarge(f"the body has more than {limit} bytes")
+                raise BodyTooLarge(f"the body has more than {limit} bytes{advice}")
             more = message.get("more_body", False)
         return b"".join(pieces)
 

@@ -1,6 +1,6 @@
 """Uploaded files to the rows that a model takes, on threads of their own.
 
-Uploads are bounded here in pixels and in number, and in bytes by `Call.read_files`. `Settings` has the bounds.
+Uploads are bounded here in cost and in number, and in bytes by `Call.read_files`. `Settings` has the bounds.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import numpy as np
 
 from app.checkpoints.manifest import ImageForm
 from app.errors import DeadlineExceeded, InvalidImage, Overloaded
-from app.images.decode import count_pixels, decode_image
+from app.images.decode import decode_image, estimate_cost
 from app.images.encode import to_uint8
 from app.images.normalize import fit, normalize
 from app.inference.runtime import Rows
@@ -52,13 +52,12 @@ class Decoders:
 
         Raises InvalidImage, Overloaded, and DeadlineExceeded at `deadline` on the monotonic clock.
         """
-        max_side = self._settings.max_image_side
         try:
             async with asyncio.timeout_at(deadline):
                 if len(contents) > 1:  # the settings keep one file below the limit
-                    await self.run(_check_pixels, contents, max_side, self._settings.max_upload_pixels)
+                    await self.run(_check_cost, contents, self._settings)
                 # File by file, so that large uploads take turns.
-                rows = [await self.run(_decode_file, content, form, max_side, normalized) for content in contents]
+                rows = [await self.run(_decode_file, content, form, self._settings, normalized) for content in contents]
         except TimeoutError:
             raise DeadlineExceeded("the upload was not decoded in time; retry later") from None
         return np.stack(rows)
@@ -68,15 +67,16 @@ class Decoders:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _check_pixels(contents: list[bytes], max_side: int, max_pixels: int) -> None:
+def _check_cost(contents: list[bytes], settings: Settings) -> None:
     """Check the total before decoding: a megabyte can hold hundreds of large single-color images."""
-    if sum(count_pixels(content, max_side=max_side) for content in contents) > max_pixels:
-        raise InvalidImage(f"The images of a request are limited to {max_pixels} pixels; send fewer or smaller ones")
+    limits = {"max_side": settings.max_image_side, "max_cost_ms": settings.max_image_cost_ms}
+    if sum(estimate_cost(content, **limits) for content in contents) > settings.max_upload_cost_ms:
+        raise InvalidImage("The images of the request would take too long to decode; send fewer or smaller ones")
 
 
-def _decode_file(content: bytes, form: ImageForm, max_side: int, normalized: bool) -> Rows:
+def _decode_file(content: bytes, form: ImageForm, settings: Settings, normalized: bool) -> Rows:
     """One file to `(1, H, W)` in [0, 1], rounded to 8 bits: the model sees what a PNG of the row shows."""
-    picture = decode_image(content, max_side=max_side)
+    picture = decode_image(content, max_side=settings.max_image_side, max_cost_ms=settings.max_image_cost_ms)
     size = form.shape[1]
     if normalized and form.normalization is not None:
         row = normalize(picture, size=size, box=form.normalization.box)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from app.errors import InvalidImage
-from app.images.resize import Pixels, resize
+from app.images.resize import Pixels, reduce, resize
 
 Mask = NDArray[np.bool_]
 
@@ -70,7 +70,7 @@ def find_ink(luminance: Pixels, side: int) -> Pixels:
     """
     region = luminance
     for number in range(MAX_PASSES):
-        reduced = _reduce(region, side)
+        reduced = reduce(region, side)
         if number == 0 and _is_light_on_dark(reduced):
             region, reduced = 1 - region, 1 - reduced
         segments = _segment(reduced)
@@ -106,14 +106,6 @@ def stroke_width(strokes: Mask) -> float:
     padded = np.pad(strokes, 1)
     outline = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
     return float(2 * strokes.sum() / (0.8 * outline))
-
-
-def _reduce(pixels: Pixels, side: int) -> Pixels:
-    height, width = pixels.shape
-    factor = side / max(height, width)
-    if factor >= 1:
-        return pixels
-    return resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
 
 
 def _crop(region: Pixels, strokes: Mask) -> Pixels:
