@@ -16,7 +16,7 @@ FIELDS = (
     "requests",
     "bytes",
     "rows",
-    "uploads",
+    "files",
     "scrapes",
     "busy",
     "reload",

@@ -52,16 +52,24 @@ class Settings(BaseSettings):
         2**24, ge=2**16, le=2**28, description="total pixels of the images in an answer, after `scale`"
     )
     max_json_bytes: int = Field(16 * 1024, ge=1024, le=2**24, description="bytes of a JSON body")
-    max_upload_bytes: int = Field(2**20, ge=1024, le=2**28, description="bytes of a body with images")
-    max_image_side: int = Field(1024, ge=28, le=8192, description="longest side of an uploaded image in pixels")
-    max_upload_pixels: int = Field(
-        2**22,
-        ge=28**2,
-        le=2**28,
-        description="total pixels of the images in an upload, at least the square of `max_image_side`",
+    max_upload_bytes: int = Field(2**23, ge=1024, le=2**28, description="bytes of a body with images")
+    max_image_side: int = Field(4096, ge=28, le=8192, description="longest side of an uploaded image in pixels")
+    max_image_cost_ms: int = Field(
+        50,
+        ge=10,
+        le=60_000,
+        description="milliseconds of one core to decode and normalize an uploaded image, estimated from its header",
+    )
+    max_upload_cost_ms: int = Field(
+        500,
+        ge=10,
+        le=600_000,
+        description="the same for all images of an upload, at least `max_image_cost_ms`",
     )
     decode_workers: int = Field(2, ge=1, le=64, description="threads of a process that decode uploads")
-    max_waiting_uploads: int = Field(64, ge=1, le=4096, description="uploads waiting for a decode thread")
+    max_queued_files: int = Field(
+        512, ge=64, le=100_000, description="uploaded files in flight, waiting or being decoded"
+    )
     receive_timeout_s: float = Field(
         10,
         gt=0,
@@ -126,8 +134,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "DIGITS_MAX_BYTES_IN_FLIGHT is below DIGITS_MAX_UPLOAD_BYTES: a large upload would always fail"
             )
-        if self.max_upload_pixels < self.max_image_side**2:
+        if self.max_upload_cost_ms < self.max_image_cost_ms:
             raise ValueError(
-                "DIGITS_MAX_UPLOAD_PIXELS is below the square of DIGITS_MAX_IMAGE_SIDE: a large image would always fail"
+                "DIGITS_MAX_UPLOAD_COST_MS is below DIGITS_MAX_IMAGE_COST_MS: a large image would always fail"
             )
         return self

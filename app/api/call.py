@@ -161,21 +161,26 @@ class Call(Request):
         InvalidImage, Overloaded, DeadlineExceeded and CallerGone.
         """
         content_type = self.header_values(b"content-type")[0] if media_type == MULTIPART else None
-        body = await self.read_body(self.settings.max_upload_bytes)
+        body = await self.read_body(self.settings.max_upload_bytes, "; resize photos, 2048 pixels a side are enough")
         upload = Upload(body, content_type, field, max_files, form, normalized)
+        decoders, rows = self.decoders, []
         try:
             async with asyncio.timeout_at(self.deadline):
-                row, others = await self.while_connected(self.decoders.first(upload))
-                rows = [row, *[await self.while_connected(self.decoders.decode(upload, each)) for each in others]]
+                with decoders.admit(1):
+                    row, others = await self.while_connected(decoders.first(upload))
+                rows.append(row)
+                with decoders.admit(len(others)):
+                    # Each file waits for its turn among those of other requests.
+                    rows += [await self.while_connected(decoders.decode(upload, content)) for content in others]
         except TimeoutError:
             raise DeadlineExceeded("the upload was not decoded in time; retry later") from None
         return np.stack(rows)
 
-    async def read_body(self, limit: int) -> bytes:
-        """The whole body. Raises BodyTooLarge over `limit` bytes, CallerGone if the caller disconnects."""
+    async def read_body(self, limit: int, advice: str = "") -> bytes:
+        """The whole body. Raises BodyTooLarge, with advice, over `limit` bytes, CallerGone if the caller leaves."""
         length = "".join(self.header_values(b"content-length"))
         if length.isdecimal() and (len(length) > 15 or int(length) > limit):
-            raise BodyTooLarge(f"the body has more than {limit} bytes")
+            raise BodyTooLarge(f"the body has more than {limit} bytes{advice}")
         pieces, size, more = [], 0, True
         while more:
             message = await self.receive()
@@ -184,7 +189,7 @@ class Call(Request):
             pieces.append(message.get("body", b""))
             size += len(pieces[-1])
             if size > limit:
-                raise BodyTooLarge(f"the body has more than {limit} bytes")
+                raise BodyTooLarge(f"the body has more than {limit} bytes{advice}")
             more = message.get("more_body", False)
         return b"".join(pieces)
 

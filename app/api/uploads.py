@@ -1,11 +1,13 @@
 """Uploaded files to the rows that a model takes, on threads of their own.
 
-Uploads are bounded here in pixels and in number, and in bytes by `Call.read_images`. `Settings` has the bounds.
+An upload is bounded in bytes (`Call.read_images`), in files (by each operation) and in the time that decoding may take
+(`images.decode` estimates it, and checks the sides). `Settings` has most of the bounds.
 """
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from threading import Barrier
@@ -15,10 +17,11 @@ import numpy as np
 
 from app.api.multipart import split_multipart
 from app.checkpoints.manifest import ImageForm
-from app.errors import InvalidImage, Overloaded
-from app.images.decode import count_pixels, decode_image
+from app.errors import InvalidImage
+from app.images.decode import decode_image, estimate_cost
 from app.images.encode import to_uint8
 from app.images.normalize import fit, normalize
+from app.inference.limit import Limit
 from app.inference.runtime import Rows
 from app.scoreboard import Scoreboard
 from app.settings import Settings
@@ -43,12 +46,11 @@ class Upload:
 
 
 class Decoders:
-    """The threads that decode uploads, with a bounded queue."""
+    """The threads that decode uploads, and the bound on the files that wait for them."""
 
     def __init__(self, settings: Settings, scoreboard: Scoreboard) -> None:
         self._settings = settings
-        self._uploads = scoreboard.counter("uploads")
-        self._max_uploads = scoreboard.processes * settings.decode_workers + settings.max_waiting_uploads
+        self._limit = Limit(settings.max_queued_files, scoreboard.counter("files"), small=1, what="uploaded files")
         self._threads = ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="decode")
         # Start all threads now: later there may be no memory for one.
         started = Barrier(settings.decode_workers + 1)
@@ -56,28 +58,23 @@ class Decoders:
             self._threads.submit(started.wait)
         started.wait()
 
-    def run(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """The result of `function` on a decode thread, or its exception. Raises Overloaded."""
-        if self._uploads.total >= self._max_uploads:
-            raise Overloaded("too many uploads are waiting to be decoded; retry later")
-        self._uploads.add(1)
-        future = asyncio.get_running_loop().run_in_executor(self._threads, function)
-        future.add_done_callback(lambda _: self._uploads.add(-1))
-        return future
+    def admit(self, files: int) -> AbstractContextManager[None]:
+        """Count files as in flight. Raises Overloaded at once if there are too many."""
+        return self._limit.admit(files)
 
     def first(self, upload: Upload) -> asyncio.Future[tuple[Rows, list[bytes]]]:
         """The row of the first file, `(1, H, W)` in [0, 1], and the other files.
 
-        Fails with InvalidRequest, UnsupportedMediaType and InvalidImage. Raises Overloaded.
+        Fails with InvalidRequest, UnsupportedMediaType and InvalidImage.
         """
-        return self.run(partial(_read, upload, self._settings))
+        return self._run(partial(_read, upload, self._settings))
 
     def decode(self, upload: Upload, content: bytes) -> asyncio.Future[Rows]:
-        """The row of one of the other files. Each waits for its turn among those of other requests.
+        """The row of one of the other files. Fails with InvalidImage."""
+        return self._run(partial(_decode, upload, content, self._settings))
 
-        Fails with InvalidImage. Raises Overloaded.
-        """
-        return self.run(partial(_decode, upload, content, self._settings.max_image_side))
+    def _run(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     def close(self) -> None:
         """Let the threads end after their current task."""
@@ -89,19 +86,20 @@ def _read(upload: Upload, settings: Settings) -> tuple[Rows, list[bytes]]:
     if upload.content_type is not None:
         files = split_multipart(upload.body, upload.content_type, upload.field, upload.max_files)
     if len(files) > 1:  # the settings keep one file below the limit
-        _check_pixels(files, settings.max_image_side, settings.max_upload_pixels)
-    return _decode(upload, files[0], settings.max_image_side), files[1:]
+        _check_cost(files, settings)
+    return _decode(upload, files[0], settings), files[1:]
 
 
-def _check_pixels(contents: list[bytes], max_side: int, max_pixels: int) -> None:
+def _check_cost(contents: list[bytes], settings: Settings) -> None:
     """Check the total before decoding: a megabyte can hold hundreds of large single-color images."""
-    if sum(count_pixels(content, max_side=max_side) for content in contents) > max_pixels:
-        raise InvalidImage(f"The images of a request are limited to {max_pixels} pixels; send fewer or smaller ones")
+    limits = {"max_side": settings.max_image_side, "max_cost_ms": settings.max_image_cost_ms}
+    if sum(estimate_cost(content, **limits) for content in contents) > settings.max_upload_cost_ms:
+        raise InvalidImage("The images of the request would take too long to decode; send fewer or smaller ones")
 
 
-def _decode(upload: Upload, content: bytes, max_side: int) -> Rows:
+def _decode(upload: Upload, content: bytes, settings: Settings) -> Rows:
     """One file to `(1, H, W)` in [0, 1], rounded to 8 bits: the model sees what a PNG of the row shows."""
-    picture = decode_image(content, max_side=max_side)
+    picture = decode_image(content, max_side=settings.max_image_side, max_cost_ms=settings.max_image_cost_ms)
     form = upload.form
     size = form.shape[1]
     if upload.normalized and form.normalization is not None:

@@ -7,8 +7,10 @@ of compressed PNG texts take 0.4 s and 58 MB.
 import re
 import struct
 import zlib
+from dataclasses import dataclass
 
 from app.errors import InvalidImage
+from app.images.cost import jpeg_cost, png_cost
 from app.images.encode import SIGNATURE, chunk
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -18,17 +20,33 @@ MAX_EXIF = 0xFFFF
 MAX_SEGMENTS = 256
 # libjpeg decodes every pixel again for each scan. Encoders write ten for a progressive file, 18 for CMYK.
 MAX_SCANS = 20
+# The frames that libjpeg decodes at a reduced scale: baseline, extended and progressive, in Huffman codes.
+FRAMES, OTHER_FRAMES = {0xC0, 0xC1, 0xC2}, {0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)}
+PROGRESSIVE = 0xC2
 # A marker after any number of fill bytes (ITU-T T.81, section B.1.1.2).
 MARKER = re.compile(rb"\xff+([\x01-\xfe])")
-START_OF_SCAN, END_OF_IMAGE, APPLICATION, COMMENT = 0xDA, 0xD9, range(0xE0, 0xF0), 0xFE
-# Samples of a pixel by colour type, and the passes of interlacing as first column, first row, and the steps between
-# columns and between rows (PNG, third edition, sections 11.2.1 and 8.1).
-SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-NOT_INTERLACED = ((0, 0, 1, 1),)
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+START_OF_SCAN, APPLICATION, COMMENT = 0xDA, range(0xE0, 0xF0), 0xFE
+END_OF_IMAGE = b"\xff\xd9"
+# Samples of a pixel by colour type (PNG, third edition, section 11.2.1).
+SAMPLES, WITH_ALPHA = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}, {4, 6}
 
 
-def strip(content: bytes) -> bytes:
+@dataclass(frozen=True)
+class Stripped:
+    """A file without what does not change its picture.
+
+    content: the file.
+    width, height: the sides in its header, in pixels.
+    cost_ms: an upper estimate of the milliseconds of one core that decoding and normalizing it take.
+    """
+
+    content: bytes
+    width: int
+    height: int
+    cost_ms: float
+
+
+def strip(content: bytes) -> Stripped:
     """Remove what does not change the picture from a PNG or JPEG file.
 
     Raises InvalidImage for other formats, for animations of more than one frame, and for too many segments or scans;
@@ -46,24 +64,7 @@ def damaged() -> InvalidImage:
     return InvalidImage("The image is damaged or cut short; send a complete PNG or JPEG file")
 
 
-def check_rows(content: bytes, start: int) -> None:
-    """Check that a stripped PNG, whose pixel data start at `start`, has all the rows of its header.
-
-    Pillow shows missing rows in black. The file's sides must have been checked, as this unpacks all rows.
-
-    Raises InvalidImage, or zlib.error.
-    """
-    width, height, depth, colour, interlaced = struct.unpack_from(">IIBB2xB", content, len(SIGNATURE) + 8)
-    size = 0
-    for left, top, right, down in ADAM7 if interlaced else NOT_INTERLACED:
-        columns, rows = (width - left + right - 1) // right, (height - top + down - 1) // down
-        if columns > 0:
-            size += rows * (1 + (columns * SAMPLES[colour] * depth + 7) // 8)  # a filter byte before each row
-    if len(zlib.decompressobj().decompress(content[start:], size)) < size:
-        raise damaged()
-
-
-def _strip_png(content: bytes) -> bytes:
+def _strip_png(content: bytes) -> Stripped:
     """Keep the header, palette, transparency and orientation, and put the pixels into one chunk."""
     chunks: dict[bytes, bytes] = {}
     pixels, kind, start = [], b"", len(SIGNATURE)
@@ -83,25 +84,57 @@ def _strip_png(content: bytes) -> bytes:
         elif kind != b"IEND" and not kind[0] & 0x20:  # an unknown chunk that the picture depends on
             raise damaged()
         start += 12 + length
-    if struct.unpack(">8x2x3B", chunks[b"IHDR"]) not in {(0, 0, 0), (0, 0, 1)}:
+    width, height, depth, colour, *methods = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    if methods not in ([0, 0, 0], [0, 0, 1]):
         raise damaged()  # an unknown compression, filter or interlacing method, which Pillow ignores
-    chunks |= {b"IDAT": b"".join(pixels), b"IEND": b""}
-    return SIGNATURE + b"".join(chunk(kind, data) for kind, data in chunks.items())
+    # Pillow shows missing rows in black, except where the zlib stream, here without the last byte of its checksum, has
+    # no end.
+    chunks |= {b"IDAT": b"".join(pixels)[:-1], b"IEND": b""}
+    stripped = SIGNATURE + b"".join(chunk(kind, data) for kind, data in chunks.items())
+    unpacked = height * (1 + (width * SAMPLES[colour] * depth + 7) // 8)  # a filter byte before each row
+    has_alpha = colour in WITH_ALPHA or b"tRNS" in chunks
+    return Stripped(stripped, width, height, png_cost(len(content), unpacked, width * height, has_alpha=has_alpha))
 
 
-def _strip_jpeg(content: bytes) -> bytes:
-    """Remove comments and application data, except for the colour transform and the orientation."""
+class _Frame:
+    """The frame header of a JPEG, from its marker on (T.81, section B.2.2)."""
+
+    def __init__(self, header: bytes) -> None:
+        kind, self.height, self.width, self.components = struct.unpack_from(">B3xHHB", header)
+        self.is_progressive = kind == PROGRESSIVE
+        # Horizontal and vertical sampling factors share a byte.
+        factors = [(header[at] >> 4, header[at] & 15) for at in range(10, 9 + 3 * self.components, 3)]
+        whole = max(across for across, _ in factors) * max(down for _, down in factors)
+        self.planes = sum(across * down for across, down in factors) / whole
+
+
+def _strip_jpeg(content: bytes) -> Stripped:
+    """Remove comments, application data except for the colour transform and the orientation, and what follows."""
     kept, start = [content[:2]], 2
     needed = {b"JFIF", b"Exif", b"Adob"}  # one of each
+    frame: _Frame | None = None
     for _ in range(MAX_SEGMENTS):
         marker = MARKER.match(content, start)
         if marker is None:
             raise damaged()
         kind, body = marker[1][0], marker.end()
-        if kind in {START_OF_SCAN, END_OF_IMAGE}:
-            if content.count(b"\xff\xda", body - 2) > MAX_SCANS:
+        if kind == START_OF_SCAN:
+            # Phones append previews and gain maps, which are pictures with scans of their own.
+            end = content.find(END_OF_IMAGE, body)
+            scans = content.count(b"\xff\xda", body - 2, max(end, 0))
+            if frame is None or end < 0:
+                raise damaged()
+            if scans > MAX_SCANS:
                 raise InvalidImage(f"The JPEG has more than {MAX_SCANS} scans")
-            return b"".join([*kept, content[body - 2 :]])
+            stripped = b"".join([*kept, content[body - 2 : end + len(END_OF_IMAGE)]])
+            # libjpeg keeps a picture whose scans hold only a part each.
+            is_whole = scans == 1 and not frame.is_progressive and content[body + 2] >= frame.components
+            cost = jpeg_cost(end - body, frame.width, frame.height, frame.planes, 0 if is_whole else scans)
+            return Stripped(stripped, frame.width, frame.height, cost)
+        if kind in OTHER_FRAMES or (kind in FRAMES and frame is not None):
+            raise InvalidImage("The JPEG is neither baseline nor progressive; save it as one of these")
+        if kind in FRAMES:
+            frame = _Frame(content[body - 1 : body + 2 + 255 * 3])
         (length,) = struct.unpack_from(">H", content, body)
         start = body + length
         name = content[body + 2 : body + 6]

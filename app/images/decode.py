@@ -1,5 +1,6 @@
 """PNG and JPEG files to pictures. The files are untrusted."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from app.errors import InvalidImage
-from app.images.container import check_rows, damaged, strip
+from app.images.container import Stripped, damaged, strip
+from app.images.cost import REDUCED_SIDE, affordable_side, jpeg_scale
 from app.images.encode import SIGNATURE as PNG_SIGNATURE
 
 Pixels = NDArray[np.float32]
@@ -37,7 +39,7 @@ TRANSPOSITIONS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file's pixels, upright.
+    """An image file's pixels, upright, at a reduced scale where its longer side is above `REDUCED_SIDE`.
 
     luminance: float32 (H, W) in [0, 1], proportional to the file's 8- or 16-bit grey values (no gamma).
     alpha: float32 (H, W) in [0, 1], 1 is opaque; None when every pixel is.
@@ -47,38 +49,56 @@ class Picture:
     alpha: Pixels | None
 
 
-def decode_image(content: bytes, *, max_side: int = 1024) -> Picture:
+def decode_image(content: bytes, *, max_side: int = 4096, max_cost_ms: float = 50) -> Picture:
     """Decode a PNG or JPEG file of one frame.
 
     Accepts grey, colour, palette and CMYK files of 1 to 16 bits, with or without alpha. Colour becomes the luma of
     ITU-R BT.601. The EXIF orientation is applied. Transparent palette entries and colours become alpha.
 
-    max_side: the longest side accepted, in pixels. It is checked before pixels are decoded, so at most
-    max_side x max_side of them are in memory.
+    Sides and cost, of which `estimate_cost` has the limits, are checked before any pixel is decoded.
 
-    Raises InvalidImage for all other files: other formats, sides outside 1..max_side, more than one frame, and files
-    that are damaged or cut short.
+    Raises InvalidImage for all other files: other formats, over the limits, more than one frame, and files that are
+    damaged or cut short.
     """
     with _damage_refused():
-        stripped = strip(content)
-        with _open(stripped, max_side) as image:
+        stripped = _checked(content, max_side, max_cost_ms)
+        with _open(stripped.content) as image:
             if isinstance(image, PngImageFile):
-                check_rows(stripped, image.tile[0].offset)
-                _correct_transparency(image, stripped)
+                _correct_transparency(image, stripped.content)
             else:
-                # A JPEG holds its luma; converting to colour and back is skipped.
-                image.draft("L", image.size)
+                # A JPEG holds its luma, at eighths of its scale: most of the picture is never computed.
+                scale = jpeg_scale(*image.size)
+                image.draft("L", (max(1, image.width // scale), max(1, image.height // scale)))
             image.load()
-            return _picture(_upright(image))
+            return _picture(image)
 
 
-def count_pixels(content: bytes, *, max_side: int = 1024) -> int:
-    """The number of pixels of a file according to its header; none of them is decoded.
+def estimate_cost(content: bytes, *, max_side: int = 4096, max_cost_ms: float = 50) -> float:
+    """The milliseconds of one core that decoding and normalizing a file take at most, estimated from its header.
 
-    Raises InvalidImage for a header that `decode_image` refuses.
+    max_side: the longest side accepted, in pixels.
+    max_cost_ms: the highest estimate accepted.
+
+    Raises InvalidImage for a file that `decode_image` refuses by its header.
     """
-    with _damage_refused(), _open(strip(content), max_side) as image:
-        return image.width * image.height
+    with _damage_refused():
+        return _checked(content, max_side, max_cost_ms).cost_ms
+
+
+def _checked(content: bytes, max_side: int, max_cost_ms: float) -> Stripped:
+    stripped = strip(content)
+    sides = stripped.width, stripped.height
+    if min(sides) < 1:
+        raise damaged()
+    if max(sides) > max_side:
+        raise InvalidImage(f"The image is too large; resize it so that no side is longer than {max_side} pixels")
+    if stripped.cost_ms > max_cost_ms:
+        side = affordable_side(max(sides), stripped.cost_ms, max_cost_ms)
+        raise InvalidImage(
+            f"The image would take too long to decode; resize it so that no side is longer than {side} pixels, or save "
+            "it as a baseline JPEG"
+        )
+    return stripped
 
 
 @contextmanager
@@ -93,11 +113,9 @@ def _damage_refused() -> Iterator[None]:
         raise damaged() from error
 
 
-def _open(content: bytes, max_side: int) -> ImageFile:
-    """Open a file and check its header. Not `Image.open`, which only warns of huge images."""
+def _open(content: bytes) -> ImageFile:
+    """Open a file whose header was checked. Not `Image.open`, which only warns of huge images."""
     image = (PngImageFile if content.startswith(PNG_SIGNATURE) else JpegImageFile)(BytesIO(content))
-    if not all(1 <= side <= max_side for side in image.size):
-        raise InvalidImage(f"Both sides of an image must be between 1 and {max_side} pixels long")
     if image.mode not in MODES:
         raise InvalidImage("The image has a pixel layout that is not supported")
     return image
@@ -120,27 +138,37 @@ def _correct_transparency(image: Image.Image, content: bytes) -> None:
         image.info["transparency"] = tuple(part >> 8 if depth == 16 else part & 255 for part in transparent)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _transposition(image: Image.Image) -> Image.Transpose | None:
     try:
         orientation = image.getexif().get(ORIENTATION)
     except Exception:  # the parser raises many kinds; the pixels of an image with broken EXIF are intact
-        orientation = None
-    transposition = TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
-    return image if transposition is None else image.transpose(transposition)
+        return None
+    return TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
+
+
+def _finished(image: Image.Image, transposition: Image.Transpose | None) -> Image.Image:
+    """Reduce a large image, and turn it upright."""
+    factor = math.ceil(max(image.size) / REDUCED_SIDE)
+    reduced = image.reduce(factor) if factor > 1 else image
+    return reduced if transposition is None else reduced.transpose(transposition)
 
 
 def _picture(image: Image.Image) -> Picture:
+    transposition = _transposition(image)
+    transparent = image.info.get("transparency")
     if image.mode == "I;16":
         # Not convert("L"), which clips 16 bits to 8 instead of scaling them.
         grey = np.asarray(image)
-        transparent = image.info.get("transparency")
-        alpha = None if transparent is None else (grey != transparent).astype(np.float32)
-        return Picture(grey.astype(np.float32) / np.float32(65535), alpha)
+        if transparent is None:
+            unit = Image.fromarray(grey / np.float32(65535))
+            return Picture(np.asarray(_finished(unit, transposition)), None)
+        opaque = np.where(grey == transparent, 0, 255)
+        image = Image.fromarray(np.dstack([grey >> 8, opaque]).astype(np.uint8))
     if not image.has_transparency_data:
         # Pillow and browsers read CMYK as Adobe writes it, inverted.
         colour = image.convert("RGB") if image.mode in {"P", "CMYK"} else image
-        return Picture(_unit(colour.convert("L")), None)
-    colour = image.convert("RGBA")
+        return Picture(_unit(_finished(colour.convert("L"), transposition)), None)
+    colour = _finished(image.convert("RGBA"), transposition)
     alpha = _unit(colour.getchannel("A"))
     return Picture(_unit(colour.convert("L")), None if alpha.min() == 1 else alpha)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from app.images.decode import Picture
-from app.images.resize import Pixels, resize
+from app.images.resize import Pixels, reduce, resize
 from app.images.segmentation import bounding_box, find_ink, no_ink, stroke_width
 
 # A border with a lower mean is the background of a normalized image. Of the 70,000 MNIST images 920 have ink on the
@@ -23,6 +23,8 @@ from app.images.segmentation import bounding_box, find_ink, no_ink, stroke_width
 DARK_BORDER = 0.1
 # The longer side, in pixels and in boxes, of the reduced picture that ink is searched in.
 SEARCH_SIDE, SEARCH_BOXES = 128, 4
+# The longer side of the reduced picture that the tones of a transparent one are taken from.
+TONES_SIDE = 256
 # The narrowest stroke, as a share of the box. In MNIST's box of 20 pixels half of all strokes are 2.1 to 2.9 pixels
 # wide, and 98% are 1.4 to 4.5.
 MIN_STROKE = 0.1
@@ -79,14 +81,16 @@ def _composite(picture: Picture) -> Pixels:
         return luminance
     if not alpha.any():
         raise no_ink()
-    opaque = alpha > 0.5
-    background = 1.0 if np.average(luminance, weights=alpha) < 0.5 else 0.0
+    visible = alpha * luminance
+    shares, tones = reduce(alpha, TONES_SIDE), reduce(visible, TONES_SIDE)
+    background = 1.0 if tones.sum() < shares.sum() / 2 else 0.0
+    opaque = shares > 0.5
     if opaque.any():
         # A cut-out sheet of paper with ink on it, rather than ink alone: its paper is extended.
-        low, middle, high = np.percentile(luminance[opaque], [2, 50, 98])
+        low, middle, high = np.percentile(tones[opaque] / shares[opaque], [2, 50, 98])
         if opaque[bounding_box(opaque)].mean() > 0.6 and high - low > 0.25:
             background = middle
-    return alpha * luminance + (1 - alpha) * np.float32(background)
+    return visible + (1 - alpha) * np.float32(background)
 
 
 def _thicken(ink: Pixels, box: int) -> Pixels:

@@ -17,3 +17,12 @@ def resize(
     """Resample an image (H, W), or its `box` (left, top, right, bottom), to (height, width)."""
     resized = Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), method, box=box)
     return np.asarray(resized, dtype=np.float32)
+
+
+def reduce(pixels: Pixels, side: int) -> Pixels:
+    """Resample an image (H, W) so that its longer side is at most `side`."""
+    height, width = pixels.shape
+    factor = side / max(height, width)
+    if factor >= 1:
+        return pixels
+    return resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))

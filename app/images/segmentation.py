@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from numpy.polynomial.polynomial import polygrid2d, polyvander
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from app.errors import InvalidImage
-from app.images.resize import Pixels, resize
+from app.images.resize import Pixels, reduce, resize
 
 Mask = NDArray[np.bool_]
 
@@ -35,22 +35,23 @@ MIN_BACKGROUND = 0.02
 BACKGROUND_DENSITY = 0.06
 # The background is fitted to a copy of the picture of at most this side, in this many rounds.
 FIT_SIDE, FIT_ROUNDS = 32, 8
+RIDGE = 1e-9 * np.eye(10)
 # The powers of x and of y in the ten terms of a cubic surface.
 POWERS_X, POWERS_Y = np.array([(i, j) for i in range(4) for j in range(4 - i)]).T
 
 
 @dataclass(frozen=True)
-class _Ink:
-    """The ink of a picture (h, w).
+class _Segments:
+    """Ink and background of a picture (h, w) on even light.
 
-    density: (h, w) in [0, 1], the share of the background's brightness that is missing; 0 away from strokes.
+    pixels: (h, w), the brightness relative to that of the background.
+    background: (h, w), the same with the strokes closed.
     strokes: (h, w), the pixels of the digit.
-    noise: the 95th percentile of the background's density.
     """
 
-    density: Pixels
+    pixels: Pixels
+    background: Pixels
     strokes: Mask
-    noise: float
 
 
 def no_ink() -> InvalidImage:
@@ -69,21 +70,24 @@ def find_ink(luminance: Pixels, side: int) -> Pixels:
     """
     region = luminance
     for number in range(MAX_PASSES):
-        reduced = _reduce(region, side)
+        reduced = reduce(region, side)
         if number == 0 and _is_light_on_dark(reduced):
             region, reduced = 1 - region, 1 - reduced
-        ink = _segment(reduced)
-        cropped = _crop(region, ink.strokes)
+        segments = _segment(reduced)
+        cropped = _crop(region, segments.strokes)
         if cropped.size > 0.6 * region.size or max(region.shape) <= side // 2:
             break
         region = cropped
-    densities = ink.density[ink.strokes]
+    density = _density(segments.pixels, segments.background)
+    near = ndimage.maximum_filter(segments.strokes, 3 if _is_small(density) else 5)
+    noise = 0 if near.all() else float(np.percentile(density[~near], 95))
+    densities = density[segments.strokes]
     if not densities.any():
         raise no_ink()
     # The inner part of the strokes is solid; their edges are not.
     solid = float(np.median(densities[densities >= densities.max() / 2]))
-    floor = min(max(BACKGROUND_DENSITY * solid, ink.noise), solid / 2)
-    scaled: Pixels = np.clip((ink.density - floor) / (solid - floor), 0, 1)
+    floor = min(max(BACKGROUND_DENSITY * solid, noise), solid / 2)
+    scaled: Pixels = np.clip((np.where(near, density, 0) - floor) / (solid - floor), 0, 1)
     return scaled
 
 
@@ -102,14 +106,6 @@ def stroke_width(strokes: Mask) -> float:
     padded = np.pad(strokes, 1)
     outline = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
     return float(2 * strokes.sum() / (0.8 * outline))
-
-
-def _reduce(pixels: Pixels, side: int) -> Pixels:
-    height, width = pixels.shape
-    factor = side / max(height, width)
-    if factor >= 1:
-        return pixels
-    return resize(pixels, max(1, round(height * factor)), max(1, round(width * factor)))
 
 
 def _crop(region: Pixels, strokes: Mask) -> Pixels:
@@ -139,26 +135,38 @@ def _background(values: Pixels, *, whole: bool) -> Pixels:
 
     The fit is iteratively reweighted least squares with Cauchy weights, which ignores outliers such as ink.
     """
-    height, width = values.shape
-    coarse = resize(values, min(height, FIT_SIDE), min(width, FIT_SIDE))
-    y, x = (polyvander(np.linspace(-1, 1, side), 3) for side in coarse.shape)
-    sampled = np.ones(coarse.shape, dtype=bool)
-    if not whole:
-        sampled[2:-2, 2:-2] = False
-    rows, columns = np.nonzero(sampled)
-    terms = (x[columns][:, POWERS_X] * y[rows][:, POWERS_Y]).T  # (10, samples)
+    coarse = resize(values, min(values.shape[0], FIT_SIDE), min(values.shape[1], FIT_SIDE))
+    sampled, terms = _samples(coarse.shape, whole)
     samples = coarse[sampled].astype(np.float64)
     residual = samples - np.median(samples)
     for _ in range(FIT_ROUNDS):
         weights = (1 + (residual / (1.5 * np.median(np.abs(residual)) + 1e-3)) ** 2) ** -2
         weighted = terms * weights
         # The normal equations; the ridge makes them solvable for pictures of a few pixels.
-        fitted = np.linalg.solve(weighted @ terms.T + 1e-9 * np.eye(10), weighted @ samples)
+        fitted = np.linalg.solve(weighted @ terms.T + RIDGE, weighted @ samples)
         residual = samples - fitted @ terms
     coefficients = np.zeros((4, 4))
     coefficients[POWERS_Y, POWERS_X] = fitted
-    surface = polygrid2d(np.linspace(-1, 1, height), np.linspace(-1, 1, width), coefficients)
-    return surface.astype(np.float32)
+    y, x = (_powers(side) for side in values.shape)
+    surface: Pixels = (y @ coefficients @ x.T).astype(np.float32)
+    return surface
+
+
+@lru_cache(maxsize=16)
+def _samples(shape: tuple[int, int], whole: bool) -> tuple[Mask, NDArray[np.float64]]:
+    """The pixels (h, w) that a surface is fitted to, all or those at the border, and its terms there (10, samples)."""
+    sampled = np.ones(shape, dtype=bool)
+    if not whole:
+        sampled[2:-2, 2:-2] = False
+    y, x = (_powers(side) for side in shape)
+    rows, columns = np.nonzero(sampled)
+    return sampled, np.ascontiguousarray((x[columns][:, POWERS_X] * y[rows][:, POWERS_Y]).T)
+
+
+def _powers(side: int) -> NDArray[np.float64]:
+    """The powers 0 to 3 of the places of pixels, from -1 to 1: (side, 4)."""
+    powers: NDArray[np.float64] = np.vander(np.linspace(-1, 1, side), 4, increasing=True)
+    return powers
 
 
 def _shows_table(pixels: Pixels) -> bool:
@@ -168,38 +176,42 @@ def _shows_table(pixels: Pixels) -> bool:
     return bool((dark.mean() < 0.4 and max(edges) > 0.98) or (dark.mean() > 0.6 and min(edges) < 0.02))
 
 
-def _segment(pixels: Pixels) -> _Ink:
+def _segment(pixels: Pixels) -> _Segments:
     """Segment dark strokes on a light background (h, w). Raises InvalidImage when there are none."""
     # Light multiplies, so the surface is fitted to its logarithm.
     logarithm = _background(np.log(np.maximum(pixels, MIN_BACKGROUND)), whole=_shows_table(pixels))
     even: Pixels = np.divide(pixels, np.exp(np.clip(logarithm, math.log(MIN_BACKGROUND), 0)), dtype=np.float32)
-    is_small = min(pixels.shape) < MIN_SMOOTHED_SIDE
-    smooth = even if is_small else _smooth(even)
+    smooth = even if _is_small(even) else _smooth(even)
     # First with a wide window, to measure the strokes ...
-    strokes = _strokes(_density(smooth, smooth, math.ceil(MAX_HALF_STROKE * max(pixels.shape))))
+    strokes = _strokes(_density(smooth, _closed(smooth, math.ceil(MAX_HALF_STROKE * max(pixels.shape)))))
     # ... then with one just wider than they are, so that shadows count as background.
-    reach = math.ceil(stroke_width(strokes))
-    density = _density(smooth, smooth, reach)
+    closed = _closed(smooth, math.ceil(stroke_width(strokes)))
+    density = _density(smooth, closed)
     strokes = _strokes(density)
     background = density[density <= FAINT * density.max()]
     contrast = np.median(density[strokes])
     if contrast < max(MIN_CONTRAST, background.mean() + MIN_CONTRAST_TO_NOISE * background.std()):
         raise no_ink()
-    near = ndimage.maximum_filter(strokes, 3 if is_small else 5)
-    density = _density(even, smooth, reach)
-    noise = 0 if near.all() else np.percentile(density[~near], 95)
-    return _Ink(np.where(near, density, 0), strokes, float(noise))
+    return _Segments(even, closed, strokes)
 
 
-def _density(pixels: Pixels, smooth: Pixels, reach: int) -> Pixels:
-    """The share (h, w) in [0, 1] of the background's brightness that is missing from each pixel.
+def _is_small(pixels: Pixels) -> bool:
+    return bool(min(pixels.shape) < MIN_SMOOTHED_SIDE)
 
-    The background is the morphological closing of the smoothed pixels by a square of 2 reach + 1. Squares that
-    extend beyond the picture do not count, so strokes at its edge are found.
+
+def _closed(pixels: Pixels, reach: int) -> Pixels:
+    """The background (h, w) of dark strokes: the morphological closing by a square of 2 reach + 1.
+
+    Squares that extend beyond the picture do not count, so strokes at its edge are found.
     """
     reach = max(2, min(reach, (min(pixels.shape) - 1) // 2))
     side = min(2 * reach + 1, *pixels.shape)
-    background = ndimage.grey_closing(smooth, (side, side), mode="constant", cval=np.inf)
+    closed: Pixels = ndimage.grey_closing(pixels, (side, side), mode="constant", cval=np.inf)
+    return closed
+
+
+def _density(pixels: Pixels, background: Pixels) -> Pixels:
+    """The share (h, w) in [0, 1] of the background's brightness that is missing from each pixel."""
     density: Pixels = np.clip((background - pixels) / np.maximum(background, MIN_BACKGROUND), 0, 1)
     return density
 

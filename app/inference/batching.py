@@ -10,19 +10,17 @@ import logging
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, ClassVar, Generic, Self, TypeVar
 from weakref import WeakMethod
 
-from app.errors import DeadlineExceeded, Draining, Overloaded, ServiceError
+from app.errors import DeadlineExceeded, Draining, ServiceError
 from app.inference.model import Model
 from app.inference.workers import Workers
 from app.metrics import BatchMetrics
-from app.scoreboard import Counter
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +28,6 @@ log = logging.getLogger(__name__)
 TURN_ROWS = 8
 # Smallest share of a worker: handing over fewer rows costs more than it gains.
 LEAST_SHARE_ROWS = 4
-# Rows of a request that may use the whole bound.
-SMALL_ROWS = 16
 # Latest notice of a missed deadline, in seconds.
 SWEEP_S = 0.02
 
@@ -74,31 +70,6 @@ class Chunk(Generic[J]):
     def is_whole(self) -> bool:
         """Whether the chunk has all rows of its job."""
         return self.count == self.job.rows
-
-
-class RowLimit:
-    """The number of rows in flight over all queues and processes, and its bound.
-
-    Requests for more than `SMALL_ROWS` rows may fill three quarters of it, so that a few of them cannot keep small ones
-    out.
-    """
-
-    def __init__(self, max_rows: int, rows: Counter) -> None:
-        self._max_rows = max_rows
-        self._rows = rows
-
-    @contextmanager
-    def admit(self, rows: int) -> Iterator[None]:
-        """Count `rows` as in flight. Raises Overloaded at once if that exceeds the bound."""
-        in_flight = self._rows.total
-        most = self._max_rows if rows <= SMALL_ROWS or not in_flight else self._max_rows * 3 // 4
-        if in_flight + rows > most:
-            raise Overloaded("too many rows are queued; retry later")
-        self._rows.add(rows)
-        try:
-            yield
-        finally:
-            self._rows.add(-rows)
 
 
 class _Pending:

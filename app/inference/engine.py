@@ -6,7 +6,8 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
-from app.inference.batching import Batcher, Job, RowLimit, draining
+from app.inference.batching import Batcher, Job, draining
+from app.inference.limit import Limit
 from app.inference.model import Model
 from app.inference.workers import Workers
 from app.metrics import Metrics
@@ -21,7 +22,7 @@ class Engine:
         self,
         models: Mapping[str, Model],
         workers: Workers,
-        limit: RowLimit,
+        limit: Limit,
         metrics: Metrics,
         *,
         default_model: str | None,

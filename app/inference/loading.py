@@ -9,8 +9,8 @@ from weakref import WeakSet
 
 from app.checkpoints.store import CheckpointError
 from app.errors import ServiceError
-from app.inference.batching import RowLimit
 from app.inference.engine import Engine
+from app.inference.limit import Limit
 from app.inference.machine import DeviceUnavailable, return_free_memory
 from app.inference.model import Model, load_models
 from app.inference.readiness import Readiness
@@ -22,6 +22,8 @@ from app.settings import Settings
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 1
+# Rows of a small request.
+SMALL_ROWS = 16
 # Of each of several processes: as many as a request of the default size can use.
 MAX_DEFAULT_WORKERS = 8
 
@@ -34,7 +36,7 @@ class Loader:
         self._scoreboard = scoreboard = readiness.scoreboard
         self._readiness = readiness
         self._metrics = metrics
-        self._limit = RowLimit(settings.max_queued_rows, scoreboard.counter("rows"))
+        self._limit = Limit(settings.max_queued_rows, scoreboard.counter("rows"), small=SMALL_ROWS, what="rows")
         # A thread of its own, so that loading and serving do not wait for each other.
         self._loading = Workers(1, Runtime.prepare_thread)
         self._runtime: Runtime | None = None

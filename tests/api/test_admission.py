@@ -1,17 +1,15 @@
 """Bounds on the requests, bytes, rows and uploads in flight: a request over a bound is refused at once."""
 
-import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from threading import Event, Semaphore
 from time import monotonic
 
 import pytest
 
+from app.api import uploads
 from app.api.admission import UNCOUNTED_BYTES
-from app.api.uploads import Decoders
-from app.errors import Overloaded
-from app.scoreboard import Scoreboard
-from app.settings import Settings
+from app.images.decode import decode_image
 from tests.api.reading import metric, problem_of
 from tests.conftest import serving
 from tests.contract.test_disconnect import address_of
@@ -89,7 +87,10 @@ def unfinished(client, sent):
 
 
 def test_callers_that_send_no_body_take_nothing_from_others(tiny_models):
-    with serving(models_dir=tiny_models, max_requests=1, max_bytes_in_flight=2**20) as client, ExitStack() as stack:
+    with (
+        serving(models_dir=tiny_models, max_requests=1, max_bytes_in_flight=2**20, max_upload_bytes=2**20) as client,
+        ExitStack() as stack,
+    ):
         for _ in range(8):
             stack.enter_context(unfinished(client, 0))
         assert client.post("/generate", json={}).status_code == 200
@@ -97,7 +98,10 @@ def test_callers_that_send_no_body_take_nothing_from_others(tiny_models):
 
 
 def test_the_body_that_began_first_makes_room_for_others(tiny_models, digit):
-    with serving(models_dir=tiny_models, max_bytes_in_flight=2**20) as client, unfinished(client, 600_000) as slow:
+    with (
+        serving(models_dir=tiny_models, max_bytes_in_flight=2**20, max_upload_bytes=2**20) as client,
+        unfinished(client, 600_000) as slow,
+    ):
         wait_until(lambda: bytes_in_flight(client) > 500_000)
         assert client.post("/reconstruct", content=digit + bytes(600_000), headers=PNG_TYPE).status_code == 200
         [(status, problem)] = answers(slow, 1)
@@ -106,7 +110,7 @@ def test_the_body_that_began_first_makes_room_for_others(tiny_models, digit):
 
 
 def test_a_body_is_refused_if_no_older_one_can_make_room(tiny_models, digit, gate):
-    with serving(models_dir=tiny_models, max_bytes_in_flight=2**20) as client:
+    with serving(models_dir=tiny_models, max_bytes_in_flight=2**20, max_upload_bytes=2**20) as client:
         large = digit + bytes(600_000)
         with gate.hold(client, "/reconstruct", content=large, headers=PNG_TYPE):
             problem_of(client.post("/reconstruct", content=large, headers=PNG_TYPE), 503, "overloaded")
@@ -132,22 +136,19 @@ def test_rows_are_bounded_and_admitted_after_the_request_is_valid_and_its_upload
         assert metric(client.get("/metrics").text, "digits_rows_in_flight") == 0
 
 
-def test_uploads_that_wait_for_a_decode_thread_are_bounded():
-    async def scenario() -> None:
-        decoders = Decoders(Settings(decode_workers=1, max_waiting_uploads=1), Scoreboard())
-        opened, reached = Event(), Semaphore(0)
+def test_uploaded_files_are_bounded_before_they_are_decoded(tiny_models, digit, monkeypatch):
+    opened, reached = Event(), Semaphore(0)
 
-        def held() -> str:
-            reached.release()
-            opened.wait(60)
-            return "decoded"
+    def held(*arguments):
+        reached.release()
+        assert opened.wait(60)
+        return decode_image(*arguments[:1])
 
-        running, waiting = (decoders.run(held) for _ in range(2))
-        await asyncio.to_thread(reached.acquire)
-        with pytest.raises(Overloaded):
-            decoders.run(held)
+    monkeypatch.setattr(uploads, "decode_image", lambda content, **_: held(content))
+    with serving(models_dir=tiny_models, max_queued_files=64) as client, ThreadPoolExecutor(64) as callers:
+        waiting = [callers.submit(client.post, "/reconstruct", content=digit, headers=PNG_TYPE) for _ in range(64)]
+        wait_until(lambda: metric(client.get("/metrics").text, "digits_files_in_flight") == 64)
+        problem_of(client.post("/reconstruct", content=digit, headers=PNG_TYPE), 503, "overloaded")
         opened.set()
-        assert {await running, await waiting, await decoders.run(held)} == {"decoded"}
-        decoders.close()
-
-    asyncio.run(scenario())
+        assert {caller.result().status_code for caller in waiting} == {200}
+        assert metric(client.get("/metrics").text, "digits_files_in_flight") == 0

@@ -64,6 +64,7 @@ def scanned(image: Image.Image, scans: int) -> bytes:
 
 PNG = saved(Image.fromarray(GREY), "PNG")
 JPEG = saved(Image.fromarray(GREY), "JPEG", quality=95)
+COLOUR = saved(Image.fromarray(GREY).convert("RGB"), "JPEG")
 FRAMES = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
 SOF = JPEG.index(b"\xff\xc0")
 SOS = JPEG.index(b"\xff\xda")
@@ -179,19 +180,24 @@ DAMAGED = {
 }
 TOO_LARGE = {
     "PNG of 9000 x 9000": built(header(9000, 9000, depth=1), bytes(9000 * 1126)),
-    "PNG of 1025 x 1": built(header(1025, 1), bytes(1026)),
-    "PNG of 1 x 1025": built(header(1, 1025), bytes(2050)),
+    "PNG of 4097 x 1": built(header(4097, 1), bytes(4098)),
+    "PNG of 1 x 4097": built(header(1, 4097), bytes(2 * 4097)),
     "PNG that claims 2147483647 x 2147483647": built(header(2**31 - 1, 2**31 - 1), bytes(9)),
     "PNG that claims 4294967295 x 1": built(header(2**32 - 1, 1), bytes(9)),
-    "PNG of 1025 x 1025": built(header(1025, 1025, 1), bytes(1025 * 130)),
+    "PNG of RGB, 4096 x 4096": built(header(4096, 4096, 8, 2), bytes(1000)),
+    "PNG of a transparent colour, 4096 x 4096": built(header(4096, 4096, 1), bytes(1000), chunk(b"tRNS", b"\0\1")),
     "PNG of 1 x 100000": built(header(1, 100_000), bytes(200_000)),
     "interlaced PNG of 8000 x 8000": built(header(8000, 8000, 1, interlace=1), bytes(1000)),
     "PNG of 16-bit RGBA, 5000 x 5000": built(header(5000, 5000, 16, 6), bytes(1000)),
     "palette PNG of 65535 x 65535": built(header(65535, 65535, 8, 3), b"", chunk(b"PLTE", bytes(6))),
-    "JPEG of 1025 x 1025": patched(JPEG, SOF + 5, b"\x04\x01\x04\x01"),
+    "JPEG of 4097 x 4097": patched(JPEG, SOF + 5, b"\x10\x01\x10\x01"),
+    "progressive JPEG of 4096 x 4096": patched(patched(JPEG, SOF + 5, b"\x10\0\x10\0"), SOF + 1, b"\xc2"),
+    "JPEG of 4096 x 4096 whose scan lacks colours": patched(
+        COLOUR, COLOUR.index(b"\xff\xc0") + 5, b"\x10\0\x10\0"
+    ).replace(COLOUR[COLOUR.index(b"\xff\xda") :][:14], segment(0xDA, b"\1\1\0\0\x3f\0")),
     "JPEG of 1 x 65535": patched(JPEG, SOF + 5, b"\xff\xff\0\1"),
     "JPEG that claims 65500 x 65500": patched(JPEG, SOF + 5, b"\xff\xdc\xff\xdc"),
-    "JPEG of 1100 x 20": saved(Image.new("L", (1100, 20)), "JPEG"),
+    "JPEG of 4100 x 20": saved(Image.new("L", (4100, 20)), "JPEG"),
 }
 SEVERAL_FRAMES = {
     "animated PNG": saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
@@ -236,10 +242,10 @@ MANY_PARTS = {
 # Small bodies that take long to decode: each file alone is accepted, all together are refused.
 TOO_MUCH: dict[str, list[bytes]] = {
     "64 JPEGs of 20 scans of 1024 x 1024": [scanned(Image.new("RGB", (1024, 1024), (1, 200, 3)), 20)] * 64,
-    "64 interlaced PNGs of 16-bit RGBA of 1024 x 1024": [built(header(1024, 1024, 16, 6, 1), bytes(8 * 2**20 + 2**14))]
+    "64 interlaced PNGs of 16-bit RGBA of 700 x 700": [built(header(700, 700, 16, 6, 1), bytes(8 * 700**2 + 2**14))]
     * 64,
-    "5 PNGs of 1024 x 1024": [built(header(1024, 1024, 1), bytes(129 * 1024))] * 5,
-    "64 PNGs of 257 x 256": [built(header(257, 256), bytes(258 * 256))] * 64,
+    "12 PNGs of 1900 x 1900": [built(header(1900, 1900), bytes(1901 * 1900))] * 12,
+    "64 PNGs of 600 x 600": [built(header(600, 600), bytes(601 * 600))] * 64,
 }
 # All of these are refused.
 BAD: dict[str, bytes] = {**FOREIGN, **DAMAGED, **TOO_LARGE, **SEVERAL_FRAMES, **MANY_PARTS}

@@ -1,6 +1,7 @@
 """Bytes of an upload to luminance and alpha: every form of PNG and JPEG, and hostile files."""
 
 import math
+import re
 import struct
 import tracemalloc
 import warnings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from app.errors import InvalidImage
-from app.images.decode import count_pixels, decode_image
+from app.images.decode import decode_image, estimate_cost
 from tests.corpus.files import (
     BOMB,
     BROKEN_EXIF,
@@ -66,9 +67,9 @@ def test_hostile_files_are_refused_without_details_of_the_file_or_the_library(co
 
 
 @named(FOREIGN | TOO_LARGE)
-def test_pixels_of_files_with_a_bad_header_are_not_counted(content):
+def test_the_cost_of_a_file_with_a_bad_header_is_not_estimated(content):
     with pytest.raises(InvalidImage):
-        count_pixels(content)
+        estimate_cost(content)
 
 
 @named(ODD)
@@ -156,11 +157,12 @@ def test_a_jpeg_of_twenty_scans_is_decoded_whatever_its_preview_has():
 
 
 @named({name: contents[0] for name, contents in TOO_MUCH.items()})
-def test_pixels_are_counted_from_the_header(content):
-    luminance = decode_image(content).luminance
-    assert count_pixels(content) == luminance.size
-    with pytest.raises(InvalidImage):
-        count_pixels(content, max_side=255)
+def test_a_file_is_decoded_up_to_its_estimated_cost(content):
+    cost = estimate_cost(content)
+    assert decode_image(content, max_cost_ms=cost).luminance.size > 0
+    for refuse in (estimate_cost, decode_image):
+        with pytest.raises(InvalidImage):
+            refuse(content, max_cost_ms=0.99 * cost)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
@@ -169,6 +171,76 @@ def test_the_longest_side_is_accepted_and_configurable(form):
     assert decode_image(content, max_side=40).luminance.shape == (30, 40)
     with pytest.raises(InvalidImage):
         decode_image(content, max_side=39)
+
+
+def photo(width: int, height: int, **options: object) -> bytes:
+    """A JPEG of a vertical gradient with the grain of a camera."""
+    grain = np.random.default_rng(0).normal(0, 12, (256, 256))
+    grey = np.linspace(60, 200, height)[:, None] + np.resize(
+        np.tile(grain, (1, math.ceil(width / 256))), (height, width)
+    )
+    return saved(Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB"), "JPEG", **options)
+
+
+def test_a_photo_of_twelve_megapixels_and_four_megabytes_is_decoded_at_a_reduced_scale():
+    content = photo(4000, 3000, quality=88)
+    assert len(content) > 4_000_000
+    luminance = decode_image(content).luminance
+    assert luminance.shape == (750, 1000)
+    assert luminance.mean(axis=1) == pytest.approx(np.linspace(60, 200, 750) / 255, abs=0.02)
+
+
+@pytest.mark.parametrize("value", [1, 3, 6])
+def test_a_large_photo_is_turned_upright(value):
+    content = photo(1400, 1200, exif=b"Exif\0\0" + orientation(value))
+    with Image.open(BytesIO(content)) as image:
+        expected = ImageOps.exif_transpose(image).convert("L").reduce(2)
+    assert np.abs(decode_image(content).luminance - np.asarray(expected) / 255).max() < 0.03
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "LA", "RGBA", "I;16"])
+def test_a_large_png_of_any_mode_is_reduced(mode):
+    grey = np.repeat(np.repeat(GREY, 36, axis=0), 36, axis=1)
+    if mode == "1":
+        grey = np.where(grey < 128, 0, 255).astype(np.uint8)
+    image = Image.fromarray(grey.astype(np.uint16) * 257 if mode == "I;16" else grey)
+    luminance = decode_image(saved(image if mode == "I;16" else image.convert(mode), "PNG")).luminance
+    assert luminance.shape == (432, 576)
+    assert luminance == pytest.approx(grey[::2, ::2] / 255, abs=0.005)
+
+
+def test_transparent_pixels_do_not_shine_through_where_a_large_picture_is_reduced():
+    grey, alpha = np.zeros((2, 1100, 1100), dtype=np.uint8)
+    grey[::2], alpha[1::2] = 255, 255  # white and transparent, black and opaque by turns
+    picture = decode_image(saved(Image.fromarray(np.dstack([grey, alpha])), "PNG"))
+    assert picture.alpha is not None
+    assert picture.alpha == pytest.approx(0.5, abs=0.01)
+    assert picture.luminance.max() == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "mode", "size"), [("PNG", "RGB", (2000, 1500)), ("PNG", "L", (5000, 3)), ("JPEG", "RGB", (3000, 4000))]
+)
+def test_the_refusal_of_a_large_image_names_a_size_that_is_accepted(form, mode, size):
+    options = {"progressive": True} if form == "JPEG" else {}
+    with pytest.raises(InvalidImage) as refusal:
+        decode_image(saved(Image.new(mode, size), form, **options))
+    found = re.search(r"(\d+) pixels", refusal.value.detail)
+    assert found is not None
+    image = Image.new(mode, size)
+    image.thumbnail((int(found[1]), int(found[1])))
+    decode_image(saved(image, form, **options))
+
+
+def test_pictures_behind_the_first_of_a_jpeg_cost_nothing():
+    assert estimate_cost(JPEG + JPEG) == estimate_cost(JPEG)
+
+
+def test_scans_that_are_kept_cost_more_than_one_that_is_decoded_as_it_is_read():
+    image = Image.fromarray(GREY).convert("RGB").resize((800, 600))
+    costs = [estimate_cost(content) for content in (saved(image, "JPEG"), scanned(image, 10), scanned(image, 20))]
+    assert costs == sorted(costs)
+    assert costs[0] < costs[1] < costs[2]
 
 
 @named(

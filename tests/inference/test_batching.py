@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from app.errors import DeadlineExceeded, Draining, InferenceFailed, Overloaded, ServiceError, WorkerLost
-from app.inference.batching import TURN_ROWS, Batcher, Chunk, Job, RowLimit
+from app.errors import DeadlineExceeded, Draining, InferenceFailed, Overloaded, WorkerLost
+from app.inference.batching import TURN_ROWS, Batcher, Chunk, Job
 from app.inference.workers import Workers
 from app.metrics import Metrics
-from app.scoreboard import Scoreboard
 
 pytestmark = pytest.mark.anyio
 
@@ -425,31 +424,3 @@ async def test_every_job_settles_once_in_any_order_of_arrivals_cancellations_dea
     all_free = Barrier(workers)
     await asyncio.gather(*(b.workers.submit(lambda: all_free.wait(HANG_S)) for _ in range(workers)))
     assert loop_errors == []
-
-
-# Admission
-
-
-def test_large_requests_leave_a_quarter_of_the_rows_to_small_ones():
-    limit = RowLimit(100, Scoreboard().counter("rows"))
-    with limit.admit(60):
-        with pytest.raises(Overloaded), limit.admit(17):
-            pass
-        with limit.admit(16), limit.admit(15), limit.admit(9):
-            pass
-    with limit.admit(100):
-        pass
-
-
-def test_rows_above_the_bound_are_refused_at_once_and_admitted_ones_are_given_back():
-    rows = Scoreboard().counter("rows")
-    limit = RowLimit(10, rows)
-    with limit.admit(6):
-        with pytest.raises(Overloaded), limit.admit(5):
-            pass
-        with limit.admit(4):
-            assert rows.total == 10
-        with pytest.raises(ServiceError), limit.admit(4):
-            raise InferenceFailed("a bad row")
-        assert rows.total == 6
-    assert rows.total == 0

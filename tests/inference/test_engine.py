@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.errors import InvalidRequest
-from app.inference.batching import RowLimit
 from app.inference.engine import Engine
+from app.inference.limit import Limit
 from app.inference.model import Model, load_models
 from app.inference.runtime import Runtime
 from app.inference.workers import Workers
@@ -28,7 +28,7 @@ def models(tmp_path: Path) -> dict[str, Model]:
 @pytest.fixture
 def engine(models: dict[str, Model], pool: Callable[[int], Workers]) -> Callable[..., Engine]:
     """Makes an engine with a default model."""
-    limit = RowLimit(8, Scoreboard().counter("rows"))
+    limit = Limit(8, Scoreboard().counter("rows"), small=16, what="rows")
     return lambda default=None: Engine(models, pool(1), limit, Metrics(), default_model=default, max_batch_rows=8)
 
 
