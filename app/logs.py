@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from datetime import UTC, datetime
 
 MAX_MESSAGE, MAX_TRACE = 2000, 8000
@@ -38,3 +39,5 @@ def configure(level: str) -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.captureWarnings(True)
+    # Pillow warns about odd uploads, and would fill the log.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
