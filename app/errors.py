@@ -28,6 +28,7 @@ The detail is written for the caller, where the error is raised, and never echoe
 `inference.readiness` chooses between NotReady, Draining and WorkerLost.
 """
 
+import logging
 import random
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -37,6 +38,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+
+log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
 MAX_FIELD_ERRORS = 8
@@ -213,6 +216,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
+    if error.status == 500:  # the worker has logged its cause, but not the request
+        log.error("the request failed: %s", error.detail)
     return problem_of(request, error)
 
 

@@ -97,6 +97,7 @@ class Settings(BaseSettings):
     )
     shutdown_grace_s: int = Field(15, ge=0, le=3600, description="seconds from SIGTERM to the exit at the latest")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level logged")
+    access_log: bool = Field(False, description="log a line for each request, at any level")
 
     @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod

@@ -67,7 +67,7 @@ async def openapi(request: Request) -> Response:
 
 
 def document_key(app: FastAPI) -> None:
-    """Add the API key, which `KeyCheck` checks, to the description of every operation that needs it."""
+    """Add the API key, which `Guard` checks, to the description of every operation that needs it."""
     description = app.openapi()  # cached by FastAPI
     description["components"]["securitySchemes"] = {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
     for path, operations in description["paths"].items():

@@ -1,9 +1,12 @@
 """Errors that belong to no single operation, and the form of all of them."""
 
+import json
+
 import pytest
 
 from app import errors
 from app.api.call import Call
+from app.logs import JsonLines
 from tests.api.reading import problem_of
 
 POSTS = ["/generate", "/reconstruct", "/interpolate", "/score"]
@@ -94,12 +97,13 @@ def test_an_unexpected_error_is_logged_under_the_id_of_the_request_and_not_shown
         raise fault("a secret")
 
     monkeypatch.setattr(Call, "check_count", fail)
+    caplog.handler.setFormatter(JsonLines())
     answer = client.post("/generate", json={})
     problem_of(answer, status, code)
     assert "secret" not in answer.text
-    (record,) = [record for record in caplog.records if answer.headers["x-request-id"] in record.getMessage()]
-    assert record.exc_info
-    assert "a secret" in str(record.exc_info[1])
+    lines = [json.loads(line) for line in caplog.text.splitlines()]
+    (line,) = [line for line in lines if line.get("request_id") == answer.headers["x-request-id"]]
+    assert line["trace"].endswith(f"{fault.__name__}: a secret")
 
 
 def tree(error: type[errors.ServiceError]) -> list[type[errors.ServiceError]]:
