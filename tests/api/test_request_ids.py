@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_a_malformed_trace_is_ignored(client, trace):
 
 
 def test_the_access_log_has_one_line_for_each_request_with_its_id(observed, log):
-    asked = [
+    asked: list[tuple[str, str, dict[str, Any], int, str | None]] = [
         ("POST", "/generate", {"json": {}}, 200, None),
         ("POST", "/generate?secret=1", {"json": {}}, 422, "invalid_request"),
         ("HEAD", "/models", {}, 200, None),
