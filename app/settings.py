@@ -26,7 +26,13 @@ class BadSettings(Exception):
 class Settings(BaseSettings):
     """Read from the environment: `DIGITS_PORT=9000` sets `port`. Raises ValidationError for a bad value."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # which may be the key
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all interfaces")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 for a free one")

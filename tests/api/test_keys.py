@@ -73,7 +73,7 @@ def test_without_a_key_in_the_settings_none_is_required_or_documented(client):
 def test_a_key_that_is_too_short_or_cannot_be_sent_is_refused_and_not_shown(key):
     with pytest.raises(ValidationError) as refused:
         Settings(api_key=key)
-    assert key not in str([error["msg"] for error in refused.value.errors()])
+    assert key not in str(refused.value)
 
 
 def test_pages_of_listed_origins_can_read_answers_and_others_cannot(guarded, client):
