@@ -31,11 +31,20 @@ class CannotListen(Exception):
 
 
 def begin() -> None:
-    """Open the standard streams, and let signals end the process with status 0 until the server handles them."""
+    """The first step of a process, which the libraries that it imports then find done.
+
+    Standard streams are open, signals end the process with status 0 until the server handles them, and what computes
+    has one thread.
+    """
     open_standard_streams()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leave(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Batches are computed side by side, each on one thread; NumPy and PyTorch would start one a core in each process.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    # MKL would keep 5 MB of buffers for each thread.
+    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
 
 
 def start() -> "tuple[Settings, socket.socket, int]":
@@ -80,11 +89,6 @@ def prepare(settings: "Settings") -> int:
     Raises TooFewDescriptors.
     """
     raise_limit(settings.max_connections)
-    # Batches are computed side by side, each on one thread; libraries would start one a core in each process.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    # MKL would keep 5 MB of buffers for each thread.
-    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
     from app.inference.machine import default_processes  # noqa: PLC0415 -- imports PyTorch
 
     processes = settings.processes or default_processes(settings.device)

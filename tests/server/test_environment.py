@@ -1,10 +1,12 @@
-"""The metrics folders of processes that share a machine."""
+"""The first steps of a process, and the metrics folders of processes that share a machine."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from app.server.environment import make_metrics_folder, remove_stale_metrics
+from tests.conftest import ROOT
 
 HELD = """
 import sys
@@ -14,6 +16,21 @@ from app.server.environment import make_metrics_folder
 print(make_metrics_folder(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
+
+STARTED = """
+import os, sys
+import app.__main__ as main
+
+main.begin()
+print({"numpy", "torch"} & sys.modules.keys(), os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"])
+"""
+
+
+def test_the_number_of_threads_is_set_before_a_library_that_computes_is_imported():
+    variables = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    command = [sys.executable, "-c", STARTED]
+    done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set() 1 1\n"
 
 
 def test_a_folder_outlives_a_later_start_until_the_last_process_that_uses_it_is_gone(tmp_path):
