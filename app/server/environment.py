@@ -30,6 +30,10 @@ class CannotListen(Exception):
     """Nothing can listen at the address of the settings."""
 
 
+class NothingShared(Exception):
+    """There is no folder in which the processes could share their metrics."""
+
+
 def begin() -> None:
     """The first step of a process, which the libraries that it imports then find done.
 
@@ -47,10 +51,11 @@ def begin() -> None:
     os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
 
 
-def start() -> "tuple[Settings, socket.socket, int]":
+def start(*, supervised: bool = False) -> "tuple[Settings, socket.socket, int]":
     """The settings, the listening socket and the number of processes, of which this one has been prepared.
 
-    Raises SystemExit once the cause is printed or logged: with status 2 for bad settings, else 1.
+    supervised: whether a single process has a supervisor, too.
+    Raises SystemExit, once the cause is printed or logged: with status 2 for bad settings, else 1.
     """
     from app import logs  # noqa: PLC0415
     from app.checkpoints.store import CheckpointError, check_files  # noqa: PLC0415
@@ -67,8 +72,8 @@ def start() -> "tuple[Settings, socket.socket, int]":
     try:
         check_files(settings.models_dir)
         listener = listen(settings)
-        return settings, listener, prepare(settings)
-    except (CheckpointError, CannotListen, TooFewDescriptors) as error:
+        return settings, listener, prepare(settings, supervised=supervised)
+    except (CheckpointError, CannotListen, TooFewDescriptors, NothingShared) as error:
         log.error("cannot start: %s", error)
         raise SystemExit(1) from None
 
@@ -83,20 +88,23 @@ def listen(settings: "Settings") -> socket.socket:
         raise CannotListen(f"nothing can listen at {address}: {error}") from error
 
 
-def prepare(settings: "Settings") -> int:
+def prepare(settings: "Settings", *, supervised: bool = False) -> int:
     """Prepare this process and those forked from it, and return the number of processes that will serve.
 
-    Raises TooFewDescriptors.
+    Raises TooFewDescriptors and NothingShared.
     """
     raise_limit(settings.max_connections)
     from app.inference.machine import default_processes  # noqa: PLC0415 -- imports PyTorch
 
     processes = settings.processes or default_processes(settings.device)
-    if processes > 1:
-        parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-        remove_stale_metrics(parent)
-        # prometheus-client reads it when it is imported.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(make_metrics_folder(parent))
+    if processes > 1 or supervised:
+        try:
+            parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+            remove_stale_metrics(parent)
+            # prometheus-client reads it when it is imported.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(make_metrics_folder(parent))
+        except OSError as error:
+            raise NothingShared(f"processes cannot share metrics: {error}; DIGITS_PROCESSES=1 need not") from error
     return processes
 
 

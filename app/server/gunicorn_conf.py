@@ -3,7 +3,7 @@
 from app.server.environment import begin, start
 
 begin()
-settings, listener, processes = start()
+settings, listener, processes = start(supervised=True)
 
 from app.server.supervisor import configuration  # noqa: E402 -- after `start`
 

@@ -101,6 +101,7 @@ class Supervisor(BaseApplication):
 def configuration(settings: Settings, processes: int, listener: socket.socket) -> dict[str, Any]:
     """The settings of gunicorn after `environment.start`, with which it owns the listener."""
     scoreboard = Scoreboard(processes)
+    scoreboard.clear(0)  # with one process, the supervisor would be that process
     shared = os.environ["PROMETHEUS_MULTIPROC_DIR"]
 
     def on_starting(arbiter: Arbiter) -> None:

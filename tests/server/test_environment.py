@@ -3,9 +3,14 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import pytest
+
+from app.server import environment
 from app.server.environment import make_metrics_folder, remove_stale_metrics
+from app.settings import Settings
 from tests.conftest import ROOT
 
 HELD = """
@@ -31,6 +36,13 @@ def test_the_number_of_threads_is_set_before_a_library_that_computes_is_imported
     command = [sys.executable, "-c", STARTED]
     done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "set() 1 1\n"
+
+
+def test_without_a_folder_that_can_be_written_processes_do_not_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "SHARED_MEMORY", tmp_path / "missing")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(environment.NothingShared, match="DIGITS_PROCESSES"):
+        environment.prepare(Settings(processes=2, max_connections=1))
 
 
 def test_a_folder_outlives_a_later_start_until_the_last_process_that_uses_it_is_gone(tmp_path):

@@ -167,9 +167,10 @@ def test_when_the_supervisor_is_killed_everything_ends_and_can_be_started_again(
         until(partial(all_ended, pids))
 
 
-def test_gunicorn_serves_with_the_committed_configuration(models):
-    with running(GUNICORN, processes="2", models_dir=str(models)) as service:
-        assert len(processes_of(service)) == 2
+@pytest.mark.parametrize("processes", [1, 2])
+def test_gunicorn_serves_with_the_committed_configuration(models, processes):
+    with running(GUNICORN, processes=str(processes), models_dir=str(models)) as service:
+        assert len(processes_of(service)) == metric(page(service), "digits_processes") == processes
         assert generate(service)["seed"] == 5
     assert service.process.returncode == 0
 
