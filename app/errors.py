@@ -28,6 +28,7 @@ The detail is written for the caller, where the error is raised, and never echoe
 `inference.readiness` chooses between NotReady, Draining and WorkerLost.
 """
 
+import logging
 import random
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -38,6 +39,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+log = logging.getLogger(__name__)
+
 PROBLEM_JSON = "application/problem+json"
 MAX_FIELD_ERRORS = 8
 MAX_RETRY_AFTER_S = 3
@@ -45,7 +48,7 @@ PHRASES = {status.value: status.phrase for status in HTTPStatus} | {499: "Client
 # Code and detail of the errors that Starlette raises, by status.
 STARLETTE_ERRORS = {
     404: ("not_found", "no such path; /docs lists all operations"),
-    405: ("method_not_allowed", "the path does not support this method; see the Allow header"),
+    405: ("method_not_allowed", "the path does not support this method"),
 }
 
 
@@ -213,25 +216,36 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _on_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
+    if error.status == 500:  # the worker has logged its cause, but not the request
+        log.error("the request failed: %s", error.detail)
     return problem_of(request, error)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
-    errors = [describe_field_error(item) for item in found[:MAX_FIELD_ERRORS]]
-    detail = "the request does not have the documented form"
-    if len(found) > len(errors):
-        detail += f"; the first {len(errors)} of {len(found)} errors are listed"
+    errors: list[dict[str, Any]] = []
+    for item in found[:MAX_FIELD_ERRORS]:
+        if (described := describe_field_error(item)) not in errors:  # unknown fields have the same description
+            errors.append(described)
+    names = ".".join(map(str, errors[0]["location"][1:]))
+    detail = f"{names}: {errors[0]['message']}" if names else errors[0]["message"]
+    if len(errors) > 1:
+        detail += f"; `errors` lists {'all' if len(found) <= MAX_FIELD_ERRORS else 'further'} faults"
     return problem(request, 422, "invalid_request", detail, errors=errors)
 
 
 def describe_field_error(item: dict[str, Any]) -> dict[str, Any]:
-    """A validation error of pydantic without the input: its location and the expectation."""
+    """A validation error of pydantic without the input: its location and the expectation.
+
+    For an unknown field, `ctx` has the `known` ones.
+    """
     location = [part if isinstance(part, int) else str(part) for part in item["loc"]]
     if item["type"] == "extra_forbidden":
         # The last part of the location is the caller's word.
-        return {"location": location[:-1], "message": "unknown field"}
+        kind = "parameter" if location[0] == "query" else "field"
+        known = ", ".join(item["ctx"]["known"])
+        return {"location": location[:-1], "message": f"unknown {kind}; the {kind}s are {known}"}
     if item["type"] == "json_invalid":
         return {"location": ["body"], "message": "the body is not valid JSON"}
     return {"location": location, "message": str(item["msg"]).removeprefix("Value error, ")}
@@ -244,7 +258,8 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     headers = dict(error.headers) if error.headers else {}
     if status == 405 and (route := request.scope.get("route")) is not None:
         # Starlette names only the methods of the first route of the path.
-        app: FastAPI = request.scope["app"]
-        methods = {method.upper() for method in app.openapi()["paths"].get(route.path, route.methods)}
+        routes = [each for each in request.app.routes if each.path == route.path]
+        methods = {method for each in routes for method in each.methods}
         headers["Allow"] = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+        detail = f"the path supports only {headers['Allow']}"
     return problem(request, status, code, detail, headers=headers)

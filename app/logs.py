@@ -2,26 +2,35 @@
 
 import json
 import logging
+import warnings
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
-MAX_MESSAGE, MAX_TRACE = 2000, 8000
+MAX_MESSAGE, MAX_TRACE, MAX_PATH = 2000, 8000, 200
+# The id of the request that the current task serves.
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+access = logging.getLogger("app.access")
 
 
 class JsonLines(logging.Formatter):
-    """time (UTC), process id, level, logger and message; for an exception, the end of its traceback.
+    """time (UTC), process id, level, logger and message; of a request its id; of an exception the end of its traceback.
 
     JSON escapes line breaks and control characters, so that a text cannot forge a record.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         """One line of ASCII."""
-        fields = {
+        fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "process": record.process,
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": shortened(record.getMessage(), MAX_MESSAGE),
         }
+        fields |= getattr(record, "fields", {})
+        if (request_id := REQUEST_ID.get()) is not None:
+            fields["request_id"] = request_id
         if record.exc_info:
             fields["trace"] = shortened(self.formatException(record.exc_info)[::-1], MAX_TRACE)[::-1]
         return json.dumps(fields)
@@ -32,9 +41,18 @@ def shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def log_access(method: str, path: str, status: int, seconds: float, code: str | None) -> None:
+    """A line about a request, whose `status` is 0 if its caller left without an answer. The query is left out."""
+    fields = {"method": method, "path": shortened(path, MAX_PATH), "status": status, "seconds": round(seconds, 6)}
+    access.info("answered", extra={"fields": fields if code is None else fields | {"code": code}})
+
+
 def configure(level: str) -> None:
     """Write log records and Python warnings of at least this level to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    access.setLevel(logging.INFO)  # it has a setting of its own
     logging.captureWarnings(True)
+    # Pillow warns about odd uploads, and would fill the log.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from app.api import docs, health, models
 from app.api.admission import Admission
 from app.api.call import State
-from app.api.middleware import KeyCheck, RequestContext
+from app.api.middleware import CrossOrigin, Guard, RequestContext
 from app.api.uploads import Decoders
 from app.errors import WorkerLost, install_error_handlers
 from app.inference.loading import Loader
@@ -22,6 +21,15 @@ from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
+# Request headers that a web page of another origin may send.
+ALLOWED_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "If-None-Match",
+    "X-Request-Id",
+    "X-Request-Timeout",
+    "traceparent",
+)
 # Response headers that a web page of another origin may read.
 EXPOSED_HEADERS = (
     "ETag",
@@ -70,16 +78,16 @@ def create_app(
     # The innermost middleware first.
     key = settings.api_key.get_secret_value() if settings.api_key else None
     app.add_middleware(Admission, settings=settings, scoreboard=readiness.scoreboard)
-    app.add_middleware(KeyCheck, key=key)
+    app.add_middleware(Guard, allowed_hosts=settings.allowed_hosts, key=key)
     if settings.cors_origins:
         app.add_middleware(
-            CORSMiddleware,
+            CrossOrigin,
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "HEAD", "POST"),
-            allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-Request-Timeout"),
+            allow_headers=ALLOWED_HEADERS,
             expose_headers=EXPOSED_HEADERS,
         )
-    app.add_middleware(RequestContext, metrics=metrics, allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(RequestContext, metrics=metrics, access_log=settings.access_log)
     install_error_handlers(app)
     for router in (*routers(), models.router, health.router, docs.router):
         app.router.routes.extend(router.routes)  # FastAPI matches a request twice against routers that are included

@@ -1,12 +1,16 @@
 """The settings of the service. Environment variables have the prefix DIGITS_."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+PREFIX = "DIGITS_"
 # In the working directory; the environment overrides it.
 SETTINGS_FILE = Path("digits.env")
 # RFC 6750, section 2.1, with at least 16 characters.
@@ -15,10 +19,20 @@ ORIGIN_PATTERN = re.compile(r"https?://([0-9a-z._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5
 HOST_PATTERN = re.compile(r"(\*\.)?[0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
+class BadSettings(Exception):
+    """The service cannot start with these settings. The text has one line for each fault."""
+
+
 class Settings(BaseSettings):
     """Read from the environment: `DIGITS_PORT=9000` sets `port`. Raises ValidationError for a bad value."""
 
-    model_config = SettingsConfigDict(env_prefix="DIGITS_", env_ignore_empty=True, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # which may be the key
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all interfaces")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 for a free one")
@@ -97,6 +111,7 @@ class Settings(BaseSettings):
     )
     shutdown_grace_s: int = Field(15, ge=0, le=3600, description="seconds from SIGTERM to the exit at the latest")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level logged")
+    access_log: bool = Field(False, description="log a line for each request, at any level")
 
     @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
@@ -139,3 +154,37 @@ class Settings(BaseSettings):
                 "DIGITS_MAX_UPLOAD_COST_MS is below DIGITS_MAX_IMAGE_COST_MS: a large image would always fail"
             )
         return self
+
+
+def read_settings() -> Settings:
+    """The settings of the environment and of `SETTINGS_FILE`. Raises BadSettings."""
+    try:
+        if SETTINGS_FILE.exists() and not SETTINGS_FILE.is_file():  # the start would wait for the writer of a pipe
+            raise BadSettings(f"{SETTINGS_FILE}: not a regular file")
+        return Settings(_env_file=SETTINGS_FILE)
+    except ValidationError as error:
+        raise BadSettings("\n".join(map(_line, error.errors(include_input=False, include_url=False)))) from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise BadSettings(f"{SETTINGS_FILE}: {error}") from None
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Those of the environment variables that look like settings and are none, each with the most similar setting."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return [
+        name + _similar(name) for name in sorted(names) if name.upper().startswith(PREFIX) and name.upper() not in known
+    ]
+
+
+def _similar(name: str) -> str:
+    found = difflib.get_close_matches(name.lower().removeprefix(PREFIX.lower()), Settings.model_fields, n=1)
+    return f" (did you mean {PREFIX}{found[0].upper()}?)" if found else ""
+
+
+def _line(fault: ErrorDetails) -> str:
+    """A line about one fault, which has no location if it is one of several settings together."""
+    if fault["type"] == "extra_forbidden":  # only of the file, whose names keep their prefix
+        (name,) = (str(part).upper() for part in fault["loc"])
+        return f"{name}: unknown setting in {SETTINGS_FILE}{_similar(name)}"
+    variables = "".join(f"{PREFIX}{str(part).upper().removeprefix(PREFIX)}: " for part in fault["loc"][:1])
+    return variables + fault["msg"].removeprefix("Value error, ")

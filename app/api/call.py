@@ -136,7 +136,7 @@ class Call(Request):
         try:
             return model.model_validate(dict(self.query_params))
         except ValidationError as error:
-            raise _validation_error(error, "query") from None
+            raise _validation_error(error, "query", model) from None
 
     async def read_json(self, model: type[M]) -> M:
         """The JSON body as `model`: UTF-8, no name twice in an object. Raises BodyTooLarge."""
@@ -146,7 +146,7 @@ class Call(Request):
         try:
             parsed = model.model_validate_json(content)
         except ValidationError as error:
-            raise _validation_error(error, "body") from None
+            raise _validation_error(error, "body", model) from None
         # Each name needs a colon, so only a body with more colons than fields can have a name twice.
         if content.count(b":") > len(parsed.model_fields_set):
             json.loads(content, object_pairs_hook=_refuse_repeated_names)
@@ -193,10 +193,14 @@ class Call(Request):
             more = message.get("more_body", False)
         return b"".join(pieces)
 
-    def check_count(self, model: Model, count: int, scale: int = 1) -> None:
-        """Raises InvalidRequest for more images, or more pixels after scaling, than an answer may have."""
+    def check_count(self, model: Model, count: int, scale: int = 1, *, paged: bool = False) -> None:
+        """Raises InvalidRequest for more images, or more pixels after scaling, than an answer may have.
+
+        paged: whether `first` can ask for the others.
+        """
         if count > self.settings.max_images:
-            raise InvalidRequest(f"a request is limited to {self.settings.max_images} images; page with `first`")
+            advice = "; page with `first`" if paged else ""
+            raise InvalidRequest(f"a request is limited to {self.settings.max_images} images{advice}")
         if count * model.manifest.image.pixels * scale**2 > self.settings.max_answer_pixels:
             limit = self.settings.max_answer_pixels
             raise InvalidRequest(f"an answer is limited to {limit} pixels; request fewer images or a smaller scale")
@@ -277,9 +281,10 @@ def media_type_of(values: tuple[str, ...], accepted: tuple[str, ...]) -> str:
     return media_type
 
 
-def _validation_error(error: ValidationError, location: str) -> RequestValidationError:
+def _validation_error(error: ValidationError, location: str, model: type[BaseModel]) -> RequestValidationError:
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    return RequestValidationError([{**item, "loc": (location, *item["loc"])} for item in found])
+    context = {"known": list(model.model_fields)}
+    return RequestValidationError([{**item, "loc": (location, *item["loc"]), "ctx": context} for item in found])
 
 
 def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> None:

@@ -74,7 +74,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
     """Complete the OpenAPI description of the app, whose routes are final, and render it.
 
     Generators of clients name the classes of requests and problems only if they are components. Maxima and the need for
-    a key are those of the settings.
+    a key, which `Guard` checks, are those of the settings.
     """
     description = app.openapi()  # cached by FastAPI
     components = description["components"]["schemas"]

@@ -1,4 +1,4 @@
-"""ASGI middleware around every request: its id, limits, key and metrics.
+"""ASGI middleware around every request: its id, metrics, CORS, limits and key, in this order.
 
 Written against ASGI: Starlette's `BaseHTTPMiddleware` puts a task and a stream between the server and every answer.
 """
@@ -8,25 +8,36 @@ import hashlib
 import hmac
 import logging
 import random
+import re
 from time import monotonic
 
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.admission import PROBES
 from app.errors import (
+    BadRequest,
     Draining,
     HeadersTooLarge,
     Misdirected,
     OutOfMemory,
     ServiceError,
     Unauthorized,
+    problem,
     problem_of,
 )
+from app.logs import REQUEST_ID, log_access
 from app.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
+ID_HEADERS = frozenset({b"x-request-id", b"traceparent"})
+CALLERS_ID = re.compile(rb"[0-9A-Za-z._-]{1,64}")
+# W3C Trace Context, section 3.2: version, trace id, parent id and flags.
+TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 # The documentation has no key either: a browser cannot send one before the page is loaded.
@@ -34,12 +45,16 @@ DOCUMENTATION = frozenset({"/", "/docs", "/openapi.json"})
 
 
 class RequestContext:
-    """Gives each request an id (`X-Request-Id` in its answer), records metrics, and answers for unexpected errors."""
+    """Gives each request an id (`X-Request-Id` in its answer), and records metrics and the access log.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, allowed_hosts: tuple[str, ...]) -> None:
+    The id is the caller's `X-Request-Id` or the trace id of its `traceparent`, if well-formed, so that its logs can be
+    joined with these.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, access_log: bool) -> None:
         self._app = app
         self._metrics = metrics
-        self._allowed_hosts = allowed_hosts
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection; anything but HTTP passes unchanged."""
@@ -52,35 +67,82 @@ class RequestContext:
             # Handled as GET; the server, which keeps its own scope, drops the content (RFC 9110, section 9.3.2).
             scope = {**scope, "method": "GET"}
         # An id is not a secret: system randomness would cost a system call.
-        scope["request_id"] = request_id = f"{random.getrandbits(128):032x}"
+        request_id = _id_of_caller(scope["headers"]) or f"{random.getrandbits(128):032x}"
+        scope["request_id"] = request_id
+        REQUEST_ID.set(request_id)
         scope["arrived_at"] = started = monotonic()
-        status = 0
+        scope["answer_status"] = 0  # until an answer begins
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                scope["answer_status"] = message["status"]
                 message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         try:
-            try:
-                _check_headers(scope)
-                _check_host(scope, self._allowed_hosts)
-                await self._app(scope, receive, send_with_id)
-            except BaseException as error:
-                answer = _answer_to(error, request_id)
-                if answer is None or status:  # once an answer has begun, only the server can end it
-                    raise
-                await problem_of(Request(scope), answer)(scope, receive, send_with_id)
+            await self._app(scope, receive, send_with_id)
         finally:
-            route, code = getattr(scope.get("route"), "path", None), scope.get("problem_code")
+            status, code = scope["answer_status"], scope.get("problem_code")
             if (refused := of_server.get("refused")) is not None:  # by the server, while the app waited for the body
                 status, code = refused.status, refused.code
-            self._metrics.request_ended(method, route, status, monotonic() - started, code)
+            seconds = monotonic() - started
+            self._metrics.request_ended(method, getattr(scope.get("route"), "path", None), status, seconds, code)
+            if self._access_log:
+                log_access(method, scope["path"], status, seconds, code)
 
 
-def _answer_to(error: BaseException, request_id: str) -> ServiceError | None:
+def _id_of_caller(headers: list[tuple[bytes, bytes]]) -> str | None:
+    found = {name: value for name, value in headers if name in ID_HEADERS}
+    if not found:
+        return None
+    if CALLERS_ID.fullmatch(own := found.get(b"x-request-id", b"")):
+        return own.decode()
+    trace = TRACEPARENT.fullmatch(found.get(b"traceparent", b""))
+    return trace and trace[1].decode()
+
+
+class CrossOrigin(CORSMiddleware):
+    """Starlette's, with a problem for a refused preflight request."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to a preflight request."""
+        answer = super().preflight_response(request_headers)
+        if answer.status_code == 200:
+            return answer
+        headers = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
+        allowed = [self.preflight_headers[f"Access-Control-Allow-{what}"] for what in ("Methods", "Headers")]
+        detail = "web pages may use listed origins only, the methods {}, and the headers {}".format(*allowed)
+        request = Request({"type": "http", "request_id": REQUEST_ID.get()})
+        return problem(request, BadRequest.status, BadRequest.code, detail, headers=headers)
+
+
+class Guard:
+    """Refuses requests with too many headers, for another host, or without the API key, and answers for all errors."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: tuple[str, ...], key: str | None) -> None:
+        self._app = app
+        self._allowed_hosts = allowed_hosts
+        self._digest = None if key is None else hashlib.sha256(key.encode()).digest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            _check_headers(scope)
+            _check_host(scope, self._allowed_hosts)
+            if self._digest is not None:
+                _check_key(scope, self._digest)
+            await self._app(scope, receive, send)
+        except BaseException as error:
+            answer = _answer_to(error)
+            if answer is None or scope["answer_status"]:  # once an answer has begun, only the server can end it
+                raise
+            await problem_of(Request(scope), answer)(scope, receive, send)
+
+
+def _answer_to(error: BaseException) -> ServiceError | None:
     """The error to answer with, None for an exception that must pass."""
     if isinstance(error, ServiceError):
         return error
@@ -88,15 +150,16 @@ def _answer_to(error: BaseException, request_id: str) -> ServiceError | None:
         return Draining()
     if not isinstance(error, Exception):
         return None
-    log.error("request %s failed", request_id, exc_info=error)
+    log.error("the request failed", exc_info=error)
     if isinstance(error, MemoryError):
         return OutOfMemory()
     return ServiceError("the service failed; its log has the details under the request id")
 
 
 def _check_headers(scope: Scope) -> None:
-    headers = scope["headers"]
-    size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in headers)
+    headers, size = scope["headers"], len(scope["raw_path"]) + len(scope["query_string"])
+    for name, value in headers:
+        size += len(name) + len(value)
     if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
         raise HeadersTooLarge(
             f"a request is limited to {MAX_HEADERS} headers, and {MAX_HEADER_BYTES} bytes of path, query and headers"
@@ -119,25 +182,16 @@ def _check_host(scope: Scope, allowed: tuple[str, ...]) -> None:
         raise Misdirected("the host of the request is not served here")
 
 
-class KeyCheck:
-    """Refuses requests without the API key, if the service has one."""
-
-    def __init__(self, app: ASGIApp, key: str | None) -> None:
-        self._app = app
-        self._digest = None if key is None else hashlib.sha256(key.encode()).digest()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI connection."""
-        if self._digest is not None and scope["type"] == "http" and not is_public(scope["path"]):
-            values = [value for name, value in scope["headers"] if name == b"authorization"]
-            scheme, _, key = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
-            # Digests are compared in constant time, so that the time reveals neither length nor prefix of the key.
-            matches = hmac.compare_digest(hashlib.sha256(key.strip()).digest(), self._digest)
-            if scheme.lower() != b"bearer" or not matches:
-                refusal = Unauthorized("the service requires a key; send it as Authorization: Bearer")
-                await problem_of(Request(scope), refusal)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+def _check_key(scope: Scope, expected: bytes) -> None:
+    """Refuse a request without the API key, which has this digest."""
+    if is_public(scope["path"]):
+        return
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    scheme, _, key = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
+    # Digests are compared in constant time, so that the time reveals neither length nor prefix of the key.
+    matches = hmac.compare_digest(hashlib.sha256(key.strip()).digest(), expected)
+    if scheme.lower() != b"bearer" or not matches:
+        raise Unauthorized("the service requires a key; send it as Authorization: Bearer")
 
 
 def is_public(path: str) -> bool:

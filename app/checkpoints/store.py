@@ -17,20 +17,24 @@ class CheckpointError(Exception):
 
 def find_manifests(directory: Path) -> list[Path]:
     """The manifest of each folder in `directory`, sorted by name. Raises CheckpointError if there is none."""
-    if not directory.is_dir():
-        cause = "is not a directory; set DIGITS_MODELS_DIR to the models/ of the repository or of your trainings"
-        raise CheckpointError(directory, cause)
-    found = []
-    for entry in sorted(directory.iterdir()):
-        if not entry.is_dir() or entry.name.startswith("."):
-            continue
-        manifest_file = entry / "manifest.json"
-        if not manifest_file.is_file():
-            raise CheckpointError(manifest_file, "is missing; every folder beside it is a checkpoint")
-        found.append(manifest_file)
+    try:
+        folders = _folders(directory)
+        found = [folder / "manifest.json" for folder in folders]
+        missing = next((path for path in found if not path.is_file()), None)
+    except OSError as error:
+        raise CheckpointError(directory, f"cannot be read: {error.strerror}") from error
+    if missing is not None:
+        raise CheckpointError(missing, "is missing; every folder beside it is a checkpoint")
     if not found:
         raise CheckpointError(directory, "holds no checkpoint; `python -m training train vae` makes one")
     return found
+
+
+def _folders(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        cause = "is not a directory; set DIGITS_MODELS_DIR to the models/ of the repository or of your trainings"
+        raise CheckpointError(directory, cause)
+    return [entry for entry in sorted(directory.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def check_files(directory: Path) -> None:

@@ -38,8 +38,11 @@ class Engine:
         self._batchers: dict[tuple[str, type[Job[Any]]], Batcher] = {}
         self._closed: Callable[[], ServiceError] | None = None
 
-    def select(self, name: str | None, prepare: Callable[[Model], T]) -> tuple[Model, T]:
-        """As `find`. The error for a named model that cannot do what was requested names a model that can."""
+    def select(self, name: str | None, prepare: Callable[[Model], T], role: str = "model") -> tuple[Model, T]:
+        """As `find`. The error for a named model that cannot do what was requested names a model that can.
+
+        role: what the request calls the model.
+        """
         try:
             return self.find(name, prepare)
         except InvalidRequest as error:
@@ -49,7 +52,7 @@ class Engine:
                 other, _ = self.find(None, prepare)
             except InvalidRequest:
                 raise error from None
-            raise type(error)(f"{error.detail}; model {other.name} can do this") from None
+            raise type(error)(f"{error.detail}; {role} {other.name} can do this") from None
 
     def find(self, name: str | None, prepare: Callable[[Model], T]) -> tuple[Model, T]:
         """The named model, or the first one that can do all that was requested, with the result of `prepare` for it.
@@ -67,6 +70,8 @@ class Engine:
                 return model, prepare(model)
             except InvalidRequest as error:
                 errors.append(error)
+        if len({error.detail for error in errors}) == 1:  # it is not about the model, or there is one
+            raise errors[0]
         # An error about the values of the request helps more than one about the capabilities of a model.
         best = next((error for error in errors if not isinstance(error, CapabilityMissing)), errors[0])
         raise type(best)(f"no loaded model can do this; for example, {best.detail}")

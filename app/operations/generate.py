@@ -131,5 +131,5 @@ async def generate_images(call: Call) -> Response:
         return GenerateJob(source, asked.first, asked.count, renderer)
 
     model, job = call.engine.select(asked.model, prepare)
-    call.check_count(model, asked.count, asked.scale)
+    call.check_count(model, asked.count, asked.scale, paged=seed is not None)
     return await call.answer(model, job, media_type, seed)

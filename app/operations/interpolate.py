@@ -351,13 +351,13 @@ def prepared(
 
     def prepare(model: Model) -> InterpolateJob:
         model.require("generate")
-        call.check_count(model, asked.steps, asked.scale)
         ends = ends_for(model.manifest, asked, drawn, latents)
         renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
         path = asked.path or default_path(model.manifest, asked.prior)
         return InterpolateJob(model, ends, path, asked.steps, renderer)
 
-    _, job = call.engine.select(asked.model, prepare)
+    model, job = call.engine.select(asked.model, prepare)
+    call.check_count(model, asked.steps, asked.scale)
     return job
 
 

@@ -295,7 +295,7 @@ async def score_generated(call: Call, media_type: str) -> Response:
         return ScoreGenerated(model, asked.first, asked.n, media_type, generator, source)
 
     model, job = call.engine.select(asked.model, prepare)
-    call.check_count(job.generator, asked.n)
+    call.check_count(job.generator, asked.n, paged=True)
     return await call.answer(model, job, media_type, seed)
 
 
@@ -304,7 +304,7 @@ def find_generator(engine: Engine, scorer: Model, asked: ScoreRequest, seed: int
     if asked.generator is None:
         with suppress(InvalidRequest):
             return scorer, source_for(scorer, scorer, asked, seed)
-    return engine.find(asked.generator, lambda candidate: source_for(scorer, candidate, asked, seed))
+    return engine.select(asked.generator, lambda each: source_for(scorer, each, asked, seed), "generator")
 
 
 def source_for(scorer: Model, generator: Model, asked: ScoreRequest, seed: int) -> Seeded:

@@ -1,6 +1,8 @@
-"""The limit of open files that the connections of a process need."""
+"""The descriptors of a process: its standard streams, and the limit of open files that its connections need."""
 
+import os
 import resource
+import sys
 
 # Connections that the system keeps until they are accepted; the next client waits a second and tries again.
 BACKLOG = 1024
@@ -27,3 +29,13 @@ def raise_limit(connections: int) -> None:
         raise TooFewDescriptors(
             f"DIGITS_MAX_CONNECTIONS={connections} takes {needed} open files, and the process may have {hard}"
         ) from error
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null in place of standard streams that are closed: the next sockets would get their descriptors."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is `number`
+            setattr(sys, name, os.fdopen(number, mode))

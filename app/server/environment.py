@@ -1,25 +1,84 @@
-"""The start of a process before libraries are imported: address, threads, metrics, number of processes; and its end."""
+"""The start of a process before libraries are imported: streams, signals, settings, address, threads; and its end.
 
+Only the standard library is imported at the top, so that signals are handled from the first milliseconds.
+"""
+
+import fcntl
 import logging
 import os
+import shutil
+import signal
 import socket
 import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from app.server.descriptors import BACKLOG, raise_limit
-from app.settings import Settings
+from app.server.descriptors import BACKLOG, TooFewDescriptors, open_standard_streams, raise_limit
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 -- a directory with an unpredictable name is made in it
+METRICS_PREFIX = "digits-metrics-"
 
 
 class CannotListen(Exception):
     """Nothing can listen at the address of the settings."""
 
 
-def listen(settings: Settings) -> socket.socket:
+class NothingShared(Exception):
+    """There is no folder in which the processes could share their metrics."""
+
+
+def begin() -> None:
+    """The first step of a process, which the libraries that it imports then find done.
+
+    Standard streams are open, signals end the process with status 0 until the server handles them, and what computes
+    has one thread.
+    """
+    open_standard_streams()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: leave(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Batches are computed side by side, each on one thread; NumPy and PyTorch would start one a core in each process.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    # MKL would keep 5 MB of buffers for each thread.
+    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
+
+
+def start(*, supervised: bool = False) -> "tuple[Settings, socket.socket, int]":
+    """The settings, the listening socket and the number of processes, of which this one has been prepared.
+
+    supervised: whether a single process has a supervisor, too.
+    Raises SystemExit, once the cause is printed or logged: with status 2 for bad settings, else 1.
+    """
+    from app import logs  # noqa: PLC0415
+    from app.checkpoints.store import CheckpointError, check_files  # noqa: PLC0415
+    from app.settings import BadSettings, read_settings, unknown_variables  # noqa: PLC0415
+
+    try:
+        settings = read_settings()
+    except BadSettings as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    logs.configure(settings.log_level)
+    if unknown := unknown_variables(os.environ):
+        log.warning("not settings of this service, and ignored: %s", ", ".join(unknown))
+    try:
+        check_files(settings.models_dir)
+        listener = listen(settings)
+        return settings, listener, prepare(settings, supervised=supervised)
+    except (CheckpointError, CannotListen, TooFewDescriptors, NothingShared) as error:
+        log.error("cannot start: %s", error)
+        raise SystemExit(1) from None
+
+
+def listen(settings: "Settings") -> socket.socket:
     """The listening socket. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
@@ -29,25 +88,49 @@ def listen(settings: Settings) -> socket.socket:
         raise CannotListen(f"nothing can listen at {address}: {error}") from error
 
 
-def prepare(settings: Settings) -> int:
+def prepare(settings: "Settings", *, supervised: bool = False) -> int:
     """Prepare this process and those forked from it, and return the number of processes that will serve.
 
-    Raises TooFewDescriptors.
+    Raises TooFewDescriptors and NothingShared.
     """
     raise_limit(settings.max_connections)
-    # Batches are computed side by side, each on one thread; libraries would start one a core in each process.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    # MKL would keep 5 MB of buffers for each thread.
-    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
     from app.inference.machine import default_processes  # noqa: PLC0415 -- imports PyTorch
 
     processes = settings.processes or default_processes(settings.device)
-    if processes > 1:
-        folder = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
-        # prometheus-client reads it when it is imported.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="digits-", dir=folder)
+    if processes > 1 or supervised:
+        try:
+            parent = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+            remove_stale_metrics(parent)
+            # prometheus-client reads it when it is imported.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(make_metrics_folder(parent))
+        except OSError as error:
+            raise NothingShared(f"processes cannot share metrics: {error}; DIGITS_PROCESSES=1 need not") from error
     return processes
+
+
+def make_metrics_folder(parent: Path) -> Path:
+    """A folder for the metrics of the processes, locked for as long as this process or one forked from it lives."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=METRICS_PREFIX, dir=parent))
+        with suppress(FileNotFoundError):  # another start took it for a stale one before it was locked
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder
+            os.close(descriptor)
+
+
+def remove_stale_metrics(parent: Path) -> None:
+    """Remove the folders of services whose processes were all killed, as their lack of a lock shows."""
+    for folder in parent.glob(f"{METRICS_PREFIX}*"):
+        with suppress(OSError):  # another user's, locked, or just removed
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                if os.fstat(descriptor).st_uid == os.geteuid():
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def leave(status: int) -> NoReturn:

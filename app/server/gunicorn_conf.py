@@ -1,14 +1,11 @@
-"""For `gunicorn --config python:app.server.gunicorn_conf`: the same settings and processes as `python -m app`."""
+"""For `gunicorn --config python:app.server.gunicorn_conf`: the same start as `python -m app`."""
 
-from app import logs
-from app.server.environment import prepare
-from app.settings import SETTINGS_FILE, Settings
+from app.server.environment import begin, start
 
-settings = Settings(_env_file=SETTINGS_FILE)
-logs.configure(settings.log_level)
-processes = prepare(settings)
+begin()
+settings, listener, processes = start(supervised=True)
 
-from app.server.supervisor import configuration  # noqa: E402 -- after `prepare`
+from app.server.supervisor import configuration  # noqa: E402 -- after `start`
 
-globals().update(configuration(settings, processes))
+globals().update(configuration(settings, processes, listener))
 wsgi_app = "app.server.process:Server"  # what the processes share

@@ -21,7 +21,6 @@ from gunicorn.workers.base import Worker
 from prometheus_client.multiprocess import mark_process_dead
 
 from app.scoreboard import Scoreboard
-from app.server.descriptors import BACKLOG
 from app.server.environment import leave
 from app.server.process import Server, freeze
 from app.server.protocol import UnsupportedUvicorn
@@ -99,9 +98,10 @@ class Supervisor(BaseApplication):
         """Nothing: this module has imported what the processes share."""
 
 
-def configuration(settings: Settings, processes: int) -> dict[str, Any]:
-    """The settings of gunicorn for this number of processes, after `environment.prepare`."""
+def configuration(settings: Settings, processes: int, listener: socket.socket) -> dict[str, Any]:
+    """The settings of gunicorn after `environment.start`, with which it owns the listener."""
     scoreboard = Scoreboard(processes)
+    scoreboard.clear(0)  # with one process, the supervisor would be that process
     shared = os.environ["PROMETHEUS_MULTIPROC_DIR"]
 
     def on_starting(arbiter: Arbiter) -> None:
@@ -124,10 +124,8 @@ def configuration(settings: Settings, processes: int) -> dict[str, Any]:
         scoreboard.clear(process.column)
         mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
 
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return {
-        "bind": f"{host}:{settings.port}",
-        "backlog": BACKLOG,
+        "bind": f"fd://{listener.detach()}",
         "workers": processes,
         "worker_class": Process,
         "worker_tmp_dir": shared,
@@ -147,7 +145,7 @@ def configuration(settings: Settings, processes: int) -> dict[str, Any]:
 
 def serve(settings: Settings, processes: int, listener: socket.socket) -> int:
     """Serve with this number of processes until a signal ends the supervisor; the exit status."""
-    values = configuration(settings, processes) | {"bind": f"fd://{listener.detach()}"}
+    values = configuration(settings, processes, listener)
     try:
         Supervisor(values).run()
     except HaltServer:  # a second process could not start

@@ -1,9 +1,13 @@
 """Errors that belong to no single operation, and the form of all of them."""
 
+import json
+import re
+
 import pytest
 
 from app import errors
 from app.api.call import Call
+from app.logs import JsonLines
 from tests.api.reading import problem_of
 
 POSTS = ["/generate", "/reconstruct", "/interpolate", "/score"]
@@ -27,7 +31,7 @@ def test_an_unsupported_method_is_refused_naming_those_that_are_supported(client
     answer = client.request(method, path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
     if method != "HEAD":
-        problem_of(answer, 405, "method_not_allowed")
+        assert allowed in problem_of(answer, 405, "method_not_allowed")["detail"]
 
 
 @pytest.mark.parametrize("path", POSTS)
@@ -54,6 +58,7 @@ def test_a_fault_of_the_request_is_located_and_its_input_not_repeated(client):
     answer = client.post("/generate", json={"n": "not-a-number", "my-own-field": 1})
     faults = problem_of(answer, 422, "invalid_request")["errors"]
     assert [fault["location"] for fault in faults] == [["body", "n"], ["body"]]
+    assert answer.json()["detail"].startswith("n: ")
     assert all(fault["message"] for fault in faults)
     assert "not-a-number" not in answer.text
     assert "my-own-field" not in answer.text
@@ -66,8 +71,45 @@ def test_a_label_of_another_form_is_one_fault(client, label):
 
 
 def test_the_first_of_many_faults_are_listed(client):
-    answer = client.post("/generate", json={f"field{number}": 1 for number in range(500)})
+    answer = client.post("/generate", json={"latents": [["x"] * 500]})
     assert len(problem_of(answer, 422, "invalid_request")["errors"]) == 8
+
+
+def test_unknown_fields_are_one_fault_that_names_the_known_ones(client, digit):
+    misspelt = {f"fieldd{number}": 1 for number in range(500)}
+    answers = [
+        (client.post("/generate", json=misspelt), {"n", "seed", "first", "latents", "scale"}),
+        (client.get("/interpolate", params=misspelt), {"from_seed", "to_seed", "steps", "path"}),
+        (client.post("/reconstruct", params=misspelt, files={"file": digit}), {"normalize", "scale", "seed"}),
+    ]
+    for answer, known in answers:
+        body = problem_of(answer, 422, "invalid_request")
+        (fault,) = body["errors"]
+        assert known <= set(re.findall(r"\w+", fault["message"]))
+        assert fault["message"] in body["detail"]
+        assert "fieldd" not in answer.text
+
+
+def test_no_message_has_the_prefix_of_the_validation_library(client, digit):
+    answers = [
+        client.post("/generate", json={"label": []}),
+        client.post("/generate", json={"latents": [[1]], "seed": 1}),
+        client.get("/interpolate?steps=many"),
+        client.get("/interpolate?label=balanced"),
+        client.post("/reconstruct?normalize=yes", files={"file": digit}),
+    ]
+    for answer in answers:
+        assert problem_of(answer, 422, "invalid_request")["errors"]
+        assert not re.search("(?i)value ?error|assertion", answer.text)
+
+
+def test_a_request_for_too_many_images_is_told_of_paging_where_there_is_paging(client):
+    paged = [client.post(path, json={"n": 257}) for path in ("/generate", "/score")]
+    others = [client.get("/interpolate?steps=257"), client.post("/interpolate", json={"steps": 257})]
+    for answer in paged + others:
+        detail = problem_of(answer, 422, "invalid_request")["detail"]
+        assert "256" in detail
+        assert ("`first`" in detail) == (answer in paged)
 
 
 def test_every_answer_has_an_id_of_its_own(client):
@@ -90,16 +132,17 @@ def test_head_is_get_without_the_content(client, path):
 def test_an_unexpected_error_is_logged_under_the_id_of_the_request_and_not_shown(
     client, monkeypatch, caplog, fault, status, code
 ):
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise fault("a secret")
 
     monkeypatch.setattr(Call, "check_count", fail)
+    caplog.handler.setFormatter(JsonLines())
     answer = client.post("/generate", json={})
     problem_of(answer, status, code)
     assert "secret" not in answer.text
-    (record,) = [record for record in caplog.records if answer.headers["x-request-id"] in record.getMessage()]
-    assert record.exc_info
-    assert "a secret" in str(record.exc_info[1])
+    lines = [json.loads(line) for line in caplog.text.splitlines()]
+    (line,) = [line for line in lines if line.get("request_id") == answer.headers["x-request-id"]]
+    assert line["trace"].endswith(f"{fault.__name__}: a secret")
 
 
 def tree(error: type[errors.ServiceError]) -> list[type[errors.ServiceError]]:

@@ -31,6 +31,12 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+def test_a_folder_that_cannot_be_read_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(CheckpointError) as error:
+        find_manifests(tmp_path / ("x" * 300))  # no test can take rights from root
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_sound_checkpoints_are_read_and_hidden_folders_and_files_are_skipped(vae):
     (vae.parent / ".cache").mkdir()
     (vae.parent / "README.md").write_text("digits")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ import httpx
 from tests.conftest import ROOT
 
 START_TIMEOUT_S = 120
+APP = ("-m", "app")
+GUNICORN = ("-m", "gunicorn", "--config", "python:app.server.gunicorn_conf")
 
 
 @dataclass
@@ -31,20 +33,23 @@ def free_port() -> int:
         return port
 
 
-def start(port: int, **settings: str) -> "subprocess.Popen[str]":
-    """Start a service of one process with these settings, a port and a device, and no others."""
+def start(port: int, arguments: Sequence[str] = APP, **settings: str) -> "subprocess.Popen[str]":
+    """Start a service of one process with these settings, a port and a device, and no others.
+
+    arguments: of the interpreter.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DIGITS_")}
     environment |= {"DIGITS_PORT": str(port), "DIGITS_DEVICE": "cpu", "DIGITS_PROCESSES": "1"}
     environment |= {f"DIGITS_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "app"]
+    command = [sys.executable, *arguments]
     return subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
 @contextmanager
-def running(**settings: str) -> Iterator[Service]:
+def running(arguments: Sequence[str] = APP, **settings: str) -> Iterator[Service]:
     """A service that is ready; it gets SIGTERM afterwards, and SIGKILL if it does not end."""
     port = free_port()
-    process = start(port, **settings)
+    process = start(port, arguments, **settings)
     # A log that nobody reads would fill its pipe and block the service.
     reader = threading.Thread(target=process.communicate)
     reader.start()

@@ -46,3 +46,12 @@ def test_if_no_model_can_an_error_about_values_goes_before_one_about_capabilitie
     with pytest.raises(InvalidRequest) as caught:
         engine().select(None, prepare)
     assert caught.value.detail.endswith("n is too large")
+
+
+def test_an_error_that_is_the_same_for_all_models_is_given_as_it_is(engine):
+    def prepare(model: Model) -> None:
+        raise InvalidRequest("n is too large")
+
+    with pytest.raises(InvalidRequest) as caught:
+        engine().select(None, prepare)
+    assert caught.value.detail == "n is too large"

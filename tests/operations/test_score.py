@@ -161,3 +161,9 @@ def test_the_cost_of_the_files_together_is_limited_before_anything_is_decoded(cl
 
 def test_one_bad_file_among_good_ones_is_refused(client, digit):
     problem_of(score_files(client, [digit, b"no image"]), 422, "invalid_image")
+
+
+def test_for_a_generator_that_cannot_do_what_is_asked_another_one_is_named(labelled):
+    answer = labelled.post("/score", json={"model": "gan", "generator": "gan", "temperature": 0.5})
+    named = problem_of(answer, 422, "invalid_request")["detail"].rpartition("generator ")[2].split()[0]
+    assert labelled.post("/score", json={"model": "gan", "generator": named, "temperature": 0.5}).status_code == 200

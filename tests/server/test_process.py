@@ -8,6 +8,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
 
 import httpx
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from app.__main__ import main
 from tests.api.reading import metric
 from tests.conftest import ROOT
-from tests.contract.process import Service, free_port, running, start
+from tests.contract.process import APP, GUNICORN, Service, free_port, running, start, wait_until_ready
 from tests.contract.wire import Address
 
 # A process that does not end by itself is made to after an hour, which no test waits for.
@@ -42,9 +44,10 @@ def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
 
 def wait_until_started(service: Service, requests: int) -> None:
     """Wait until `requests` requests for the GAN's images have had a row computed."""
+    ends = monotonic() + 60
     with httpx.Client(base_url=service.url, timeout=60) as client:
         while metric(client.get("/metrics").text, "digits_queue_seconds_count", **QUEUE) < requests:
-            pass
+            assert monotonic() < ends
 
 
 def test_a_damaged_checkpoint_ends_the_start_with_status_1_and_one_line(tmp_path):
@@ -57,6 +60,49 @@ def test_a_damaged_checkpoint_ends_the_start_with_status_1_and_one_line(tmp_path
     assert "Traceback" not in log
     (line,) = (line for line in log.splitlines() if "cannot start" in line)
     assert str(models) in line
+
+
+@pytest.mark.parametrize("command", [APP, GUNICORN])
+@pytest.mark.parametrize(
+    ("settings", "status", "named"),
+    [
+        ({"models_dir": "x" * 300}, 1, "cannot be read"),
+        ({"host": "a..b"}, 1, "DIGITS_HOST"),
+        ({"api_key": "too-short"}, 2, "DIGITS_API_KEY"),
+    ],
+)
+def test_what_an_operator_can_get_wrong_is_one_line_however_the_service_is_started(command, settings, status, named):
+    ended, log = end(start(free_port(), command, **settings))
+    (line,) = log.splitlines()
+    assert ended == status
+    assert named in line
+    assert "too-short" not in line
+
+
+@pytest.mark.parametrize("command", [APP, GUNICORN])
+def test_standard_streams_that_are_closed_are_never_those_of_a_connection(command):
+    port = free_port()
+    closing = "import os, sys; os.closerange(0, 3); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    process = start(port, ("-c", closing, *command), processes="2")
+    try:
+        wait_until_ready(process, f"http://127.0.0.1:{port}")
+        assert {os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)} == {os.devnull}
+    finally:
+        process.terminate()
+        status, _ = end(process)
+    assert status == 0
+
+
+@pytest.mark.parametrize("command", [APP, GUNICORN])
+@pytest.mark.parametrize("sent", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGHUP, signal.SIGTERM]])
+def test_a_signal_while_pytorch_is_imported_ends_the_process_with_status_0_and_nothing(command, sent):
+    process = start(free_port(), command)
+    maps = Path(f"/proc/{process.pid}/maps")
+    while "libtorch" not in maps.read_text():
+        assert process.poll() is None
+    for number in sent:
+        process.send_signal(number)
+    assert end(process) == (0, "")
 
 
 def test_a_port_in_use_ends_the_start_with_status_1_and_names_the_settings():
@@ -82,7 +128,8 @@ def test_a_bad_settings_file_ends_the_start_with_status_2_and_one_line_that_name
     (tmp_path / "digits.env").write_bytes(content)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["app"])
-    assert main() == 2
+    with pytest.raises(SystemExit, match="2"):
+        main()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(named)
 
@@ -131,7 +178,7 @@ def test_when_the_grace_is_over_waiting_clients_are_told_and_no_client_keeps_the
             connection.sendall((b"", REQUEST[:20], REQUEST[:-1], large)[number % 4])
 
         def ask() -> httpx.Response:
-            return httpx.post(f"{service.url}/generate", json={"model": "gan", "n": 256, "seed": 1}, timeout=600)
+            return httpx.post(f"{service.url}/generate", json={"model": "gan", "n": 128, "seed": 1}, timeout=600)
 
         asked = [callers.submit(ask) for _ in range(16)]
         wait_until_started(service, 16)

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,7 @@ import pytest
 
 from tests.api.reading import metric
 from tests.conftest import ROOT
-from tests.contract.process import Service, free_port, running, start, wait_until_ready
+from tests.contract.process import GUNICORN, Service, free_port, running, start, wait_until_ready
 
 SEEDED = {"model": "vae", "n": 3, "seed": 5}
 MODELS = ("gan", "vae")
@@ -169,20 +167,12 @@ def test_when_the_supervisor_is_killed_everything_ends_and_can_be_started_again(
         until(partial(all_ended, pids))
 
 
-def test_gunicorn_serves_with_the_committed_configuration(models):
-    port = free_port()
-    settings = {"PORT": str(port), "MODELS_DIR": str(models), "DEVICE": "cpu", "PROCESSES": "2"}
-    environment = os.environ | {f"DIGITS_{name}": value for name, value in settings.items()} | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "gunicorn", "--config", "python:app.server.gunicorn_conf"]
-    process = subprocess.Popen(command, env=environment, cwd=models.parent, stderr=subprocess.DEVNULL, text=True)
-    service = Service(process, f"http://127.0.0.1:{port}")
-    try:
-        wait_until_ready(process, service.url)
-        assert len(processes_of(service)) == 2
+@pytest.mark.parametrize("processes", [1, 2])
+def test_gunicorn_serves_with_the_committed_configuration(models, processes):
+    with running(GUNICORN, processes=str(processes), models_dir=str(models)) as service:
+        assert len(processes_of(service)) == metric(page(service), "digits_processes") == processes
         assert generate(service)["seed"] == 5
-    finally:
-        process.terminate()
-        assert process.wait(60) == 0
+    assert service.process.returncode == 0
 
 
 def test_a_start_that_fails_in_the_processes_ends_the_service():
