@@ -135,9 +135,9 @@ def _photo(width: int, height: int, seed: int, **options: object) -> bytes:
     return saved(image, "JPEG", quality=88, **options)
 
 
-def _largest(make: Callable[[int], bytes]) -> int:
-    """Nearly the longest side at which the file is accepted."""
-    side, accepted_ms = 4096, 50
+def _largest(make: Callable[[int], bytes], side: int = 4096) -> int:
+    """Nearly the longest side, at most this one, at which the file is accepted."""
+    accepted_ms = 50
     while (cost := estimate_cost(make(side), max_cost_ms=inf)) > accepted_ms:
         side = affordable_side(side, cost, accepted_ms)
     return side
@@ -152,12 +152,16 @@ def _pngs() -> list[bytes]:
 
 
 def _png(depth: int, colour: int, bits: int, extra: bytes) -> bytes:
+    def make(side: int) -> bytes:
+        random = np.random.default_rng(0)
+        rows = np.full((side, 1 + (side * bits + 7) // 8), 4, dtype=np.uint8)
+        samples = random.integers(0, 256, (3, *rows[:, 1:].shape), dtype=np.uint8)
+        rows[:, 1:] = samples[0] & samples[1] & samples[2]
+        return built(header(side, side, depth, colour), rows.tobytes(), extra)
+
+    # First by the header alone, as the rows of a large picture take long to make.
     side = _largest(lambda side: built(header(side, side, depth, colour), b"", extra))
-    random = np.random.default_rng(0)
-    rows = np.full((side, 1 + (side * bits + 7) // 8), 4, dtype=np.uint8)
-    samples = random.integers(0, 256, (3, *rows[:, 1:].shape), dtype=np.uint8)
-    rows[:, 1:] = samples[0] & samples[1] & samples[2]
-    return built(header(side, side, depth, colour), rows.tobytes(), extra)
+    return make(_largest(make, side))
 
 
 def _jpegs() -> Iterator[Callable[[int], bytes]]:
