@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from itertools import chain
 
-from benchmarks import comparison_tables, fault_injection, growth, identity, injections, raw, soak
+from benchmarks import comparison_tables, fault_injection, growth, identity, injections, normalization, raw, soak
 from benchmarks.archives import prepare_archives
 from benchmarks.comparison import compare, summarise
 from benchmarks.conditions import conditions, tcmalloc
@@ -55,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     command = add("raw", raw_models, "measure the models without a server")
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--seconds", type=float, default=1.0, help="for each case, default 1")
+    command = add("normalize", normalize, "measure decoding and normalizing uploads, without a server")
+    command.add_argument("--rounds", type=int, default=normalization.ROUNDS)
     command = add("growth", measure_growth, "measure over numbers of processes, callers and models")
     command.add_argument("--seconds", type=int, default=5, help="for each point, default 5")
     command = add("identity", check_identity, "request the same seeds in many ways and compare the bytes")
@@ -105,6 +107,15 @@ def raw_models(arguments: argparse.Namespace) -> int:
     rates = raw.measure(arguments.rounds, arguments.seconds)
     print(raw.markdown(rates))
     write_results("raw", rates, conditions(), RESULTS if arguments.seconds >= 1 else WORK / "results")
+    return 0
+
+
+def normalize(arguments: argparse.Namespace) -> int:
+    """Measure each kind of file, print and write the results."""
+    found = list(normalization.measure(arguments.rounds))
+    print(normalization.markdown(found))
+    complete = arguments.rounds >= normalization.ROUNDS
+    write_results("normalize", found, conditions(), RESULTS if complete else WORK / "results")
     return 0
 
 

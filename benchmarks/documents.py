@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import comparison_tables, fault_injection, growth, raw, soak
+from benchmarks import comparison_tables, fault_injection, growth, normalization, raw, soak
 from benchmarks.comparison import Outcome
 from benchmarks.paths import DOCUMENTS
 from benchmarks.results import read_results
@@ -16,6 +16,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench-full": lambda: comparison_tables.overview(*read_results("comparison", Outcome)),
     "growth": lambda: growth.markdown(*read_results("growth", growth.Point)),
     "raw": lambda: raw.markdown(read_results("raw", raw.Rate)[0]),
+    "normalize": lambda: normalization.markdown(read_results("normalize", normalization.Cost)[0]),
     "faults": lambda: fault_injection.markdown(read_results("faults", fault_injection.Outcome)[0]),
     "soak": lambda: soak.markdown(read_results("soak", soak.Soak)[0][0]),
 }

@@ -6,7 +6,8 @@ ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "models"
 PEERS = ROOT / "benchmarks" / "peers"
 RESULTS = ROOT / "benchmarks" / "results"
-UPLOAD = ROOT / "tests" / "fixtures" / "mnist" / "7.png"
+FIXTURES = ROOT / "tests" / "fixtures"
+UPLOAD = FIXTURES / "mnist" / "7.png"
 DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "docs" / "reliability.md", ROOT / "README.md")
 
 WORK = ROOT / ".bench"

@@ -9,7 +9,7 @@ REDUCED_SIDE = 1024
 # Milliseconds for the work that does not grow with a file, most of it normalizing.
 FILE_MS = 4.5
 # Nanoseconds for each byte of a PNG, for each byte of its unpacked rows, and for each pixel without and with alpha.
-PNG_BYTE_NS, UNPACKED_NS, PIXEL_NS, ALPHA_NS = 0.5, 8.3, 3.5, 7.5
+PNG_BYTE_NS, UNPACKED_NS, PIXEL_NS, ALPHA_NS = 4.5, 7.2, 4.0, 10.0
 # Nanoseconds for each byte of a JPEG of one scan, which is decoded as it is read, and for each of its samples.
 BYTE_NS, SAMPLE_NS = 7.5, 0.1
 # The same for a JPEG that libjpeg keeps in memory, two bytes a sample, until its last scan; and for each sample in

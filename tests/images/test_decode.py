@@ -206,7 +206,7 @@ def test_a_large_png_of_any_mode_is_reduced(mode):
     image = Image.fromarray(grey.astype(np.uint16) * 257 if mode == "I;16" else grey)
     luminance = decode_image(saved(image if mode == "I;16" else image.convert(mode), "PNG")).luminance
     assert luminance.shape == (432, 576)
-    assert luminance == pytest.approx(grey[::2, ::2] / 255, abs=0.005)
+    assert np.abs(luminance - grey[::2, ::2] / 255).max() < 0.005
 
 
 def test_transparent_pixels_do_not_shine_through_where_a_large_picture_is_reduced():
@@ -214,7 +214,7 @@ def test_transparent_pixels_do_not_shine_through_where_a_large_picture_is_reduce
     grey[::2], alpha[1::2] = 255, 255  # white and transparent, black and opaque by turns
     picture = decode_image(saved(Image.fromarray(np.dstack([grey, alpha])), "PNG"))
     assert picture.alpha is not None
-    assert picture.alpha == pytest.approx(0.5, abs=0.01)
+    assert np.abs(picture.alpha - 0.5).max() < 0.01
     assert picture.luminance.max() == 0
 
 

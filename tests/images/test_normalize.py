@@ -1,6 +1,7 @@
 """Pictures to images as MNIST has them: ink found, scaled and centred."""
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,13 @@ def test_a_digit_that_touches_the_dark_border_is_returned_unchanged():
 def test_photos_and_drawings_become_the_digit_they_show(path):
     digit = int(path.stem[0])
     assert_shows(normalize(read(path)), digit)
+
+
+def test_a_photo_of_a_camera_becomes_the_digit_it_shows():
+    picture = photographed(on_canvas(enlarged(row(4), 40), 1500, 2000, 250, 700))
+    file = BytesIO()
+    Image.fromarray((255 * picture.luminance).astype(np.uint8)).save(file, "JPEG", quality=85)
+    assert_shows(normalize(decode_image(file.getvalue())), 4)
 
 
 VIEWS: dict[str, Callable[[Pixels], Picture]] = {
