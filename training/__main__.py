@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from app.checkpoints.store import CheckpointError
 from training.card import quality_text
-from training.config import BadConfigFile, TrainConfig, read_config_file
+from training.config import BadConfigFile, Choices, TrainConfig, first_mistake, read_config_file
 from training.data import DataUnavailable, TooFewImages
 from training.datasets import load_dataset
 from training.divergence import Diverged
@@ -27,7 +27,7 @@ from training.state import CannotResume
 from training.stopping import Stopped
 from training.trainer import export_run, train
 
-COMMANDS: dict[str, type[BaseModel]] = {"classifier": ClassifierConfig, "evaluate": EvaluateConfig}
+COMMANDS: dict[str, type[Choices]] = {"classifier": ClassifierConfig, "evaluate": EvaluateConfig}
 # Failures that the user can mend, each one line on standard error.
 MENDABLE = (
     CannotEvaluate,
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def add_flags(command: argparse.ArgumentParser, config: type[BaseModel], *, resume: bool = False) -> None:
+def add_flags(command: argparse.ArgumentParser, config: type[Choices], *, resume: bool = False) -> None:
     """Add the fields of a config as flags. Absent flags keep the default of the config."""
     for name, field in config.model_fields.items():
         if name in {"family", "names"}:
@@ -104,9 +104,7 @@ def main() -> int:
         complain(str(error))
         return 2
     except MENDABLE as error:
-        # Errors of PyTorch have many lines.
-        text = " ".join(str(error).split()) if isinstance(error, RuntimeError) else str(error)
-        complain(f"{type(error).__name__}: {text}")
+        complain(f"{type(error).__name__}: {error}")
         return 1
 
 
@@ -115,16 +113,13 @@ def run(arguments: dict[str, Any]) -> int:
     action, family = arguments.pop("action"), arguments.pop("family", None)
     resume, restart = arguments.pop("resume", False), arguments.pop("restart", False)
     file = arguments.pop("config", None)
-    given = read_config_file(Path(file)) if file else {}
-    if given.pop("family", family) != family:
-        raise BadConfigFile(f"{file} is of another family than {family}")
+    kind = COMMANDS[action] if family is None else families()[family].config
+    given = read_config_file(Path(file), kind) if file is not None and issubclass(kind, TrainConfig) else {}
     try:
-        config = (COMMANDS[action] if family is None else families()[family].config)(**(given | arguments))
+        config = kind(**(given | arguments))
     except ValidationError as error:
-        for item in error.errors():
-            name = str(item["loc"][0])
-            is_flag = name in arguments or name not in given
-            complain(f"{'--' + name.replace('_', '-') if is_flag else f'{file}: {name}'}: {item['msg']}")
+        *name, cause = first_mistake(error)
+        complain(": ".join([*(f"--{part.replace('_', '-')}" for part in name), cause]))
         return 2
     if isinstance(config, ClassifierConfig):
         make_classifier(config, load_dataset(config.dataset, config.data_dir))
@@ -142,9 +137,13 @@ def run(arguments: dict[str, Any]) -> int:
 
 
 def complain(line: str) -> None:
-    """Write a line to standard error, with the rank of the process unless it is the first."""
+    """Write a line to standard error, with the rank of the process unless it is the first.
+
+    Errors of PyTorch have many lines, and names of files may have any character.
+    """
     rank = os.environ.get("RANK", "0")
-    print(line if rank == "0" else f"process {rank}: {line}", file=sys.stderr)
+    line = " ".join((line if rank == "0" else f"process {rank}: {line}").split())
+    print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The choices of a training run that all families share, and their files. Each family adds its own choices."""
+"""The choices of a command, and those of a training run that all families share. Each family adds its own."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 DATASET_PATTERN = r"^(mnist|fashion-mnist|folder:.+)$"
 DATASET_FORMS = "mnist, fashion-mnist, or folder:PATH, a folder that holds a folder of images for each class"
@@ -14,17 +14,41 @@ DATASET_FORMS = "mnist, fashion-mnist, or folder:PATH, a folder that holds a fol
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 
 
-class TrainConfig(BaseModel):
-    """The choices of a run. `make train` has the values of the shipped checkpoints."""
+class Choices(BaseModel):
+    """The choices of a command."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*")
+    @classmethod
+    def _check(cls, value: Any) -> Any:
+        """Refuse numbers and paths that are valid in Python and nowhere else."""
+        if isinstance(value, int) and value >= 2**53:
+            raise ValueError("Input should be less than 2**53")
+        if isinstance(value, str | Path):
+            check_text(str(value))
+        return value
+
+
+def check_text(text: str) -> None:
+    """Raises ValueError for text that is no UTF-8, as paths may be, or has a NUL character."""
+    if "\0" in text:
+        raise ValueError("has a NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not valid UTF-8") from None
+
+
+class TrainConfig(Choices):
+    """The choices of a run. `make train` has the values of the shipped checkpoints."""
 
     family: str
     name: str = Field(pattern=NAME_PATTERN)
     epochs: int = Field(ge=1)
     batch_size: int = Field(128, ge=2)
     dataset: str = Field("mnist", pattern=DATASET_PATTERN, description=DATASET_FORMS)
-    seed: int = Field(0, ge=0, lt=2**53)
+    seed: int = Field(0, ge=0)
     ema_decay: float = Field(
         0.999, ge=0, lt=1, description="per step, of the exported weights; lower in the first steps"
     )
@@ -58,20 +82,43 @@ class TrainConfig(BaseModel):
 
 
 class BadConfigFile(ValueError):
-    """The file cannot be read or parsed."""
+    """The file cannot be read or parsed, or has a choice that is not valid."""
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Options by name, not validated, from a `.toml` file or from the `config.json` of a run. Raises BadConfigFile."""
+def read_config_file(path: Path, config: type[TrainConfig]) -> dict[str, Any]:
+    """Choices by name, from a `.toml` file or from the `config.json` of a run.
+
+    Types are strict, unlike those of flags: true is not 1, and "1" is not 1. Raises BadConfigFile.
+    """
     if path.suffix not in {".toml", ".json"}:
         raise BadConfigFile(f"{path} is neither .toml nor .json")
+    if path.exists() and not path.is_file():
+        raise BadConfigFile(f"{path} is not a file")
     try:
-        text = path.read_text()
-        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        text = path.read_text("utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text, object_pairs_hook=_distinct)
+        canonical = json.dumps(values, default=str)  # dates of TOML become text
     except OSError as error:
         raise BadConfigFile(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # of TOML, JSON and UTF-8
+    except (ValueError, RecursionError) as error:  # of TOML, JSON, UTF-8, and integers of thousands of digits
         raise BadConfigFile(f"{path} is not {path.suffix.removeprefix('.').upper()}: {error}") from error
-    if not isinstance(values, dict):
-        raise BadConfigFile(f"{path} does not hold an object")
+    try:
+        config.model_validate_json(canonical, strict=True)
+    except ValidationError as error:
+        raise BadConfigFile(": ".join([str(path), *first_mistake(error)])) from error
+    assert isinstance(values, dict), "it has just been validated"
+    return values
+
+
+def first_mistake(error: ValidationError) -> list[str]:
+    """The name of the first choice that is not valid, if there is one, and the cause."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    return [*map(str, first["loc"][:1]), first["msg"].removeprefix("Value error, ")]
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs of a JSON object as a dict. Raises ValueError for a repeated key, of which `json` keeps the last."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key is repeated")
     return values

@@ -151,8 +151,8 @@ class _IdxFiles:
                 return
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
-                failures.append(f"  {source}: {reason[:300]}")
-        raise DataUnavailable(f"{self.name} is not available from any source:\n" + "\n".join(failures))
+                failures.append(f"{source}: {reason[:300]}")
+        raise DataUnavailable(f"{self.name} is not available from any source; " + "; ".join(failures))
 
     def install(self, source: Path) -> None:
         verify_files(source, self.sha256)

@@ -17,16 +17,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 from tqdm import tqdm
 
+from training.config import check_text
 from training.data import Dataset, DataUnavailable
 
 SIDE = 28
 # The share of test images. An image's digest decides on its split, so adding images moves no others, and copies of an
 # image are in the same split.
 TEST_SHARE = 0.1
-MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "I;16", "I;16B"}
+MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"}
+# Formats by their first bytes. The other formats of Pillow are many, and some start programs or read other files.
+FORMATS = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
+MAX_BYTES = 2**26
+MAX_PIXELS = 2**24
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,18 @@ def load_folder(folder: Path) -> Dataset:
     """Load the images of a folder's subfolders, which are named for their classes, in the order of their digests.
 
     Hidden files and files without an image format's suffix are skipped. Raises DataUnavailable for a missing folder, a
-    class without training images, and a file that cannot be decoded.
+    name that is not UTF-8, a class without training images, and a file that cannot be decoded.
     """
     if not folder.is_dir():
         raise DataUnavailable(f"{folder} is not a folder")
     classes = sorted((path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."), key=_order)
     if not classes:
         raise DataUnavailable(f"{folder} has no subfolders; put the images of each class into one")
+    for path in (folder.resolve(), *(folder / name for name in classes)):
+        try:
+            check_text(path.name)
+        except ValueError as error:
+            raise DataUnavailable(f"the name of {path} {error}") from error
     files = [(path, label) for label, name in enumerate(classes) for path in _image_files(folder / name)]
     with ThreadPoolExecutor() as threads:
         read = threads.map(lambda file: _read(*file), files)
@@ -67,8 +79,17 @@ def load_folder(folder: Path) -> Dataset:
 
 
 def read_row(content: bytes) -> NDArray[np.uint8]:
-    """Decode an image file to uint8 `(28, 28)`. Raises ValueError, OSError and other errors of Pillow's decoders."""
-    with Image.open(BytesIO(content)) as opened:
+    """Decode a PNG or JPEG file, of several frames the first, to uint8 `(28, 28)`.
+
+    Raises ValueError, OSError and other errors of Pillow's decoders.
+    """
+    kind = next((kind for start, kind in FORMATS.items() if content.startswith(start)), None)
+    if kind is None:
+        raise ValueError("it is neither PNG nor JPEG")
+    # Not `Image.open`, which only warns of huge images.
+    with kind(BytesIO(content)) as opened:
+        if opened.width * opened.height > MAX_PIXELS:
+            raise ValueError(f"it has {opened.width}x{opened.height} pixels, more than {MAX_PIXELS:,}")
         if opened.mode not in MODES:
             raise ValueError(f"pixels of mode {opened.mode} are not supported")
         opened.draft("L", opened.size)  # a JPEG holds its luma; converting to colour and back is skipped
@@ -92,12 +113,15 @@ def read_row(content: bytes) -> NDArray[np.uint8]:
 
 
 def _read(path: Path, label: int) -> _Labelled:
-    content = path.read_bytes()
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ValueError(f"it has {size:,} bytes, more than {MAX_BYTES:,}")
+        content = path.read_bytes()
         row = read_row(content)
     except Exception as error:  # decoders raise many kinds for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataUnavailable(f"{path} cannot be decoded as an image: {reason}") from error
+        raise DataUnavailable(f"{path} cannot be read as an image: {reason}") from error
     return _Labelled(hashlib.sha256(content).hexdigest(), label, row)
 
 

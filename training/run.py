@@ -70,10 +70,10 @@ class Run:
         if state is not None:
             check_same_run(config, state, dataset.digest)
             check_epochs(config, state, self.learner)
-            self.progress = restore(state, self.learner)
+            self.progress = restore(config, state, self.learner)
         processes.begin(self.learner, self.learner.optimizers)
         if state is not None:
-            restore_own(state, self.progress, processes)
+            restore_own(config, state, self.progress, processes)
         elif not processes.is_first:  # each process draws other noise
             torch.manual_seed((config.seed * 1_000_003 + processes.rank) % 2**63)
         self.monitor: EpochMonitor | None = None

@@ -28,7 +28,7 @@ def run_lock(directory: Path) -> Iterator[None]:
     The operating system releases it when the process ends, even after a crash.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("a+") as file:
+    with (directory / "lock").open("a+", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -42,7 +42,7 @@ def run_lock(directory: Path) -> Iterator[None]:
 
 def check_finished(config: TrainConfig) -> None:
     """Raises RunTaken for a run that is unfinished or not exported, CannotResume for a state that cannot be read."""
-    if not (config.run_dir / "state.pt").is_file():
+    if not (config.run_dir / "state.pt").exists():
         return
     state = read_state(config)
     done, epochs = len(state["history"]), state["config"]["epochs"]

@@ -2,11 +2,14 @@
 
 It holds weights, averages, optimisers and schedules, the step within the epoch with the sums of its losses, the global
 random streams of every process, the history and the networks of the best epoch. The order of the rows needs no state:
-it is a function of seed and epoch.
+it is a function of seed and epoch. The first line of the file is the SHA-256 of the rest, which PyTorch wrote.
 """
 
+import hashlib
 import io
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,7 @@ KEYS = {"config", "dataset_digest", "learner", "history", "done", "best", "proce
 
 
 class CannotResume(Exception):
-    """There is no state to resume from, or it belongs to another config."""
+    """There is no state to resume from, or it is damaged, or it belongs to another config."""
 
 
 @dataclass(frozen=True)
@@ -76,26 +79,42 @@ def save_state(
         "best": vars(progress.best) if progress.best else None,
         "processes": every,
     }
+    write_atomically(config.run_dir / "state.pt", with_digest(state))
+
+
+def with_digest(state: dict[str, Any]) -> bytes:
+    """The content of a file of a state."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(config.run_dir / "state.pt", buffer.getvalue())
+    content = buffer.getvalue()
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
 def state_file(config: TrainConfig) -> Path:
     """The path of the saved state. Raises CannotResume when there is none."""
     path = config.run_dir / "state.pt"
-    if not path.is_file():
+    if not path.exists():
         raise CannotResume(f"{path} does not exist: nothing to resume")
+    if not path.is_file():
+        raise CannotResume(f"{path} is not a file")
     return path
 
 
 def read_state(config: TrainConfig) -> dict[str, Any]:
-    """The saved state. Raises CannotResume when there is none or it cannot be read."""
+    """The saved state. Its digest is verified first. Raises CannotResume when there is none or it cannot be read."""
     path = state_file(config)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        digest, _, content = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise CannotResume(f"{path} cannot be read: {error.strerror}") from error
+    if digest != hashlib.sha256(content).hexdigest().encode():
+        raise CannotResume(
+            f"{path} is damaged, or was made by a version without digests: --restart begins the run again"
+        )
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise CannotResume(f"{path} is damaged") from error
+        raise CannotResume(f"{path} is not a state that PyTorch {torch.__version__} can read") from error
     missing = KEYS - state.keys()
     if missing:
         raise CannotResume(f"{path} was made by another version: it lacks {', '.join(sorted(missing))}")
@@ -125,20 +144,31 @@ def check_epochs(config: TrainConfig, state: dict[str, Any], learner: Learner) -
         )
 
 
-def restore(state: dict[str, Any], learner: Learner) -> Progress:
-    """Restore the networks and their optimisers; returns the progress of the run."""
-    learner.load_training_state(state["learner"])
-    best = Best(**state["best"]) if state["best"] else None
+def restore(config: TrainConfig, state: dict[str, Any], learner: Learner) -> Progress:
+    """Restore the networks and their optimisers; returns the progress of the run. Raises CannotResume."""
+    with _fitting(config):
+        learner.load_training_state(state["learner"])
+        best = Best(**state["best"]) if state["best"] else None
     return Progress(state["history"], state["done"], {}, best)
 
 
-def restore_own(state: dict[str, Any], progress: Progress, processes: Processes) -> None:
+def restore_own(config: TrainConfig, state: dict[str, Any], progress: Progress, processes: Processes) -> None:
     """Restore the random streams and sums of losses of this process.
 
-    Raises CannotResume where the run had another number of processes.
+    Raises CannotResume, also where the run had another number of processes.
     """
     if len(state["processes"]) != processes.count:
         raise CannotResume(f"the state was made by {len(state['processes'])} processes, not {processes.count}")
     own = state["processes"][processes.rank]
-    progress.totals = {name: total.to(processes.device) for name, total in own["totals"].items()}
-    restore_random_state(own["random"])
+    with _fitting(config):
+        progress.totals = {name: total.to(processes.device) for name, total in own["totals"].items()}
+        restore_random_state(own["random"])
+
+
+@contextmanager
+def _fitting(config: TrainConfig) -> Iterator[None]:
+    """Raises CannotResume where the parts of a state do not fit the networks or libraries of this version."""
+    try:
+        yield
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CannotResume(f"the state in {config.run_dir} cannot be restored: {error}") from error

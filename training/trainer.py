@@ -73,7 +73,7 @@ def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
     dataset = dataset or load_dataset(config.dataset, config.data_dir)
     check_same_run(config, state, dataset.digest)
     learner = build_learner(config, DataShape.of(dataset), config.epochs)
-    progress = restore(state, learner)
+    progress = restore(config, state, learner)
     if not progress.history:
         raise CannotResume(f"the state in {config.run_dir} is of the first epoch: there is nothing to export yet")
     trained = restore_best(learner, progress, len(state["processes"]))

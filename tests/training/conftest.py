@@ -21,6 +21,7 @@ from training.data import Dataset
 from training.families import build_learner, families, gan
 from training.families.gan import GanConfig
 from training.families.vae import VaeConfig
+from training.state import read_state
 from training.trainer import train
 
 TRAIN_IMAGES, TEST_IMAGES = 192, 32
@@ -46,7 +47,7 @@ def strokes(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def weights(config: TrainConfig) -> dict[str, Tensor]:
     """All weights, averages and buffers that a run saved last."""
-    modules: dict[str, Tensor] = state_of(config)["learner"]["modules"]
+    modules: dict[str, Tensor] = read_state(config)["learner"]["modules"]
     return modules
 
 
@@ -79,11 +80,6 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, happen: Callable[[], N
 
 def crash() -> None:
     raise Crash
-
-
-def state_of(config: TrainConfig) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(config.run_dir / "state.pt", weights_only=True)
-    return state
 
 
 def manifest_of(config: TrainConfig) -> Manifest:

@@ -11,7 +11,6 @@ from threading import Event
 from typing import Any, get_args
 
 import pytest
-import torch
 from PIL import Image
 
 from app.checkpoints.manifest import Manifest
@@ -21,6 +20,7 @@ from training.data import Dataset
 from training.families import families
 from training.families.vae import VaeConfig
 from training.run_lock import run_lock
+from training.state import read_state
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -180,6 +180,19 @@ def test_choices_come_from_a_file_and_flags_take_precedence(command_line, mnist,
         ("a.yaml", "beta: 1", ".toml"),
         ("a.toml", "family = 'gan'", "vae"),
         ("a.toml", "gamma = 1", ": gamma: "),
+        ("a.toml", "epochs = true", ": epochs: "),
+        ("a.json", '{"epochs": "1"}', ": epochs: "),
+        ("a.json", '{"epochs": 1, "epochs": 2}', "repeated"),
+        ("a.json", f'{{"epochs": {"9" * 5000}}}', "JSON"),
+        ("a.toml", f"epochs = 0x{'f' * 5000}", "TOML"),
+        ("a.json", f'{{"epochs": {"9" * 4000}}}', ": epochs: "),
+        ("a.json", '{"runs_dir": "r\\u0000"}', ": runs_dir: "),
+        ("a.toml", "data_dir = 'd\0'", "TOML"),
+        ("a.json", '{"device": "\\ud800"}', ""),
+        ("a.json", '{"a\\nb": 1}', "a b"),
+        ("a.json", "[" * 100_000, "JSON"),
+        ("a.json", "[]", "object"),
+        ("a.toml", "a = 1979-05-27", ": a: "),
     ],
 )
 def test_a_bad_file_is_one_line_that_names_it(command_line, tmp_path, name, content, named):
@@ -227,7 +240,7 @@ def test_a_signal_ends_the_program_with_a_saved_state_and_one_line(mnist, tmp_pa
     assert program.returncode == 128 + signal.SIGTERM
     assert errors.splitlines()[-1].startswith("stopped at step ")
     assert "Traceback" not in errors
-    assert torch.load(state, weights_only=True)["config"]["epochs"] == 100_000
+    assert read_state(VaeConfig(runs_dir=tmp_path / "r"))["config"]["epochs"] == 100_000
 
 
 def test_a_checkpoint_of_other_data_is_replaced_only_with_restart(command_line, mnist, pictures, tmp_path):
@@ -250,6 +263,9 @@ def test_a_checkpoint_of_other_data_is_replaced_only_with_restart(command_line, 
     [
         (["train", "vae", "--epochs=0"], "--epochs"),
         (["train", "vae", "--beta=nan"], "--beta"),
+        (["train", "vae", f"--epochs={2**53}"], "--epochs"),
+        (["train", "vae", "--runs-dir=\udcff"], "--runs-dir"),
+        (["train", "vae", "--config", "."], "."),
         (["train", "vae", "--name=../elsewhere"], "--name"),
         (["train", "vae", "--discriminator-steps", "2"], "--discriminator-steps"),
         (["train", "vae", "--config", "none.toml"], "none.toml"),

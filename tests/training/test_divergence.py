@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.training.conftest import at_step, state_of
+from tests.training.conftest import at_step
 from training import divergence
 from training.divergence import (
     Diverged,
@@ -17,6 +17,7 @@ from training.divergence import (
 from training.families.cgan import ConditionalGenerator
 from training.families.gan import GanConfig, Generator
 from training.families.vae import Decoder, VaeConfig
+from training.state import read_state
 from training.trainer import train
 
 
@@ -83,7 +84,7 @@ def test_a_run_whose_loss_is_not_finite_ends_with_the_last_finite_state_saved(ti
     at_step(monkeypatch, 8, corrupt)
     with pytest.raises(Diverged, match=r"negative_elbo is nan"):
         train(config, dataset=dataset)
-    state = state_of(config)
+    state = read_state(config)
     assert len(state["history"]) * 5 + state["done"] == 7
     assert all(torch.isfinite(tensor).all() for tensor in state["learner"]["modules"].values())
 
@@ -115,5 +116,5 @@ def test_a_run_whose_generator_collapses_ends_with_the_state_before_saved(
     at_step(monkeypatch, 9, collapse)
     with pytest.raises(Diverged, match=words):
         train(config, dataset=dataset)
-    state = state_of(config)
+    state = read_state(config)
     assert (len(state["history"]), state["done"]) == (1, 3)  # step 8

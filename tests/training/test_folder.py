@@ -1,5 +1,8 @@
 import io
+import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,13 @@ def png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG whose header promises more pixels than it has."""
+    content = png(np.zeros((1, 1), np.uint8))
+    header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
+    return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
 
 
 def write(folder: Path, name: str, shades: range) -> None:
@@ -114,9 +124,23 @@ def remove_classes(folder: Path) -> None:
         (remove_classes, "shades"),
         (lambda folder: (folder / "empty").mkdir(), "empty"),
         (lambda folder: (folder / "dark" / "bad.png").write_bytes(b"no"), "bad.png"),
+        (lambda folder: Image.new("L", (28, 28)).save(folder / "dark" / "drawing.bmp"), "drawing.bmp"),
+        (lambda folder: (folder / "dark" / "large.png").write_bytes(png_of_size(13_000, 13_000)), "13000x13000"),
+        (lambda folder: os.truncate(next((folder / "dark").iterdir()), 2**27), r"134,217,728 bytes"),
+        (lambda folder: os.mkdir(os.fsencode(folder) + b"/caf\xe9"), "UTF-8"),
         (lambda folder: (folder / "dark" / "cut.png").write_bytes(png(np.eye(99, dtype=np.uint8))[:-30]), "cut.png"),
     ],
-    ids=["missing", "no classes", "no images", "no image file", "truncated image file"],
+    ids=[
+        "missing",
+        "no classes",
+        "no images",
+        "no image file",
+        "another format",
+        "too many pixels",
+        "too many bytes",
+        "a name that is not UTF-8",
+        "truncated image file",
+    ],
 )
 def test_an_unusable_folder_is_refused_with_its_path(folder, damage, name):
     damage(folder)

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.conftest import Crash, at_step, crash, manifest_of, rows_of, same, state_of, weights
+from tests.training.conftest import Crash, at_step, crash, manifest_of, rows_of, same, weights
 from training import monitoring, trainer
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.monitoring import EpochMonitor, losses_of
+from training.state import read_state
 from training.trainer import train
 
 DISTANCES = [9.0, 4.0, 6.0]
@@ -50,7 +51,7 @@ def test_the_figures_of_every_epoch_are_in_the_table_and_in_the_state(measured, 
         assert 0 <= float(row["precision"]) <= 1
         assert 0 <= float(row["recall"]) <= 1
         assert 0 <= float(row["label_agreement"]) <= 1
-    state = state_of(measured)
+    state = read_state(measured)
     assert [row["recall"] for row in state["history"]] == [float(row["recall"]) for row in rows]
     distance = [row["frechet_distance"] for row in state["history"]]
     assert state["best"]["epoch"] == distance.index(min(distance)) + 1
@@ -63,9 +64,9 @@ def test_the_epoch_with_the_lowest_distance_is_exported_and_recorded(measured, d
         train(measured, dataset=dataset)
     record = manifest_of(measured).training
     assert (record.epochs, record.epoch) == (3, 2)
-    assert record.losses == losses_of(state_of(measured)["history"][1])
-    assert not same(state_of(measured)["best"]["modules"], weights(measured))
-    best = state_of(measured)["best"]["modules"]["average.module.encoder.mean.bias"]
+    assert record.losses == losses_of(read_state(measured)["history"][1])
+    assert not same(read_state(measured)["best"]["modules"], weights(measured))
+    best = read_state(measured)["best"]["modules"]["average.module.encoder.mean.bias"]
     archive = torch.jit.load(measured.models_dir / "vae" / manifest_of(measured).archives["float32"].file)
     assert torch.equal(archive.state_dict()["encode_network.mean.bias"], best)
 
@@ -79,14 +80,14 @@ def test_the_best_epoch_is_kept_when_a_run_is_resumed(measured, dataset, monkeyp
             train(measured, dataset=dataset)
     distances(monkeypatch, [6.0])
     train(measured, resume=True, dataset=dataset)
-    assert state_of(measured)["best"]["epoch"] == 1
+    assert read_state(measured)["best"]["epoch"] == 1
 
 
 @pytest.mark.usefixtures("no_export")
 def test_without_finite_distances_no_epoch_is_the_best(measured, dataset, monkeypatch):
     distances(monkeypatch, [float("nan")] * 3)
     train(measured, dataset=dataset)
-    assert state_of(measured)["best"] is None
+    assert read_state(measured)["best"] is None
 
 
 @pytest.mark.usefixtures("no_export")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,13 +17,14 @@ import torch
 from torch import Tensor
 
 from tests.conftest import ROOT
-from tests.training.conftest import STEPS, Crash, at_step, crash, manifest_of, same, state_of, weights
+from tests.training.conftest import STEPS, Crash, at_step, crash, manifest_of, same, weights
 from training import files, monitoring, run, trainer
 from training.config import TrainConfig
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.families import families
 from training.families.vae import VaeLearner
-from training.state import CannotResume
+from training.run_lock import check_finished
+from training.state import CannotResume, read_state, with_digest
 from training.stopping import Stopped
 from training.trainer import export_run, train
 
@@ -48,7 +50,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[str]:
 
 def differ(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
     """The places where the states of two runs differ, except their names."""
-    states = state_of(ours), state_of(theirs)
+    states = read_state(ours), read_state(theirs)
     for state in states:
         del state["config"]["name"]
     return list(differences(*states))
@@ -76,7 +78,7 @@ def test_a_run_stopped_by_a_signal_at_any_step_and_resumed_equals_one_that_never
             at_step(context, steps, lambda: signal.raise_signal(signal.SIGTERM))
             with pytest.raises(Stopped, match=f"stopped at step {stop} of {2 * STEPS}; the state is saved"):
                 train(parts, resume=stop != first, dataset=dataset)
-        state = state_of(parts)
+        state = read_state(parts)
         assert len(state["history"]) * STEPS + state["done"] == stop
         torch.manual_seed(12345)  # must not matter
     train(parts, resume=True, dataset=dataset)
@@ -93,7 +95,7 @@ def test_a_crashed_run_is_resumed_from_the_last_state_that_was_due(tiny, dataset
         at_step(context, 4, crash)
         with pytest.raises(Crash):
             train(parts, dataset=dataset)
-    assert state_of(parts)["done"] == 2
+    assert read_state(parts)["done"] == 2
     # `save_steps` may change.
     train(parts.model_copy(update={"save_steps": None}), resume=True, dataset=dataset)
     assert differ(parts, whole) == []
@@ -107,7 +109,7 @@ def test_the_state_is_saved_every_save_minutes(tiny, dataset, monkeypatch):
     at_step(monkeypatch, 5, crash)
     with pytest.raises(Crash):
         train(config, dataset=dataset)
-    assert state_of(config)["done"] == 3
+    assert read_state(config)["done"] == 3
 
 
 @pytest.mark.usefixtures("no_export")
@@ -158,10 +160,10 @@ def test_measuring_quality_does_not_change_training(tiny, dataset, add_classifie
     add_classifier()
     train(asked, dataset=dataset)
     train(unasked.model_copy(update={"evaluate_every": 0}), dataset=dataset)
-    assert "recall" in state_of(asked)["history"][0]
+    assert "recall" in read_state(asked)["history"][0]
     for config in (asked, unasked):
         for part in ("learner", "processes"):
-            assert list(differences(state_of(config)[part], state_of(without)[part])) == []
+            assert list(differences(read_state(config)[part], read_state(without)[part])) == []
 
 
 KILLED = """
@@ -221,7 +223,7 @@ def test_a_run_killed_while_it_saves_leaves_a_whole_state(tiny, dataset, tmp_pat
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert state_of(parts)["done"] == kept
+    assert read_state(parts)["done"] == kept
     left = list(parts.run_dir.glob(f".*{files.PARTIAL}"))
     assert len(left) == (moment != "after the rename")
     train(parts, resume=True, dataset=dataset)
@@ -253,14 +255,55 @@ class Code:
         return exec, ("raise AssertionError('the state ran code')",)
 
 
-@pytest.mark.parametrize("content", [b"PK\x03\x04 truncated", {"code": Code()}])
-def test_a_state_that_is_damaged_or_holds_code_is_refused(copied, dataset, content):
+def flip(path: Path, offset: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+def replace_by_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a bit of the digest": lambda path: flip(path, 7),
+    "a bit of the structure": lambda path: flip(path, 100),
+    "a bit of a weight": lambda path: flip(path, path.stat().st_size // 2),
+    "a bit at the end": lambda path: flip(path, -1),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "empty": lambda path: path.write_bytes(b""),
+    "another format": lambda path: path.write_text("epochs = 5\n"),
+    "no digest": lambda path: path.write_bytes(path.read_bytes().partition(b"\n")[2]),
+    "code": lambda path: path.write_bytes(with_digest({"code": Code()})),
+    "other keys": lambda path: path.write_bytes(with_digest({"config": {}})),
+    "a directory": replace_by_directory,
+    "a pipe": replace_by_pipe,
+}
+
+
+@pytest.mark.usefixtures("no_export")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_refused_with_its_path_by_every_command(copied, dataset, damage):
     path = copied.run_dir / "state.pt"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        torch.save(content, path)
-    with pytest.raises(CannotResume, match="damaged"):
+    DAMAGES[damage](path)
+    for command in (lambda: train(copied, resume=True, dataset=dataset), lambda: export_run(copied, dataset)):
+        with pytest.raises(CannotResume, match=str(path)):
+            command()
+    with pytest.raises(CannotResume, match=str(path)):
+        check_finished(copied)
+
+
+def test_a_state_of_other_networks_is_refused(copied, dataset):
+    state = read_state(copied)
+    state["learner"]["modules"].popitem()
+    (copied.run_dir / "state.pt").write_bytes(with_digest(state))
+    with pytest.raises(CannotResume, match="cannot be restored"):
         train(copied, resume=True, dataset=dataset)
 
 
@@ -271,9 +314,9 @@ def test_a_state_of_other_data_is_refused(copied, dataset):
 
 @pytest.mark.usefixtures("no_export")
 def test_a_state_of_several_processes_is_not_resumed_by_one(copied, dataset):
-    state = state_of(copied)
+    state = read_state(copied)
     state["processes"] *= 2
-    torch.save(state, copied.run_dir / "state.pt")
+    (copied.run_dir / "state.pt").write_bytes(with_digest(state))
     with pytest.raises(CannotResume, match="made by 2 processes, not 1"):
         train(copied, resume=True, dataset=dataset)
 

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.training.conftest import manifest_of, rows_of, same, state_of, weights
+from tests.training.conftest import manifest_of, rows_of, same, weights
 from training import run as running
 from training.families import build_learner
+from training.state import read_state
 from training.trainer import export_run, train
 
 
@@ -21,7 +22,7 @@ def test_the_choices_that_a_run_resolved_are_in_its_config(tiny, dataset):
     saved = json.loads((config.run_dir / "config.json").read_text())
     assert saved["precision"] in {"float32", "bfloat16"}
     assert torch.device(saved["device"]).type in {"cpu", "cuda", "mps"}
-    assert saved == state_of(config)["config"]
+    assert saved == read_state(config)["config"]
 
 
 @pytest.mark.parametrize(

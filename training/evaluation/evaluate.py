@@ -4,14 +4,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from app.checkpoints.manifest import Manifest
 from app.checkpoints.store import read_archive, read_manifest
 from training.archive import open_archive
 from training.card import PICTURES, card, quality_table
-from training.config import DATASET_FORMS, DATASET_PATTERN
+from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset
 from training.datasets import load_dataset
 from training.evaluation.eval_protocol import SEEDS, measure_quality
@@ -25,10 +25,8 @@ log = logging.getLogger(__name__)
 NEIGHBOURS = 30
 
 
-class EvaluateConfig(BaseModel):
+class EvaluateConfig(Choices):
     """Which checkpoints to measure, and on which data."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     names: tuple[str, ...] = Field(min_length=1)
     seeds: int = Field(len(SEEDS), ge=3, description="number of sampling seeds, from 0")
@@ -59,9 +57,13 @@ def evaluate_named(config: EvaluateConfig) -> Iterator[Manifest]:
 def write_table(document: Path, models_dir: Path, protocol: str) -> None:
     """Replace the table of quality in a document; it has all checkpoints measured under this protocol.
 
-    Raises CannotEvaluate where the document has no marks for it.
+    Raises CannotEvaluate where the document is not text or has no marks for it.
     """
-    before, begin, rest = document.read_text().partition("<!-- quality: begin -->")
+    try:
+        text = document.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise CannotEvaluate(f"{document} is not UTF-8") from error
+    before, begin, rest = text.partition("<!-- quality: begin -->")
     _, end, after = rest.partition("<!-- quality: end -->")
     if not (begin and end):
         raise CannotEvaluate(f"{document} has no marks where the table of quality begins and ends")

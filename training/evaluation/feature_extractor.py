@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from training.config import DATASET_FORMS, DATASET_PATTERN
+from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset, to_unit_range
 from training.evaluation.classifier import LeNet5, train_classifier
 from training.files import write_atomically
@@ -31,13 +31,11 @@ class ClassifierDamaged(Exception):
     """A classifier cannot be read, or its weights are not those of its record."""
 
 
-class ClassifierConfig(BaseModel):
+class ClassifierConfig(Choices):
     """A LeNet-5 classifier of a data set, whose features the quality figures use."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     epochs: int = Field(24, ge=1)
-    seed: int = Field(0, ge=0, lt=2**53)
+    seed: int = Field(0, ge=0)
     dataset: str = Field("mnist", pattern=DATASET_PATTERN, description=DATASET_FORMS)
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")
@@ -121,6 +119,8 @@ def find_extractor(dataset: Dataset, runs_dir: Path) -> FeatureExtractor | None:
             except ValidationError as error:
                 raise ClassifierDamaged(f"{path}: {error.errors()[0]['msg']}") from error
             if record.dataset_digest == dataset.digest:
+                if record.classes != len(dataset.classes):
+                    raise ClassifierDamaged(f"{path} has {record.classes} classes, the data {len(dataset.classes)}")
                 return load_extractor(path.with_suffix(".pt"), record)
     return None
 

@@ -126,9 +126,10 @@ def test_the_table_of_a_document_is_replaced_between_its_marks(directory, datase
     assert "old" not in lines
 
 
-def test_a_document_without_marks_is_not_changed(directory, tmp_path):
+@pytest.mark.parametrize("content", [b"nothing\n", b"\xff"])
+def test_a_document_without_marks_or_of_another_encoding_is_not_changed(directory, tmp_path, content):
     document = tmp_path / "README.md"
-    document.write_text("nothing\n")
-    with pytest.raises(CannotEvaluate, match="begins and ends"):
+    document.write_bytes(content)
+    with pytest.raises(CannotEvaluate, match="README.md"):
         write_table(document, directory.parent, "strokes-eval-1")
-    assert document.read_text() == "nothing\n"
+    assert document.read_bytes() == content

@@ -60,6 +60,13 @@ def test_damaged_weights_are_refused(dataset, tmp_path):
         find_extractor(dataset, tmp_path)
 
 
+def test_a_record_of_other_classes_than_the_data_has_is_refused(dataset, tmp_path):
+    record = make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), dataset).with_suffix(".json")
+    record.write_text(record.read_text().replace('"classes": 10', '"classes": 11'))
+    with pytest.raises(ClassifierDamaged, match=record.name):
+        find_extractor(dataset, tmp_path)
+
+
 def test_a_damaged_record_is_named(dataset, tmp_path):
     (tmp_path / "classifiers").mkdir()
     (tmp_path / "classifiers" / "x.json").write_bytes(b"{}")
