@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import comparison_tables, fault_injection, growth, raw, soak
+from benchmarks import comparison_tables, fairness, fault_injection, growth, raw, soak
 from benchmarks.comparison import Outcome
 from benchmarks.paths import DOCUMENTS
 from benchmarks.results import read_results
@@ -17,6 +17,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "growth": lambda: growth.markdown(*read_results("growth", growth.Point)),
     "raw": lambda: raw.markdown(read_results("raw", raw.Rate)[0]),
     "faults": lambda: fault_injection.markdown(read_results("faults", fault_injection.Outcome)[0]),
+    "fairness": lambda: fairness.markdown(read_results("fairness", fairness.Cell)[0]),
     "soak": lambda: soak.markdown(read_results("soak", soak.Soak)[0][0]),
 }
 

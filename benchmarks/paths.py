@@ -7,6 +7,7 @@ SHIPPED = ROOT / "models"
 PEERS = ROOT / "benchmarks" / "peers"
 RESULTS = ROOT / "benchmarks" / "results"
 UPLOAD = ROOT / "tests" / "fixtures" / "mnist" / "7.png"
+DRAWING = ROOT / "tests" / "fixtures" / "drawings" / "3-shadow.jpg"
 DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "docs" / "reliability.md", ROOT / "README.md")
 
 WORK = ROOT / ".bench"
