@@ -8,11 +8,11 @@ import json
 import socket
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from io import BytesIO
 
 from PIL import Image, ImageDraw
@@ -25,7 +25,6 @@ MIB, SIDE, LAST_INDEX = 2**20, 1024, 2**53 - 1
 SCALE = 9
 BOUNDARY = "B" * 70
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-SCRIPT = "/docs/swagger-ui-bundle.js"
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,11 @@ def upload(target: str, *files: bytes) -> bytes:
     return request(target, b"".join(head + content + b"\r\n" for content in files) + end, FORM)
 
 
+def image(content: bytes, headers: dict[str, str] | None = None) -> bytes:
+    """A request whose body is one image."""
+    return request("/reconstruct", content, {"Content-Type": "image/png"} | (headers or {}))
+
+
 def picture(mode: str, side: int, form: str = "PNG", *, noise: int = 0, **options: object) -> bytes:
     """A drawing of a line; with noise, one that looks like a photo."""
     grey = Image.new("L", (side, side), 220)
@@ -86,17 +90,17 @@ def picture(mode: str, side: int, form: str = "PNG", *, noise: int = 0, **option
     return file.getvalue()
 
 
-@cache
-def photo() -> bytes:
-    """A PNG of noise that has nearly the length of an upload and the longest sides."""
-    return picture("L", SIDE, noise=20)
-
-
 def scanned() -> bytes:
     """A progressive JPEG with the highest number of scans, the last of them repeated."""
     content = picture("L", SIDE, "JPEG", noise=10, progressive=True, quality=80)
     last = content[content.rindex(b"\xff\xda") : -2]
     return content[:-2] + last * (20 - content.count(b"\xff\xda")) + content[-2:]
+
+
+def chunked() -> bytes:
+    """A PNG of nearly a megabyte, most of it empty chunks."""
+    content, empty = picture("L", 28), bytes(4) + b"IDAT" + zlib.crc32(b"IDAT").to_bytes(4)
+    return content[:33] + 80_000 * empty + content[33:]  # behind the header
 
 
 def query(path: str, parts: Iterable[str], separator: str) -> bytes:
@@ -120,11 +124,7 @@ ATTACKS = [
     Attack("9,000 header lines", lambda: request("/livez", headers={f"{i:x}": "" for i in range(9000)}, method="GET")),
     Attack(
         "a body in chunks of one byte",
-        lambda: request(
-            "/score?model=gan",
-            MIB // 4 * b"1\r\na\r\n" + b"0\r\n\r\n",
-            {"Content-Type": "image/png", "Transfer-Encoding": "chunked"},
-        ),
+        lambda: image(MIB // 4 * b"1\r\na\r\n" + b"0\r\n\r\n", {"Transfer-Encoding": "chunked"}),
     ),
     Attack("a body with 4,000 faults", lambda: post("/generate", latents=[4000 * [""]])),
     Attack("256 latents in a body", lambda: post("/generate", model="vae", latents=256 * [16 * [1]])),
@@ -141,16 +141,17 @@ ATTACKS = [
         lambda: post("/interpolate", {"Accept": "image/apng"}, steps=256, scale=SCALE),
     ),
     Attack("256 images generated and scored", lambda: post("/score", model="gan-deep", generator="vae", n=256)),
-    Attack("photos of 1024x1024", lambda: request("/reconstruct", photo(), {"Content-Type": "image/png"})),
+    Attack("photos of 1024x1024", lambda: image(picture("L", SIDE, noise=20))),
     Attack("4 RGBA drawings of 1024x1024", lambda: upload("/score?model=gan", *4 * [picture("RGBA", SIDE)])),
-    Attack("JPEGs of 20 scans", lambda: request("/reconstruct", scanned(), {"Content-Type": "image/jpeg"})),
+    Attack("JPEGs of 20 scans", lambda: image(scanned())),
+    Attack("PNGs of 80,000 chunks", lambda: image(chunked())),
     Attack("answers read a byte a second", lambda: post("/generate", n=256, scale=SCALE, times=16), reads_slowly=True),
     Attack("callers that hang up", lambda: post("/generate", n=256, scale=SCALE), hangs_up=True),
     Attack("deadlines of 1 ms", lambda: post("/generate", {"X-Request-Timeout": "0.001"}, n=256, scale=SCALE)),
     Attack("16 pipelined images", lambda: post("/generate", times=16)),
     Attack("connections closed at once", lambda: b"", hangs_up=True),
     Attack("unknown paths, pipelined", lambda: request("/unknown", method="HEAD", times=16)),
-    Attack("HEAD of a large file, pipelined", lambda: request(SCRIPT, method="HEAD", times=16)),
+    Attack("HEAD of a large file, pipelined", lambda: request("/docs/swagger-ui-bundle.js", method="HEAD", times=16)),
     Attack("/openapi.json, pipelined", lambda: request("/openapi.json", method="GET", times=16)),
     Attack("/metrics, pipelined", lambda: request("/metrics", method="GET", times=16)),
 ]
@@ -198,11 +199,7 @@ async def send(chosen: Attack, payload: bytes, port: int) -> str:
         return first[9:].decode() or "none"
 
 
-def main(name: str, connections: str, seconds: str, port: str) -> None:
-    """Attack from this process."""
+if __name__ == "__main__":
+    name, connections, seconds, port = sys.argv[1:]
     (chosen,) = (each for each in ATTACKS if each.name == name)
     print(json.dumps(asyncio.run(attack(chosen, int(connections), float(seconds), int(port)))))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

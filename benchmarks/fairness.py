@@ -53,33 +53,25 @@ class Cell(BaseModel):
     cores: float = 0.0
 
     @property
-    def answered(self) -> float:
-        """The share of all honest requests."""
-        return sum(each.answered for each in self.honest.values()) / self._requests
-
-    @property
-    def refused(self) -> float:
-        """The share of all honest requests that was refused in time."""
-        return sum(each.refused for each in self.honest.values()) / self._requests
-
-    @property
-    def worst_ms(self) -> float:
-        """Of all honest requests that were answered."""
-        return max(each.worst_ms for each in self.honest.values())
-
-    @property
-    def _requests(self) -> int:
-        return sum(each.requests for each in self.honest.values())
+    def total(self) -> Seen:
+        """What all honest callers saw."""
+        seen = self.honest.values()
+        return Seen(
+            requests=sum(each.requests for each in seen),
+            answered=sum(each.answered for each in seen),
+            refused=sum(each.refused for each in seen),
+            worst_ms=max(each.worst_ms for each in seen),
+        )
 
     def broken(self) -> list[str]:
         """The promises that were not kept."""
-        found = []
-        if self.answered < LEAST_SHARE:
-            found.append(f"{self.answered:.1%} answered")
-        if (late := 1 - self.answered - self.refused) > 1e-9:
-            found.append(f"{late:.1%} neither answered nor refused in time")
-        if self.connections <= FEW and self.worst_ms > ANSWER_MS:
-            found.append(f"an answer after {self.worst_ms / 1000:.1f} s")
+        total, found = self.total, []
+        if total.answered < LEAST_SHARE * total.requests:
+            found.append(f"{total.answered / total.requests:.1%} answered")
+        if late := total.requests - total.answered - total.refused:
+            found.append(f"{late / total.requests:.1%} neither answered nor refused in time")
+        if self.connections <= FEW and total.worst_ms > ANSWER_MS:
+            found.append(f"an answer after {total.worst_ms / 1000:.1f} s")
         if self.livez.answered < self.livez.requests:
             found.append("/livez was not answered")
         if self.livez.worst_ms > LIVEZ_MS:
@@ -183,8 +175,10 @@ def details(cell: Cell) -> str:
 
 def figures(cell: Cell) -> str:
     """The figures of a cell for a table."""
-    refused = f", {cell.refused:.1%} refused" if cell.refused else ""
-    return f"{cell.answered:.1%}{refused}, {cell.worst_ms / 1000:.2f} s, `/livez` {cell.livez.worst_ms:.0f} ms"
+    total = cell.total
+    refused = f", {total.refused / total.requests:.1%} refused" if total.refused else ""
+    answered = f"{total.answered / total.requests:.1%} answered{refused}"
+    return f"{answered}, {total.worst_ms / 1000:.2f} s, `/livez` {cell.livez.worst_ms:.0f} ms"
 
 
 def markdown(found: list[Cell]) -> str:
