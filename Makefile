@@ -14,7 +14,7 @@ TOOLS := .venv-tools
 RESOLVE := $(TOOLS)/bin/uv pip compile --quiet --upgrade --all-extras --no-annotate --no-header
 
 .PHONY: run test pytest lint format test-lowest constraints audit train install-train evaluate identity bench bench-full \
-	bench-raw growth fuzz faults soak clean
+	bench-raw growth fuzz faults fairness soak clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m app
@@ -98,6 +98,10 @@ fuzz: $(VENV)/.installed-train,test
 # About ten minutes: every fault at every load. As root with libfaketime also a full disk and a moving clock.
 faults: $(VENV)/.installed
 	$(BIN)/python -m benchmarks faults
+
+# About ten minutes: attacks by 8, 64 and 256 connections, and what honest callers see of them.
+fairness: $(VENV)/.installed
+	$(BIN)/python -m benchmarks fairness
 
 # Twice the capacity for a minute; `make soak SECONDS=3600` for an hour.
 SECONDS ?= 60

@@ -8,7 +8,17 @@ import sys
 from collections.abc import Callable
 from itertools import chain
 
-from benchmarks import comparison_tables, fault_injection, growth, identity, injections, normalization, raw, soak
+from benchmarks import (
+    comparison_tables,
+    fairness,
+    fault_injection,
+    growth,
+    identity,
+    injections,
+    normalization,
+    raw,
+    soak,
+)
 from benchmarks.archives import prepare_archives
 from benchmarks.comparison import compare, summarise
 from benchmarks.conditions import conditions, tcmalloc
@@ -64,6 +74,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     command = add("faults", faults, "inject faults into the service at every load")
     command.add_argument("--only", metavar="TEXT", help="only faults whose name contains this")
+    command = add("fairness", fair, "attack the service beside honest callers of every operation")
+    command.add_argument("--only", metavar="TEXT", help="only attacks whose name contains this")
+    command.add_argument("--connections", type=int, help=f"of the attackers, default {fairness.CONNECTIONS}")
+    command.add_argument("--seconds", type=float, default=fairness.SECONDS, help=f"default {fairness.SECONDS:g}")
     command = add("soak", soak_test, "load the service with twice its capacity")
     command.add_argument("--seconds", type=float, default=60, help="default 60")
     command.add_argument("--model", default="gan")
@@ -149,6 +163,15 @@ def faults(arguments: argparse.Namespace) -> int:
     complete = {fault.name for fault in injections.faults()} == {outcome.fault for outcome in outcomes}
     write_results("faults", outcomes, conditions(), RESULTS if complete else WORK / "results")
     return int(any(outcome.broken for outcome in outcomes))
+
+
+def fair(arguments: argparse.Namespace) -> int:
+    """Attack, print and write the results; 1 where a promise was broken."""
+    found = fairness.measure(arguments.only, arguments.connections, arguments.seconds)
+    print(fairness.markdown(found))
+    complete = not arguments.only and not arguments.connections and arguments.seconds >= fairness.SECONDS
+    write_results("fairness", found, conditions(), RESULTS if complete else WORK / "results")
+    return int(any(cell.broken() for cell in found))
 
 
 def soak_test(arguments: argparse.Namespace) -> int:

@@ -207,9 +207,9 @@ class Load:
         connection.send(self._next(), due)
 
 
-def post(path: str, body: bytes, accept: str = "application/json") -> bytes:
-    """A POST request with a JSON body, over a connection that is kept open."""
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nAccept: {accept}\r\n"
+def post(path: str, body: bytes, accept: str = "application/json", content_type: str = "application/json") -> bytes:
+    """A POST request, over a connection that is kept open."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\nAccept: {accept}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 

@@ -8,6 +8,7 @@ PEERS = ROOT / "benchmarks" / "peers"
 RESULTS = ROOT / "benchmarks" / "results"
 FIXTURES = ROOT / "tests" / "fixtures"
 UPLOAD = FIXTURES / "mnist" / "7.png"
+DRAWING = FIXTURES / "drawings" / "3-shadow.jpg"
 DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "docs" / "reliability.md", ROOT / "README.md")
 
 WORK = ROOT / ".bench"

@@ -14,6 +14,7 @@ from app.inference.sampling import SamplingOptions
 # Linear: no two parts of the pattern match the same digits.
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MAX_LABELS = 4096
+MAX_LATENT_NUMBERS = 4096
 MAX_NUMBER_LENGTH = 32
 # In a JSON schema: the setting that is the maximum. `app.api.docs` replaces it by the value.
 LIMITED_BY = "x-limited-by"
@@ -80,13 +81,14 @@ ModelName = Annotated[
     Annotated[str, Field(min_length=1, max_length=64)] | None,
     Field(description="default: the first model that can do what is asked", examples=["cgan"]),
 ]
-Latent = Annotated[list[float], Field(min_length=1, max_length=4096)]
+# The first fault of a long list is enough: a fault costs more than the number.
+Latent = Annotated[list[float], Field(min_length=1, max_length=MAX_LATENT_NUMBERS, fail_fast=True)]
 Scale = Annotated[int, Field(ge=1, le=16, description="enlarges PNGs by this factor", examples=[4])]
 ScaleText = Annotated[Scale, IntegerText]
 ClassInput = Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=0, le=MAX_SEED)]
 ClassText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_one_class)]
 ClassName = Annotated[ClassText, BeforeValidator(_name, json_schema_input_type=ClassInput)]
-ClassInputs = Annotated[list[ClassInput], Field(min_length=1, max_length=MAX_LABELS)]
+ClassInputs = Annotated[list[ClassInput], Field(min_length=1, max_length=MAX_LABELS, fail_fast=True)]
 Label = Annotated[str | list[str], PlainValidator(_label, json_schema_input_type=ClassInput | ClassInputs)]
 PriorName = Annotated[
     Prior | None,

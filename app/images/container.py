@@ -18,6 +18,8 @@ JPEG_SIGNATURE = b"\xff\xd8\xff"
 MAX_EXIF = 0xFFFF
 # Cameras write about thirty segments.
 MAX_SEGMENTS = 256
+# Encoders write chunks of 4 KiB or more: the largest upload has fewer.
+MAX_CHUNKS = 4096
 # libjpeg decodes every pixel again for each scan. Encoders write ten for a progressive file, 18 for CMYK.
 MAX_SCANS = 20
 # The frames that libjpeg decodes at a reduced scale: baseline, extended and progressive, in Huffman codes.
@@ -67,8 +69,8 @@ def damaged() -> InvalidImage:
 def _strip_png(content: bytes) -> Stripped:
     """Keep the header, palette, transparency and orientation, and put the pixels into one chunk."""
     chunks: dict[bytes, bytes] = {}
-    pixels, kind, start = [], b"", len(SIGNATURE)
-    while kind != b"IEND":
+    pixels, start = [], len(SIGNATURE)
+    for _ in range(MAX_CHUNKS):
         length, kind = struct.unpack_from(">I4s", content, start)
         data = content[start + 8 : start + 8 + length]
         if struct.unpack_from(">I", content, start + 8 + length)[0] != zlib.crc32(kind + data):
@@ -84,6 +86,10 @@ def _strip_png(content: bytes) -> Stripped:
         elif kind != b"IEND" and not kind[0] & 0x20:  # an unknown chunk that the picture depends on
             raise damaged()
         start += 12 + length
+        if kind == b"IEND":
+            break
+    else:
+        raise InvalidImage("The PNG has too many chunks")
     width, height, depth, colour, *methods = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     if methods not in ([0, 0, 0], [0, 0, 1]):
         raise damaged()  # an unknown compression, filter or interlacing method, which Pillow ignores

@@ -25,7 +25,9 @@ router = APIRouter(tags=["images"], route_class=OperationRoute)
 
 MEDIA_TYPES = (JSON, PNG, NPZ)
 
-Latents = Annotated[list[Latent], Field(min_length=1, max_length=4096, json_schema_extra={LIMITED_BY: "max_images"})]
+Latents = Annotated[
+    list[Latent], Field(min_length=1, max_length=4096, fail_fast=True, json_schema_extra={LIMITED_BY: "max_images"})
+]
 
 
 class GenerateRequest(SampledBody):

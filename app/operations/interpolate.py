@@ -13,6 +13,7 @@ from starlette.responses import Response
 from app.api.call import MULTIPART, Call, OperationRoute, name_origin
 from app.api.fields import (
     LIMITED_BY,
+    MAX_LATENT_NUMBERS,
     NUMBER,
     Body,
     ClassName,
@@ -121,10 +122,10 @@ class InterpolateQuery(Query, _Ends):
     from_seed: SeedText | None = Field(None, description=FROM_SEED, examples=[1])
     to_seed: SeedText | None = Field(None, description=TO_SEED, examples=[2])
     from_latent: str | None = Field(
-        None, max_length=65536, description=f"{FROM_LATENT}: numbers separated by commas", examples=["0.5,-1.25"]
+        None, max_length=32768, description=f"{FROM_LATENT}: numbers separated by commas", examples=["0.5,-1.25"]
     )
     to_latent: str | None = Field(
-        None, max_length=65536, description=f"{TO_LATENT}: numbers separated by commas", examples=["-0.25,1"]
+        None, max_length=32768, description=f"{TO_LATENT}: numbers separated by commas", examples=["-0.25,1"]
     )
     temperature: Annotated[Temperature, NumberText] = None
     truncation: Annotated[Truncation, NumberText] = None
@@ -427,8 +428,8 @@ def numbers(text: str | None) -> list[float] | None:
     """`1,-0.5,2e-3` to numbers. Raises InvalidRequest."""
     if text is None:
         return None
-    parts = text.split(",")
-    if not all(NUMBER.fullmatch(part) for part in parts):
+    parts = text.split(",", MAX_LATENT_NUMBERS)
+    if len(parts) > MAX_LATENT_NUMBERS or not all(NUMBER.fullmatch(part) for part in parts):
         raise InvalidRequest("a latent in a query is a list of numbers separated by commas")
     return [float(part) for part in parts]
 

@@ -17,7 +17,7 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.api.admission import OUTSIDE_ADMISSION
-from app.api.middleware import MAX_HEADER_BYTES
+from app.api.middleware import MAX_HEADER_BYTES, MAX_HEADERS
 from app.errors import BadRequest, HeadersTooLarge, RequestTimeout, ServiceError, TooManyCallers, problem_of
 from app.scoreboard import Counter, Scoreboard
 from app.server.framing import check_head
@@ -26,6 +26,9 @@ from app.server.framing import check_head
 MAX_UNFINISHED_BYTES = 2 * MAX_HEADER_BYTES
 # Requests, and bytes of them, that may wait behind a request without a response.
 MAX_PIPELINED, MAX_PIPELINED_BYTES = 16, 64 * 1024
+# A chunk costs a call in Python whatever its size. So many chunks of a body may be of any size; the rest must have so
+# many bytes on average.
+FREE_CHUNKS, MIN_CHUNK_BYTES = 256, 32
 # Bytes a second at which a client must read a response.
 MIN_READ_RATE = 16 * 1024
 # Seconds in which a connection that was closed for writing is still read.
@@ -65,6 +68,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None  # which the app serves; uvicorn's `cycle` was parsed last
         self._receiving = False  # a request has begun and is not complete
         self._in_body = False  # its head is complete
+        self._chunks, self._chunked_bytes = 0, 0  # of the body being received
         self._unfinished = 0  # bytes since the last complete head, piece of a body, or message
         self._pipelined = 0  # bytes that came behind the running request
         self._closing = False  # nothing more is parsed
@@ -158,12 +162,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self._receiving:  # else its head is parsed again, see `_parse`
             self._clear_deadline()
         self._receiving, self._in_body = True, False
+        self._chunks, self._chunked_bytes = 0, 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which uvicorn would add to the headers that the app has already checked."""
+        """A header, or a trailer, which uvicorn would add to the headers that the app has already checked.
+
+        Raises HeadersTooLarge.
+        """
         if not self._in_body:
             super().on_header(name, value)
+            if len(self.headers) > 2 * MAX_HEADERS:  # slightly over the limit, the app responds
+                raise HeadersTooLarge(f"a request is limited to {MAX_HEADERS} headers")
 
     def on_headers_complete(self) -> None:
         """Start the request or queue it. Raises BadRequest and TooManyCallers."""
@@ -182,9 +192,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             self._running = self.cycle
 
+    def on_chunk_header(self) -> None:
+        """The size of a chunk. Raises BadRequest for many small chunks."""
+        self._chunks += 1
+        if self._chunks > FREE_CHUNKS + self._chunked_bytes // MIN_CHUNK_BYTES:
+            raise BadRequest(f"the chunks of the body are too small; send at least {MIN_CHUNK_BYTES} bytes in each")
+
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
         self._unfinished = 0
+        self._chunked_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -267,7 +284,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 def bounded_protocol(limits: Limits, open_connections: Counter | None = None) -> type[BoundedHttpProtocol]:
     """The protocol with these limits. open_connections: counts them in all processes. Raises UnsupportedUvicorn."""
-    own = {"limits", "open_connections", "is_new", "close_after_response"}
+    # httptools calls `on_chunk_header`, which uvicorn does not have.
+    own = {"limits", "open_connections", "is_new", "close_after_response", "on_chunk_header"}
     overridden = {name for name in vars(BoundedHttpProtocol) if not name.startswith("_")} - own
     if missing := overridden.difference(dir(HttpToolsProtocol)):
         raise UnsupportedUvicorn(f"uvicorn's HttpToolsProtocol has no {', '.join(sorted(missing))}")

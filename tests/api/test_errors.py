@@ -71,12 +71,19 @@ def test_a_label_of_another_form_is_one_fault(client, label):
 
 
 def test_the_first_of_many_faults_are_listed(client):
-    answer = client.post("/generate", json={"latents": [["x"] * 500]})
+    names = ("model", "n", "seed", "first", "latents", "scale", "label", "prior", "temperature", "truncation")
+    answer = client.post("/generate", json={name: {} for name in names})
     assert len(problem_of(answer, 422, "invalid_request")["errors"]) == 8
 
 
+def test_a_list_of_wrong_values_is_one_fault(client):
+    answer = client.post("/generate", json={"latents": [["x"] * 500]})
+    (fault,) = problem_of(answer, 422, "invalid_request")["errors"]
+    assert fault["location"] == ["body", "latents", 0, 0]
+
+
 def test_unknown_fields_are_one_fault_that_names_the_known_ones(client, digit):
-    misspelt = {f"fieldd{number}": 1 for number in range(500)}
+    misspelt = {f"fieldd{number}": 1 for number in range(60)}
     answers = [
         (client.post("/generate", json=misspelt), {"n", "seed", "first", "latents", "scale"}),
         (client.get("/interpolate", params=misspelt), {"from_seed", "to_seed", "steps", "path"}),

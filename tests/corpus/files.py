@@ -235,6 +235,7 @@ BROKEN_EXIF = {
 MANY_PARTS = {
     "JPEG of a thousand comments": JPEG[:2] + segment(0xFE, b"") * 1000 + JPEG[2:],
     "JPEG of a thousand headers": JPEG[:2] + segment(0xE0, b"JFIF\0") * 1000 + JPEG[2:],
+    "PNG of 5000 empty chunks": PNG[:33] + chunk(b"tEXt", b"") * 5000 + PNG[33:],
     "JPEG of markers only": JPEG[:2] + b"\xff\xe0\0\2" * 100_000,
     "JPEG of 21 scans": scanned(FRAMES[0], 21),
     "JPEG of 99 scans": scanned(FRAMES[0], 99),

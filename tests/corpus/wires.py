@@ -79,6 +79,7 @@ TWO_WAYS: dict[str, bytes] = {
     "lines that end in carriage returns": b"GET /echo HTTP/1.1\rHost: x\r\r",
     "lines that end in newlines": b"GET /echo HTTP/1.1\nHost: x\n\n",
     "an end in a bare newline": b"GET /echo HTTP/1.1\r\nHost: x\r\n\n",
+    "a body in chunks of one byte": HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + 400 * b"1\r\na\r\n" + b"0\r\n\r\n",
     "a tunnel": b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 # Header lines with a timeout that is not a positive number of seconds. All are refused with 422.

@@ -130,6 +130,6 @@ def test_the_table_of_a_document_is_replaced_between_its_marks(directory, datase
 def test_a_document_without_marks_or_of_another_encoding_is_not_changed(directory, tmp_path, content):
     document = tmp_path / "README.md"
     document.write_bytes(content)
-    with pytest.raises(CannotEvaluate, match="README.md"):
+    with pytest.raises(CannotEvaluate, match=r"README\.md"):
         write_table(document, directory.parent, "strokes-eval-1")
     assert document.read_bytes() == content
