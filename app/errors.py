@@ -25,7 +25,8 @@ ServiceError                  500 internal_error
 └── DeadlineExceeded          504 deadline_exceeded
 
 The detail is written for the caller, where the error is raised, and never echoes input. While the service cannot serve,
-`inference.readiness` chooses between NotReady, Draining and WorkerLost.
+`inference.readiness` chooses between NotReady, Draining and WorkerLost. Overloaded is raised for requests and bytes by
+`api.admission`, for uploaded files and rows by `inference.limit`; TooManyCallers by `server.protocol`.
 """
 
 import logging

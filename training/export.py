@@ -31,7 +31,7 @@ from training.data import Dataset
 from training.datasets import FOLDER
 from training.files import remove_partial, write_atomically
 from training.golden import deviation, golden_rows, refuse_diverged
-from training.image_grids import preview
+from training.previews import preview
 from training.learner import Learner
 from training.monitoring import losses_of
 

@@ -1,4 +1,7 @@
-"""Golden rows of an archive, and the agreement of archives: with the trained network and between precisions."""
+"""Golden rows of an archive, and the agreement of archives: with the trained network and between precisions.
+
+When the service loads a checkpoint, `app.inference.checks` computes the golden rows again.
+"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The server process: uvicorn's configuration, reload at SIGHUP, and graceful shutdown within a deadline."""
+"""The server process: uvicorn's configuration, reload at SIGHUP, and drain at SIGTERM within a deadline."""
 
 import asyncio
 import faulthandler

@@ -18,7 +18,7 @@ from training.evaluation.eval_protocol import SEEDS, measure_quality
 from training.evaluation.feature_extractor import find_extractor
 from training.files import write_atomically
 from training.generation import draw_images, labels_in_turn
-from training.image_grids import neighbour_grid, preview, traversal_grid
+from training.previews import neighbour_grid, preview, traversal_grid
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.training.conftest import manifest_of
 from training.archive import open_archive
-from training.image_grids import neighbour_grid, preview, sample_grid, traversal_grid
+from training.previews import neighbour_grid, preview, sample_grid, traversal_grid
 
 UNLABELLED = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=False, priors=("normal",))
 CONDITIONAL = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=True, priors=("normal",))

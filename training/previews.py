@@ -1,4 +1,7 @@
-"""Grids of images of a model, as PNG."""
+"""Pictures of a model for its card and TensorBoard: PNG grids of samples, neighbours and traversals.
+
+The service makes its own grids, in `app.images.encode`.
+"""
 
 import io
 import math
