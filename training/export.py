@@ -31,9 +31,9 @@ from training.data import Dataset
 from training.datasets import FOLDER
 from training.files import remove_partial, write_atomically
 from training.golden import deviation, golden_rows, refuse_diverged
-from training.previews import preview
 from training.learner import Learner
 from training.monitoring import losses_of
+from training.previews import preview
 
 log = logging.getLogger(__name__)
 

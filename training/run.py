@@ -18,9 +18,9 @@ from training.events import Events
 from training.families import build_learner
 from training.files import remove_partial, write_atomically
 from training.generation import Controls
-from training.previews import preview
 from training.learner import DataShape
 from training.monitoring import CHOICE, FITTED_IMAGES, SEPARATION, SPREAD, EpochMonitor, is_due, losses_of
+from training.previews import preview
 from training.randomness import shielded
 from training.state import (
     Best,
