@@ -78,7 +78,7 @@ identity: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks serve-bench --form short --fresh
 
-# Over two hours; continues after an interruption.
+# About an hour; continues after an interruption.
 bench-full: $(VENV)/.installed
 	$(BIN)/python -m benchmarks serve-bench --form full
 

@@ -28,7 +28,7 @@ from benchmarks.processes import ServerFailed
 from benchmarks.results import write_results
 from benchmarks.servers import SERVERS
 
-ROUNDS, SECONDS = 3, {"short": 5, "full": 8}
+ROUNDS, SECONDS = 3, {"short": 5, "full": 3}
 
 
 class CannotRun(Exception):

@@ -17,7 +17,7 @@ from benchmarks.servers import SERVERS, process_of
 from benchmarks.workloads import Form, Target, Workload, plan
 from benchmarks.wrk import WrkFailed, apply_load
 
-WARM_UP_S = 3
+WARM_UP_S = 2
 SEEDS_A_LOAD = 10_000_000
 
 
