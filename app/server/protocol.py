@@ -9,6 +9,7 @@ A client that closes its half of a connection counts as gone, so that rows nobod
 import asyncio
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -16,11 +17,12 @@ from starlette.requests import Request
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.api.admission import OUTSIDE_ADMISSION
+from app.api.admission import OUTSIDE_ADMISSION, PROBES
 from app.api.middleware import MAX_HEADER_BYTES, MAX_HEADERS
 from app.errors import BadRequest, HeadersTooLarge, RequestTimeout, ServiceError, TooManyCallers, problem_of
 from app.scoreboard import Counter, Scoreboard
 from app.server.framing import check_head
+from app.server.turns import MOST_BYTES, Turns
 
 # Twice what the app admits, so that a request slightly over the limit still gets the app's own response.
 MAX_UNFINISHED_BYTES = 2 * MAX_HEADER_BYTES
@@ -59,6 +61,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     limits: ClassVar[Limits] = Limits()
     open_connections: ClassVar[Counter]
+    turns: ClassVar[Turns]
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -79,6 +82,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         # asyncio does this only for sockets that were made with the protocol number of TCP.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        cast(Any, transport).max_size = MOST_BYTES
         transport.set_write_buffer_limits(high=0)  # writing is paused for as long as the client has not read it all
         self.open_connections.add(1)
         excess = self.open_connections.total - self.limits.max_connections
@@ -218,6 +222,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._pipelined = 0
         super().on_response_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Call the app. Probes start at once, other requests in turn."""
+        start = partial(super()._start_asgi_task, cycle, app)
+        if cycle.scope["path"] in PROBES:
+            start()
+        else:
+            self.turns.start(start)
+
     def _parse(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
@@ -285,9 +297,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 def bounded_protocol(limits: Limits, open_connections: Counter | None = None) -> type[BoundedHttpProtocol]:
     """The protocol with these limits. open_connections: counts them in all processes. Raises UnsupportedUvicorn."""
     # httptools calls `on_chunk_header`, which uvicorn does not have.
-    own = {"limits", "open_connections", "is_new", "close_after_response", "on_chunk_header"}
-    overridden = {name for name in vars(BoundedHttpProtocol) if not name.startswith("_")} - own
+    own = {"limits", "open_connections", "is_new", "close_after_response", "on_chunk_header", "turns"}
+    overridden = {name for name in vars(BoundedHttpProtocol) if not name.startswith("_")} - own | {"_start_asgi_task"}
     if missing := overridden.difference(dir(HttpToolsProtocol)):
         raise UnsupportedUvicorn(f"uvicorn's HttpToolsProtocol has no {', '.join(sorted(missing))}")
     open_connections = open_connections or Scoreboard().counter("connections")
-    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), {"limits": limits, "open_connections": open_connections})
+    settings = {"limits": limits, "open_connections": open_connections, "turns": Turns()}
+    return type("LimitedHttpProtocol", (BoundedHttpProtocol,), settings)

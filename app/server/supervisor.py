@@ -1,8 +1,8 @@
 """One process a core, forked by gunicorn after the imports so that they share memory.
 
 gunicorn replaces a process that ended or whose event loop hangs, and forwards signals to the processes, each of which
-drains by itself (`app.server.process`). The processes share a listening socket, so that what waits in its queue outlives
-each of them.
+drains by itself (`app.server.process`). The processes share a listening socket, so that what waits in its queue
+outlives each of them.
 """
 
 import faulthandler

@@ -1,0 +1,35 @@
+"""Requests start in order, a bounded number in each turn of the event loop."""
+
+import asyncio
+from functools import partial
+
+from app.server.turns import MOST_STARTS, Turns
+
+
+def test_few_requests_start_at_once_and_many_in_order_over_several_turns():
+    async def scenario() -> None:
+        turns, started = Turns(), []
+        for number in range(3 * MOST_STARTS):
+            turns.start(partial(started.append, number))
+        counts = [len(started)]
+        while len(started) <= 3 * MOST_STARTS:
+            await asyncio.sleep(0)
+            turns.start(partial(started.append, 3 * MOST_STARTS + len(counts)))
+            counts.append(len(started))
+        assert counts[:3] == [MOST_STARTS, 2 * MOST_STARTS, 3 * MOST_STARTS]
+        assert started == sorted(started)
+
+    asyncio.run(scenario())
+
+
+def test_after_a_turn_without_requests_the_next_ones_start_at_once():
+    async def scenario() -> None:
+        turns, started = Turns(), []
+        for _ in range(3):
+            for _ in range(MOST_STARTS):
+                turns.start(partial(started.append, None))
+            for _ in range(3):
+                await asyncio.sleep(0)
+        assert len(started) == 3 * MOST_STARTS
+
+    asyncio.run(scenario())
