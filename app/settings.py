@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     max_batch_rows: int = Field(32, ge=1, le=4096, description="rows of a batch")
     max_requests: int = Field(512, ge=1, le=100_000, description="requests in flight")
     max_bytes_in_flight: int = Field(
-        2**26, ge=2**20, le=2**36, description="bytes of request bodies in memory, at least `max_upload_bytes`"
+        2**27, ge=2**20, le=2**36, description="bytes of request bodies in memory, at least `max_upload_bytes`"
     )
     max_queued_rows: int = Field(
         4096, ge=1, le=1_000_000, description="rows in flight, waiting or being computed, at least `max_images`"
@@ -80,7 +80,7 @@ class Settings(BaseSettings):
         le=600_000,
         description="the same for all images of an upload, at least `max_image_cost_ms`",
     )
-    decode_workers: int = Field(2, ge=1, le=64, description="threads of a process that decode uploads")
+    decode_workers: int = Field(1, ge=1, le=64, description="threads of a process that decode uploads")
     max_queued_files: int = Field(
         512, ge=64, le=100_000, description="uploaded files in flight, waiting or being decoded"
     )

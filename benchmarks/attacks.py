@@ -163,13 +163,14 @@ async def attack(chosen: Attack, connections: int, seconds: float, port: int) ->
     print("ready", flush=True)
     started = time.process_time()
 
-    async def connect_again_and_again() -> None:
+    async def connect_again_and_again(number: int) -> None:
+        await asyncio.sleep(number / MAX_PAYLOADS_PER_S)  # attackers know nothing of each other
         while True:
             with suppress(OSError):
                 answers[await send(chosen, payload, port)] += 1
             await asyncio.sleep(connections / MAX_PAYLOADS_PER_S)
 
-    tasks = [asyncio.create_task(connect_again_and_again()) for _ in range(connections)]
+    tasks = [asyncio.create_task(connect_again_and_again(number)) for number in range(connections)]
     await asyncio.sleep(seconds)
     for task in tasks:
         task.cancel()

@@ -1,6 +1,5 @@
 """`GET /livez`, `GET /readyz` and `GET /metrics`: for supervisors, load balancers and Prometheus."""
 
-import asyncio
 from typing import Literal
 
 from fastapi import APIRouter
@@ -16,7 +15,7 @@ from app.errors import Draining, NotReady, Overloaded, problem, retry_after
 # Query parameters are ignored: probes and scrapers add their own.
 router = APIRouter(tags=["health"])
 
-MAX_SCRAPES = 2  # in flight, for each process; rendering a page takes some ten milliseconds of the interpreter
+MAX_SCRAPES = 2  # in flight in all processes
 
 
 class Alive(BaseModel):
@@ -64,11 +63,11 @@ async def metrics(request: Request) -> Response:
     """Requests, queues, batches, images, errors and the loaded models."""
     state = state_of(request)
     scrapes = state["scoreboard"].counter("scrapes")
-    if scrapes.total >= MAX_SCRAPES * state["scoreboard"].processes:
+    if scrapes.total >= MAX_SCRAPES:
         raise Overloaded("too many scrapes are in flight; retry later")
     scrapes.add(1)
     try:
-        page = await asyncio.to_thread(state["metrics"].page)
+        page = await state["metrics"].page()
     finally:
         scrapes.add(-1)
     return Response(page, media_type=CONTENT_TYPE_LATEST)

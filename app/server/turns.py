@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 # Requests that start in one turn; each takes about a tenth of a millisecond of it.
-MOST_STARTS = 32
+MOST_STARTS = 16
 # Bytes read from a connection in one turn. asyncio's 256 KiB of small chunks or headers take milliseconds to parse.
 MOST_BYTES = 64 * 1024
 
