@@ -5,25 +5,24 @@ Only what has arrived counts, so that a caller that declares a body and does not
 
 import asyncio
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import Overloaded, problem_of
+from app.errors import Overloaded
 from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 # Probes need no key and may name any host. With scrapes they bypass admission, as they matter most under overload.
 PROBES = frozenset({"/livez", "/readyz"})
 OUTSIDE_ADMISSION = PROBES | {"/metrics"}
-# Bytes of a body that do not count, so that large bodies cannot keep small ones out. Connections are bounded.
+# Bytes of each body that are not counted, so that small bodies are admitted beside large ones.
 UNCOUNTED_BYTES = 16 * 1024
 
 
 class Admission:
     """Refuses requests over the bounds.
 
-    A request counts from the end of its body to the end of its answer. If there are too many bytes, the body of this
-    process that began to count first, and so has come most slowly, is refused.
+    A request counts from the end of its body to the end of its answer. If there are too many bytes, incomplete bodies of
+    this process are refused, the oldest first.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, scoreboard: Scoreboard) -> None:
@@ -41,12 +40,11 @@ class Admission:
             return
         body = _Body(self, receive)
         try:
-            self.check_requests()
-            if scope["method"] != "POST":  # the body of any other method is not read
+            if scope["method"] == "POST":
+                self.check_requests()
+            else:  # no operation reads its body
                 self.end(body)
             await self._app(scope, body.receive, send)
-        except Overloaded as refusal:
-            await problem_of(Request(scope), refusal)(scope, receive, send)
         finally:
             self.release(body)
 
@@ -56,16 +54,16 @@ class Admission:
             raise Overloaded("too many requests are in flight; retry later")
 
     def count(self, body: "_Body", size: int) -> None:
-        """Count bytes of a body. Raises Overloaded if it has to make room for others."""
+        """Count bytes of a body. Raises Overloaded if no older body can make room for it."""
         self._bytes.add(size)
         body.counted += size
         self._incomplete[body] = None
-        if self._bytes.total <= self._max_bytes:
-            return
-        oldest = next(iter(self._incomplete))
-        if oldest is body:
-            raise Overloaded("too many bytes are in flight; retry later")
-        oldest.refuse()
+        while self._bytes.total > self._max_bytes:
+            oldest = next(iter(self._incomplete))
+            if oldest is body:
+                raise too_many_bytes()
+            self._forget(oldest)
+            oldest.refuse()
 
     def end(self, body: "_Body") -> None:
         """Count the request of a body that is complete. Raises Overloaded."""
@@ -76,9 +74,18 @@ class Admission:
 
     def release(self, body: "_Body") -> None:
         """A body is no longer needed, and its request has ended."""
+        self._forget(body)
+        self._requests.add(-body.is_admitted)
+
+    def _forget(self, body: "_Body") -> None:
         self._incomplete.pop(body, None)
         self._bytes.add(-body.counted)
-        self._requests.add(-body.is_admitted)
+        body.counted = 0
+
+
+def too_many_bytes() -> Overloaded:
+    """The error of a body that is refused."""
+    return Overloaded("too many bytes are in flight; retry later")
 
 
 class _Body:
@@ -95,13 +102,15 @@ class _Body:
 
     async def receive(self) -> Message:
         """The next ASGI message. Raises Overloaded."""
+        if self._refused:
+            raise too_many_bytes()
         self._waiting = asyncio.current_task()
         try:
             message = await self._receive()
         except asyncio.CancelledError:
             if not self._refused or (self._waiting is not None and self._waiting.uncancel()):
                 raise
-            raise Overloaded("too many bytes are in flight; retry later") from None
+            raise too_many_bytes() from None
         finally:
             self._waiting = None
         if message["type"] == "http.request" and not self.is_admitted:
@@ -114,6 +123,6 @@ class _Body:
 
     def refuse(self) -> None:
         """Interrupt the wait for the rest of the body."""
-        if self._waiting is not None and not self._refused:
-            self._refused = True
+        self._refused = True
+        if self._waiting is not None:
             self._waiting.cancel()

@@ -11,7 +11,7 @@ class Limit:
     """Admits requests at once or not at all.
 
     Requests for more than `small` may fill three quarters of the bound, so that a few of them cannot keep small ones
-    out.
+    out; all of it, if nothing else is in flight.
     """
 
     def __init__(self, most: int, in_flight: Counter, *, small: int, what: str) -> None:

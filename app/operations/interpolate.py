@@ -284,8 +284,8 @@ async def interpolate_query(call: Call) -> Response:
     asked = call.read_query(InterpolateQuery)
     job = prepared(call, asked, (numbers(asked.from_latent), numbers(asked.to_latent)), media_type)
     headers = job.seed_headers
-    given = ((asked.from_seed, asked.from_latent), (asked.to_seed, asked.to_latent))
-    if (None, None) not in given and all(job.model.byte_identical.values()):
+    ends_given = ((asked.from_seed, asked.from_latent), (asked.to_seed, asked.to_latent))
+    if (None, None) not in ends_given and all(job.model.byte_identical.values()):
         headers["ETag"] = etag = job.etag
         if matches(",".join(call.header_values(b"if-none-match")), etag):
             return name_origin(Response(status_code=304, headers=headers), job.model.provenance, job.seeds[0])

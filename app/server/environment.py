@@ -37,8 +37,8 @@ class NothingShared(Exception):
 def begin() -> None:
     """The first step of a process, which the libraries that it imports then find done.
 
-    Standard streams are open, signals end the process with status 0 until the server handles them, and what computes
-    has one thread.
+    Standard streams are open, signals end the process with status 0 until the server handles them, and numerical
+    libraries use one thread.
     """
     open_standard_streams()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -104,7 +104,9 @@ def prepare(settings: "Settings", *, supervised: bool = False) -> int:
             # prometheus-client reads it when it is imported.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(make_metrics_folder(parent))
         except OSError as error:
-            raise NothingShared(f"processes cannot share metrics: {error}; DIGITS_PROCESSES=1 need not") from error
+            raise NothingShared(
+                f"processes cannot share metrics: {error}; DIGITS_PROCESSES=1 serves without"
+            ) from error
     return processes
 
 

@@ -8,4 +8,4 @@ settings, listener, processes = start(supervised=True)
 from app.server.supervisor import configuration  # noqa: E402 -- after `start`
 
 globals().update(configuration(settings, processes, listener))
-wsgi_app = "app.server.process:Server"  # what the processes share
+wsgi_app = "app.server.process:Server"  # imported before the fork

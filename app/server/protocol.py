@@ -28,8 +28,8 @@ from app.server.turns import MOST_BYTES, Turns
 MAX_UNFINISHED_BYTES = 2 * MAX_HEADER_BYTES
 # Requests, and bytes of them, that may wait behind a request without a response.
 MAX_PIPELINED, MAX_PIPELINED_BYTES = 16, 64 * 1024
-# A chunk costs a call in Python whatever its size. So many chunks of a body may be of any size; the rest must have so
-# many bytes on average.
+# A chunk costs a call in Python whatever its size. The first FREE_CHUNKS chunks of a body may have any size; all beyond
+# them must have MIN_CHUNK_BYTES on average.
 FREE_CHUNKS, MIN_CHUNK_BYTES = 256, 32
 # Bytes a second at which a client must read a response.
 MIN_READ_RATE = 16 * 1024
@@ -71,7 +71,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None  # which the app serves; uvicorn's `cycle` was parsed last
         self._receiving = False  # a request has begun and is not complete
         self._in_body = False  # its head is complete
-        self._chunks, self._chunked_bytes = 0, 0  # of the body being received
+        self._lines, self._chunks, self._body_bytes = 0, 0, 0  # of the request being received
         self._unfinished = 0  # bytes since the last complete head, piece of a body, or message
         self._pipelined = 0  # bytes that came behind the running request
         self._closing = False  # nothing more is parsed
@@ -166,7 +166,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self._receiving:  # else its head is parsed again, see `_parse`
             self._clear_deadline()
         self._receiving, self._in_body = True, False
-        self._chunks, self._chunked_bytes = 0, 0
+        self._lines, self._chunks, self._body_bytes = 0, 0, 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -174,10 +174,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
         Raises HeadersTooLarge.
         """
+        self._lines += 1
+        if self._lines > 2 * MAX_HEADERS:  # slightly over the limit, the app responds
+            raise HeadersTooLarge(f"a request is limited to {MAX_HEADERS} headers")
         if not self._in_body:
             super().on_header(name, value)
-            if len(self.headers) > 2 * MAX_HEADERS:  # slightly over the limit, the app responds
-                raise HeadersTooLarge(f"a request is limited to {MAX_HEADERS} headers")
 
     def on_headers_complete(self) -> None:
         """Start the request or queue it. Raises BadRequest and TooManyCallers."""
@@ -199,13 +200,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_chunk_header(self) -> None:
         """The size of a chunk. Raises BadRequest for many small chunks."""
         self._chunks += 1
-        if self._chunks > FREE_CHUNKS + self._chunked_bytes // MIN_CHUNK_BYTES:
+        if self._chunks > FREE_CHUNKS + self._body_bytes // MIN_CHUNK_BYTES:
             raise BadRequest(f"the chunks of the body are too small; send at least {MIN_CHUNK_BYTES} bytes in each")
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
         self._unfinished = 0
-        self._chunked_bytes += len(body)
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -231,16 +232,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.turns.start(start)
 
     def _parse(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except HttpParserUpgrade as upgrade:
+                rest = data[upgrade.args[0] :]
             # Some HTTP clients offer HTTP/2 with their first request, and httptools reads no body behind an offer.
             # It need not be accepted (RFC 9110, section 7.8): the head is parsed again without it.
             lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
             lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
             self.parser = HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-            self._parse(b"\r\n".join([*lines, b"", b""]) + data[upgrade.args[0] :])
+            data = b"\r\n".join([*lines, b"", b""]) + rest
 
     def _refuse(self, error: ServiceError) -> None:
         """Parse nothing more, and close once earlier requests have their responses; with `error` if there are none."""
