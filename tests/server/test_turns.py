@@ -8,7 +8,8 @@ from app.server.turns import MOST_STARTS, Turns
 
 def test_few_requests_start_at_once_and_many_in_order_over_several_turns():
     async def scenario() -> None:
-        turns, started = Turns(), []
+        turns = Turns()
+        started: list[int] = []
         for number in range(3 * MOST_STARTS):
             turns.start(partial(started.append, number))
         counts = [len(started)]
@@ -24,7 +25,8 @@ def test_few_requests_start_at_once_and_many_in_order_over_several_turns():
 
 def test_after_a_turn_without_requests_the_next_ones_start_at_once():
     async def scenario() -> None:
-        turns, started = Turns(), []
+        turns = Turns()
+        started: list[None] = []
         for _ in range(3):
             for _ in range(MOST_STARTS):
                 turns.start(partial(started.append, None))
