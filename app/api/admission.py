@@ -21,8 +21,8 @@ UNCOUNTED_BYTES = 16 * 1024
 class Admission:
     """Refuses requests over the bounds.
 
-    A request counts from the end of its body to the end of its answer. If there are too many bytes, a process refuses its
-    incomplete bodies, the oldest first.
+    A request counts from the end of its body to the end of its answer. If there are too many bytes, a process refuses
+    its incomplete bodies, the oldest first.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, scoreboard: Scoreboard) -> None:
