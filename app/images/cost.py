@@ -1,4 +1,4 @@
-"""What decoding and normalizing an image file takes, estimated from its header.
+"""What decoding and normalizing an image file takes, estimated before it is decoded.
 
 The constants are upper bounds of what `python -m benchmarks normalize` measures on one core. An estimate does not
 depend on the machine, so that a file is accepted everywhere or nowhere.
@@ -8,10 +8,11 @@ depend on the machine, so that a file is accepted everywhere or nowhere.
 REDUCED_SIDE = 1024
 # Milliseconds for the work that does not grow with a file, most of it normalizing.
 FILE_MS = 4.5
-# Nanoseconds for each byte of a PNG, for each byte of its unpacked rows, and for each pixel without and with alpha.
-PNG_BYTE_NS, UNPACKED_NS, PIXEL_NS, ALPHA_NS = 4.5, 7.2, 4.0, 10.0
+# Nanoseconds for each byte of a PNG; for each compressed byte, as blocks may hold nothing but their tables; for each
+# byte of the unpacked rows; and for each pixel without and with alpha, and more if it is interlaced.
+PNG_BYTE_NS, COMPRESSED_NS, UNPACKED_NS, PIXEL_NS, ALPHA_NS, INTERLACED_NS = 3.0, 40.0, 7.2, 4.0, 10.0, 6.0
 # Nanoseconds for each byte of a JPEG of one scan, which is decoded as it is read, and for each of its samples.
-BYTE_NS, SAMPLE_NS = 7.5, 0.1
+JPEG_BYTE_NS, JPEG_SAMPLE_NS = 8.5, 0.1
 # The same for a JPEG that libjpeg keeps in memory, two bytes a sample, until its last scan; and for each sample in
 # each scan.
 KEPT_BYTE_NS, KEPT_SAMPLE_NS, SCAN_NS = 32.0, 4.0, 0.2
@@ -19,24 +20,26 @@ KEPT_BYTE_NS, KEPT_SAMPLE_NS, SCAN_NS = 32.0, 4.0, 0.2
 REDUCED_NS = 3.0
 
 
-def png_cost(size: int, unpacked: int, pixels: int, *, has_alpha: bool) -> float:
-    """Milliseconds for a PNG of `size` bytes."""
-    pixel_ns = ALPHA_NS if has_alpha else PIXEL_NS
-    return FILE_MS + 1e-6 * (PNG_BYTE_NS * size + UNPACKED_NS * unpacked + pixel_ns * pixels)
+def png_cost(size: int, compressed: int, unpacked: int, pixels: int, *, has_alpha: bool, interlaced: bool) -> float:
+    """Milliseconds for a PNG of `size` bytes, `compressed` of which are pixels."""
+    pixel_ns = (ALPHA_NS if has_alpha else PIXEL_NS) + INTERLACED_NS * interlaced
+    return FILE_MS + 1e-6 * (
+        PNG_BYTE_NS * size + COMPRESSED_NS * compressed + UNPACKED_NS * unpacked + pixel_ns * pixels
+    )
 
 
-def jpeg_cost(size: int, width: int, height: int, planes: float, kept_scans: int) -> float:
+def jpeg_cost(size: int, width: int, height: int, samples_per_pixel: float, kept_scans: int) -> float:
     """Milliseconds for a JPEG of `size` bytes.
 
-    planes: the samples of a pixel, 1.5 where colour has half the resolution.
+    samples_per_pixel: 1.5 where colour has half the resolution.
     kept_scans: 0 for a file that is decoded as it is read.
     """
-    samples = width * height * planes
+    samples = width * height * samples_per_pixel
     nanoseconds = REDUCED_NS * samples / jpeg_scale(width, height) ** 2
     if kept_scans:
         nanoseconds += KEPT_BYTE_NS * size + (KEPT_SAMPLE_NS + SCAN_NS * kept_scans) * samples
     else:
-        nanoseconds += BYTE_NS * size + SAMPLE_NS * samples
+        nanoseconds += JPEG_BYTE_NS * size + JPEG_SAMPLE_NS * samples
     return FILE_MS + 1e-6 * nanoseconds
 
 

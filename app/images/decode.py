@@ -24,8 +24,7 @@ MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"}
 # Offsets of a PNG's bit depth and colour type, and two colour types (PNG, third edition, section 11.2.1).
 DEPTH, COLOUR = 24, 25
 GREY, RGB = 0, 2
-# EXIF 2.32, tag 0x0112.
-ORIENTATION = 0x0112
+# By the orientation of EXIF 2.32, tag 0x0112.
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -62,7 +61,7 @@ def decode_image(content: bytes, *, max_side: int = 4096, max_cost_ms: float = 5
     """
     with _damage_refused():
         stripped = _checked(content, max_side, max_cost_ms)
-        with _open(stripped.content) as image:
+        with _open(stripped) as image:
             if isinstance(image, PngImageFile):
                 _correct_transparency(image, stripped.content)
             else:
@@ -70,16 +69,16 @@ def decode_image(content: bytes, *, max_side: int = 4096, max_cost_ms: float = 5
                 scale = jpeg_scale(*image.size)
                 image.draft("L", (max(1, image.width // scale), max(1, image.height // scale)))
             image.load()
-            return _picture(image)
+            return _picture(image, TRANSPOSITIONS.get(stripped.orientation))
 
 
 def estimate_cost(content: bytes, *, max_side: int = 4096, max_cost_ms: float = 50) -> float:
-    """The milliseconds of one core that decoding and normalizing a file take at most, estimated from its header.
+    """The milliseconds of one core that decoding and normalizing a file take at most, estimated before it is decoded.
 
     max_side: the longest side accepted, in pixels.
     max_cost_ms: the highest estimate accepted.
 
-    Raises InvalidImage for a file that `decode_image` refuses by its header.
+    Raises InvalidImage for a file that `decode_image` refuses before it decodes pixels.
     """
     with _damage_refused():
         return _checked(content, max_side, max_cost_ms).cost_ms
@@ -96,7 +95,7 @@ def _checked(content: bytes, max_side: int, max_cost_ms: float) -> Stripped:
         side = affordable_side(max(sides), stripped.cost_ms, max_cost_ms)
         raise InvalidImage(
             f"The image would take too long to decode; resize it so that no side is longer than {side} pixels, or save "
-            "it as a baseline JPEG"
+            "it as a smaller baseline JPEG"
         )
     return stripped
 
@@ -113,9 +112,12 @@ def _damage_refused() -> Iterator[None]:
         raise damaged() from error
 
 
-def _open(content: bytes) -> ImageFile:
+def _open(stripped: Stripped) -> ImageFile:
     """Open a file whose header was checked. Not `Image.open`, which only warns of huge images."""
+    content = stripped.content
     image = (PngImageFile if content.startswith(PNG_SIGNATURE) else JpegImageFile)(BytesIO(content))
+    if image.size != (stripped.width, stripped.height):  # Pillow read another header than `strip`
+        raise damaged()
     if image.mode not in MODES:
         raise InvalidImage("The image has a pixel layout that is not supported")
     return image
@@ -138,37 +140,28 @@ def _correct_transparency(image: Image.Image, content: bytes) -> None:
         image.info["transparency"] = tuple(part >> 8 if depth == 16 else part & 255 for part in transparent)
 
 
-def _transposition(image: Image.Image) -> Image.Transpose | None:
-    try:
-        orientation = image.getexif().get(ORIENTATION)
-    except Exception:  # the parser raises many kinds; the pixels of an image with broken EXIF are intact
-        return None
-    return TRANSPOSITIONS.get(orientation) if isinstance(orientation, int) else None
-
-
-def _finished(image: Image.Image, transposition: Image.Transpose | None) -> Image.Image:
+def _reduced_and_upright(image: Image.Image, transposition: Image.Transpose | None) -> Image.Image:
     """Reduce a large image, and turn it upright."""
     factor = math.ceil(max(image.size) / REDUCED_SIDE)
     reduced = image.reduce(factor) if factor > 1 else image
     return reduced if transposition is None else reduced.transpose(transposition)
 
 
-def _picture(image: Image.Image) -> Picture:
-    transposition = _transposition(image)
+def _picture(image: Image.Image, transposition: Image.Transpose | None) -> Picture:
     transparent = image.info.get("transparency")
     if image.mode == "I;16":
         # Not convert("L"), which clips 16 bits to 8 instead of scaling them.
         grey = np.asarray(image)
         if transparent is None:
             unit = Image.fromarray(grey / np.float32(65535))
-            return Picture(np.asarray(_finished(unit, transposition)), None)
-        opaque = np.where(grey == transparent, 0, 255)
+            return Picture(np.asarray(_reduced_and_upright(unit, transposition)), None)
+        opaque = np.where(grey == transparent, np.uint8(0), np.uint8(255))
         image = Image.fromarray(np.dstack([grey >> 8, opaque]).astype(np.uint8))
     if not image.has_transparency_data:
         # Pillow and browsers read CMYK as Adobe writes it, inverted.
         colour = image.convert("RGB") if image.mode in {"P", "CMYK"} else image
-        return Picture(_unit(_finished(colour.convert("L"), transposition)), None)
-    colour = _finished(image.convert("RGBA"), transposition)
+        return Picture(_unit(_reduced_and_upright(colour.convert("L"), transposition)), None)
+    colour = _reduced_and_upright(image.convert("RGBA"), transposition)
     alpha = _unit(colour.getchannel("A"))
     return Picture(_unit(colour.convert("L")), None if alpha.min() == 1 else alpha)
 

@@ -62,6 +62,19 @@ def scanned(image: Image.Image, scans: int) -> bytes:
     return content[:-2] + last * (scans - content.count(b"\xff\xda")) + content[-2:]
 
 
+def empty_blocks(count: int, rows: bytes) -> bytes:
+    """A zlib stream of rows behind deflate blocks that hold nothing but their Huffman tables, 23 bytes for two."""
+    lengths = {2: 1, 3: 2, 17: 2}  # of the codes for many zeros, for 0 and for 1, by their place in RFC 1951, 3.2.7
+    # Not the last block, of the dynamic kind, with the fewest codes and 18 code lengths; each number's low bit first.
+    bits = "0" + "01" + "00000" + "00000" + "0111" + "".join(f"{lengths.get(i, 0):03b}"[::-1] for i in range(18))
+    bits += "0" + f"{138 - 11:07b}"[::-1] + "0" + f"{118 - 11:07b}"[::-1] + "11" + "10" + "0"  # the end of the block
+    twice = 2 * bits
+    block = bytes(int(twice[at : at + 8][::-1], 2) for at in range(0, len(twice), 8))
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    body = block * (count // 2) + deflate.compress(rows) + deflate.flush()
+    return b"\x78\x9c" + body + struct.pack(">I", zlib.adler32(rows))
+
+
 PNG = saved(Image.fromarray(GREY), "PNG")
 JPEG = saved(Image.fromarray(GREY), "JPEG", quality=95)
 COLOUR = saved(Image.fromarray(GREY).convert("RGB"), "JPEG")
@@ -231,11 +244,19 @@ BROKEN_EXIF = {
 }
 
 
-# More segments or scans than encoders write.
+# More segments, scans or blocks than encoders write, and segments that readers understand differently.
 MANY_PARTS = {
     "JPEG of a thousand comments": JPEG[:2] + segment(0xFE, b"") * 1000 + JPEG[2:],
     "JPEG of a thousand headers": JPEG[:2] + segment(0xE0, b"JFIF\0") * 1000 + JPEG[2:],
     "PNG of 5000 empty chunks": PNG[:33] + chunk(b"tEXt", b"") * 5000 + PNG[33:],
+    "JPEG of 250 tables": JPEG[:2] + segment(0xDB, b"\0" + bytes(range(1, 65))) * 250 + JPEG[2:],
+    "JPEG with a marker without a length": JPEG[:2] + b"\xff\xd0" + JPEG[2:],
+    "JPEG with a second beginning": JPEG[:2] + JPEG,
+    "JPEG with two headers": JPEG[:SOF] + segment(0xC0, JPEG[SOF + 4 : SOF + 13]) + JPEG[SOF:],
+    "PNG of empty blocks": SIGNATURE
+    + header(64, 64)
+    + chunk(b"IDAT", empty_blocks(200_000, bytes(65 * 64)))
+    + chunk(b"IEND"),
     "JPEG of markers only": JPEG[:2] + b"\xff\xe0\0\2" * 100_000,
     "JPEG of 21 scans": scanned(FRAMES[0], 21),
     "JPEG of 99 scans": scanned(FRAMES[0], 99),
@@ -244,6 +265,10 @@ MANY_PARTS = {
 TOO_MUCH: dict[str, list[bytes]] = {
     "64 JPEGs of 20 scans of 1024 x 1024": [scanned(Image.new("RGB", (1024, 1024), (1, 200, 3)), 20)] * 64,
     "64 interlaced PNGs of 16-bit RGBA of 700 x 700": [built(header(700, 700, 16, 6, 1), bytes(8 * 700**2 + 2**14))]
+    * 64,
+    "64 PNGs of empty blocks": [
+        SIGNATURE + header(64, 64) + chunk(b"IDAT", empty_blocks(10_000, bytes(65 * 64))) + chunk(b"IEND")
+    ]
     * 64,
     "12 PNGs of 1900 x 1900": [built(header(1900, 1900), bytes(1901 * 1900))] * 12,
     "64 PNGs of 600 x 600": [built(header(600, 600), bytes(601 * 600))] * 64,
