@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         50,
         ge=10,
         le=60_000,
-        description="milliseconds of one core to decode and normalize an uploaded image, estimated before",
+        description="milliseconds of one core to decode and normalize an uploaded image, estimated before decoding",
     )
     max_upload_cost_ms: int = Field(
         500,

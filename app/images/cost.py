@@ -7,7 +7,7 @@ depend on the machine, so that a file is accepted everywhere or nowhere.
 # A decoded picture whose longer side is above this is reduced to at most this.
 REDUCED_SIDE = 1024
 # Milliseconds for the work that does not grow with a file, most of it normalizing.
-FILE_MS = 4.5
+FILE_MS = 5.5
 # Nanoseconds for each byte of a PNG; for each compressed byte, as blocks may hold nothing but their tables; for each
 # byte of the unpacked rows; and for each pixel without and with alpha, and more if it is interlaced.
 PNG_BYTE_NS, COMPRESSED_NS, UNPACKED_NS, PIXEL_NS, ALPHA_NS, INTERLACED_NS = 3.0, 40.0, 7.2, 4.0, 10.0, 6.0
