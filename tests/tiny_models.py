@@ -253,6 +253,8 @@ def fields(
         Symbol.INPUT_IMAGE: (1, input_side or side, input_side or side),
         Symbol.LABEL: (),
         Symbol.LOGIT: (),
+        Symbol.PROBABILITIES: (len(classes),),
+        Symbol.NATS: (),
     }
     if latent_dim is not None:
         shapes |= {Symbol.LATENT: (latent_dim,), Symbol.NOISE: (latent_dim + ("fitted" in priors),)}

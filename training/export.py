@@ -88,6 +88,8 @@ def export(
         priors=learner.priors,
         noise_dim=learner.noise_dim,
         sampling=learner.sampling,
+        smooth_latents=learner.smooth_latents,
+        sequential=learner.sequential,
         image=image,
         input_image=None if learner.input_shape == image.shape else image_form(learner.input_shape, dataset),
         classes=dataset.classes,

@@ -43,6 +43,8 @@ class Learner(nn.Module, ABC):
     conditional: bool = False  # whether capabilities take labels
     priors: tuple[Prior, ...] = ("normal",)  # of the latents; the first is the default
     sampling: tuple[Control, ...] = ()
+    smooth_latents: bool = True  # whether images change gradually with their latents
+    sequential: bool = False  # whether a pass has hundreds of steps, as of a pixel at a time
 
     def __init__(self, data: DataShape) -> None:
         super().__init__()

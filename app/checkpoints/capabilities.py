@@ -20,6 +20,8 @@ class Symbol(Enum):
     INPUT_IMAGE = auto()  # float32 (1, H, W) in [0, 1], an image as the model takes it
     LABEL = auto()  # int64 (), the index of a class
     LOGIT = auto()  # float32 ()
+    PROBABILITIES = auto()  # float32 (classes,), their sum is 1
+    NATS = auto()  # float32 (), a logarithm to the base e
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ CAPABILITIES: dict[str, Capability] = {
     # A deterministic code.
     "embed": Capability((Symbol.INPUT_IMAGE,), (Symbol.LATENT,), 1e-3),
     "discriminate": Capability((Symbol.IMAGE,), (Symbol.LOGIT,), 1e-3),
+    "classify": Capability((Symbol.INPUT_IMAGE,), (Symbol.PROBABILITIES,), 1e-4, labels="never"),
+    # The logarithm of the probability of the 8-bit image, or a lower bound of it.
+    "log_likelihood": Capability((Symbol.INPUT_IMAGE,), (Symbol.NATS,), 1e-2),
+    # A small image to a larger one of the same content.
+    "upscale": Capability((Symbol.INPUT_IMAGE,), (Symbol.IMAGE,), 1e-4, labels="never", low_precision=True),
     # The fitted prior: noise to latents of a class.
     "prior": Capability((Symbol.NOISE,), (Symbol.LATENT,), 1e-4, labels="always"),
 }

@@ -103,6 +103,7 @@ class TrainingRecord(_Part):
     versions: dict[str, str]
     source_commit: str
     processes: int = Field(1, gt=0, description="number of processes of the run")
+    contrast: float = Field(1, gt=0, description="factor on the pixel logits of `generate`, see `training.contrast`")
 
 
 class Figure(_Part):
@@ -116,6 +117,9 @@ class Figure(_Part):
     unit: str
     better: Literal["lower", "higher", "floor"] | None = Field(description="floor: close to the floor; null: neither")
     floor: float | None = Field(None, description="the figure of real images or of a perfect model, null if unknown")
+    floor_deviation: float | None = Field(
+        None, ge=0, description="standard deviation of the floor over disjoint draws of real images"
+    )
     ceilings: dict[str, float] = Field({}, description="the figures of useless models, by name")
 
 
@@ -205,6 +209,12 @@ class PublicManifest(_Part):
         description="normal numbers that a latent is drawn from",
     )
     sampling: tuple[Control, ...] = Field((), description="sampling controls that the model supports")
+    smooth_latents: bool = Field(
+        True, description="whether images change gradually with their latents, so that interpolating makes sense"
+    )
+    sequential: bool = Field(
+        False, description="whether a pass has hundreds of steps, as of a pixel at a time; such passes take long"
+    )
     image: ImageForm = Field(description="images that the model makes")
     input_image: ImageForm | None = Field(None, description="images that the model takes; null: the same form")
     classes: tuple[str, ...] = Field(description="class names by label; empty for unlabelled data")
@@ -253,6 +263,8 @@ class PublicManifest(_Part):
                 return self.image.shape
             case Symbol.INPUT_IMAGE:
                 return self.upload_form.shape
+            case Symbol.PROBABILITIES:
+                return (len(self.classes),)
             case Symbol.LATENT | Symbol.NOISE:
                 width = self.latent_dim if symbol is Symbol.LATENT else self.noise_dim
                 if width is None:
