@@ -127,6 +127,11 @@ class ServiceCollector(Collector):
         ("requests", "requests_in_flight", "Requests that were admitted and not yet answered."),
         ("bytes", "body_bytes_in_flight", "Bytes of large bodies that have arrived."),
         ("rows", "rows_in_flight", "Rows that were admitted and not yet computed."),
+        (
+            "sequential_rows",
+            "sequential_rows_in_flight",
+            "The same of sequential models, which have a bound of their own.",
+        ),
         ("files", "files_in_flight", "Uploaded files that are decoded or wait for it."),
     )
     MODEL = ("model", "family", "digest", "precision", "runtime")

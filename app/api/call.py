@@ -209,7 +209,7 @@ class Call(Request):
         self, model: Model, job: Job[Any], media_type: str, seed: int | None, headers: dict[str, str] | None = None
     ) -> Response:
         """The response to a job, which names its origin. Raises Overloaded, CallerGone, and as `Engine.run`."""
-        with self.engine.admit(job.rows):
+        with self.engine.admit(model, job):
             content = await self.while_connected(self.engine.run(model, job, self.deadline))
         return name_origin(Response(content, media_type=media_type, headers=headers), model.provenance, seed)
 

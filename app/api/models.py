@@ -51,6 +51,7 @@ class Guarantee(BaseModel):
 
     byte_identical: bool = Field(description="a row has the same bits alone, in batches of several sizes and full ones")
     row_multiple: int = Field(description="batches are padded to a multiple of this number of rows")
+    row_ms: float = Field(description="CPU time of a row of a full batch in milliseconds, measured at the start")
 
 
 class ModelDetail(BaseModel):
@@ -104,7 +105,11 @@ async def describe_model(
         precision=model.provenance.precision,
         runtime=RuntimeFacts(id=model.provenance.runtime, facts=dict(model.facts)),
         guarantees={
-            capability: Guarantee(byte_identical=model.byte_identical[capability], row_multiple=network.row_multiple)
+            capability: Guarantee(
+                byte_identical=model.byte_identical[capability],
+                row_multiple=network.row_multiple,
+                row_ms=round(network.row_ms, 4),
+            )
             for capability, network in model.networks.items()
         },
         manifest=model.manifest,

@@ -45,6 +45,11 @@ class Job(ABC, Generic[Part]):
     operation: ClassVar[str]  # for the metrics
     rows: int
 
+    @property
+    def other_models(self) -> tuple[Model, ...]:
+        """Models that the job runs besides the one of its batch."""
+        return ()
+
     @classmethod
     @abstractmethod
     def compute(cls, model: Model, chunks: "Sequence[Chunk[Self]]") -> Sequence[Part]:

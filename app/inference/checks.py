@@ -1,5 +1,7 @@
 """Checks of a network before it serves: its golden rows, and whether a row has the same bits in every batch."""
 
+from collections.abc import Sequence
+from time import thread_time
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from app.inference.runtime import Network, Rows
 WARM_UP_PASSES = 3
 # Batch sizes to compare; the primes leave a remainder for every tile size.
 SIZES = (1, 2, 3, 5, 8, 13)
+# Of a sequential network, whose passes take up to a second.
+SEQUENTIAL_SIZES = (1, 3)
 # Row multiples to try, the cheapest first.
 ROW_MULTIPLES = (1, 2, 4, 8)
 
@@ -47,29 +51,32 @@ def check_golden(capability: str, network: Network, golden: Golden, precision: P
         raise TooInaccurate(f"{capability} differs by {difference:.3g} from its golden rows, {allowed:.3g} is allowed")
 
 
-def warm_up(network: Network, golden: Golden, max_rows: int) -> bool:
-    """Run batches until TorchScript has compiled the network, and set the smallest sufficient `row_multiple`.
+def warm_up(network: Network, golden: Golden, max_rows: int, *, sequential: bool = False) -> bool:
+    """Run batches until TorchScript has compiled the network; set the smallest sufficient `row_multiple`, and `row_ms`.
 
     Returns whether every row checked has the same bits alone, in batches of several sizes and at any position. If no
-    multiple achieves that, the largest stays set.
+    multiple achieves that, the largest stays set. A sequential network is checked with fewer rows and sizes.
     """
-    inputs = tuple(_varied(record.array()) for record in golden.inputs)
+    inputs = tuple(record.array() if sequential else _varied(record.array()) for record in golden.inputs)
     full = tuple(_repeated(each, max_rows) for each in inputs)
-    for _ in range(WARM_UP_PASSES):
+    for _ in range(1 if sequential else WARM_UP_PASSES):
         network.run(*(each[:1] for each in inputs))
+        started = thread_time()
         network.run(*full)
+        network.row_ms = 1000 * (thread_time() - started) / max_rows
+    sizes = SEQUENTIAL_SIZES if sequential else SIZES
     if network.row_multiple > 1:  # a GPU runs every batch in one shape
-        return _rows_agree(network, inputs, full)
+        return _rows_agree(network, inputs, full, sizes)
     for multiple in ROW_MULTIPLES:
         network.row_multiple = multiple
-        if _rows_agree(network, inputs, full):
+        if _rows_agree(network, inputs, full, sizes):
             return True
     return False
 
 
-def _rows_agree(network: Network, inputs: Inputs, full: Inputs) -> bool:
+def _rows_agree(network: Network, inputs: Inputs, full: Inputs, sizes: Sequence[int]) -> bool:
     whole = network.run(*inputs)
-    if any(not _equal(_in_batches(network, inputs, size), whole) for size in SIZES):
+    if any(not _equal(_in_batches(network, inputs, size), whole) for size in sizes):
         return False
     rows = len(full[0])
     return _equal(network.run(*full), tuple(_repeated(output, rows) for output in whole))

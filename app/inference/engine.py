@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
 from app.inference.batching import Batcher, Job, draining
@@ -15,14 +15,21 @@ from app.metrics import Metrics
 T = TypeVar("T")
 
 
+class Pool(NamedTuple):
+    """Workers, and the bound on the rows in flight that they compute."""
+
+    workers: Workers
+    limit: Limit
+
+
 class Engine:
     """One generation of loaded models. A reload replaces the engine; requests that began with it end with it."""
 
     def __init__(
         self,
         models: Mapping[str, Model],
-        workers: Workers,
-        limit: Limit,
+        pool: Pool,
+        sequential_pool: Pool,
         metrics: Metrics,
         *,
         default_model: str | None,
@@ -31,11 +38,11 @@ class Engine:
         self.models = models
         # The default model first.
         self._candidates = sorted(models.values(), key=lambda model: (model.name != default_model, model.name))
-        self._workers = workers
-        self._limit = limit
+        self._pool = pool
+        self._sequential_pool = sequential_pool
         self._metrics = metrics
         self._max_batch_rows = max_batch_rows
-        self._batchers: dict[tuple[str, type[Job[Any]]], Batcher] = {}
+        self._batchers: dict[tuple[str, type[Job[Any]], Pool], Batcher] = {}
         self._closed: Callable[[], ServiceError] | None = None
 
     def select(self, name: str | None, prepare: Callable[[Model], T], role: str = "model") -> tuple[Model, T]:
@@ -76,18 +83,24 @@ class Engine:
         best = next((error for error in errors if not isinstance(error, CapabilityMissing)), errors[0])
         raise type(best)(f"no loaded model can do this; for example, {best.detail}")
 
-    def admit(self, rows: int) -> AbstractContextManager[None]:
-        """Count the rows of a request as in flight. Raises Overloaded at once if there are too many."""
-        return self._limit.admit(rows)
+    def pool(self, model: Model, job: Job[Any]) -> Pool:
+        """The pool that computes a job. Sequential models have their own: their passes hold back no others."""
+        sequential = any(each.manifest.sequential for each in (model, *job.other_models))
+        return self._sequential_pool if sequential else self._pool
+
+    def admit(self, model: Model, job: Job[Any]) -> AbstractContextManager[None]:
+        """Count the rows of a job as in flight. Raises Overloaded at once if there are too many."""
+        return self.pool(model, job).limit.admit(job.rows)
 
     def run(self, model: Model, job: Job[Any], deadline: float) -> asyncio.Future[bytes]:
         """The body of the answer to a job. Raises and fails as `Batcher.submit`."""
-        key = model.name, type(job)
+        pool = self.pool(model, job)
+        key = model.name, type(job), pool
         if (batcher := self._batchers.get(key)) is None:
             if self._closed is not None:
                 raise self._closed()
             metrics = self._metrics.batch_metrics(model.name, type(job).operation)
-            batcher = Batcher(type(job), model, self._workers, metrics, self._max_batch_rows)
+            batcher = Batcher(type(job), model, pool.workers, metrics, self._max_batch_rows)
             self._batchers[key] = batcher
         return batcher.submit(job, deadline)
 

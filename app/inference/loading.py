@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from app.checkpoints.store import CheckpointError
 from app.errors import ServiceError
-from app.inference.engine import Engine
+from app.inference.engine import Engine, Pool
 from app.inference.limit import Limit
 from app.inference.machine import DeviceUnavailable, return_free_memory
 from app.inference.model import Model, load_models
@@ -26,6 +26,10 @@ CHECK_INTERVAL_S = 1
 SMALL_ROWS = 16
 # Of each of several processes: as many as a request of the default size can use.
 MAX_DEFAULT_WORKERS = 8
+# The bound on rows of sequential models is this part of the bound on all others: they take far longer.
+SEQUENTIAL_SHARE = 8
+# A pass of a sequential model counts as hung after so many times as long.
+SEQUENTIAL_PATIENCE = 10
 
 
 class Loader:
@@ -33,14 +37,13 @@ class Loader:
 
     def __init__(self, settings: Settings, readiness: Readiness, metrics: Metrics) -> None:
         self._settings = settings
-        self._scoreboard = scoreboard = readiness.scoreboard
+        self._scoreboard = readiness.scoreboard
         self._readiness = readiness
         self._metrics = metrics
-        self._limit = Limit(settings.max_queued_rows, scoreboard.counter("rows"), small=SMALL_ROWS, what="rows")
         # A thread of its own, so that loading and serving do not wait for each other.
         self._loading = Workers(1, Runtime.prepare_thread)
         self._runtime: Runtime | None = None
-        self._workers: Workers | None = None
+        self._pools: tuple[Pool, Pool] | None = None  # for most models, for sequential ones
         self._engines: WeakSet[Engine] = WeakSet()  # those that requests still use
 
     async def start(self) -> bool:
@@ -58,8 +61,9 @@ class Loader:
         """Check the workers once a second; return why one is lost."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
-            if self._workers is not None and (reason := self._workers.check(self._settings.worker_checks)):
-                return reason
+            for pool, patience in zip(self._pools or (), (1, SEQUENTIAL_PATIENCE), strict=False):
+                if reason := pool.workers.check(patience * self._settings.worker_checks):
+                    return reason
 
     def fail(self, error: Callable[[], ServiceError]) -> None:
         """Fail all jobs with this error."""
@@ -70,8 +74,8 @@ class Loader:
         """Refuse new jobs, fail those that wait, wait for the batches that run, and end the threads."""
         await asyncio.gather(*(engine.close() for engine in list(self._engines)))
         self._loading.close()
-        if self._workers is not None:
-            self._workers.close()
+        for pool in self._pools or ():
+            pool.workers.close()
 
     async def _try(self, action: str) -> bool:
         started = monotonic()
@@ -100,16 +104,12 @@ class Loader:
             loaded = id_of_models(models.values())
         if not await board.agree(reload, loaded):
             raise CheckpointError(settings.models_dir, "was not loaded alike by all processes")
-        if self._workers is None:
-            cores = runtime.default_workers
-            most = cores if board.processes == 1 else min(cores, MAX_DEFAULT_WORKERS)
-            busy = board.counter("busy")
-            self._workers = Workers(settings.workers or most, Runtime.prepare_thread, busy, cores)
+        if self._pools is None:
+            self._pools = self._make_pools(runtime)
         self._runtime = runtime
         engine = Engine(
             models,
-            self._workers,
-            self._limit,
+            *self._pools,
             self._metrics,
             default_model=settings.default_model,
             max_batch_rows=settings.max_batch_rows,
@@ -124,6 +124,22 @@ class Loader:
         self._readiness.loaded(engine)
         return_free_memory()
         return f"{', '.join(models)} on {runtime.device}"
+
+    def _make_pools(self, runtime: Runtime) -> tuple[Pool, Pool]:
+        settings, board, cores = self._settings, self._scoreboard, runtime.default_workers
+        size = settings.workers or (cores if board.processes == 1 else min(cores, MAX_DEFAULT_WORKERS))
+        most = settings.max_queued_rows
+        most_sequential = max(settings.max_images, most // SEQUENTIAL_SHARE)
+        return (
+            Pool(
+                Workers(size, runtime.prepare_thread, board.counter("busy"), cores),
+                Limit(most, board.counter("rows"), small=SMALL_ROWS, what="rows"),
+            ),
+            Pool(
+                Workers(size, runtime.prepare_background_thread, board.counter("busy_sequential"), cores),
+                Limit(most_sequential, board.counter("sequential_rows"), small=SMALL_ROWS, what="rows"),
+            ),
+        )
 
     async def _load_models(self, runtime: Runtime) -> tuple[int, dict[str, Model]]:
         """The number of the reload that was requested last, and the models loaded after it. Raises CheckpointError."""

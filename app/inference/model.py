@@ -101,7 +101,10 @@ def load_model(manifest_file: Path, runtime: Runtime, max_rows: int) -> Model:
                 raise CheckpointError(path, str(error)) from error
             log.warning("%s: %s; serving float32 instead", path, error)
             continue
-        identical = {name: warm_up(network, manifest.golden[name], max_rows) for name, network in networks.items()}
+        identical = {
+            name: warm_up(network, manifest.golden[name], max_rows, sequential=manifest.sequential)
+            for name, network in networks.items()
+        }
         if last or all(identical.values()):
             break
         log.warning("%s: a row depends on its batch; serving float32 instead", path)
@@ -120,7 +123,7 @@ def _load_networks(
     path: Path, content: bytes, manifest: Manifest, runtime: Runtime, max_rows: int
 ) -> dict[str, Network]:
     try:
-        return runtime.networks(runtime.load(content), manifest.capabilities, max_rows)
+        return runtime.networks(runtime.load(content), manifest.capabilities, max_rows, freeze=not manifest.sequential)
     except MissingMethod as error:
         raise CheckpointError(path, f"lacks the capability {error} that the manifest names") from error
     except (RuntimeError, MemoryError) as error:

@@ -3,6 +3,9 @@
 import hashlib
 import json
 import math
+import os
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +28,9 @@ Labels = NDArray[np.int64]
 # A batch as CPU tensors to its outputs as float32 CPU tensors.
 Forward = Callable[..., tuple[Tensor, ...]]
 
+# Ten more steps of niceness are a tenth of the weight in the kernel's scheduler.
+BACKGROUND_NICENESS = 10
+
 # The texts of allocation failures in PyTorch and the C++ library. TorchScript turns every exception of an archive into
 # a RuntimeError and keeps only the text.
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
@@ -44,11 +50,13 @@ class Network:
     row_multiple: batches are padded to a multiple of this number of rows. Kernels choose their algorithm by batch size
     and treat the rows of an incomplete tile separately. `inference.checks.warm_up` sets the smallest multiple with
     which a row has the same bits in every batch.
+    row_ms: CPU time of a row of a full batch in milliseconds, measured by `warm_up`.
     """
 
     def __init__(self, forward: Forward, row_multiple: int = 1) -> None:
         self._forward = forward
         self.row_multiple = row_multiple
+        self.row_ms = 0.0
 
     def run(self, *inputs: NDArray[Any]) -> tuple[Rows, ...]:
         """One forward pass over a batch: every input and output has the same number of rows.
@@ -117,6 +125,18 @@ class Runtime:
         """
         torch.set_num_threads(1)
 
+    @classmethod
+    def prepare_background_thread(cls) -> None:
+        """As `prepare_thread`, for a thread that yields to all others: under load it has a tenth of a core on Linux.
+
+        The kernel preempts it within a pass, which computes for up to a second.
+        """
+        cls.prepare_thread()
+        if sys.platform == "linux":  # elsewhere the priority is of the process
+            thread = threading.get_native_id()
+            niceness = os.getpriority(os.PRIO_PROCESS, thread) + BACKGROUND_NICENESS
+            os.setpriority(os.PRIO_PROCESS, thread, min(niceness, 19))
+
     @property
     def default_workers(self) -> int:
         """The number of concurrent forward passes that suits the device."""
@@ -152,14 +172,20 @@ class Runtime:
         # Convolutions run faster on channels-last memory, whatever layout the archive was saved in.
         return module.eval().to(memory_format=torch.channels_last)
 
-    def networks(self, module: torch.nn.Module, capabilities: Sequence[str], rows: int) -> dict[str, Network]:
-        """The networks of these capabilities, for batches of up to `rows` rows. Raises MissingMethod."""
+    def networks(
+        self, module: torch.nn.Module, capabilities: Sequence[str], rows: int, *, freeze: bool = True
+    ) -> dict[str, Network]:
+        """The networks of these capabilities, for batches of up to `rows` rows. Raises MissingMethod.
+
+        freeze: folds the weights into the code, which is faster; of nested loops it takes minutes.
+        """
         for capability in capabilities:
             if not callable(getattr(module, capability, None)):
                 raise MissingMethod(capability)
-        with without_deprecations():
-            frozen = torch.jit.freeze(module, preserved_attrs=list(capabilities))
-        methods = {capability: getattr(frozen, capability) for capability in capabilities}
+        if freeze:
+            with without_deprecations():
+                module = torch.jit.freeze(module, preserved_attrs=list(capabilities))
+        methods = {capability: getattr(module, capability) for capability in capabilities}
         if self.device.type == "cuda":
             # Kernels are chosen by batch size, so every batch has the same size: see `cuda`.
             return {

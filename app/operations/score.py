@@ -232,6 +232,11 @@ class ScoreGenerated(ScoreJob):
         return [results[i] for i in range(len(chunks))]
 
     @property
+    def other_models(self) -> tuple[Model, ...]:
+        """The generator."""
+        return (self.generator,)
+
+    @property
     def origin(self) -> dict[str, Any]:
         """Seed and generator of the images."""
         return {"seed": self.source.seed, "generator": self.generator.name}

@@ -76,6 +76,22 @@ def test_rows_that_depend_on_their_batch_are_reported(forward):
     assert not warm_up(Network(forward), golden(LATENTS), 16)
 
 
+def test_a_sequential_network_is_checked_with_fewer_passes():
+    passes = []
+    network = tiled(4)
+    forward = network._forward
+    network._forward = lambda rows: (passes.append(len(rows)), forward(rows))[1]
+    assert warm_up(network, golden(LATENTS), 32, sequential=True)
+    assert network.row_multiple == 4
+    assert len(passes) < 20
+
+
+def test_the_time_of_a_row_is_measured():
+    network = tiled(1)
+    warm_up(network, golden(LATENTS), 32)
+    assert network.row_ms > 0
+
+
 def test_labels_are_checked_with_their_rows():
     labels = np.arange(4)
     recorded = golden(LATENTS + labels[:, None].astype(np.float32), labels)

@@ -175,7 +175,7 @@ def test_a_bfloat16_archive_whose_rows_depend_on_their_batch_gives_way_to_float3
     precise, monkeypatch
 ):
     results = iter([False, False, False, True, True, True] + 3 * [False])
-    monkeypatch.setattr("app.inference.model.warm_up", lambda *_: next(results))
+    monkeypatch.setattr("app.inference.model.warm_up", lambda *_, **__: next(results))
     model = load_model(precise / "manifest.json", Runtime("cpu"), 8)
     assert model.provenance.precision == "float32"
     assert all(model.byte_identical.values())

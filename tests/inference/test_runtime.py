@@ -1,7 +1,11 @@
 """Devices, precisions, and networks as functions of arrays."""
 
 import math
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import get_native_id
 
 import numpy as np
 import pytest
@@ -52,6 +56,17 @@ def test_precisions_follow_the_setting_the_checkpoint_and_the_processor(monkeypa
     monkeypatch.setattr("app.inference.machine.cpuinfo", lambda: {"flags": flags})
     assert computes_in_bfloat16(CPU) == ("bf16" in flags)
     assert Runtime("cpu", wanted).precisions(available) == tried
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_the_kernel_prefers_all_other_threads_to_one_in_the_background():
+    def priority(prepare):
+        with ThreadPoolExecutor(1, initializer=prepare) as pool:
+            return pool.submit(lambda: os.getpriority(os.PRIO_PROCESS, get_native_id())).result()
+
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    assert priority(Runtime.prepare_thread) == usual
+    assert priority(Runtime.prepare_background_thread) == min(usual + 10, 19)
 
 
 def test_a_forward_pass_has_one_thread_and_there_is_a_pass_for_each_core():
