@@ -37,7 +37,17 @@ PICTURES = {
 }
 BETTER = {"lower": "lower", "higher": "higher", "floor": "near the floor", None: ""}
 # Fields of a config that do not affect the weights.
-NOT_LEARNED = {"family", "device", "save_steps", "save_minutes", "tensorboard", "data_dir", "runs_dir", "models_dir"}
+NOT_LEARNED = {
+    "family",
+    "device",
+    "save_steps",
+    "save_minutes",
+    "tensorboard",
+    "note",
+    "data_dir",
+    "runs_dir",
+    "models_dir",
+}
 
 
 def card(manifest: Manifest, pictures: Collection[str] = PICTURES) -> str:
@@ -71,8 +81,8 @@ Capabilities: {", ".join(manifest.capabilities)}.{latents_text(manifest)}
 ## Training
 
 - {epochs_text(record)}, seed {record.seed}
-- parameters: {listed({name: f"{count:,}" for name, count in record.parameters.items()})}
-- settings: {listed(record.config)}
+{run_text(record)}- parameters: {listed({name: f"{count:,}" for name, count in record.parameters.items()})}
+- settings: {listed({name: value for name, value in record.config.items() if name != "note"})}
 - losses of epoch {record.epoch or record.epochs}: {listed(losses)}
 - made with {listed(record.versions)}, source {record.source_commit}
 - dataset SHA-256 `{manifest.dataset.digest}`
@@ -171,6 +181,13 @@ def epochs_text(record: TrainingRecord) -> str:
     if record.epoch in {None, record.epochs}:
         return text
     return f"{text}; epoch {record.epoch}, the best by Frechet distance, was exported"
+
+
+def run_text(record: TrainingRecord) -> str:
+    """The CPU time and the note of a run, where it has them."""
+    time = f"- {record.cpu_minutes:,.0f} CPU minutes\n" if record.cpu_minutes else ""
+    note = record.config.get("note")
+    return f"{time}- {note}\n" if note else time
 
 
 def commands(manifest: Manifest) -> list[str]:

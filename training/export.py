@@ -43,11 +43,12 @@ DEVIATION_IMAGES = 8192
 
 @dataclass(frozen=True)
 class Trained:
-    """How far the exported networks are trained, and by how many processes."""
+    """How far the exported networks are trained, by how many processes, and the CPU time of the whole run."""
 
     epoch: int  # of the history, from 1
     steps: int = 0  # of the unfinished epoch after it
     processes: int = 1
+    cpu_s: float = 0.0  # of the first process, in seconds
 
 
 def export(
@@ -181,6 +182,7 @@ def training_record(
         },
         source_commit=source_commit(),
         processes=trained.processes,
+        cpu_minutes=round(trained.processes * trained.cpu_s / 60, 2),
     )
 
 

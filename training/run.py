@@ -3,6 +3,7 @@
 import math
 import time
 from itertools import islice
+from time import process_time
 
 import torch
 from torch import Tensor
@@ -79,6 +80,7 @@ class Run:
         self.monitor: EpochMonitor | None = None
         self.measures_quality = processes.from_first(self._make_monitor)
         self._saved_at = time.monotonic()
+        self._cpu_counted_s = process_time()
         self._shown: tuple[int, dict[str, float]] = (0, {})
         self._archived: tuple[int, EagerArchive] | None = None
         if processes.is_first:
@@ -148,6 +150,9 @@ class Run:
         """Save the state of all processes. Raises Diverged rather than save useless networks, and OSError."""
         check_losses(self.config, self._totals(), len(self.progress.history) + 1, self.progress.done)
         check_weights(self.config, self.learner)
+        counted_s = process_time()
+        self.progress.cpu_s += counted_s - self._cpu_counted_s
+        self._cpu_counted_s = counted_s
         save_state(self.config, self.learner, self.progress, self.dataset.digest, self.processes)
         self._saved_at = time.monotonic()
 

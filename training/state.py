@@ -35,6 +35,7 @@ FREE = {
     "save_minutes",
     "evaluate_every",
     "tensorboard",
+    "note",
 }
 KEYS = {"config", "dataset_digest", "learner", "history", "done", "best", "processes"}
 
@@ -60,6 +61,7 @@ class Progress:
     done: int = 0  # steps of the current epoch
     totals: dict[str, Tensor] = field(default_factory=dict)  # sums of the losses of these steps in this process
     best: Best | None = None
+    cpu_s: float = 0.0  # CPU time of the first process in seconds
 
 
 def save_state(
@@ -78,6 +80,7 @@ def save_state(
         "done": progress.done,
         "best": vars(progress.best) if progress.best else None,
         "processes": every,
+        "cpu_s": progress.cpu_s,
     }
     write_atomically(config.run_dir / "state.pt", with_digest(state))
 
@@ -149,7 +152,7 @@ def restore(config: TrainConfig, state: dict[str, Any], learner: Learner) -> Pro
     with _fitting(config):
         learner.load_training_state(state["learner"])
         best = Best(**state["best"]) if state["best"] else None
-    return Progress(state["history"], state["done"], {}, best)
+    return Progress(state["history"], state["done"], {}, best, state.get("cpu_s", 0.0))
 
 
 def restore_own(config: TrainConfig, state: dict[str, Any], progress: Progress, processes: Processes) -> None:

@@ -87,6 +87,6 @@ def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
 def restore_best(learner: Learner, progress: Progress, processes: int) -> Trained:
     """Load the networks of the best epoch into the learner, if there is one; returns how far they are trained."""
     if progress.best is None:
-        return Trained(len(progress.history), progress.done, processes)
+        return Trained(len(progress.history), progress.done, processes, progress.cpu_s)
     learner.load_state_dict(progress.best.modules)
-    return Trained(progress.best.epoch, 0, processes)
+    return Trained(progress.best.epoch, 0, processes, progress.cpu_s)

@@ -103,6 +103,7 @@ class TrainingRecord(_Part):
     versions: dict[str, str]
     source_commit: str
     processes: int = Field(1, gt=0, description="number of processes of the run")
+    cpu_minutes: float | None = Field(None, ge=0, description="CPU time of the whole run, with its measurements")
     contrast: float = Field(1, gt=0, description="factor on the pixel logits of `generate`, see `training.contrast`")
 
 

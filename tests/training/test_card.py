@@ -111,6 +111,14 @@ def test_the_commands_of_a_card_name_other_data_and_train_its_classifier_first(m
     assert [(arguments["action"], arguments["dataset"]) for arguments in parsed] == [(name, data) for name in actions]
 
 
+def test_the_cpu_time_and_the_note_of_a_run_are_on_the_card_and_the_note_not_in_the_command(manifest):
+    config = manifest.training.config | {"note": "A run with twice the rate diverged."}
+    manifest = recorded(manifest, config=config, cpu_minutes=12.4)
+    text = card(manifest)
+    assert "\n- 12 CPU minutes\n- A run with twice the rate diverged.\n" in text
+    assert text.count("diverged") == 1
+
+
 def test_the_card_of_a_stopped_run_says_which_epoch_was_exported(manifest):
     stopped = recorded(manifest, config={"epochs": 9}, steps=17)
     assert "stopped after 3 of 9 epochs and 17 steps" in epochs_text(stopped.training)

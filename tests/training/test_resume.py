@@ -52,7 +52,7 @@ def differ(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
     """The places where the states of two runs differ, except their names."""
     states = read_state(ours), read_state(theirs)
     for state in states:
-        del state["config"]["name"]
+        del state["config"]["name"], state["cpu_s"]
     return list(differences(*states))
 
 
@@ -99,6 +99,18 @@ def test_a_crashed_run_is_resumed_from_the_last_state_that_was_due(tiny, dataset
     # `save_steps` may change.
     train(parts.model_copy(update={"save_steps": None}), resume=True, dataset=dataset)
     assert differ(parts, whole) == []
+
+
+def test_the_cpu_time_of_a_run_counts_over_its_stops(tiny, dataset, monkeypatch):
+    config = tiny("vae")
+    with monkeypatch.context() as context:
+        at_step(context, STEPS + 2, crash)
+        with pytest.raises(Crash):
+            train(config, dataset=dataset)
+    before = read_state(config)["cpu_s"]
+    train(config, resume=True, dataset=dataset)
+    assert 0 < before < read_state(config)["cpu_s"]
+    assert manifest_of(config).training.cpu_minutes is not None
 
 
 @pytest.mark.usefixtures("no_export")
