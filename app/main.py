@@ -44,7 +44,8 @@ EXPOSED_HEADERS = (
     "X-To-Seed",
 )
 
-DESCRIPTION = """Generates, reconstructs, interpolates and scores small images with the loaded models.
+DESCRIPTION = """Generates, reconstructs, interpolates, upscales, scores and classifies small images with the loaded
+models.
 
 For one `digest` and one `runtime`, image *i* of seed *s* always has the same bytes, whatever else was requested. Errors
 are `application/problem+json` (RFC 9457) with a stable `code`."""

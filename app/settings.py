@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all interfaces")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 for a free one")
     models_dir: Path = Field(Path("models"), description="directory of checkpoints, one folder each")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names of the checkpoints to load, as in cgan,vae; by default all"
+    )
     default_model: str | None = Field(
         None, description="model for requests that name none; by default the first by name that can do what is asked"
     )
@@ -113,11 +116,18 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level logged")
     access_log: bool = Field(False, description="log a line for each request, at any level")
 
-    @field_validator("allowed_hosts", "cors_origins", mode="before")
+    @field_validator("models", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """A value of the environment, separated by commas."""
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("models")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value):
+            raise ValueError("must be names of checkpoints, separated by commas")
+        return value
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -140,6 +150,12 @@ class Settings(BaseSettings):
         if value is not None and not KEY_PATTERN.fullmatch(value.get_secret_value()):
             raise ValueError("must have at least 16 letters, digits or characters of -._~+/=")
         return value
+
+    @model_validator(mode="after")
+    def _the_default_model_is_loaded(self) -> Self:
+        if self.models and self.default_model is not None and self.default_model not in self.models:
+            raise ValueError("DIGITS_DEFAULT_MODEL is not one of DIGITS_MODELS")
+        return self
 
     @model_validator(mode="after")
     def _a_whole_request_is_admitted(self) -> Self:

@@ -31,6 +31,17 @@ def test_a_misspelt_variable_in_the_file_is_an_error_that_names_the_setting_that
     assert "DIGITS_PORT" in lines["DIGITS_PROT"]
 
 
+def test_the_models_to_load_are_names_separated_by_commas_and_the_default_is_one_of_them(monkeypatch):
+    monkeypatch.setenv("DIGITS_MODELS", "cgan, vae")
+    monkeypatch.setenv("DIGITS_DEFAULT_MODEL", "vae")
+    assert read_settings().models == ("cgan", "vae")
+    for name, value in (("DIGITS_MODELS", "vae,"), ("DIGITS_DEFAULT_MODEL", "gan")):
+        with monkeypatch.context() as changed:
+            changed.setenv(name, value)
+            with pytest.raises(BadSettings, match=name):
+                read_settings()
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_a_settings_file_that_is_no_regular_file_is_refused_without_reading_it(tmp_path, make):
     make(tmp_path / "digits.env")

@@ -17,14 +17,14 @@ from app.checkpoints.capabilities import CAPABILITIES, Symbol
 from app.checkpoints.manifest import TensorRecord, with_checksum
 
 LATENT_DIM, PIXELS, COMPONENTS = 6, 28 * 28, 3
-SMALL_SIDE = 14
+SMALL_SIDE, SKETCH_SIDE = 14, 7
 DIGITS = tuple("0123456789")
 GARMENTS = ("Ankle boot", "T-shirt/top", "Bag")  # names with spaces and signs
 
 
-def to_images(logits: Tensor) -> Tensor:
-    """`(n, 784)` to `(n, 1, 28, 28)` in [0, 1]."""
-    return torch.sigmoid(logits).view(-1, 1, 28, 28)
+def to_images(logits: Tensor, side: int = 28) -> Tensor:
+    """`(n, side * side)` to `(n, 1, side, side)` in [0, 1]."""
+    return torch.sigmoid(logits).view(-1, 1, side, side)
 
 
 class ConditionalGan(nn.Module):
@@ -44,6 +44,20 @@ class ConditionalGan(nn.Module):
     def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:
         features: Tensor = self.discriminator(images.flatten(1)) * self.embedding(labels)
         return features.sum(dim=1)
+
+
+class ConditionalDecoder(nn.Module):
+    """Latents and labels to images of any size."""
+
+    def __init__(self, classes: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.embedding = nn.Embedding(classes, LATENT_DIM)
+        self.decoder = nn.Linear(LATENT_DIM, side**2)
+
+    @torch.jit.export
+    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:
+        return to_images(self.decoder(latents + self.embedding(labels)), self.side)
 
 
 class ConditionalVae(nn.Module):
@@ -145,6 +159,31 @@ class Critic(nn.Module):
         return logits[:, 0]
 
 
+class Classifier(nn.Module):
+    """Images to the probabilities of classes."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(PIXELS, classes)
+
+    @torch.jit.export
+    def classify(self, images: Tensor) -> Tensor:
+        return torch.softmax(self.classifier(images.flatten(1)), dim=1)
+
+
+class Upscaler(nn.Module):
+    """Images enlarged by bilinear interpolation."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.enlarge = nn.Upsample(scale_factor=factor, mode="bilinear")
+
+    @torch.jit.export
+    def upscale(self, images: Tensor) -> Tensor:
+        enlarged: Tensor = self.enlarge(images)
+        return enlarged
+
+
 class SmallVae(nn.Module):
     """Latents of 3 numbers, images of 4 x 4 pixels, no weights."""
 
@@ -165,8 +204,10 @@ class SmallVae(nn.Module):
 def write_checkpoints(directory: Path) -> None:
     """A checkpoint of every kind.
 
-    Conditional: `boots`, `cgan`, `cvae`. A fitted prior: `fitted`. Both: `mixed`. A deterministic encoder: `plain`, and
-    `upscaler`, which takes smaller images than it makes. A discriminator alone: `referee`.
+    Conditional: `boots`, `cgan`, `cvae`, and `sketch`, whose images are small and do not change gradually with their
+    latents. A fitted prior: `fitted`. Both: `mixed`. A deterministic encoder: `plain`, and `small`, which takes smaller
+    images than it makes. Without latents: `double` and `quadruple` upscale, `reader` classifies, `referee`
+    discriminates.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -176,8 +217,12 @@ def write_checkpoints(directory: Path) -> None:
         write(directory, "mixed", ConditionalFittedVae(10), DIGITS, priors=("fitted", "normal"))
         write(directory, "fitted", FittedVae(10), DIGITS, priors=("fitted", "normal"), sampling=("temperature",))
         write(directory, "plain", Autoencoder(28), ())
-        write(directory, "upscaler", Autoencoder(SMALL_SIDE), (), input_side=SMALL_SIDE)
+        write(directory, "small", Autoencoder(SMALL_SIDE), (), input_side=SMALL_SIDE)
         write(directory, "referee", Critic(), ())
+        write(directory, "reader", Classifier(10), DIGITS, box=20)
+        write(directory, "double", Upscaler(2), input_side=SMALL_SIDE, box=20)
+        write(directory, "quadruple", Upscaler(4), input_side=SKETCH_SIDE, box=20)
+        write(directory, "sketch", ConditionalDecoder(10, SKETCH_SIDE), DIGITS, side=SKETCH_SIDE, smooth_latents=False)
 
 
 def write(
@@ -245,9 +290,14 @@ def fields(
     classes: Sequence[str] = (),
     priors: Sequence[str] = ("normal",),
     sampling: Sequence[str] = (),
+    smooth_latents: bool = True,
+    box: int | None = None,
     module: nn.Module | None = None,
 ) -> dict[str, Any]:
-    """The fields of a manifest. The golden outputs are those of `module`, zeros without one."""
+    """The fields of a manifest. The golden outputs are those of `module`, zeros without one.
+
+    box: of the normalization of uploads; None: they are only resized.
+    """
     shapes: dict[Symbol, tuple[int, ...]] = {
         Symbol.IMAGE: (1, side, side),
         Symbol.INPUT_IMAGE: (1, input_side or side, input_side or side),
@@ -282,8 +332,9 @@ def fields(
         "latent_dim": latent_dim,
         "priors": list(priors),
         "sampling": list(sampling),
+        "smooth_latents": smooth_latents,
         "noise_dim": latent_dim and latent_dim + ("fitted" in priors),
-        "image": {"shape": [1, side, side], "normalization": None},
+        "image": {"shape": [1, side, side], "normalization": box and {"box": box}},
         "input_image": input_side and {"shape": [1, input_side, input_side], "normalization": None},
         "classes": list(classes),
         "archives": {"float32": described(f"{name}.pt", b"-")},

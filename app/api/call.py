@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, TypedDict, TypeVar, cast
 
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.api.fields import MAX_FILES
 from app.api.negotiation import JSON, negotiate
 from app.api.uploads import Decoders, Upload
 from app.checkpoints.manifest import ImageForm
@@ -138,9 +140,12 @@ class Call(Request):
         except ValidationError as error:
             raise _validation_error(error, "query", model) from None
 
-    async def read_json(self, model: type[M]) -> M:
-        """The JSON body as `model`: UTF-8, no name twice in an object. Raises BodyTooLarge."""
-        if self.scope["query_string"]:
+    async def read_json(self, model: type[M], beside: Collection[str] = ()) -> M:
+        """The JSON body as `model`: UTF-8, no name twice in an object. Raises BodyTooLarge.
+
+        beside: query parameters that may stand beside the body.
+        """
+        if self.scope["query_string"] and not (beside and self.query_params.keys() <= set(beside)):
             raise InvalidRequest("with a JSON body, put all options in the body, not in the query")
         content = await self.read_body(self.settings.max_json_bytes)
         try:
@@ -152,17 +157,23 @@ class Call(Request):
             json.loads(content, object_pairs_hook=_refuse_repeated_names)
         return parsed
 
+    async def read_files(self, media_type: str, form: ImageForm, *, normalized: bool, reduction: int = 1) -> Rows:
+        """The uploaded images as `read_images` has them: up to `MAX_FILES` parts `files`, or the body itself."""
+        max_files = min(MAX_FILES, self.settings.max_images)
+        return await self.read_images(media_type, "files", max_files, form, normalized=normalized, reduction=reduction)
+
     async def read_images(
-        self, media_type: str, field: str, max_files: int, form: ImageForm, *, normalized: bool
+        self, media_type: str, field: str, max_files: int, form: ImageForm, *, normalized: bool, reduction: int = 1
     ) -> Rows:
         """The uploaded images as rows of this form, `(n, 1, H, W)` in [0, 1], in order.
 
-        They are the parts `field` of a multipart body, or the body itself. Raises BodyTooLarge, UnsupportedMediaType,
-        InvalidImage, Overloaded, DeadlineExceeded and CallerGone.
+        They are the parts `field` of a multipart body, or the body itself. reduction: as of `Upload`.
+
+        Raises BodyTooLarge, UnsupportedMediaType, InvalidImage, Overloaded, DeadlineExceeded and CallerGone.
         """
         content_type = self.header_values(b"content-type")[0] if media_type == MULTIPART else None
         body = await self.read_body(self.settings.max_upload_bytes, "; resize photos, 2048 pixels a side are enough")
-        upload = Upload(body, content_type, field, max_files, form, normalized)
+        upload = Upload(body, content_type, field, max_files, form, normalized, reduction)
         decoders, rows = self.decoders, []
         try:
             async with asyncio.timeout_at(self.deadline):
@@ -193,15 +204,15 @@ class Call(Request):
             more = message.get("more_body", False)
         return b"".join(pieces)
 
-    def check_count(self, model: Model, count: int, scale: int = 1, *, paged: bool = False) -> None:
+    def check_count(self, model: Model, count: int, scale: int = 1, *, paged: bool = False, pictures: int = 1) -> None:
         """Raises InvalidRequest for more images, or more pixels after scaling, than an answer may have.
 
-        paged: whether `first` can ask for the others.
+        paged: whether `first` can ask for the others. pictures: number of pictures that the answer has of each image.
         """
         if count > self.settings.max_images:
             advice = "; page with `first`" if paged else ""
             raise InvalidRequest(f"a request is limited to {self.settings.max_images} images{advice}")
-        if count * model.manifest.image.pixels * scale**2 > self.settings.max_answer_pixels:
+        if count * pictures * model.manifest.image.pixels * scale**2 > self.settings.max_answer_pixels:
             limit = self.settings.max_answer_pixels
             raise InvalidRequest(f"an answer is limited to {limit} pixels; request fewer images or a smaller scale")
 

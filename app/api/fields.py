@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from app.checkpoints.manifest import EVERY_CLASS, Prior
 from app.inference.latents import MAX_SEED
@@ -16,6 +16,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MAX_LABELS = 4096
 MAX_LATENT_NUMBERS = 4096
 MAX_NUMBER_LENGTH = 32
+MAX_FILES = 64
 # In a JSON schema: the setting that is the maximum. `app.api.docs` replaces it by the value.
 LIMITED_BY = "x-limited-by"
 REFERENCE = "#/components/schemas/{model}"
@@ -120,6 +121,10 @@ NormalizeText = Annotated[
     BooleanText,
 ]
 Upload = Annotated[bytes, Field(description="a PNG or JPEG", json_schema_extra={LIMITED_BY: "max_upload_bytes"})]
+Files = Annotated[
+    list[Upload],
+    Field(min_length=1, max_length=MAX_FILES, description="the images", json_schema_extra={LIMITED_BY: "max_images"}),
+]
 
 
 class SampledBody(Body):
@@ -139,6 +144,22 @@ class SampledBody(Body):
     def options(self) -> SamplingOptions:
         """The sampling options."""
         return SamplingOptions(self.label, self.prior, self.temperature, self.truncation)
+
+
+class GeneratedBody(SampledBody):
+    """A JSON body with images of a seed, generated for another model."""
+
+    generator: ModelName = Field(
+        None, description="the model that generates the images; default: `model` if it can, else the first that can"
+    )
+    n: ImageCount = Field(1, description="number of images", examples=[4])
+    seed: Seed | None = Field(None, description="default: drawn by the server and named in the answer", examples=[7])
+    first: First = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_last_index(self.first, self.n)
+        return self
 
 
 def check_last_index(first: int, count: int) -> None:

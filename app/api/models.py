@@ -27,7 +27,11 @@ class ModelSummary(BaseModel):
     conditional: bool = Field(description="whether the networks take labels, also those of uploads")
     priors: list[Prior] = Field(description="distributions of latents; the first is the default")
     sampling: list[Control] = Field(description="sampling controls that the model supports")
-    image: ImageForm = Field(description="images that the model makes")
+    smooth_latents: bool = Field(
+        description="whether images change gradually with their latents, so that interpolating makes sense"
+    )
+    sequential: bool = Field(description="whether a pass has hundreds of steps and takes long")
+    image: ImageForm = Field(description="images that the model makes, or takes if it makes none")
     input_image: ImageForm | None = Field(description="images that the model takes; null: the same form")
     classes: list[str] = Field(description="class names, for a conditional model or a fitted prior")
 

@@ -4,7 +4,7 @@
 """
 
 from binascii import b2a_base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +17,7 @@ from app.api.responses import json_with_list, to_json
 from app.images import encode
 from app.images.encode import Pixels
 from app.inference.model import Provenance
-from app.inference.runtime import Labels, Rows
+from app.inference.runtime import Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,7 @@ class RenderedImages:
     """Consecutive images of an answer, the result of one chunk."""
 
     pixels: Pixels  # (n, H, W)
-    latents: Rows  # (n, latent)
-    labels: Labels | None  # (n,), -1 for an image without a label
+    arrays: Mapping[str, NDArray[Any]]  # what else an npz has, each (n, ...)
     items: bytes  # the JSON items of the images, if the answer is JSON
 
 
@@ -40,26 +39,26 @@ class ImageRenderer:
     scale: int
     columns: int | None  # of a PNG grid; None: square
 
-    def part(self, pixels: Pixels, latents: Rows, labels: Labels | None, first: int) -> RenderedImages:
-        """The part with images `(n, H, W)`, whose first one has the index `first`."""
-        items = self._items(pixels, labels, first) if self.media_type == JSON else b""
-        return RenderedImages(pixels, latents, labels, items)
+    def part(self, pixels: Pixels, labels: Labels | None, first: int, **arrays: NDArray[Any]) -> RenderedImages:
+        """The part with images `(n, H, W)`, whose first one has the index `first`.
 
-    def content(
-        self, parts: Sequence[RenderedImages], fields: dict[str, Any], arrays: dict[str, NDArray[Any]]
-    ) -> bytes:
-        """The body of the answer.
-
-        fields: of JSON, before the images. arrays: of an npz, besides images, latents and labels.
+        labels: `(n,)`, -1 for an image without one; None if none has one. arrays: what an npz has besides images, index
+        and labels, each `(n, ...)`.
         """
+        items = self._items(pixels, labels, first) if self.media_type == JSON else b""
+        arrays["index"] = np.arange(first, first + len(pixels), dtype=np.int64)
+        if labels is not None:
+            arrays["labels"] = labels
+        return RenderedImages(pixels, arrays, items)
+
+    def content(self, parts: Sequence[RenderedImages], fields: dict[str, Any]) -> bytes:
+        """The body of the answer. fields: of JSON, before the images."""
         if self.media_type == JSON:
             return json_with_list(self.provenance, fields, "images", b",".join(part.items for part in parts))
         pixels = np.concatenate([part.pixels for part in parts])
         if self.media_type == NPZ:
-            labels = [part.labels for part in parts if part.labels is not None]
-            if labels:
-                arrays = arrays | {"labels": np.concatenate(labels)}
-            return encode.npz(images=pixels, latents=np.concatenate([part.latents for part in parts]), **arrays)
+            arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
+            return encode.npz(images=pixels, **arrays)
         if self.media_type == APNG:
             return encode.apng(pixels, scale=self.scale)
         return encode.png(encode.grid(pixels, self.columns), scale=self.scale)

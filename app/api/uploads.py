@@ -11,16 +11,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from threading import Barrier
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TypeVar
 
 from app.api.multipart import split_multipart
 from app.checkpoints.manifest import ImageForm
 from app.errors import InvalidImage
-from app.images.decode import decode_image, estimate_cost
-from app.images.encode import to_uint8
+from app.images.decode import decode_image, estimate_cost, is_grey_png
+from app.images.encode import from_uint8, to_uint8
 from app.images.normalize import fit, normalize
+from app.images.resize import block_means
 from app.inference.limit import Limit
 from app.inference.runtime import Rows
 from app.scoreboard import Scoreboard
@@ -35,6 +34,8 @@ class Upload:
 
     content_type: of a multipart body, which has up to `max_files` files in the form field `field`; None if the body is
     one file. File names and types that the caller states are ignored.
+    reduction: the rows have a side that is this many times smaller than that of the form. An image has the form first,
+    then blocks of its pixels are averaged; a grey PNG that has the side of the rows already is taken as it is.
     """
 
     body: bytes
@@ -43,6 +44,7 @@ class Upload:
     max_files: int
     form: ImageForm
     normalized: bool
+    reduction: int
 
 
 class Decoders:
@@ -100,15 +102,12 @@ def _check_cost(contents: list[bytes], settings: Settings) -> None:
 def _decode(upload: Upload, content: bytes, settings: Settings) -> Rows:
     """One file to `(1, H, W)` in [0, 1], rounded to 8 bits: the model sees what a PNG of the row shows."""
     picture = decode_image(content, max_side=settings.max_image_side, max_cost_ms=settings.max_image_cost_ms)
-    form = upload.form
+    form, reduction = upload.form, upload.reduction
     size = form.shape[1]
+    if reduction > 1 and is_grey_png(content) and picture.is_opaque_square(size // reduction):
+        return from_uint8(to_uint8(picture.luminance[None]))
     if upload.normalized and form.normalization is not None:
         row = normalize(picture, size=size, box=form.normalization.box)
     else:
         row = fit(picture, size=size)
-    return from_uint8(to_uint8(row))
-
-
-def from_uint8(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Rows:
-    """8-bit images of any shape to float32 in [0, 1]."""
-    return images.astype(np.float32) / np.float32(255)
+    return from_uint8(block_means(to_uint8(row), reduction))

@@ -216,7 +216,7 @@ class PublicManifest(_Part):
     sequential: bool = Field(
         False, description="whether a pass has hundreds of steps, as of a pixel at a time; such passes take long"
     )
-    image: ImageForm = Field(description="images that the model makes")
+    image: ImageForm = Field(description="images that the model makes, or takes if it makes none")
     input_image: ImageForm | None = Field(None, description="images that the model takes; null: the same form")
     classes: tuple[str, ...] = Field(description="class names by label; empty for unlabelled data")
     archives: dict[Precision, Archive]
@@ -236,12 +236,18 @@ class PublicManifest(_Part):
     def _check_labels(self) -> Self:
         check_classes(self.classes)
         fitted = "fitted" in self.priors
-        if (self.conditional or fitted) and not self.classes:
+        if (self.conditional or fitted or "classify" in self.capabilities) and not self.classes:
             raise ValueError("a model with labels needs classes")
         if len(set(self.priors)) != len(self.priors) or fitted != ("prior" in self.capabilities):
             raise ValueError("priors must differ, and the fitted prior needs the capability prior")
         if self.latent_dim is not None and self.noise_dim != self.latent_dim + fitted:
             raise ValueError("noise_dim is latent_dim, plus one for a fitted prior")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if "upscale" in self.capabilities and self.image.shape[1] % self.upload_form.shape[1]:
+            raise ValueError("upscale multiplies the sides of an image by an integer")
         return self
 
     def takes_labels(self, capability: str) -> bool:

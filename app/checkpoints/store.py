@@ -1,6 +1,7 @@
 """Find checkpoints and read their files, verified against the manifest. No file is opened as code here."""
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,10 +16,15 @@ class CheckpointError(Exception):
         super().__init__(f"{path}: {' '.join(cause.split())}")
 
 
-def find_manifests(directory: Path) -> list[Path]:
-    """The manifest of each folder in `directory`, sorted by name. Raises CheckpointError if there is none."""
+def find_manifests(directory: Path, names: Collection[str] = ()) -> list[Path]:
+    """The manifest of each folder in `directory`, sorted by name; only of the folders `names` if there are any.
+
+    Raises CheckpointError if there is none, or a name without a folder.
+    """
     try:
         folders = _folders(directory)
+        if names:
+            folders = _named(directory, folders, names)
         found = [folder / "manifest.json" for folder in folders]
         missing = next((path for path in found if not path.is_file()), None)
     except OSError as error:
@@ -37,9 +43,18 @@ def _folders(directory: Path) -> list[Path]:
     return [entry for entry in sorted(directory.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
 
 
-def check_files(directory: Path) -> None:
-    """Verify manifests and digests of all checkpoints. Raises CheckpointError."""
-    for path in find_manifests(directory):
+def _named(directory: Path, folders: list[Path], names: Collection[str]) -> list[Path]:
+    there = [folder.name for folder in folders]
+    unknown = [name for name in names if name not in there]
+    if there and unknown:
+        cause = f"holds no model {' or '.join(unknown)}, which DIGITS_MODELS names; it holds {', '.join(there)}"
+        raise CheckpointError(directory, cause)
+    return [folder for folder in folders if folder.name in names]
+
+
+def check_files(directory: Path, names: Collection[str] = ()) -> None:
+    """Verify manifests and digests of the checkpoints, as `find_manifests` finds them. Raises CheckpointError."""
+    for path in find_manifests(directory, names):
         for archive in read_manifest(path).archives.values():
             read_archive(path.parent / archive.file, archive)
 

@@ -47,6 +47,10 @@ class Picture:
     luminance: Pixels
     alpha: Pixels | None
 
+    def is_opaque_square(self, size: int) -> bool:
+        """Whether the picture is opaque and has size x size pixels."""
+        return self.alpha is None and self.luminance.shape == (size, size)
+
 
 def decode_image(content: bytes, *, max_side: int = 4096, max_cost_ms: float = 50) -> Picture:
     """Decode a PNG or JPEG file of one frame.
@@ -70,6 +74,11 @@ def decode_image(content: bytes, *, max_side: int = 4096, max_cost_ms: float = 5
                 image.draft("L", (max(1, image.width // scale), max(1, image.height // scale)))
             image.load()
             return _picture(image, TRANSPOSITIONS.get(stripped.orientation))
+
+
+def is_grey_png(content: bytes) -> bool:
+    """Whether a file that `decode_image` accepts is a PNG of grey pixels, with or without a transparent grey."""
+    return content.startswith(PNG_SIGNATURE) and content[COLOUR] == GREY
 
 
 def estimate_cost(content: bytes, *, max_side: int = 4096, max_cost_ms: float = 50) -> float:

@@ -42,6 +42,11 @@ def to_uint8(images: NDArray[np.float32]) -> Pixels:
     return levels
 
 
+def from_uint8(images: Pixels) -> NDArray[np.float32]:
+    """8-bit images of any shape to float32 in [0, 1]."""
+    return images.astype(np.float32) / np.float32(255)
+
+
 def png(image: Pixels, *, scale: int = 1) -> bytes:
     """An image (H, W) as an 8-bit grey PNG, each pixel a square of `scale` x `scale`.
 

@@ -54,9 +54,9 @@ def normalize(picture: Picture, *, size: int = 28, box: int = 20) -> Pixels:
 
 def _has_form(picture: Picture, size: int) -> bool:
     """Whether a picture is opaque, size x size, and dark at its border, as normalized images are."""
-    luminance = picture.luminance
-    if picture.alpha is not None or luminance.shape != (size, size):
+    if not picture.is_opaque_square(size):
         return False
+    luminance = picture.luminance
     border = np.concatenate([luminance[0], luminance[-1], luminance[1:-1, 0], luminance[1:-1, -1]])
     return bool(border.mean() < DARK_BORDER)
 

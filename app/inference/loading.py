@@ -161,7 +161,7 @@ def id_of_models(models: Iterable[Model]) -> int:
 
 def _load_all(settings: Settings, runtime: Runtime) -> dict[str, Model]:
     try:
-        models = load_models(settings.models_dir, runtime, settings.max_batch_rows)
+        models = load_models(settings.models_dir, runtime, settings.max_batch_rows, settings.models)
     except DeviceLost as error:  # a BaseException, which would end this thread without a message
         cause = str(error.__cause__).splitlines()[0]
         raise DeviceUnavailable(f"device {runtime.device} failed while loading models: {cause}") from error

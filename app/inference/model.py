@@ -1,7 +1,7 @@
 """A model: a checkpoint that is loaded, checked and warm."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +64,13 @@ class Model:
         return mean, log_variance[0] if log_variance else None
 
 
-def load_models(directory: Path, runtime: Runtime, max_rows: int) -> dict[str, Model]:
-    """Load every checkpoint in `directory`, by name. Raises CheckpointError for the first one that is bad.
+def load_models(directory: Path, runtime: Runtime, max_rows: int, names: Collection[str] = ()) -> dict[str, Model]:
+    """Load the checkpoints in `directory`, by name. Raises CheckpointError for the first one that is bad.
 
-    max_rows: rows of the largest batch.
+    max_rows: rows of the largest batch. names: of those to load; all if empty.
     """
     models = {}
-    for manifest_file in find_manifests(directory):
+    for manifest_file in find_manifests(directory, names):
         model = load_model(manifest_file, runtime, max_rows)
         models[model.name] = model
         log.info("loaded %s, %s, digest %s", model.name, model.provenance.precision, model.provenance.digest)

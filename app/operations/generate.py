@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-import numpy as np
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
@@ -90,16 +89,14 @@ class GenerateJob(Job[RenderedImages]):
         drawn = draw(model, [(chunk.job.source, chunk.job.first + chunk.first, chunk.count) for chunk in chunks])
         pixels = split(encode.to_uint8(generate(model, drawn)[:, 0]), [chunk.count for chunk in chunks])
         return [
-            chunk.job.renderer.part(own, latents, labels, chunk.job.first + chunk.first)
+            chunk.job.renderer.part(own, labels, chunk.job.first + chunk.first, latents=latents)
             for chunk, (latents, labels), own in zip(chunks, drawn, pixels, strict=True)
         ]
 
     def answer(self, parts: Sequence[RenderedImages]) -> bytes:
         """The body in the media type of the answer."""
         source = self.source if isinstance(self.source, Seeded) else None
-        fields = {"seed": source and source.seed, "prior": source and source.prior}
-        index = np.arange(self.first, self.first + self.rows, dtype=np.int64)
-        return self.renderer.content(parts, fields, {"index": index})
+        return self.renderer.content(parts, {"seed": source and source.seed, "prior": source and source.prior})
 
 
 @router.post(

@@ -37,7 +37,7 @@ from app.api.negotiation import APNG, JSON, NPZ, PNG
 from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.responses import Answer, ImageItem, documented
 from app.checkpoints.manifest import Manifest, Prior
-from app.errors import InvalidRequest
+from app.errors import CapabilityMissing, InvalidRequest
 from app.images import encode
 from app.inference.batching import Chunk, Job
 from app.inference.latents import Path, draw_seed, interpolate
@@ -228,7 +228,7 @@ class InterpolateJob(Job[RenderedImages]):
             along.append((latents, None if labels is None else labels[rows]))
         pixels = split(encode.to_uint8(generate(model, along)[:, 0]), [chunk.count for chunk in chunks])
         return [
-            chunk.job.renderer.part(own, latents, labels, chunk.first)
+            chunk.job.renderer.part(own, labels, chunk.first, latents=latents)
             for chunk, (latents, labels), own in zip(chunks, along, pixels, strict=True)
         ]
 
@@ -236,7 +236,7 @@ class InterpolateJob(Job[RenderedImages]):
         """The body in the media type of the answer."""
         start, end = self.seeds
         fields = {"seed": start, "from_seed": start, "to_seed": end, "prior": self.prior, "path": self.path}
-        return self.renderer.content(parts, fields, {})
+        return self.renderer.content(parts, fields)
 
     @property
     def seed_headers(self) -> dict[str, str]:
@@ -321,6 +321,7 @@ async def interpolate_uploads(call: Call, media_type: str) -> Response:
 
     def prepare(model: Model) -> tuple[int, ...] | None:
         model.require(model.encoder, "generate")
+        check_latents(model)
         return input_classes(model.manifest, asked.label)
 
     model, classes = call.engine.select(asked.model, prepare)
@@ -352,6 +353,7 @@ def prepared(
 
     def prepare(model: Model) -> InterpolateJob:
         model.require("generate")
+        check_latents(model)
         ends = ends_for(model.manifest, asked, drawn, latents)
         renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
         path = asked.path or default_path(model.manifest, asked.prior)
@@ -360,6 +362,12 @@ def prepared(
     model, job = call.engine.select(asked.model, prepare)
     call.check_count(model, asked.steps, asked.scale)
     return job
+
+
+def check_latents(model: Model) -> None:
+    """Raises CapabilityMissing for a model whose latents have nothing between them."""
+    if not model.manifest.smooth_latents:
+        raise CapabilityMissing(f"images of model {model.name} do not change gradually with their latents")
 
 
 def ends_for(

@@ -1,46 +1,32 @@
 """`POST /score`: the logits of a discriminator for uploaded or generated images."""
 
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
-from app.api.fields import (
-    LIMITED_BY,
-    First,
-    ImageCount,
-    ModelName,
-    NormalizeText,
-    Query,
-    SampledBody,
-    Seed,
-    Upload,
-    check_last_index,
-)
+from app.api.fields import Files, GeneratedBody, ModelName, NormalizeText, Query
 from app.api.negotiation import JSON, NPZ
 from app.api.responses import Answer, documented, json_with_list, to_json
-from app.api.uploads import from_uint8
 from app.checkpoints.capabilities import Symbol
+from app.checkpoints.manifest import Prior
 from app.errors import InvalidRequest
 from app.images import encode
 from app.inference.batching import Chunk, Job
-from app.inference.engine import Engine
+from app.inference.inputs import Generated, Images, Uploaded, check_generator, find_generator, take
 from app.inference.latents import draw_seed
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
 from app.inference.sampling import (
+    SamplingOptions,
     Seeded,
     class_indices,
-    draw,
-    generate,
     input_classes,
     prior_of,
     seeded,
@@ -51,7 +37,6 @@ from app.inference.sampling import (
 router = APIRouter(tags=["images"], route_class=OperationRoute)
 
 MEDIA_TYPES = (JSON, NPZ)
-MAX_FILES = 64
 MEANING = (
     "The probability that the image is from the training data rather than from the generator that the discriminator "
     "was trained against. It does not say which digit the image shows or how legible it is, it is not calibrated, and "
@@ -73,31 +58,18 @@ class ScoreQuery(Query):
     normalize: NormalizeText = True
 
 
-class ScoreRequest(SampledBody):
+class ScoreRequest(GeneratedBody):
     """Generated images to score."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"n": 4, "seed": 8}]})
 
     model: ModelName = Field(None, description="the model that scores; default: the first that can")
-    generator: ModelName = Field(
-        None, description="the model that generates; default: the model that scores if it can, else the first that can"
-    )
-    n: ImageCount = Field(1, description="number of images", examples=[4])
-    seed: Seed | None = Field(None, description="default: drawn by the server and named in the answer", examples=[7])
-    first: First = 0
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        check_last_index(self.first, self.n)
-        return self
 
 
 class ScoreForm(BaseModel):
     """A multipart form with images to score."""
 
-    files: list[Upload] = Field(
-        min_length=1, max_length=MAX_FILES, description="the images", json_schema_extra={LIMITED_BY: "max_images"}
-    )
+    files: Files
 
 
 class ScoreItem(BaseModel):
@@ -110,9 +82,10 @@ class ScoreItem(BaseModel):
 
 
 class ScoreAnswer(Answer):
-    """The scores of a discriminator."""
+    """The scores of a discriminator, with seed, prior and generator of the images, all null for uploads."""
 
     seed: int | None
+    prior: Prior | None
     generator: str | None
     meaning: str
     scores: list[ScoreItem]
@@ -130,40 +103,37 @@ class ScorePart:
 
 @dataclass(frozen=True, slots=True)
 class ScoreJob(Job[ScorePart]):
-    """Images to score. Subclasses say where they come from."""
+    """Images to score."""
 
     operation = "score"
 
     model: Model
-    first: int
+    images: Images
     rows: int
     media_type: str
 
-    @classmethod
-    @abstractmethod
-    def images(cls, chunks: Sequence[Chunk[Self]]) -> list[tuple[Rows, Labels | None]]:
-        """The images `(n, 1, H, W)` in [0, 1] of each chunk and their labels."""
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """Seed and generator of the images."""
-        return {"seed": None, "generator": None}
-
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names of the labels."""
-        return self.model.manifest.classes
+        """The class names of the labels; where both models have labels, they have the same classes."""
+        if isinstance(self.images, Uploaded) or self.model.manifest.conditional:
+            return self.model.manifest.classes
+        return self.images.generator.manifest.classes
+
+    @property
+    def other_models(self) -> tuple[Model, ...]:
+        """The generator of the images, if there is one."""
+        return self.images.models
 
     @classmethod
     def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[ScorePart]:
-        """Discriminate, encode."""
-        images = cls.images(chunks)
-        labels = stacked([each for _, each in images]) if model.manifest.conditional else None
-        (logits,) = model.run("discriminate", np.concatenate([each for each, _ in images]), labels)
+        """Take the images, discriminate, encode."""
+        taken = take([(chunk.job.images, chunk.first, chunk.count) for chunk in chunks])
+        labels = stacked([each for _, each in taken]) if model.manifest.conditional else None
+        (logits,) = model.run("discriminate", np.concatenate([images for images, _ in taken]), labels)
         logits_by_chunk = split(logits, [chunk.count for chunk in chunks])
         return [
             chunk.job.part(chunk.first, rows, known)
-            for chunk, rows, (_, known) in zip(chunks, logits_by_chunk, images, strict=True)
+            for chunk, rows, (_, known) in zip(chunks, logits_by_chunk, taken, strict=True)
         ]
 
     def part(self, offset: int, logits: Rows, labels: Labels | None) -> ScorePart:
@@ -174,7 +144,7 @@ class ScoreJob(Job[ScorePart]):
             return ScorePart(logits, probabilities, labels, b"")
         names = [None] * len(logits) if labels is None else [self.classes[label] for label in labels.tolist()]
         items = [
-            {"index": self.first + offset + i, "label": name, "logit": logit, "probability": probability}
+            {"index": self.images.first + offset + i, "label": name, "logit": logit, "probability": probability}
             for i, (name, logit, probability) in enumerate(
                 zip(names, logits.tolist(), probabilities.tolist(), strict=True)
             )
@@ -184,7 +154,7 @@ class ScoreJob(Job[ScorePart]):
     def answer(self, parts: Sequence[ScorePart]) -> bytes:
         """The body in the media type of the answer."""
         if self.media_type == JSON:
-            fields = self.origin | {"meaning": MEANING}
+            fields = self.images.origin | {"meaning": MEANING}
             return json_with_list(self.model.provenance, fields, "scores", b",".join(part.items for part in parts))
         labels = [part.labels for part in parts if part.labels is not None]
         return encode.npz(
@@ -192,59 +162,6 @@ class ScoreJob(Job[ScorePart]):
             probabilities=np.concatenate([part.probabilities for part in parts]),
             **({"labels": np.concatenate(labels)} if labels else {}),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreUploads(ScoreJob):
-    """Uploaded images."""
-
-    uploads: Rows  # (n, 1, H, W) in [0, 1]
-    labels: Labels | None  # (n,)
-
-    @classmethod
-    def images(cls, chunks: Sequence[Chunk[Self]]) -> list[tuple[Rows, Labels | None]]:
-        """The uploads."""
-        rows = [slice(chunk.first, chunk.first + chunk.count) for chunk in chunks]
-        return [
-            (chunk.job.uploads[each], None if chunk.job.labels is None else chunk.job.labels[each])
-            for chunk, each in zip(chunks, rows, strict=True)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreGenerated(ScoreJob):
-    """Images of a generator, rounded to 8 bits, so that they score as their PNGs do."""
-
-    generator: Model
-    source: Seeded
-
-    @classmethod
-    def images(cls, chunks: Sequence[Chunk[Self]]) -> list[tuple[Rows, Labels | None]]:
-        """The generated images, with one pass for each generator."""
-        results: dict[int, tuple[Rows, Labels | None]] = {}
-        for generator in {chunk.job.generator.name: chunk.job.generator for chunk in chunks}.values():
-            own = [i for i, chunk in enumerate(chunks) if chunk.job.generator is generator]
-            jobs = [(chunks[i].job, chunks[i]) for i in own]
-            drawn = draw(generator, [(job.source, job.first + chunk.first, chunk.count) for job, chunk in jobs])
-            images = from_uint8(encode.to_uint8(generate(generator, drawn)))
-            counts = [chunk.count for _, chunk in jobs]
-            results |= {i: (part, known) for i, part, (_, known) in zip(own, split(images, counts), drawn, strict=True)}
-        return [results[i] for i in range(len(chunks))]
-
-    @property
-    def other_models(self) -> tuple[Model, ...]:
-        """The generator."""
-        return (self.generator,)
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """Seed and generator of the images."""
-        return {"seed": self.source.seed, "generator": self.generator.name}
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names of the labels; where both models have labels, they have the same classes."""
-        return (self.model if self.model.manifest.conditional else self.generator).manifest.classes
 
 
 def sigmoid(logit: float) -> float:
@@ -279,14 +196,14 @@ async def score(call: Call) -> Response:
         return input_classes(model.manifest, names)
 
     model, classes = call.engine.select(asked.model, prepare)
-    max_files = min(MAX_FILES, call.settings.max_images)
-    images = await call.read_images(body_type, "files", max_files, model.manifest.image, normalized=asked.normalize)
+    images = await call.read_files(body_type, model.manifest.image, normalized=asked.normalize)
     labels = None
     if classes is not None:
         if len(classes) not in {1, len(images)}:
             raise InvalidRequest("label must be one class for all images, or one for each, separated by commas")
         labels = np.resize(np.array(classes, dtype=np.int64), len(images))
-    return await call.answer(model, ScoreUploads(model, 0, len(images), media_type, images, labels), media_type, None)
+    job = ScoreJob(model, Uploaded(images, labels), len(images), media_type)
+    return await call.answer(model, job, media_type, None)
 
 
 async def score_generated(call: Call, media_type: str) -> Response:
@@ -294,33 +211,25 @@ async def score_generated(call: Call, media_type: str) -> Response:
     asked = await call.read_json(ScoreRequest)
     seed = draw_seed() if asked.seed is None else asked.seed
 
-    def prepare(model: Model) -> ScoreGenerated:
+    def prepare(model: Model) -> tuple[Model, Seeded]:
         model.require("discriminate")
-        generator, source = find_generator(call.engine, model, asked, seed)
-        return ScoreGenerated(model, asked.first, asked.n, media_type, generator, source)
+        return find_generator(
+            call.engine, asked.generator, model, lambda generator: source_for(model, generator, asked.options, seed)
+        )
 
-    model, job = call.engine.select(asked.model, prepare)
-    call.check_count(job.generator, asked.n, paged=True)
+    model, (generator, source) = call.engine.select(asked.model, prepare)
+    call.check_count(generator, asked.n, paged=True)
+    job = ScoreJob(model, Generated(generator, source, asked.first), asked.n, media_type)
     return await call.answer(model, job, media_type, seed)
 
 
-def find_generator(engine: Engine, scorer: Model, asked: ScoreRequest, seed: int) -> tuple[Model, Seeded]:
-    """The requested generator, else the scorer if it can generate the images, else the first model that can."""
-    if asked.generator is None:
-        with suppress(InvalidRequest):
-            return scorer, source_for(scorer, scorer, asked, seed)
-    return engine.select(asked.generator, lambda each: source_for(scorer, each, asked, seed), "generator")
-
-
-def source_for(scorer: Model, generator: Model, asked: ScoreRequest, seed: int) -> Seeded:
+def source_for(scorer: Model, generator: Model, options: SamplingOptions, seed: int) -> Seeded:
     """The latents and labels of the images to score.
 
     Raises CapabilityMissing and InvalidRequest for a generator whose images or labels do not fit the scorer.
     """
-    generator.require("generate")
-    manifest, options = generator.manifest, asked.options
-    if manifest.shape(Symbol.IMAGE) != scorer.manifest.shape(Symbol.IMAGE):
-        raise InvalidRequest(f"models {generator.name} and {scorer.name} have images of different shapes")
+    check_generator(generator, scorer, Symbol.IMAGE)
+    manifest = generator.manifest
     if not scorer.manifest.conditional:
         return seeded(manifest, options, seed)
     if manifest.gives_labels(prior_of(manifest, options.prior)):

@@ -70,7 +70,7 @@ def start(*, supervised: bool = False) -> "tuple[Settings, socket.socket, int]":
     if unknown := unknown_variables(os.environ):
         log.warning("not settings of this service, and ignored: %s", ", ".join(unknown))
     try:
-        check_files(settings.models_dir)
+        check_files(settings.models_dir, settings.models)
         listener = listen(settings)
         return settings, listener, prepare(settings, supervised=supervised)
     except (CheckpointError, CannotListen, TooFewDescriptors, NothingShared) as error:

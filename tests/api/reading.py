@@ -24,10 +24,10 @@ def image(content: bytes) -> Pixels:
         return np.asarray(opened)
 
 
-def png_file(pixels: Pixels) -> bytes:
-    """An array `(height, width)` as a PNG file."""
+def png_file(picture: Pixels | Image.Image) -> bytes:
+    """A picture of Pillow, or an array `(height, width)`, as a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

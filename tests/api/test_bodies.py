@@ -7,16 +7,17 @@ from tests.api.reading import NPZ, PNG, assert_named, png_file, problem_of
 from tests.conftest import FIXTURES
 from tests.corpus import texts
 
-POSTS = ["/generate", "/reconstruct", "/interpolate", "/score"]
-JSON_POSTS = ["/generate", "/interpolate", "/score"]
+POSTS = ["/generate", "/reconstruct", "/interpolate", "/score", "/classify", "/upscale"]
+JSON_POSTS = ["/generate", "/interpolate", "/score", "/upscale"]
 # The operations that take an image as the body, and their form field.
-FIELDS = {"/reconstruct": "file", "/score": "files"}
+FIELDS = {"/reconstruct": "file", "/score": "files", "/classify": "files", "/upscale": "files"}
 JSON_TYPE = {"Content-Type": "application/json"}
 IMAGE_TYPES = ["image/png", "image/jpeg", "application/octet-stream", "IMAGE/PNG; charset=x"]
 MEMBERS = {
     "/generate": texts.WRONG_FIELDS | texts.WRONG_LATENTS | texts.WRONG_CHOICES,
     "/interpolate": texts.WRONG_ENDS | texts.WRONG_CHOICES,
     "/score": texts.WRONG_FIELDS | texts.WRONG_CHOICES,
+    "/upscale": texts.WRONG_FIELDS | texts.WRONG_CHOICES | texts.WRONG_FACTORS,
 }
 # Parts of the corpus that no answer may repeat.
 NEVER_ECHOED = ("script", "jndi", "passwd", "__proto__", "xxxxxxxxxx", "99999999999999999999")
@@ -67,7 +68,7 @@ def test_options_in_the_query_beside_a_json_body_are_refused(client, path):
     problem_of(client.post(path, params={"n": 3}, json={}), 422, "invalid_request")
 
 
-@pytest.mark.parametrize("path", ["/reconstruct", "/interpolate", "/score"])
+@pytest.mark.parametrize("path", ["/reconstruct", "/interpolate", "/score", "/classify", "/upscale"])
 def test_a_parameter_given_twice_is_refused(client, digit, path):
     problem_of(client.post(f"{path}?model=vae&model=gan", files={"file": digit}), 422, "invalid_request")
 
@@ -116,11 +117,12 @@ def test_utf_8_can_be_declared(client, charset):
 
 @pytest.mark.parametrize("path", FIELDS)
 @pytest.mark.parametrize("media_type", IMAGE_TYPES)
-def test_a_body_that_is_one_image_has_the_answer_of_a_form_whatever_format_it_declares(client, path, media_type):
+def test_a_body_that_is_one_image_has_the_answer_of_a_form_whatever_format_it_declares(labelled, path, media_type):
     photo = (FIXTURES / "drawings" / "2-table.jpg").read_bytes()
-    answer = post(client, path, photo, media_type)
-    assert_named(answer, "vae" if path == "/reconstruct" else "gan")
-    assert answer.content == client.post(path, files={FIELDS[path]: photo}).content
+    answer = post(labelled, path, photo, media_type)
+    models = {"/reconstruct": "fitted", "/score": "gan", "/classify": "reader", "/upscale": "double"}
+    assert_named(answer, models[path])
+    assert answer.content == labelled.post(path, files={FIELDS[path]: photo}).content
 
 
 @pytest.mark.parametrize("headers", [PNG, NPZ])
@@ -133,8 +135,8 @@ def test_options_of_a_body_that_is_one_image_are_those_of_a_form(client, digit, 
 
 @pytest.mark.parametrize("path", FIELDS)
 @pytest.mark.parametrize("content", [b"", b"no image", b"GIF89a" + bytes(100), b"\x89PNG\r\n\x1a\n"])
-def test_a_body_that_is_not_an_image_is_refused(client, path, content):
-    problem_of(post(client, path, content), 422, "invalid_image")
+def test_a_body_that_is_not_an_image_is_refused(labelled, path, content):
+    problem_of(post(labelled, path, content), 422, "invalid_image")
 
 
 def test_a_truncated_a_blank_and_a_large_image_are_refused(client, digit):
@@ -144,9 +146,11 @@ def test_a_truncated_a_blank_and_a_large_image_are_refused(client, digit):
 
 
 @pytest.mark.parametrize("path", FIELDS)
-def test_a_body_in_chunks_is_put_together(client, digit, path):
+def test_a_body_in_chunks_is_put_together(labelled, digit, path):
     chunks = (digit[start : start + 7] for start in range(0, len(digit), 7))
-    assert post(client, path, chunks).content == post(client, path, digit).content
+    answer = post(labelled, path, chunks)
+    assert answer.status_code == 200, answer.text
+    assert answer.content == post(labelled, path, digit).content
 
 
 @pytest.mark.parametrize(
@@ -155,8 +159,8 @@ def test_a_body_in_chunks_is_put_together(client, digit, path):
     + [(path, "image/png", 2**23) for path in FIELDS]
     + [("/interpolate", "multipart/form-data; boundary=B", 2**23)],
 )
-def test_a_body_over_the_limit_is_refused_whether_its_length_is_declared_or_not(client, path, media_type, limit):
-    declared = post(client, path, b" " * (limit + 1), media_type)
+def test_a_body_over_the_limit_is_refused_whether_its_length_is_declared_or_not(labelled, path, media_type, limit):
+    declared = post(labelled, path, b" " * (limit + 1), media_type)
     problem_of(declared, 413, "body_too_large")
     assert declared.headers["connection"] == "close"
-    problem_of(post(client, path, (b" " * (limit // 16) for _ in range(17)), media_type), 413, "body_too_large")
+    problem_of(post(labelled, path, (b" " * (limit // 16) for _ in range(17)), media_type), 413, "body_too_large")

@@ -13,19 +13,24 @@ def test_the_list_says_what_each_model_can_do(labelled):
     body = labelled.get("/models").json()
     assert body["default"] is None
     listed = {model["name"]: model for model in body["models"]}
-    assert list(listed) == ["boots", "cgan", "cvae", "fitted", "gan", "mixed", "plain", "referee", "upscaler"]
-    assert {name for name, model in listed.items() if model["conditional"]} == {"boots", "cgan", "cvae", "mixed"}
+    assert list(listed) == sorted(listed)
+    assert {"boots", "cgan", "double", "gan", "reader", "sketch"} < set(listed)
+    conditional = {name for name, model in listed.items() if model["conditional"]}
+    assert conditional == {"boots", "cgan", "cvae", "mixed", "sketch"}
     assert set(listed["fitted"]["capabilities"]) == {"generate", "decode", "encode", "prior"}
     assert set(listed["plain"]["capabilities"]) == {"generate", "decode", "embed"}
     assert {name: model["latent_dim"] for name, model in listed.items() if model["latent_dim"] != LATENT_DIM} == {
         "gan": 100,
-        "referee": None,
+        **dict.fromkeys(["double", "quadruple", "reader", "referee"]),
     }
+    assert {name for name, model in listed.items() if not model["smooth_latents"]} == {"sketch"}
+    assert not any(model["sequential"] for model in listed.values())
     assert (listed["fitted"]["priors"], listed["gan"]["priors"]) == (["fitted", "normal"], ["normal"])
     assert listed["boots"]["sampling"] == ["temperature", "truncation"]
     assert listed["boots"]["classes"] == list(GARMENTS)
-    assert listed["upscaler"]["image"]["shape"] == [1, 28, 28]
-    assert listed["upscaler"]["input_image"]["shape"] == [1, SMALL_SIDE, SMALL_SIDE]
+    for name, side in (("small", SMALL_SIDE), ("double", 28 // 2), ("quadruple", 28 // 4)):
+        assert listed[name]["image"]["shape"] == [1, 28, 28]
+        assert listed[name]["input_image"]["shape"] == [1, side, side]
     assert listed["plain"]["input_image"] is None
 
 

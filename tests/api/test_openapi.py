@@ -3,8 +3,8 @@
 import pytest
 
 from app.api.admission import PROBES
+from app.api.fields import MAX_FILES
 from app.main import create_app
-from app.operations.score import MAX_FILES
 from app.settings import Settings
 
 OPERATIONS = {
@@ -13,13 +13,15 @@ OPERATIONS = {
     ("/interpolate", "get"): "interpolate",
     ("/interpolate", "post"): "interpolate_between",
     ("/score", "post"): "score",
+    ("/classify", "post"): "classify",
+    ("/upscale", "post"): "upscale",
     ("/models", "get"): "list_models",
     ("/models/{name}", "get"): "describe_model",
     ("/livez", "get"): "livez",
     ("/readyz", "get"): "readyz",
     ("/metrics", "get"): "metrics",
 }
-INFERENCE = list(OPERATIONS)[:5]
+INFERENCE = list(OPERATIONS)[:7]
 BINARY = "application/octet-stream"
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
@@ -28,12 +30,16 @@ BODIES = {
     "/reconstruct": {MULTIPART, BINARY},
     "/interpolate": {JSON, MULTIPART},
     "/score": {JSON, MULTIPART, BINARY},
+    "/classify": {MULTIPART, BINARY},
+    "/upscale": {JSON, MULTIPART, BINARY},
 }
 ANSWERS = {
     "/generate": {JSON, "image/png", "application/x-npz"},
     "/reconstruct": {JSON, "image/png", "application/x-npz"},
     "/interpolate": {JSON, "image/png", "image/apng", "application/x-npz"},
     "/score": {JSON, "application/x-npz"},
+    "/classify": {JSON, "application/x-npz"},
+    "/upscale": {JSON, "image/png", "application/x-npz"},
 }
 
 

@@ -3,10 +3,12 @@
 import pytest
 from pydantic import BaseModel
 
+from app.operations.classify import ClassifyAnswer
 from app.operations.generate import GenerateAnswer
 from app.operations.interpolate import InterpolateAnswer
 from app.operations.reconstruct import ReconstructAnswer
 from app.operations.score import ScoreAnswer
+from app.operations.upscale import UpscaleAnswer
 
 LATENT = [0.5] * 6
 
@@ -47,3 +49,12 @@ def test_scores(labelled, digit, name):
     assert_declared(labelled.post("/score", json={"model": name, "n": 9}), ScoreAnswer)
     params = {"model": name} | ({"label": "7"} if name == "cgan" else {})
     assert_declared(labelled.post("/score", params=params, files={"files": digit}), ScoreAnswer)
+
+
+def test_classes(labelled, digit):
+    assert_declared(labelled.post("/classify", files=[("files", digit)] * 3), ClassifyAnswer)
+
+
+def test_upscaled_images(labelled, digit):
+    assert_declared(labelled.post("/upscale", params={"factor": 2}, files={"files": digit}), UpscaleAnswer)
+    assert_declared(labelled.post("/upscale", json={"n": 33, "first": 5}), UpscaleAnswer)

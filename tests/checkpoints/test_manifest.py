@@ -30,6 +30,8 @@ VALID: dict[str, dict[str, Any]] = {
     "larger input": fields("m", "embed", "decode", input_side=8),
     "larger posterior input": fields("m", *VAE, input_side=8),
     "no latents": fields("m", "discriminate", latent_dim=None),
+    "classifier": fields("m", "classify", latent_dim=None, classes=TEN),
+    "upscaler": fields("m", "upscale", latent_dim=None, input_side=2),
     "no latents, with labels": fields("m", "discriminate", latent_dim=None, conditional=True, classes=TEN),
 }
 
@@ -83,6 +85,8 @@ def test_golden_rows_of_other_shapes_than_the_manifest_says_are_refused(change, 
         ("vae", {"archives": {"float32": described("m.pt", b"-"), "bfloat16": described("n.pt", b"-")}}),
         ("vae", {"image": {"shape": [1, 4, 5], "normalization": None}}),
         ("vae", {"sampling": ["luck"]}),
+        ("classifier", {"classes": []}),
+        ("upscaler", {"input_image": {"shape": [1, 3, 3], "normalization": None}}),
         ("vae", {"noise_dim": 4}),
         ("vae", {"priors": ["fitted", "normal"], "noise_dim": 4}),
         ("conditional", {"classes": []}),

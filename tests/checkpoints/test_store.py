@@ -45,6 +45,23 @@ def test_sound_checkpoints_are_read_and_hidden_folders_and_files_are_skipped(vae
     assert read_card(vae / "card.md") is None
 
 
+def test_only_the_checkpoints_that_are_named_are_read(vae):
+    other = write_vae(vae.parent, "other")
+    (vae / "manifest.json").unlink()  # a fault that does not matter
+    assert find_manifests(vae.parent, ["other"]) == [other / "manifest.json"]
+
+
+def test_a_name_without_a_folder_is_one_line_with_the_names_that_there_are(vae):
+    write_vae(vae.parent, "other")
+    with pytest.raises(CheckpointError) as caught:
+        find_manifests(vae.parent, ["vae", "veil"])
+    text = str(caught.value)
+    assert text.startswith(f"{vae.parent}: ")
+    assert "veil" in text
+    assert "other, vae" in text
+    assert "\n" not in text
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [

@@ -15,7 +15,7 @@ from tests.api.reading import unbase64
 
 # By tag.
 OPERATIONS = {
-    "images": ("generate", "interpolate", "interpolate_between", "reconstruct", "score"),
+    "images": ("generate", "interpolate", "interpolate_between", "reconstruct", "score", "classify", "upscale"),
     "models": ("describe_model", "list_models"),
     "health": ("livez", "metrics", "readyz"),
 }
@@ -49,8 +49,8 @@ def importing(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def generated(client, description, importing):
-    """The client that openapi-python-client makes: its operations, models and types, and a caller of the service."""
+def generated(client, labelled, description, importing):
+    """The client that openapi-python-client makes: its operations, models and types, and callers of two services."""
     command = ["openapi_python_client", "generate", "--path", str(description), "--meta", "none"]
     printed = generate([*command, "--output-path", str(importing / "digits_client"), "--fail-on-warning"])
     assert "warning" not in printed.lower()
@@ -66,6 +66,7 @@ def generated(client, description, importing):
             models=importlib.import_module("digits_client.models"),
             types=importlib.import_module("digits_client.types"),
             caller=caller,
+            caller_of_labelled=package.Client(base_url=str(labelled.base_url)),
         )
 
 
@@ -150,6 +151,22 @@ def test_a_generated_client_sends_files(generated, digit):
     assert len(answer.images) == 3
 
 
+def test_a_generated_client_classifies_and_upscales(generated, digit):
+    def file():
+        return generated.types.File(payload=BytesIO(digit), file_name="7.png", mime_type="image/png")
+
+    models, caller = generated.models, generated.caller_of_labelled
+    answer = generated.classify(client=caller, body=models.ClassifyForm(files=[file(), file()]))
+    assert isinstance(answer, models.ClassifyAnswer)
+    assert [set(item.probabilities.to_dict()) for item in answer.results] == [set("0123456789")] * 2
+    answer = generated.upscale(client=caller, body=models.UpscaleForm(files=[file()]), factor=models.Factor(2))
+    assert isinstance(answer, models.UpscaleAnswer)
+    assert (answer.factor, unbase64(answer.images[0].png).shape) == (2, (28, 28))
+    answer = generated.upscale(client=caller, body=models.UpscaleRequest(n=3), factor=models.Factor(4))
+    assert isinstance(answer, models.UpscaleAnswer)
+    assert (answer.factor, len(answer.images)) == (4, 3)
+
+
 def test_generated_classes_hold_every_request(classes):
     assert classes.GenerateRequest(n=256, label=["3", 8]).model_dump(exclude_unset=True) == {
         "n": 256,
@@ -157,17 +174,20 @@ def test_generated_classes_hold_every_request(classes):
     }
     assert classes.InterpolateRequest(from_seed=1, to_seed=2, steps=8).steps == 8
     assert classes.ScoreRequest(n=4, seed=8).seed == 8
+    assert classes.UpscaleRequest(factor=4, n=4).model_dump(mode="json", exclude_unset=True) == {"factor": 4, "n": 4}
     for request in ({"n": 257}, {"n": 0}, {"seed": 2**53}, {"temperature": 3}, {"unknown": 1}):
         with pytest.raises(ValidationError):
             classes.GenerateRequest(**request)
 
 
-def test_generated_classes_hold_every_answer_and_problem(classes, client, digit):
+def test_generated_classes_hold_every_answer_and_problem(classes, client, labelled, digit):
     answers = {
         "GenerateAnswer": client.post("/generate", json={"n": 2}),
         "InterpolateAnswer": client.get("/interpolate", params={"steps": 3}),
         "ReconstructAnswer": client.post("/reconstruct", files={"file": digit}),
         "ScoreAnswer": client.post("/score", json={"n": 2}),
+        "ClassifyAnswer": labelled.post("/classify", files={"files": digit}),
+        "UpscaleAnswer": labelled.post("/upscale", json={"n": 2}),
         "ModelList": client.get("/models"),
         "ModelDetail": client.get("/models/cgan"),
         "Ready": client.get("/readyz"),

@@ -1,4 +1,4 @@
-"""The corpora of files and of timeouts against the shipped service: it never fails and never echoes input.
+"""The corpora of files and of timeouts against the service: it never fails and never echoes input.
 
 The corpora of JSON bodies, queries and forms are tested in tests/api, that of framing in tests/server.
 """
@@ -30,22 +30,24 @@ def test_a_bad_timeout_is_refused(client, head, line):
     assert (status, refusal["code"], after) == (422, "invalid_request", 200)
 
 
-@pytest.mark.parametrize("path", ["/reconstruct", "/score"])
+@pytest.mark.parametrize("path", ["/reconstruct", "/score", "/classify", "/upscale"])
 @pytest.mark.parametrize("content", files.BAD.values(), ids=files.BAD)
-def test_a_bad_file_is_refused(client, path, content):
-    answer = client.post(path, content=content, headers={"Content-Type": "application/octet-stream"})
+def test_a_bad_file_is_refused(labelled, path, content):
+    answer = labelled.post(path, content=content, headers={"Content-Type": "application/octet-stream"})
     assert_refused(answer, 413 if len(content) > 2**23 else 422)
 
 
+@pytest.mark.parametrize("path", ["/score", "/classify", "/upscale"])
 @pytest.mark.parametrize("contents", files.TOO_MUCH.values(), ids=files.TOO_MUCH)
-def test_files_that_take_long_together_are_refused(client, contents):
-    answer = client.post("/score", files=[("files", content) for content in contents])
+def test_files_that_take_long_together_are_refused(labelled, path, contents):
+    answer = labelled.post(path, files=[("files", content) for content in contents])
     assert_refused(answer)
     assert answer.json()["code"] == "invalid_image"
 
 
+@pytest.mark.parametrize("path", ["/reconstruct", "/upscale"])
 @pytest.mark.parametrize("content", files.ODD.values(), ids=files.ODD)
-def test_an_unusual_file_is_read_or_refused(client, content):
-    answer = client.post("/reconstruct", content=content, headers={"Content-Type": "image/png"})
+def test_an_unusual_file_is_read_or_refused(labelled, path, content):
+    answer = labelled.post(path, content=content, headers={"Content-Type": "image/png"})
     if answer.status_code != 200:
         assert_refused(answer)

@@ -42,7 +42,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
-NAMES = st.sampled_from(["model", "n", "seed", "first", "latents", "scale", "steps", "path", "from_seed", "to_latent"])
+NAMES = st.sampled_from(
+    ["model", "n", "seed", "first", "latents", "scale", "steps", "path", "from_seed", "to_latent", "factor"]
+)
 OBJECTS = st.dictionaries(NAMES | st.text(), VALUES, max_size=6).map(json.dumps).map(str.encode)
 HEADERS = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=60)
 EDITS = st.lists(st.tuples(st.integers(0, len(DIGIT) - 1), st.integers(0, 255)), max_size=8)
@@ -81,7 +83,7 @@ def assert_answered(answer: httpx.Response) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("path", ["/generate", "/interpolate", "/score"])
+@pytest.mark.parametrize("path", ["/generate", "/interpolate", "/score", "/upscale"])
 @MANY
 @given(body=OBJECTS | st.binary(max_size=300))
 def test_any_body_is_answered(service, path, body):

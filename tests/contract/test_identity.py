@@ -97,13 +97,20 @@ def test_images_under_load_are_those_of_lone_requests_to_another_service(service
             assert images == alone[first : first + n]
 
 
-@pytest.mark.parametrize("options", [{"model": "cgan"}, {"model": "gan-deep"}], ids=str)
-def test_scores_do_not_depend_on_the_number_of_images(services, options):
+@pytest.mark.parametrize(
+    ("path", "items", "options"),
+    [
+        ("/score", "scores", {"model": "cgan"}),
+        ("/score", "scores", {"model": "gan-deep"}),
+        ("/upscale", "images", {"model": "quadruple"}),
+    ],
+)
+def test_answers_for_generated_images_do_not_depend_on_their_number(services, path, items, options):
     lone, loaded = services
-    whole = lone.post("/score", json={"n": IMAGES, "seed": 9, **options}).json()["scores"]
+    whole = lone.post(path, json={"n": IMAGES, "seed": 9, **options}).json()[items]
     assert len(whole) == IMAGES
     for n in (1, 2, 7, 8, 15, 33):
-        assert loaded.post("/score", json={"n": n, "seed": 9, **options}).json()["scores"] == whole[:n]
+        assert loaded.post(path, json={"n": n, "seed": 9, **options}).json()[items] == whole[:n]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +120,8 @@ def test_scores_do_not_depend_on_the_number_of_images(services, options):
         ("/reconstruct", {"model": "vae", "seed": "7"}),
         ("/reconstruct", {"model": "cvae", "label": "3", "seed": "7"}),
         ("/score", {"model": "gan"}),
+        ("/classify", {"model": "reader"}),
+        ("/upscale", {"model": "double"}),
     ],
 )
 def test_answers_to_uploads_under_load_are_those_of_lone_requests_to_another_service(services, path, query):

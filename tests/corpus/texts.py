@@ -78,6 +78,7 @@ WRONG_CHOICES = named(
         for (model, control), value in product((("vae", "temperature"), ("gan", "truncation")), WRONG_CONTROLS)
     ),
 )
+WRONG_FACTORS = named(*(f'"factor":{value}' for value in ("0", "1", "3", "-2", "2.0", '"2"', "true", "NaN", "[2]")))
 WRONG_ENDS = named(
     *('"from_seed":-1', '"from_seed":9007199254740992', '"to_seed":"2"', '"to_seed":NaN'),
     *('"from_seed":1,"from_latent":[0.5]', '"to_latent":[0.5]', '"to_latent":[]', '"to_latent":[[0.5]]'),

@@ -55,13 +55,13 @@ def requests() -> Iterator[bytes]:
         yield b"GET /interpolate?%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % query.encode()
     for line in wires.WRONG_TIMEOUTS.values():
         yield b"GET /interpolate HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\n\r\n" % line
-    members = texts.WRONG_FIELDS | texts.WRONG_LATENTS | texts.WRONG_CHOICES | texts.WRONG_ENDS
+    members = texts.WRONG_FIELDS | texts.WRONG_LATENTS | texts.WRONG_CHOICES | texts.WRONG_ENDS | texts.WRONG_FACTORS
     objects = [b"{%b}" % text.encode() for text in members.values()]
     for body in chain(objects, texts.NO_JSON.values(), texts.NO_OBJECT.values()):
-        for path in (b"/generate", b"/interpolate", b"/score"):
+        for path in (b"/generate", b"/interpolate", b"/score", b"/upscale"):
             yield post(path, b"application/json", body)
     for content in (files.BAD | files.ODD | files.BROKEN_EXIF).values():
-        for path in (b"/reconstruct", b"/score"):
+        for path in (b"/reconstruct", b"/score", b"/classify", b"/upscale"):
             yield post(path, b"application/octet-stream", content)
     for kind, body in forms.forms((FIXTURES / "mnist" / "7.png").read_bytes()).values():
         yield post(b"/reconstruct", kind.encode("latin-1"), body)

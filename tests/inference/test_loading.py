@@ -44,10 +44,10 @@ class Means(Job[Rows]):
 class Service:
     """A loader, and the objects that it reports to."""
 
-    def __init__(self, models: Path) -> None:
+    def __init__(self, models: Path, **settings: Any) -> None:
         scoreboard = Scoreboard()
         self.models, self.readiness, self.metrics = models, Readiness(scoreboard), Metrics(scoreboard)
-        made = Settings(models_dir=models, device="cpu", workers=1)
+        made = Settings(models_dir=models, device="cpu", workers=1, **settings)
         self.loader = Loader(made, self.readiness, self.metrics)
 
     def sample(self, name: str, **labels: str) -> float | None:
@@ -77,6 +77,22 @@ async def test_a_start_loads_every_model_and_describes_it(service):
     models = service.readiness.engine().models
     assert service.described() == {(name, model.provenance.digest) for name, model in models.items()}
     assert set(models) == {"vae", "other"}
+
+
+async def test_only_the_models_that_are_named_are_loaded_also_by_a_reload(tmp_path):
+    for name in ("a", "b", "c"):
+        write_vae(tmp_path, name)
+    service = Service(tmp_path, models=("c", "a"))
+    assert await service.loader.start()
+    assert list(service.readiness.engine().models) == ["a", "c"]
+    write_vae(tmp_path, "d")
+    await service.loader.reload()
+    assert list(service.readiness.engine().models) == ["a", "c"]
+    shutil.rmtree(tmp_path / "c")
+    await service.loader.reload()
+    assert service.sample("reloads_total", outcome="refused") == 1
+    assert list(service.readiness.engine().models) == ["a", "c"]
+    await service.loader.close()
 
 
 async def test_a_reload_swaps_the_models_and_frees_the_ones_before(service):

@@ -160,7 +160,7 @@ def test_uploads_to_a_conditional_model_are_encoded_and_decoded_with_their_label
     assert np.array_equal(pixels_of(answer)[0], npz["reconstruction"])
 
 
-@pytest.mark.parametrize("model", ["plain", "upscaler"])
+@pytest.mark.parametrize("model", ["plain", "small"])
 def test_uploads_to_a_deterministic_encoder_are_the_images_of_their_codes(labelled, model):
     answer = uploads(labelled, model=model)
     assert_named(answer, model)
@@ -275,6 +275,11 @@ def test_without_a_model_the_first_that_can_do_all_that_is_requested_is_used(lab
 @pytest.mark.parametrize(("params", "model"), [({}, "fitted"), ({"label": "7"}, "cvae"), ({"label": "Bag"}, "boots")])
 def test_without_a_model_the_first_that_takes_the_label_interpolates_uploads(labelled, params, model):
     assert_named(uploads(labelled, **params), model)
+
+
+def test_a_model_whose_images_do_not_change_gradually_is_refused_naming_one_whose_images_do(labelled):
+    assert_refused_naming(query(labelled, model="sketch"), "boots")
+    assert_refused_naming(post(labelled, model="sketch", label="3"), "cgan")
 
 
 def test_a_model_that_cannot_is_refused_naming_one_that_can(labelled):

@@ -124,7 +124,7 @@ def test_a_deterministic_encoder_gives_a_code_without_variance_and_divergence(la
 
 
 def test_a_model_whose_input_and_output_differ_in_size_is_refused(labelled, digit):
-    assert_refused_naming(reconstruct(labelled, digit, model="upscaler"), "fitted")
+    assert_refused_naming(reconstruct(labelled, digit, model="small"), "fitted")
 
 
 @pytest.mark.parametrize(

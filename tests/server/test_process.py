@@ -67,6 +67,7 @@ def test_a_damaged_checkpoint_ends_the_start_with_status_1_and_one_line(tmp_path
     ("settings", "status", "named"),
     [
         ({"models_dir": "x" * 300}, 1, "cannot be read"),
+        ({"models": "cgan,veil"}, 1, "veil"),
         ({"host": "a..b"}, 1, "DIGITS_HOST"),
         ({"api_key": "too-short"}, 2, "DIGITS_API_KEY"),
     ],
