@@ -14,8 +14,8 @@ MEANING = {
     "frechet_distance": "between normal distributions fitted to the features of generated and of test images; near its "
     "floor it measures contrast and the sharpness of edges, see the ceiling of slightly blurred images",
     "kernel_distance": "squared maximum mean discrepancy of the features under a cubic kernel",
-    "precision": "share of generated images in the manifold of the test images; smooth images, and even noise, have more "
-    "than real images",
+    "precision": "share of generated images in the manifold of the test images; smooth images, and even noise, have "
+    "more than real images",
     "recall": "share of test images in the manifold of the generated images",
     "density": "number of neighbourhoods of test images that a generated image is in, relative to the expected five",
     "coverage": "share of test images with a generated image in their neighbourhood",

@@ -71,7 +71,7 @@ def real_draws(dataset: Dataset, count: int, *, in_turn: bool) -> list[Tensor]:
     groups = [order]
     if in_turn:
         labels = dataset.train_labels[order]
-        groups = [order[labels == label] for label in labels.unique()]
+        groups = [order[labels == label] for label in torch.unique(labels)]
     least = min(len(group) for group in groups)
     share = min(-(-count // len(groups)), least)
     return [
