@@ -15,6 +15,7 @@ from tests.api.reading import arrays, frames, image
 from tests.conftest import ROOT
 from tests.contract.process import running
 from training.card import PICTURES, card, quality_table
+from training.evaluation.eval_protocol import PROTOCOL
 
 README = (ROOT / "README.md").read_text()
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
@@ -71,7 +72,7 @@ def shipped_manifests() -> list[Manifest]:
 
 def test_the_quality_tables_have_the_figures_of_the_shipped_manifests():
     manifests = shipped_manifests()
-    table = quality_table([each for each in manifests if each.quality and each.quality.protocol == "digits-eval-1"])
+    table = quality_table([each for each in manifests if each.quality and each.quality.protocol == PROTOCOL])
     assert f"<!-- quality: begin -->\n{table}\n<!-- quality: end -->" in QUALITY
     for manifest in manifests:
         assert manifest.quality is not None

@@ -5,19 +5,28 @@ from shlex import quote
 
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality, TrainingRecord
-from training.evaluation.eval_protocol import COPY_IMAGES, SEEDS
+from training.evaluation.eval_protocol import COPY_IMAGES, FIDELITY, NORMAL, PROTOCOL, SEEDS
+from training.evaluation.likelihood import GIVEN_LABEL
+from training.generation import Controls, gives_labels
 
 # The explanation of each figure. `copies` is the number of images that were compared with training images.
 MEANING = {
-    "frechet_distance": "between normal distributions fitted to the features of generated and of test images",
+    "frechet_distance": "between normal distributions fitted to the features of generated and of test images; near its "
+    "floor it measures contrast and the sharpness of edges, see the ceiling of slightly blurred images",
     "kernel_distance": "squared maximum mean discrepancy of the features under a cubic kernel",
-    "precision": "share of generated images in the manifold of the test images; noise can have it too, see recall",
+    "precision": "share of generated images in the manifold of the test images; smooth images, and even noise, have "
+    "more than real images",
     "recall": "share of test images in the manifold of the generated images",
     "density": "number of neighbourhoods of test images that a generated image is in, relative to the expected five",
     "coverage": "share of test images with a generated image in their neighbourhood",
     "class_balance": "entropy of the classes that the classifier predicts, 1 where all are equally frequent",
     "confidence": "probability of the class that the classifier predicts",
+    "normal_prior_frechet_distance": "the Frechet distance of images of latents from N(0, I), not from the mixtures",
+    "normal_prior_precision": "the precision of these images",
+    "normal_prior_recall": "the recall of these images",
     "label_agreement": "share of images for which the classifier predicts the requested label",
+    "classification_accuracy_score": "accuracy on the test images of a LeNet-5 trained on the generated images of a "
+    "seed with the requested labels; the floor is that of one trained on as many training images",
     "nearest_training_distance": "mean of {copies} images; copies have 0, and smooth images are near to all others",
     "near_copies": "share of {copies} images nearer to a training image than all but 1 % of the test images are",
     "negative_elbo": "reconstruction error plus KL divergence",
@@ -27,9 +36,28 @@ MEANING = {
     "importance_weighted_bound": "upper bound on -log p(x) under N(0, I), with its standard error over the images; "
     "Burda et al., 2016, report 86.76 for a VAE with one stochastic layer, at 5,000 samples",
     "negative_elbo_of_these_images": "of the images of the bound, to compare with it; one posterior sample each",
+    "negative_log_likelihood": "-log p(x) of all test images, binarised once with a fixed seed",
+    "bits_per_dimension": "-log2 p(x) of all 8-bit test images over the number of pixels; the ceilings are a model of "
+    "pixels without dependence and one of random bytes",
+    "mean_squared_error": "of the test images decoded from their code, the posterior mean where the encoder has one",
+    "cross_entropy_of_reconstructions": "binary cross-entropy of the test images, decoded in the same way",
+    "psnr": "peak signal-to-noise ratio of the upscaled test images, mean over the images; the inputs are their area "
+    "averages in 8 bits",
+    "upscaled_accuracy": "accuracy of the classifier on the upscaled test images; the floor is that on the originals",
+    "upscaled_frechet_distance": "between the features of the upscaled test images and of the originals",
+    "accuracy": "share of test images whose likeliest class is their label",
+    "negative_log_likelihood_of_labels": "-log of the probability of the label of a test image",
+    "expected_calibration_error": "mean difference of confidence and accuracy, over bins of the confidence",
 }
+# Of figures of conditional models whose unit says that the label is given.
+GIVEN = "; the label is given, worth up to the logarithm of the number of classes, 2.3 nats for ten"
+# Figures of generated images, which the table of several models has in columns.
+GENERATED = list(MEANING)[: list(MEANING).index("near_copies") + 1]
+# The data's labels come with their natural frequencies; a model that takes labels is asked for each in turn.
+IN_TURN, NATURAL = "real images, labels in turn", "real images, natural labels"
 PICTURES = {
     "samples.png": "Samples of fixed noise, not selected",
+    "upscaled.png": "Test images: the input, bicubic interpolation, the upscaled image, and the original, from above",
     "reconstructions.png": "Test images, each above its reconstruction",
     "neighbours.png": "Generated images, each above the negative of its nearest training image",
     "traversals.png": "Traversals of the latent space, one per row",
@@ -85,7 +113,7 @@ Capabilities: {", ".join(manifest.capabilities)}.{latents_text(manifest)}
 - settings: {listed({name: value for name, value in record.config.items() if name != "note"})}
 - losses of epoch {record.epoch or record.epochs}: {listed(losses)}
 - made with {listed(record.versions)}, source {record.source_commit}
-- dataset SHA-256 `{manifest.dataset.digest}`
+- dataset SHA-256 `{manifest.dataset.digest}`{contrast_text(record)}
 
 ## Reproduce
 
@@ -103,6 +131,16 @@ def latents_text(manifest: Manifest) -> str:
     return f" Latents are drawn from {' or '.join(names[prior] for prior in manifest.priors)}."
 
 
+def contrast_text(record: TrainingRecord) -> str:
+    """A line on the contrast, where it was changed at export."""
+    if record.contrast == 1:
+        return ""
+    return (
+        f"\n- contrast: `generate` multiplies the logits of the pixels by {record.contrast:.4g}, a factor chosen on "
+        "training images; `decode`, and the figures that use it, do not"
+    )
+
+
 def quality_text(manifest: Manifest) -> str:
     """The chapter on quality: protocol, figures, and the effect of the sampling controls."""
     quality = manifest.quality
@@ -113,12 +151,14 @@ def quality_text(manifest: Manifest) -> str:
     rows = [figure_row(name, figure) for name, figure in quality.figures.items()]
     head = ["figure", "value", "floor", "ceilings", "better", "unit"]
     copies = f"{min(COPY_IMAGES, quality.images):,}"
-    known = [name for name in quality.figures if name in MEANING]
-    meanings = "\n".join(f"- {named(name)}: {MEANING[name].format(copies=copies)}" for name in known)
+    meanings = "\n".join(
+        f"- {named(name)}: {MEANING[name].format(copies=copies)}{GIVEN if GIVEN_LABEL in figure.unit else ''}"
+        for name, figure in quality.figures.items()
+        if name in MEANING
+    )
     return f"""## Quality, protocol `{quality.protocol}`
 
-{protocol_text(quality)} Values are means over the seeds ± their standard deviation. The floor is the figure of real
-images in place of generated ones, or of a perfect reconstruction. The ceilings are the figures of useless models.
+{protocol_text(manifest, quality)}
 
 {table(head, rows)}
 
@@ -127,24 +167,51 @@ images in place of generated ones, or of a perfect reconstruction. The ceilings 
 {controls_text(quality)}""".rstrip()
 
 
-def protocol_text(quality: Quality) -> str:
-    """What was compared, in which features."""
-    seeds = ", ".join(str(seed) for seed in quality.seeds)
-    text = f"{quality.images:,} images of each of the seeds {seeds}, in 8 bits, from the float32 archive."
-    if quality.extractor is None:
-        return f"{text} There is no classifier of this data: the figures that need one are left out."
-    return f"{text} Features are those of the LeNet-5 with SHA-256 `{quality.extractor}`."
+def protocol_text(manifest: Manifest, quality: Quality) -> str:
+    """What was compared, in which features, and what floors and ceilings are."""
+    text = ["Measured with the float32 archive on the test images."]
+    if "generate" in manifest.capabilities:
+        seeds = ", ".join(str(seed) for seed in quality.seeds)
+        text = [f"{quality.images:,} images of each of the seeds {seeds}, in 8 bits, from the float32 archive."]
+    if quality.extractor is not None:
+        text.append(f"Features are those of the LeNet-5 with SHA-256 `{quality.extractor}`.")
+    elif {"generate", "upscale"} & set(manifest.capabilities):
+        if quality.protocol == PROTOCOL:
+            size = "x".join(str(side) for side in manifest.image.shape[1:])
+            cause = f"Images of {size} are compared with area averages of the data's, and no classifier takes them"
+        else:
+            cause = "There is no classifier of this data"
+        text.append(f"{cause}: the figures that need one are left out.")
+    text.append("Values are means over the seeds ± their standard deviation, or over the test images.")
+    if "frechet_distance" in quality.figures:
+        labels = "with labels in turn" if gives_labels(manifest) else "with natural frequencies of the labels"
+        text.append(f"The floor is the figure of training images in place of generated ones, {labels}, ± its standard")
+        text.append("deviation over disjoint draws, or of a perfect model.")
+    else:
+        text.append("The floor is the figure of real images, or of a perfect model.")
+    text.append("The ceilings are the figures of useless or simpler models.")
+    return " ".join(text)
 
 
 def figure_row(name: str, figure: Figure) -> list[str]:
     """One row of the table of figures."""
+    ceilings = ", ".join(f"{named(ceiling)} {number(reached)}" for ceiling, reached in figure.ceilings.items())
+    return [named(name), value_text(figure), floor_text(figure), ceilings, BETTER[figure.better], figure.unit]
+
+
+def value_text(figure: Figure) -> str:
+    """A value with its deviation or its standard error."""
     value = number(figure.value)
     if figure.deviation is not None:
         value += f" ± {figure.deviation:.2g}"
     if figure.standard_error is not None:
         value += f" (standard error {figure.standard_error:.2g})"
-    ceilings = ", ".join(f"{named(ceiling)} {number(reached)}" for ceiling, reached in figure.ceilings.items())
-    return [named(name), value, number(figure.floor), ceilings, BETTER[figure.better], figure.unit]
+    return value
+
+
+def floor_text(figure: Figure) -> str:
+    """A floor with its deviation, or nothing."""
+    return number(figure.floor) + ("" if figure.floor_deviation is None else f" ± {figure.floor_deviation:.2g}")
 
 
 def controls_text(quality: Quality) -> str:
@@ -232,22 +299,61 @@ def training_command(family: str, record: TrainingRecord) -> str:
 
 
 def quality_table(manifests: Sequence[Manifest]) -> str:
-    """The figures of several models of one protocol, with floor and ceilings. Each unit has a row of its own."""
-    measured = [(manifest.name, manifest.quality.figures) for manifest in manifests if manifest.quality]
-    named_rows: dict[tuple[str, str], dict[str, Figure]] = {}
-    for model, figures in measured:
-        for name, figure in figures.items():
-            named_rows.setdefault((name, figure.unit), {})[model] = figure
+    """The figures of several models of one protocol: a table of generated images, and one of all other figures.
+
+    The first has a row for each model, for the floors with labels in turn and natural ones, and for each ceiling. The
+    second has a row for each figure of a model, with its own floor and ceilings.
+    """
+    measured = {manifest.name: manifest.quality.figures for manifest in manifests if manifest.quality}
+    generators = [manifest for manifest in manifests if "frechet_distance" in measured.get(manifest.name, {})]
+    parts = [generation_table(generators)] if generators else []
+    compared = {manifest.name for manifest in generators}
     order = list(MEANING)
-    keys = sorted(named_rows, key=lambda key: order.index(key[0]) if key[0] in order else len(order))
+    others = sorted(
+        (order.index(name) if name in order else len(order), figure.unit, model, name)
+        for model, figures in measured.items()
+        for name, figure in figures.items()
+        if not (model in compared and name in GENERATED)
+    )
     rows = []
-    for name, unit in keys:
-        known = named_rows[name, unit]
-        values = [figure_row(name, known[model])[1] if model in known else "" for model, _ in measured]
-        first, _, floor, ceilings, better, _ = figure_row(name, next(iter(known.values())))
-        alone = sum(key[0] == name for key in keys) == 1
-        rows.append([first if alone else f"{first}, {unit}", better, *values, floor, ceilings])
-    return table(["figure", "better", *(f"`{name}`" for name, _ in measured), "floor", "ceilings"], rows)
+    for _, _, model, name in others:
+        first, *cells = figure_row(name, measured[model][name])
+        rows.append([first, f"`{model}`", *cells])
+    if rows:
+        parts.append(table(["figure", "model", "value", "floor", "ceilings", "better", "unit"], rows))
+    return "\n\n".join(parts)
+
+
+def generation_table(manifests: Sequence[Manifest]) -> str:
+    """Figures of generated images: models, floors and ceilings in rows."""
+    figures = {manifest.name: manifest.quality.figures for manifest in manifests if manifest.quality}
+    names = [name for name in GENERATED if any(name in found for found in figures.values())]
+    rows = [
+        [f"`{model}`", *(value_text(found[name]) if name in found else "" for name in names)]
+        for model, found in figures.items()
+    ]
+    for title, in_turn in ((IN_TURN, True), (NATURAL, False)):
+        floors = [floor_of(name, manifests, in_turn=in_turn) for name in names]
+        if any(floors):
+            rows.append([title, *floors])
+    known = [next(found[name] for found in figures.values() if name in found) for name in names]
+    ceilings = list({ceiling: None for figure in known for ceiling in figure.ceilings})
+    rows += [[named(name), *(number(figure.ceilings.get(name)) for figure in known)] for name in ceilings]
+    rows.append(["better", *(BETTER[figure.better] for figure in known)])
+    return table(["images of", *map(named, names)], rows)
+
+
+def floor_of(name: str, manifests: Sequence[Manifest], *, in_turn: bool) -> str:
+    """The floor of a figure for images whose labels come in turn or not; nothing where no model has such images."""
+    for manifest in manifests:
+        figure = manifest.quality.figures.get(name) if manifest.quality else None
+        if figure is None:
+            continue
+        controls = Controls(prior="normal" if name.startswith(NORMAL) else None)
+        matched = name.removeprefix(NORMAL) not in FIDELITY or gives_labels(manifest, controls) == in_turn
+        if matched:
+            return floor_text(figure)
+    return ""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from app.checkpoints.manifest import Manifest
 from training.data import Dataset, to_unit_range
-from training.evaluation.autoencoding import autoencoder_of
+from training.evaluation.autoencoding import code_of
 from training.evaluation.memorisation import nearest
+from training.evaluation.resizing import Shape, area_averages, bicubic
 from training.generation import (
     PLAIN,
     Controls,
@@ -28,11 +30,12 @@ from training.generation import (
     labels_in_turn,
     quantised,
 )
+from training.learner import Learner
 
 ROWS, COLUMNS = 8, 8
 CLASS_COLUMNS = 10  # at most, of models whose images have labels
 STEPS = 10  # of a traversal
-REACH = 3.0  # of a traversal, in standard deviations of the prior
+REACH = 3.0  # of a traversal, in standard deviations of the prior, or of the codes of a deterministic encoder
 
 
 def preview(
@@ -43,9 +46,14 @@ def preview(
     seed: int,
     controls: Controls = PLAIN,
 ) -> tuple[str, bytes] | None:
-    """The file name and the content of a grid of what a model makes: samples, else reconstructions, else None."""
+    """The file name and the content of a grid of what a model makes: samples, enlargements or reconstructions.
+
+    A model that makes no images has none.
+    """
     if "generate" in capabilities:
         return "samples.png", sample_grid(network, form, len(dataset.classes), seed, controls)
+    if "upscale" in capabilities:
+        return "upscaled.png", upscaling_grid(network, form, dataset)
     if "decode" in capabilities and {"encode", "embed"} & set(capabilities):
         return "reconstructions.png", reconstruction_grid(network, form, dataset)
     return None
@@ -61,13 +69,38 @@ def sample_grid(network: nn.Module, form: Form, classes: int, seed: int, control
 @torch.no_grad()
 def reconstruction_grid(network: Any, form: Form, dataset: Dataset, columns: int = CLASS_COLUMNS) -> bytes:
     """Test images, each above its reconstruction from its code or its posterior mean."""
-    images, labels = dataset.test_images[:columns], dataset.test_labels[:columns]
     device = next(network.parameters()).device
+    images, labels = area_averages(dataset.test_images[:columns], input_shape(form)), dataset.test_labels[:columns]
     given = (labels.to(device),) if form.conditional else ()
     encode = network.encode if hasattr(network, "encode") else network.embed
     codes = encode(to_unit_range(images.to(device)), *given)
     decoded = network.decode(codes[0] if isinstance(codes, tuple) else codes, *given)
-    return grid_png(torch.cat([images, quantised(decoded).cpu()]), len(images))
+    return grid_png(torch.cat([enlarged(images, decoded.shape[-1]), quantised(decoded).cpu()]), len(images))
+
+
+@torch.no_grad()
+def upscaling_grid(network: Any, form: Form, dataset: Dataset, columns: int = CLASS_COLUMNS) -> bytes:
+    """Rows of small test images, their bicubic interpolation, their enlargement by the model, and the originals."""
+    device = next(network.parameters()).device
+    originals = dataset.test_images[:columns]
+    small = area_averages(originals, input_shape(form))
+    ours = quantised(network.upscale(to_unit_range(small.to(device)))).cpu()
+    shape = (1, ours.shape[2], ours.shape[3])
+    rows = [enlarged(small, shape[2]), bicubic(small, shape), ours, area_averages(originals, shape)]
+    return grid_png(torch.cat(rows), len(originals))
+
+
+def enlarged(images: Tensor, width: int) -> Tensor:
+    """Square uint8 images `(N, 1, H, W)` at another width, each pixel that of the nearest place."""
+    return functional.interpolate(images.float(), [width, width], mode="nearest").to(torch.uint8)
+
+
+def input_shape(form: Form) -> Shape:
+    """The shape of the images that a model takes: a manifest and a learner say it in different words."""
+    if isinstance(form, Manifest):
+        return form.upload_form.shape
+    assert isinstance(form, Learner), "a form is one of the two"
+    return form.input_shape
 
 
 def neighbour_grid(images: Tensor, train_images: Tensor, columns: int = CLASS_COLUMNS) -> bytes:
@@ -85,11 +118,12 @@ def neighbour_grid(images: Tensor, train_images: Tensor, columns: int = CLASS_CO
 def traversal_grid(archive: nn.Module, manifest: Manifest, dataset: Dataset, seed: int) -> bytes:
     """One traversal of the latent space per row.
 
-    With an encoder, each row varies one latent dimension of the code of the first test image from -3 to 3. The
-    dimensions are those of the largest variance over the test images. Without an encoder, each row goes from one random
-    latent to another on a great circle.
+    With an encoder, each row varies one latent dimension of the code of the first test image from -3 to 3, or by three
+    standard deviations of the codes where the encoder is deterministic. The dimensions are those of the largest
+    variance over the test images. Without an encoder, each row goes from one random latent to another on a great
+    circle.
     """
-    if "encode" in manifest.capabilities:
+    if {"encode", "embed"} & set(manifest.capabilities):
         latents, labels = _varied_codes(archive, manifest, dataset)
     else:
         latents, labels = _great_circles(archive, manifest, len(dataset.classes), seed)
@@ -109,11 +143,15 @@ def grid_png(images: Tensor, columns: int, scale: int = 2) -> bytes:
 @torch.no_grad()
 def _varied_codes(archive: nn.Module, manifest: Manifest, dataset: Dataset) -> tuple[Tensor, Tensor]:
     labels = dataset.test_labels[:1000]
-    codes, _ = autoencoder_of(archive, manifest).encode(to_unit_range(dataset.test_images[:1000]), labels)
+    images = area_averages(dataset.test_images[:1000], manifest.upload_form.shape)
+    codes = code_of(archive, manifest)(to_unit_range(images), labels)
+    means, deviations = torch.zeros_like(codes[0]), torch.ones_like(codes[0])
+    if "encode" not in manifest.capabilities:  # there is no prior that the codes are trained towards
+        means, deviations = codes.mean(dim=0), codes.std(dim=0)
     dimensions = codes.var(dim=0).argsort(descending=True)[:ROWS]
     latents = codes[:1].repeat(len(dimensions), STEPS, 1)  # (rows, steps, latent)
     for row, dimension in enumerate(dimensions):
-        latents[row, :, dimension] = torch.linspace(-REACH, REACH, STEPS)
+        latents[row, :, dimension] = means[dimension] + deviations[dimension] * torch.linspace(-REACH, REACH, STEPS)
     return latents.flatten(0, 1), labels[:1].expand(len(dimensions) * STEPS)
 
 

@@ -18,6 +18,7 @@ from training import data, export, monitoring, run, trainer
 from training.config import TrainConfig
 from training.curves import curves_png
 from training.data import Dataset
+from training.evaluation import classification
 from training.families import build_learner, families, gan
 from training.families.gan import GanConfig
 from training.families.vae import VaeConfig
@@ -111,11 +112,12 @@ def one_curve(history: list[dict[str, float]]) -> bytes:
 
 @pytest.fixture(scope="session", autouse=True)
 def little_work() -> Iterator[None]:
-    """Compare archives and monitor epochs on fewer images, and plot one loss: plots take longer than tiny epochs."""
+    """Compare, monitor and classify fewer images, and plot one loss: plots take longer than tiny epochs."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(run, "curves_png", one_curve)
         monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
         monkeypatch.setattr(monitoring, "SPREAD_IMAGES", 64)
+        monkeypatch.setattr(classification, "EPOCHS", 1)
         monkeypatch.setattr(gan, "STATISTICS_ROWS", 64)
         monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
         yield

@@ -4,15 +4,22 @@ import shlex
 
 import pytest
 
-from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
+from app.checkpoints.manifest import ControlEffect, Figure, ImageForm, Manifest, Quality
 from tests.training.conftest import manifest_of
 from training.__main__ import parser
-from training.card import card, commands, epochs_text, training_command
+from training.card import card, commands, epochs_text, quality_table, quality_text, training_command
+from training.evaluation.eval_protocol import PROTOCOL
 from training.families import families
 
 FIGURES = {
     "frechet_distance": Figure(
-        value=12.3456, deviation=0.4567, unit="squared", better="lower", floor=0.7, ceilings={"noise": 600.0}
+        value=12.3456,
+        deviation=0.4567,
+        unit="squared",
+        better="lower",
+        floor=0.7,
+        floor_deviation=0.03,
+        ceilings={"noise": 600.0},
     ),
     "importance_weighted_bound": Figure(value=86.7612, standard_error=0.8123, unit="nats", better="lower"),
 }
@@ -25,7 +32,7 @@ def manifest(vae_run) -> Manifest:
 
 def measured(manifest: Manifest, **changes: object) -> Manifest:
     quality = Quality(
-        protocol="digits-eval-1",
+        protocol=PROTOCOL,
         extractor="e" * 64,
         images=10_000,
         seeds=(0, 1, 2),
@@ -51,7 +58,7 @@ def test_a_card_has_the_figures_controls_pictures_and_digests_of_the_manifest(ma
     assert cells(text, "frechet distance") == [
         "frechet distance",
         "12.35 ± 0.46",
-        "0.7",
+        "0.7 ± 0.03",
         "noise 600",
         "lower",
         "squared",
@@ -61,7 +68,7 @@ def test_a_card_has_the_figures_controls_pictures_and_digests_of_the_manifest(ma
         assert part in text
     for archive in manifest.archives.values():
         assert archive.digest in text
-    for part in (manifest.dataset.digest, "digits-eval-1", "e" * 64, "seeds 0, 1, 2", "10,000 images"):
+    for part in (manifest.dataset.digest, PROTOCOL, "e" * 64, "seeds 0, 1, 2", "10,000 images"):
         assert part in text
     assert cells(text, "normal prior, temperature 0.5")[1:] == ["0.8125"]
     assert cells(text, "normal prior, temperature 1, truncation 2")[1:] == ["0.75"]
@@ -125,3 +132,44 @@ def test_the_card_of_a_stopped_run_says_which_epoch_was_exported(manifest):
     assert any(line.startswith("#") and "stopped after 3 of 9" in line for line in commands(stopped))
     assert "epoch 2" in epochs_text(recorded(manifest, epoch=2).training)
     assert epochs_text(manifest.training) == "3 epochs"
+
+
+def test_the_card_says_when_the_contrast_was_changed(manifest):
+    assert "contrast" not in card(manifest)
+    assert "by 1.25" in card(recorded(manifest, contrast=1.25))
+
+
+def test_the_card_says_whose_labels_the_floor_has(manifest):
+    assert "labels in turn" in quality_text(measured(manifest))
+    plain = manifest.model_copy(update={"priors": ("normal",)})
+    assert "natural" in quality_text(measured(plain))
+
+
+def test_the_card_says_that_a_likelihood_is_given_the_label(manifest):
+    def text(unit: str) -> str:
+        return quality_text(measured(manifest, figures={"negative_elbo": Figure(value=1, unit=unit, better="lower")}))
+
+    assert "2.3 nats" in text("nats an image, given the label")
+    assert "2.3 nats" not in text("nats an image")
+
+
+def test_the_card_says_why_figures_of_a_classifier_are_left_out(manifest):
+    small = manifest.model_copy(update={"image": ImageForm(shape=(1, 7, 7), normalization=None)})
+    assert "7x7" in quality_text(measured(small, extractor=None))
+    assert "no classifier of this data" in quality_text(measured(manifest, extractor=None, protocol="strokes-eval-2"))
+    classifier = manifest.model_copy(update={"capabilities": ("classify",)})
+    assert "left out" not in quality_text(measured(classifier, extractor=None))
+
+
+def test_the_table_of_several_models_has_the_floors_of_both_kinds_of_labels(manifest):
+    def model(name: str, floor: float, **changes: object) -> Manifest:
+        figures = FIGURES | {"frechet_distance": FIGURES["frechet_distance"].model_copy(update={"floor": floor})}
+        return measured(manifest.model_copy(update={"name": name, **changes}), figures=figures)
+
+    text = quality_table([model("labelled", 1.1), model("plain", 0.7, priors=("normal",))])
+    assert cells(text, "`labelled`")[1:] == ["12.35 ± 0.46"]
+    assert cells(text, "real images, labels in turn")[1:] == ["1.1 ± 0.03"]
+    assert cells(text, "real images, natural labels")[1:] == ["0.7 ± 0.03"]
+    assert cells(text, "noise")[1:] == ["600"]
+    others = [line for line in text.splitlines() if line.startswith("| importance weighted bound ")]
+    assert [line.split("|")[2].strip() for line in others] == ["`labelled`", "`plain`"]

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from app.checkpoints.manifest import ImageForm
 from tests.training.conftest import manifest_of
 from training.archive import open_archive
+from training.evaluation.resizing import area_averages
 from training.previews import neighbour_grid, preview, sample_grid, traversal_grid
 
 UNLABELLED = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=False, priors=("normal",))
@@ -31,7 +33,10 @@ class Echo(nn.Module):
     decode = generate
 
     def embed(self, images: Tensor) -> Tensor:
-        return images.mean(dim=(1, 2, 3))[:, None].logit()
+        return images.mean(dim=(1, 2, 3))[:, None].logit().expand(-1, 3)
+
+    def upscale(self, images: Tensor) -> Tensor:
+        return images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
 
 def cells(png: bytes, columns: int) -> np.ndarray:
@@ -80,13 +85,36 @@ def test_a_traversal_of_a_generator_goes_from_one_latent_to_another_with_one_lab
     assert grid.tolist() == [[label] * 10 for label in range(8)]
 
 
-def test_a_preview_shows_samples_else_reconstructions_else_nothing(dataset):
+def test_a_traversal_of_a_deterministic_autoencoder_reaches_as_far_as_its_codes(dataset, gan_run):
+    update = {"latent_dim": 3, "capabilities": ("generate", "decode", "embed")}
+    grid = cells(traversal_grid(Echo(), manifest_of(gan_run).model_copy(update=update), dataset, seed=0), 10)
+    codes = Echo().embed(dataset.test_images / 255)[:, 0]
+    ends = torch.sigmoid(codes.mean() + torch.tensor([-3, 3]) * codes.std()) * 255
+    shown = grid[:3, [0, -1], 0, 0].astype(int).tolist()  # the only dimension of an image is the first
+    assert any(np.abs(np.array(row) - ends.numpy()).max() <= 1 for row in shown)
+
+
+def test_a_preview_shows_samples_else_enlargements_else_reconstructions_else_nothing(dataset, gan_run):
+    form = manifest_of(gan_run).model_copy(update={"latent_dim": 3, "conditional": False})
     shown = preview(Echo(), ["generate", "decode", "embed"], UNLABELLED, dataset, 1)
     assert shown == ("samples.png", sample_grid(Echo(), UNLABELLED, 10, seed=1))
-    name, png = preview(Echo(), ["decode", "embed"], UNLABELLED, dataset, 1) or ("", b"")
+    name, png = preview(Echo(), ["decode", "embed"], form, dataset, 1) or ("", b"")
     assert name == "reconstructions.png"
     above, below = cells(png, 10)
     assert (above == dataset.test_images[:10, 0].numpy()).all()
     assert np.abs(below.mean(axis=(1, 2)) - above.mean(axis=(1, 2))).max() < 1
     for capabilities in (["decode"], ["embed"], ["discriminate"]):
-        assert preview(Echo(), capabilities, UNLABELLED, dataset, 1) is None
+        assert preview(Echo(), capabilities, form, dataset, 1) is None
+
+
+def test_a_preview_of_an_upscaler_shows_input_interpolation_result_and_original(dataset, gan_run):
+    small = ImageForm(shape=(1, 14, 14), normalization=None)
+    form = manifest_of(gan_run).model_copy(update={"input_image": small})
+    name, png = preview(Echo(), ["upscale"], form, dataset, 1) or ("", b"")
+    assert name == "upscaled.png"
+    pixels, interpolated, ours, originals = cells(png, 10)
+    inputs = area_averages(dataset.test_images[:10], (1, 14, 14))[:, 0].numpy()
+    assert (pixels == inputs.repeat(2, axis=1).repeat(2, axis=2)).all()
+    assert (ours == pixels).all()
+    assert (interpolated != pixels).any()
+    assert (originals == dataset.test_images[:10, 0].numpy()).all()

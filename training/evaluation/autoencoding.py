@@ -1,94 +1,125 @@
-"""Figures of archives that encode and decode, on test images."""
+"""Figures of archives that encode and decode, on test images. All use `decode`, which has the contrast of training."""
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from app.checkpoints.manifest import Figure, Manifest
 from training.data import Dataset, to_unit_range
+from training.evaluation.figures import over_images, over_seeds
 from training.evaluation.likelihood import (
     ACTIVE,
     Autoencoder,
     active_units,
-    binarised,
     cross_entropy,
     elbo,
+    fixed_binarisation,
+    given_text,
     importance_weighted_bound,
 )
+from training.evaluation.resizing import area_averages
 
 BOUND_IMAGES, BOUND_SAMPLES = 1_000, 500
+BATCH = 500
 
 
-def autoencoder_of(archive: nn.Module, manifest: Manifest) -> Autoencoder:
-    """The two capabilities of an archive."""
+def autoencoder_of(archive: Any, manifest: Manifest) -> Autoencoder:
+    """The capabilities `encode` and `decode` of an archive."""
     encode, decode = archive.encode, archive.decode
     if manifest.conditional:
-        return Autoencoder(encode, decode)  # type: ignore[arg-type]
-    return Autoencoder(lambda rows, _: encode(rows), lambda rows, _: decode(rows))  # type: ignore[operator]
+        return Autoencoder(encode, decode)
+    return Autoencoder(lambda rows, _: encode(rows), lambda rows, _: decode(rows))
 
 
-def autoencoding_figures(
-    archive: nn.Module, manifest: Manifest, dataset: Dataset, seeds: Sequence[int]
-) -> dict[str, Figure]:
+def code_of(archive: Any, manifest: Manifest) -> Callable[[Tensor, Tensor], Tensor]:
+    """Images `(B, 1, H, W)` in [0, 1] and labels to codes `(B, latent)`: the posterior mean, or what `embed` gives."""
+    if "encode" in manifest.capabilities:
+        encode = autoencoder_of(archive, manifest).encode
+        return lambda rows, labels: encode(rows, labels)[0]
+    return lambda rows, labels: archive.embed(rows, *([labels] if manifest.conditional else []))
+
+
+@torch.no_grad()
+def reconstruction_figures(archive: Any, manifest: Manifest, dataset: Dataset) -> dict[str, Figure]:
+    """Errors of the test images decoded from their codes, as `code_of` gives them and as the service reconstructs."""
+    inputs = to_unit_range(area_averages(dataset.test_images, manifest.upload_form.shape))
+    images = to_unit_range(area_averages(dataset.test_images, manifest.image.shape))
+    code = code_of(archive, manifest)
+    batches = zip(torch.split(inputs, BATCH), torch.split(dataset.test_labels, BATCH), strict=True)
+    decoded = torch.cat(
+        [archive.decode(code(rows, labels), *([labels] if manifest.conditional else [])) for rows, labels in batches]
+    )
+    mean_image = to_unit_range(area_averages(dataset.train_images, manifest.image.shape)).mean(dim=0, keepdim=True)
+    unit = f"of pixels in [0, 1]{given_text(manifest)}"
+    ceiling = float(mean_square(mean_image - images).mean())
+    return {
+        "mean_squared_error": over_images(
+            mean_square(decoded - images), unit=unit, better="lower", floor=0, ceilings={"mean_image": ceiling}
+        ),
+        "cross_entropy_of_reconstructions": over_images(
+            cross_entropy(decoded, images),
+            unit=f"nats an image, of grey pixels{given_text(manifest)}",
+            better="lower",
+            **_bounds(mean_image, images),
+        ),
+    }
+
+
+def mean_square(differences: Tensor) -> Tensor:
+    """The mean over pixels of the square: `(N, 1, H, W)` to float64 `(N,)`."""
+    return differences.double().square().flatten(1).mean(dim=1)
+
+
+def elbo_figures(archive: Any, manifest: Manifest, dataset: Dataset, seeds: Sequence[int]) -> dict[str, Figure]:
     """The terms of the ELBO of all test images, one posterior sample per seed, and the active latent dimensions.
 
-    A model of binarised images is measured on binarised images, drawn for each seed. It also gets a bound on its
-    likelihood, on fewer images, with their negative ELBO. On grey pixels, as the unit says, there is no likelihood.
+    A model of binarised images is measured on the binarised images that are the same for all models. It also gets a
+    tighter bound on its likelihood, on fewer images, with their negative ELBO. On grey pixels, as the unit says, there
+    is no likelihood.
     """
-    autoencoder = autoencoder_of(archive, manifest)
-    binary = bool(manifest.training.config.get("binarised"))
-    labels = dataset.test_labels
-    terms, images = [], to_unit_range(dataset.test_images)
-    for seed in seeds:
-        source = torch.Generator().manual_seed(seed)
-        if binary:
-            images = binarised(dataset.test_images, source)
-        terms.append(elbo(autoencoder, images, labels, source))
-    errors = [term.reconstruction_error for term in terms]
-    divergences = [term.kl_divergence for term in terms]
-    sums = [term.negative for term in terms]
-    bounds = _bounds(dataset, images)
+    autoencoder, labels = autoencoder_of(archive, manifest), dataset.test_labels
+    binary, given = bool(manifest.training.config.get("binarised")), given_text(manifest)
+    greys = to_unit_range(dataset.test_images)
+    images = fixed_binarisation(dataset.test_images) if binary else greys
+    terms = [elbo(autoencoder, images, labels, torch.Generator().manual_seed(seed)) for seed in seeds]
+    bounds = _bounds(to_unit_range(dataset.train_images).mean(dim=0, keepdim=True), images)
     if binary:
         bounds["floor"] = None
-    unit = "nats an image" if binary else "nats an image, of grey pixels"
+    unit = f"nats an image{given}" if binary else f"nats an image, of grey pixels{given}"
     figures = {
-        "negative_elbo": over_seeds(sums, unit=unit, better="lower", **bounds),
-        "reconstruction_error": over_seeds(errors, unit=unit, better="lower", **bounds),
-        "kl_divergence": over_seeds(divergences, unit="nats an image", better=None),
+        "negative_elbo": over_seeds([term.negative for term in terms], unit=unit, better="lower", **bounds),
+        "reconstruction_error": over_seeds(
+            [term.reconstruction_error for term in terms], unit=unit, better="lower", **bounds
+        ),
+        "kl_divergence": over_seeds([term.kl_divergence for term in terms], unit=f"nats an image{given}", better=None),
         "active_units": Figure(
-            value=active_units(autoencoder, to_unit_range(dataset.test_images), labels),
+            value=active_units(autoencoder, greys, labels),
             unit=f"of {manifest.latent_dim} latent dimensions, variance above {ACTIVE}",
             better=None,
         ),
     }
-    return figures | _likelihood_figures(autoencoder, dataset, seeds) if binary else figures
+    return figures | _bound_figures(autoencoder, images, labels, seeds, given) if binary else figures
 
 
-def over_seeds(values: Sequence[float], **rest: object) -> Figure:
-    """A figure from one value per seed: their mean and their standard deviation."""
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Figure.model_validate({"value": statistics.fmean(values), "deviation": deviation} | rest)
-
-
-def _bounds(dataset: Dataset, images: Tensor) -> dict[str, object]:
-    mean_image = to_unit_range(dataset.train_images).mean(dim=0, keepdim=True)
+def _bounds(mean_image: Tensor, images: Tensor) -> dict[str, Any]:
     return {
         "floor": float(cross_entropy(images, images).mean()),
         "ceilings": {"mean_image": float(cross_entropy(mean_image.expand_as(images), images).mean())},
     }
 
 
-def _likelihood_figures(autoencoder: Autoencoder, dataset: Dataset, seeds: Sequence[int]) -> dict[str, Figure]:
+def _bound_figures(
+    autoencoder: Autoencoder, images: Tensor, labels: Tensor, seeds: Sequence[int], given: str
+) -> dict[str, Figure]:
     # From all over the test set: the first half of MNIST's was written more neatly than the second.
-    step = max(len(dataset.test_images) // BOUND_IMAGES, 1)
-    greys, labels = (rows[::step][:BOUND_IMAGES] for rows in (dataset.test_images, dataset.test_labels))
+    step = max(len(images) // BOUND_IMAGES, 1)
+    images, labels = images[::step][:BOUND_IMAGES], labels[::step][:BOUND_IMAGES]
     source = torch.Generator().manual_seed(seeds[0])
-    images = binarised(greys, source)
     value, error = importance_weighted_bound(autoencoder, images, labels, BOUND_SAMPLES, source)
     terms = [elbo(autoencoder, images, labels, torch.Generator().manual_seed(seed)) for seed in seeds]
-    unit = f"nats an image, {len(images):,} images"
+    unit = f"nats an image{given}, {len(images):,} images"
     return {
         "importance_weighted_bound": Figure(
             value=value, standard_error=error, unit=f"{unit}, {BOUND_SAMPLES} samples each", better="lower"

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 FEATURES = 84
 BATCH = 128
+ROWS = 1000  # of a batch without gradients
 LEARNING_RATE = 3e-3
 EMA_DECAY = 0.998
 
@@ -46,8 +47,8 @@ class LeNet5(nn.Module):
         return logits
 
 
-def train_classifier(dataset: Dataset, epochs: int, seed: int) -> LeNet5:
-    """A classifier trained on the training images on the CPU, in eval mode.
+def train_classifier(dataset: Dataset, epochs: int, seed: int, *, distorted: bool = True) -> LeNet5:
+    """A classifier trained on the training images on the CPU, in eval mode; with `distorted` on random distortions.
 
     Its weights are the moving average after the last epoch: test images are not used. PyTorch's global random state is
     not changed. Raises TooFewImages when there are no images.
@@ -66,7 +67,9 @@ def train_classifier(dataset: Dataset, epochs: int, seed: int) -> LeNet5:
         total = torch.zeros(())
         for batch in epoch_batches(len(images), size, 1, seed, epoch):
             rows = batch[0]
-            loss = functional.cross_entropy(network(distort(to_unit_range(images[rows]), source)), labels[rows])
+            pixels = to_unit_range(images[rows])
+            logits = network(distort(pixels, source) if distorted else pixels)
+            loss = functional.cross_entropy(logits, labels[rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -77,6 +80,13 @@ def train_classifier(dataset: Dataset, epochs: int, seed: int) -> LeNet5:
     averaged = average.module
     assert isinstance(averaged, LeNet5)
     return averaged.eval()
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """The share of uint8 images `(N, 1, H, W)` whose likeliest class is their label, int64 `(N,)`."""
+    found = torch.cat([network(to_unit_range(batch)).argmax(dim=1) for batch in torch.split(images, ROWS)])
+    return float((found == labels).double().mean())
 
 
 def distort(images: Tensor, source: torch.Generator) -> Tensor:

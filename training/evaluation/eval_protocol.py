@@ -1,35 +1,32 @@
-"""The evaluation protocol `digits-eval-1`. The capabilities of a checkpoint determine what is measured.
+"""The evaluation protocol `digits-eval-2`. The capabilities of a checkpoint determine what is measured.
 
 10,000 images per seed, with labels in turn and quantised to 8 bits as by the service, are compared with the 10,000 test
-images in the features of one pinned classifier. Each figure has a floor, that of 10,000 training images, and ceilings,
-those of noise, blurred images and a single class. Other data sets have protocols of their own names, with their own
-classifiers; without a classifier, the figures that need one are left out.
+images in the features of one pinned classifier. Each figure has a floor, that of 10,000 training images with labels as
+those of the generated images, in turn or natural, and ceilings, those of noise, blurred images and a single class.
+Images that are not of the size of the data are compared with area averages of the data's, in pixels only.
+
+Other data sets have protocols of their own names, with their own classifiers; without a classifier, the figures that
+need one are left out.
 """
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torchvision.transforms import functional  # type: ignore[import-untyped]
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
-from training.data import Dataset
-from training.evaluation.autoencoding import autoencoding_figures, over_seeds
+from training.evaluation.autoencoding import elbo_figures, reconstruction_figures
+from training.evaluation.classification import accuracy_score, classification_figures
 from training.evaluation.feature_extractor import FeatureExtractor
-from training.evaluation.fidelity import (
-    Comparison,
-    class_balance,
-    confidence,
-    density_coverage,
-    frechet_distance,
-    kernel_distance,
-    label_agreement,
-    precision_recall,
-)
+from training.evaluation.fidelity import Comparison, label_agreement
+from training.evaluation.figures import over_seeds
+from training.evaluation.log_likelihood import log_likelihood_figures
 from training.evaluation.memorisation import nearest
+from training.evaluation.reference import Reference
+from training.evaluation.resizing import area_averages, size_text
+from training.evaluation.upscaling import upscaling_figures
 from training.generation import Controls, draw_images, gives_labels, labels_in_turn
 
-IMAGES = 10_000
+PROTOCOL = "digits-eval-2"
 SEEDS = (0, 1, 2)
 CONTROL_IMAGES = 5_000
 # Images of a seed that are compared with all training images.
@@ -38,7 +35,6 @@ COPY_IMAGES = 2_000
 COPY_SHARE = 0.01
 TEMPERATURES = (0.5, 0.7, 0.85, 1.0)
 TRUNCATIONS = (0.5, 1.0, 2.0, None)
-BLUR = 1.5  # of a ceiling: standard deviation in pixels
 
 # SHA-256 of the weights of the pinned classifier.
 EXTRACTOR = "fcf41e502e8ab99ded201772ffbf57517be20b33bcd1d3b444b66070a1b8ed8c"
@@ -46,127 +42,140 @@ EXTRACTOR = "fcf41e502e8ab99ded201772ffbf57517be20b33bcd1d3b444b66070a1b8ed8c"
 FIDELITY = {
     "frechet_distance": ("squared distance in features", "lower"),
     "kernel_distance": ("squared maximum mean discrepancy", "lower"),
-    "precision": ("fraction", "higher"),
+    "precision": ("fraction", "floor"),
     "recall": ("fraction", "higher"),
     "density": ("ratio", "floor"),
     "coverage": ("fraction", "higher"),
-    "class_balance": ("entropy over its maximum", "higher"),
+    "class_balance": ("entropy over its maximum", "floor"),
     "confidence": ("probability", "higher"),
 }
+# Figures of the images under N(0, I) of a model whose default prior is another one.
+NORMAL = "normal_prior_"
+NORMAL_FIDELITY = ("frechet_distance", "precision", "recall")
 
 
 def measure_quality(
-    archive: nn.Module,
-    manifest: Manifest,
-    dataset: Dataset,
-    extractor: FeatureExtractor | None,
-    seeds: Sequence[int] = SEEDS,
+    archive: nn.Module, manifest: Manifest, reference: Reference, seeds: Sequence[int] = SEEDS
 ) -> Quality:
     """Measure the float32 archive of a checkpoint. The same seeds give the same figures.
 
     As many images are generated as there are test images, up to 10,000. Raises NotANumber.
     """
-    count = min(IMAGES, len(dataset.test_images))
-    control_count = min(CONTROL_IMAGES, count)
-    capabilities = set(manifest.capabilities)
+    dataset, capabilities = reference.dataset, set(manifest.capabilities)
+    fits = manifest.image.shape == dataset.test_images.shape[1:]
+    extractor = reference.extractor if fits and {"generate", "upscale"} & capabilities else None
     figures: dict[str, Figure] = {}
     controls: list[ControlEffect] = []
     if "generate" in capabilities:
-        labels = labels_in_turn(count, len(dataset.classes))
-        generated = [draw_images(archive, manifest, labels, seed) for seed in seeds]
+        figures = generation_figures(archive, manifest, reference, seeds)
         if extractor is not None:
-            figures |= fidelity_figures(generated, dataset, extractor, count)
-            if gives_labels(manifest):
-                figures["label_agreement"] = agreement_figure(generated, labels, extractor)
-            # From all over the test set: its halves were written by different people.
-            real = dataset.test_images[:: max(count // control_count, 1)][:control_count]
-            comparison = Comparison(extractor, real)
-            controls = control_effects(archive, manifest, comparison, labels[:control_count], seeds[0])
-        figures |= copy_figures(generated, dataset.train_images[: manifest.dataset.train_images], dataset.test_images)
-    if {"encode", "decode"} <= capabilities:
-        figures |= autoencoding_figures(archive, manifest, dataset, seeds)
+            controls = control_effects(archive, manifest, reference, extractor, seeds[0])
+    if {"encode", "decode"} <= capabilities and manifest.upload_form.shape == manifest.image.shape and fits:
+        figures |= elbo_figures(archive, manifest, dataset, seeds)
+    if "decode" in capabilities and {"encode", "embed"} & capabilities:
+        figures |= reconstruction_figures(archive, manifest, dataset)
+    if "log_likelihood" in capabilities:
+        figures |= log_likelihood_figures(archive, manifest, dataset)
+    if "upscale" in capabilities:
+        figures |= upscaling_figures(archive, manifest, dataset, extractor)
+    if "classify" in capabilities:
+        figures |= classification_figures(archive, manifest, dataset)
     return Quality(
-        protocol=protocol_name(dataset, extractor),
+        protocol=protocol_name(reference),
         extractor=None if extractor is None else extractor.record.sha256,
-        images=count,
+        images=reference.count,
         seeds=tuple(seeds),
         figures=figures,
-        control_images=control_count,
+        control_images=control_count(reference),
         controls=tuple(controls),
     )
 
 
-def protocol_name(dataset: Dataset, extractor: FeatureExtractor | None) -> str:
-    """`digits-eval-1` for its pinned classifier, else a name made of the data set's."""
-    pinned = extractor is not None and extractor.record.sha256 == EXTRACTOR
-    return "digits-eval-1" if pinned else f"{dataset.name.lower()}-eval-1"
+def protocol_name(reference: Reference) -> str:
+    """`digits-eval-2` for its pinned classifier, else a name made of the data set's."""
+    pinned = reference.extractor is not None and reference.extractor.record.sha256 == EXTRACTOR
+    return PROTOCOL if pinned else f"{reference.dataset.name.lower()}-eval-2"
 
 
-def fidelity_figures(
-    generated: Sequence[Tensor], dataset: Dataset, extractor: FeatureExtractor, count: int
+def generation_figures(
+    archive: nn.Module, manifest: Manifest, reference: Reference, seeds: Sequence[int]
 ) -> dict[str, Figure]:
-    """Figures of the images of each seed against the test images, with floor and ceilings."""
-    real = extractor.features(dataset.test_images[:count])
-    measured = [measure(images, real, extractor) for images in generated]
-    floor = measure(real_images(dataset, count), real, extractor)
-    useless = {name: measure(images, real, extractor) for name, images in useless_images(dataset, count).items()}
+    """Figures of the images of each seed, which are generated once."""
+    dataset, labelled = reference.dataset, gives_labels(manifest)
+    labels = labels_in_turn(reference.count, len(dataset.classes))
+    generated = [draw_images(archive, manifest, labels, seed) for seed in seeds]
+    if manifest.image.shape != dataset.test_images.shape[1:]:
+        return copy_figures(generated, manifest, dataset.train_images, dataset.test_images)
+    figures: dict[str, Figure] = {}
+    if reference.extractor is not None:
+        figures |= fidelity_figures(generated, reference, in_turn=labelled)
+        if "normal" in manifest.priors[1:]:
+            figures |= normal_prior_figures(archive, manifest, reference, labels, seeds)
+        if labelled:
+            figures["label_agreement"] = agreement_figure(generated, labels, reference.extractor)
+    if labelled:
+        figures |= accuracy_score(generated, labels, dataset, reference.trained_accuracies)
+    return figures | copy_figures(generated, manifest, dataset.train_images, dataset.test_images)
+
+
+def fidelity_figures(generated: Sequence[Tensor], reference: Reference, *, in_turn: bool) -> dict[str, Figure]:
+    """Figures of the images of each seed against the test images, with floor and ceilings.
+
+    `in_turn`: whether the labels of the images come in turn; else the floor has natural frequencies.
+    """
+    measured = [reference.measure(images) for images in generated]
+    floors = reference.floors(in_turn=in_turn)
     return {
         name: over_seeds(
             [values[name] for values in measured],
+            [values[name] for values in floors],
             unit=unit,
             better=better,
-            floor=floor[name],
-            ceilings={ceiling: values[name] for ceiling, values in useless.items()},
+            ceilings={ceiling: values[name] for ceiling, values in reference.ceilings.items()},
         )
         for name, (unit, better) in FIDELITY.items()
     }
 
 
-def measure(images: Tensor, real: Tensor, extractor: FeatureExtractor) -> dict[str, float]:
-    """The figures of uint8 images `(N, 1, H, W)` against real features `(M, 84)`."""
-    features = extractor.features(images)
-    probabilities = extractor.probabilities(features)
-    precision, recall = precision_recall(features, real)
-    density, coverage = density_coverage(features, real)
-    return {
-        "frechet_distance": frechet_distance(features, real),
-        "kernel_distance": kernel_distance(features, real),
-        "precision": precision,
-        "recall": recall,
-        "density": density,
-        "coverage": coverage,
-        "class_balance": class_balance(probabilities),
-        "confidence": confidence(probabilities),
-    }
+def normal_prior_figures(
+    archive: nn.Module, manifest: Manifest, reference: Reference, labels: Tensor, seeds: Sequence[int]
+) -> dict[str, Figure]:
+    """Some of the figures for latents from N(0, I)."""
+    controls = Controls(prior="normal")
+    generated = [draw_images(archive, manifest, labels, seed, controls) for seed in seeds]
+    figures = fidelity_figures(generated, reference, in_turn=gives_labels(manifest, controls))
+    return {NORMAL + name: figures[name] for name in NORMAL_FIDELITY}
 
 
 def agreement_figure(generated: Sequence[Tensor], labels: Tensor, extractor: FeatureExtractor) -> Figure:
     """How often the classifier recognises the requested label. The floor is its accuracy on test images."""
-    values = [
-        label_agreement(extractor.probabilities(extractor.features(images)), labels[: len(images)])
-        for images in generated
-    ]
+    values = [label_agreement(extractor.probabilities(extractor.features(images)), labels) for images in generated]
     record = extractor.record
     ceiling = {"chance": 1 / record.classes}
     return over_seeds(values, unit="fraction", better="higher", floor=record.test_accuracy, ceilings=ceiling)
 
 
-def copy_figures(generated: Sequence[Tensor], train_images: Tensor, test_images: Tensor) -> dict[str, Figure]:
+def copy_figures(
+    generated: Sequence[Tensor], manifest: Manifest, train_images: Tensor, test_images: Tensor
+) -> dict[str, Figure]:
     """How near the images of each seed are to training images, in pixels. The floor is that of the test images."""
-    natural, _ = nearest(test_images[:COPY_IMAGES], train_images)
+    shape = manifest.image.shape
+    size = "" if shape == test_images.shape[1:] else f", at {size_text(shape)}"
+    train_images = area_averages(train_images[: manifest.dataset.train_images], shape)
+    natural, _ = nearest(area_averages(test_images[:COPY_IMAGES], shape), train_images)
     bound = natural.quantile(COPY_SHARE)
     distances = [nearest(images[:COPY_IMAGES], train_images)[0] for images in generated]
     return {
         "nearest_training_distance": over_seeds(
             [float(found.mean()) for found in distances],
-            unit="Euclidean distance in pixels of 0 to 1",
+            unit=f"Euclidean distance in pixels of 0 to 1{size}",
             better="floor",
             floor=float(natural.mean()),
             ceilings={"training_images": 0.0},
         ),
         "near_copies": over_seeds(
             [float((found < bound).double().mean()) for found in distances],
-            unit="fraction",
+            unit=f"fraction{size}",
             better="floor",
             floor=float((natural < bound).double().mean()),
             ceilings={"training_images": 1.0},
@@ -174,17 +183,26 @@ def copy_figures(generated: Sequence[Tensor], train_images: Tensor, test_images:
     }
 
 
+def control_count(reference: Reference) -> int:
+    """The number of images for each setting of the sampling controls."""
+    return min(CONTROL_IMAGES, reference.count)
+
+
 def control_effects(
-    archive: nn.Module, manifest: Manifest, comparison: Comparison, labels: Tensor, seed: int
+    archive: nn.Module, manifest: Manifest, reference: Reference, extractor: FeatureExtractor, seed: int
 ) -> list[ControlEffect]:
-    """Figures under each prior, temperature and truncation of the model, of one image for each label."""
-    ways = [Controls(prior=prior) for prior in manifest.priors[1:]]
-    if "temperature" in manifest.sampling:
-        ways += [Controls(temperature=temperature) for temperature in TEMPERATURES]
-    if "truncation" in manifest.sampling:
-        ways += [Controls(truncation=truncation) for truncation in TRUNCATIONS]
+    """Figures under each prior, temperature and truncation of the model, of one image for each label.
+
+    A sequential model, which takes long to generate, has none.
+    """
+    if manifest.sequential:
+        return []
+    count, dataset = control_count(reference), reference.dataset
+    labels = labels_in_turn(count, len(dataset.classes))
+    # From all over the test set: its halves were written by different people.
+    comparison = Comparison(extractor, dataset.test_images[:: max(reference.count // count, 1)][:count])
     effects = []
-    for controls in ways:
+    for controls in control_settings(manifest):
         images = draw_images(archive, manifest, labels, seed, controls)
         effects.append(
             ControlEffect(
@@ -197,23 +215,11 @@ def control_effects(
     return effects
 
 
-def real_images(dataset: Dataset, count: int) -> Tensor:
-    """The floor: random training images, uint8 `(N, 1, H, W)` with N at most `count`."""
-    order = torch.randperm(len(dataset.train_images), generator=torch.Generator().manual_seed(0))
-    return dataset.train_images[order[:count]]
-
-
-def useless_images(dataset: Dataset, count: int) -> dict[str, Tensor]:
-    """The ceilings by name, uint8 `(N, 1, H, W)` with N at most `count`.
-
-    They are uniform noise, the images of the floor after a Gaussian blur, and training images of the first class.
-    """
-    real = real_images(dataset, count)
-    noise = torch.randint(256, real.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    size = 2 * round(3 * BLUR) + 1
-    blurred: Tensor = functional.gaussian_blur(real.float(), [size, size], [BLUR, BLUR])
-    return {
-        "noise": noise,
-        "blurred": blurred.round().to(torch.uint8),
-        "one_class": dataset.train_images[dataset.train_labels == 0][:count],
-    }
+def control_settings(manifest: Manifest) -> list[Controls]:
+    """The settings of the sampling controls that are measured."""
+    settings = [Controls(prior=prior) for prior in manifest.priors[1:]]
+    if "temperature" in manifest.sampling:
+        settings += [Controls(temperature=temperature) for temperature in TEMPERATURES]
+    if "truncation" in manifest.sampling:
+        settings += [Controls(truncation=truncation) for truncation in TRUNCATIONS]
+    return settings

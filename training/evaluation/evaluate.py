@@ -16,9 +16,11 @@ from training.data import Dataset
 from training.datasets import load_dataset
 from training.evaluation.eval_protocol import SEEDS, measure_quality
 from training.evaluation.feature_extractor import find_extractor
+from training.evaluation.reference import Reference
+from training.evaluation.resizing import area_averages
 from training.files import write_atomically
 from training.generation import draw_images, labels_in_turn
-from training.previews import neighbour_grid, preview, traversal_grid
+from training.previews import neighbour_grid, preview, reconstruction_grid, traversal_grid
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +45,10 @@ class CannotEvaluate(Exception):
 
 def evaluate_named(config: EvaluateConfig) -> Iterator[Manifest]:
     """Measure checkpoints one by one. Raises as `evaluate_checkpoint`, and DataUnavailable."""
-    dataset = load_dataset(config.dataset, config.data_dir)
+    reference = reference_of(load_dataset(config.dataset, config.data_dir), config.runs_dir)
     protocol = ""
     for name in config.names:
-        manifest = evaluate_checkpoint(config.models_dir / name, dataset, config.runs_dir, range(config.seeds))
+        manifest = evaluate_against(reference, config.models_dir / name, range(config.seeds))
         assert manifest.quality is not None, "it has just been measured"
         protocol = manifest.quality.protocol
         yield manifest
@@ -78,16 +80,26 @@ def evaluate_checkpoint(directory: Path, dataset: Dataset, runs_dir: Path, seeds
     `runs_dir` is searched for the classifier of the data. Replacing the manifest is atomic: the service reads the old
     figures or the new ones. Raises CannotEvaluate, CheckpointError, ClassifierDamaged, NotANumber and OSError.
     """
-    path = directory / "manifest.json"
+    return evaluate_against(reference_of(dataset, runs_dir), directory, seeds)
+
+
+def reference_of(dataset: Dataset, runs_dir: Path) -> Reference:
+    """The floors and ceilings of the data, with its classifier if there is one. Raises ClassifierDamaged."""
+    extractor = find_extractor(dataset, runs_dir)
+    if extractor is None:
+        log.info("no classifier of %s: `python -m training classifier` trains one", dataset.name)
+    return Reference(dataset, extractor)
+
+
+def evaluate_against(reference: Reference, directory: Path, seeds: Sequence[int]) -> Manifest:
+    """Evaluate a checkpoint as `evaluate_checkpoint` does. Several checkpoints can share a reference."""
+    path, dataset = directory / "manifest.json", reference.dataset
     manifest = read_manifest(path)
     if manifest.dataset.digest != dataset.digest:
         raise CannotEvaluate(f"{directory} was trained on {manifest.dataset.name}, not on this {dataset.name}")
     entry = manifest.archives["float32"]
     archive = open_archive(read_archive(directory / entry.file, entry))
-    extractor = find_extractor(dataset, runs_dir)
-    if extractor is None:
-        log.info("no classifier of %s: `python -m training classifier` trains one", dataset.name)
-    quality = measure_quality(archive, manifest, dataset, extractor, seeds)
+    quality = measure_quality(archive, manifest, reference, seeds)
     pictures = pictures_of(archive, manifest, dataset, seeds[0])
     if read_manifest(path).archives != manifest.archives:
         raise CannotEvaluate(f"{directory} was replaced while it was measured")
@@ -106,6 +118,10 @@ def pictures_of(archive: nn.Module, manifest: Manifest, dataset: Dataset, seed: 
     pictures = dict([shown] if shown else [])
     if "generate" in manifest.capabilities:
         images = draw_images(archive, manifest, labels_in_turn(NEIGHBOURS, len(dataset.classes)), seed)
-        pictures["neighbours.png"] = neighbour_grid(images, dataset.train_images[: manifest.dataset.train_images])
-        pictures["traversals.png"] = traversal_grid(archive, manifest, dataset, seed)
+        train_images = dataset.train_images[: manifest.dataset.train_images]
+        pictures["neighbours.png"] = neighbour_grid(images, area_averages(train_images, manifest.image.shape))
+        if manifest.smooth_latents:
+            pictures["traversals.png"] = traversal_grid(archive, manifest, dataset, seed)
+    if "decode" in manifest.capabilities and {"encode", "embed"} & set(manifest.capabilities):
+        pictures["reconstructions.png"] = reconstruction_grid(archive, manifest, dataset)
     return pictures

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset, to_unit_range
-from training.evaluation.classifier import LeNet5, train_classifier
+from training.evaluation.classifier import ROWS, LeNet5, accuracy, train_classifier
 from training.files import write_atomically
 from training.randomness import shielded
 
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 FOLDER = "classifiers"
 SHIPPED = Path(__file__).parent / FOLDER
-BATCH = 1000
 
 
 class ClassifierDamaged(Exception):
@@ -67,7 +66,7 @@ class FeatureExtractor:
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """uint8 images `(N, 1, H, W)` to float32 features `(N, 84)`."""
-        return torch.cat([self.network.features(to_unit_range(batch)) for batch in torch.split(images, BATCH)])
+        return torch.cat([self.network.features(to_unit_range(batch)) for batch in torch.split(images, ROWS)])
 
     @torch.no_grad()
     def probabilities(self, features: Tensor) -> Tensor:
@@ -82,9 +81,6 @@ def make_classifier(config: ClassifierConfig, dataset: Dataset) -> Path:
     It replaces an earlier classifier of the same data. Raises TooFewImages, and OSError on a full disk.
     """
     network = train_classifier(dataset, config.epochs, config.seed)
-    with torch.no_grad():
-        logits = torch.cat([network(to_unit_range(batch)) for batch in torch.split(dataset.test_images, BATCH)])
-    right = logits.argmax(dim=1) == dataset.test_labels
     buffer = io.BytesIO()
     torch.save(network.state_dict(), buffer)
     record = ClassifierRecord(
@@ -92,8 +88,8 @@ def make_classifier(config: ClassifierConfig, dataset: Dataset) -> Path:
         dataset=dataset.name,
         dataset_digest=dataset.digest,
         classes=len(dataset.classes),
-        test_images=len(right),
-        test_accuracy=float(right.double().mean()),
+        test_images=len(dataset.test_images),
+        test_accuracy=accuracy(network, dataset.test_images, dataset.test_labels),
         epochs=config.epochs,
         seed=config.seed,
         versions={"python": platform.python_version(), "torch": torch.__version__},

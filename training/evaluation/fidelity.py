@@ -44,6 +44,24 @@ class Comparison:
         return figures
 
 
+def measure(images: Tensor, real: Tensor, extractor: FeatureExtractor) -> dict[str, float]:
+    """All figures of uint8 images `(N, 1, H, W)` against real features `(M, 84)`."""
+    features = extractor.features(images)
+    probabilities = extractor.probabilities(features)
+    precision, recall = precision_recall(features, real)
+    density, coverage = density_coverage(features, real)
+    return {
+        "frechet_distance": frechet_distance(features, real),
+        "kernel_distance": kernel_distance(features, real),
+        "precision": precision,
+        "recall": recall,
+        "density": density,
+        "coverage": coverage,
+        "class_balance": class_balance(probabilities),
+        "confidence": confidence(probabilities),
+    }
+
+
 def frechet_distance(generated: Tensor, real: Tensor) -> float:
     """Squared Frechet distance of the normal distributions fitted to both sets; 0 for equal sets.
 

@@ -10,6 +10,7 @@ from tests.conftest import FIXTURES
 from tests.training.conftest import manifest_of
 from training.data import MNIST_SHA256, Dataset, files_digest
 from training.evaluation.feature_extractor import FeatureExtractor, find_extractor
+from training.evaluation.reference import Reference
 from training.families.vae import VaeConfig
 
 
@@ -31,6 +32,18 @@ def extractor(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Feat
     found = find_extractor(digits, tmp_path_factory.mktemp("no runs"))
     assert found is not None
     return found
+
+
+@pytest.fixture(scope="session")
+def reference(digits: Dataset, extractor: FeatureExtractor) -> Reference:
+    """The digits with the shipped classifier."""
+    return Reference(digits, extractor)
+
+
+@pytest.fixture(scope="session")
+def strokes(dataset: Dataset) -> Reference:
+    """Data without a classifier."""
+    return Reference(dataset, None)
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from training.evaluation.evaluate import CannotEvaluate, evaluate_checkpoint, wr
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.families.vae import VaeConfig
 
+PICTURES_OF_A_VAE = ("samples.png", "reconstructions.png", "neighbours.png", "traversals.png")
+
 
 @pytest.fixture
 def directory(vae_run: VaeConfig, tmp_path: Path) -> Path:
@@ -46,10 +48,10 @@ def test_a_checkpoint_gets_figures_pictures_and_a_card_and_keeps_its_archives(di
     assert given.model_copy(update={"quality": None}) == Manifest.model_validate_json(before["manifest.json"])
     evaluate_checkpoint(directory, dataset, tmp_path)
     assert contents(directory) == after
-    assert set(after) - set(before) == {"card.md", "samples.png", "neighbours.png", "traversals.png"}
+    assert set(after) - set(before) == {"card.md", *PICTURES_OF_A_VAE}
     for name in before:
         assert name == "manifest.json" or after[name] == before[name]
-    for picture in ("samples.png", "neighbours.png", "traversals.png"):
+    for picture in PICTURES_OF_A_VAE:
         assert f"]({picture})" in after["card.md"].decode()
 
 
@@ -68,7 +70,9 @@ def test_models_with_labels_are_measured_by_them(digits, tmp_path, module, choic
     make_classifier(ClassifierConfig(epochs=1, runs_dir=tmp_path), data)
     quality = evaluate_checkpoint(directory, data, tmp_path).quality
     assert quality is not None
-    assert 0 <= quality.figures["label_agreement"].value <= 1
+    for name in ("label_agreement", "classification_accuracy_score"):
+        assert 0 <= quality.figures[name].value <= 1
+    assert ("normal_prior_frechet_distance" in quality.figures) == ("fitted" in ways)
     assert {effect.prior for effect in quality.controls} == ways
     for effect in quality.controls:
         labelled = effect.prior == "fitted" or not isinstance(module, FittedVae)
@@ -117,7 +121,7 @@ def test_the_table_of_a_document_is_replaced_between_its_marks(directory, datase
     evaluate_checkpoint(directory, dataset, tmp_path)
     document = tmp_path / "README.md"
     document.write_text("before\n<!-- quality: begin -->\nold\n<!-- quality: end -->\nafter\n")
-    write_table(document, directory.parent, "strokes-eval-1")
+    write_table(document, directory.parent, "strokes-eval-2")
     lines = document.read_text().splitlines()
     assert lines[:2] == ["before", "<!-- quality: begin -->"]
     assert lines[-2:] == ["<!-- quality: end -->", "after"]
@@ -131,5 +135,5 @@ def test_a_document_without_marks_or_of_another_encoding_is_not_changed(director
     document = tmp_path / "README.md"
     document.write_bytes(content)
     with pytest.raises(CannotEvaluate, match=r"README\.md"):
-        write_table(document, directory.parent, "strokes-eval-1")
+        write_table(document, directory.parent, "strokes-eval-2")
     assert document.read_bytes() == content
