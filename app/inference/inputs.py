@@ -7,7 +7,7 @@ batch. An image is a pure function of its source and its index.
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from app.checkpoints.capabilities import Symbol
 from app.errors import InvalidRequest
@@ -26,7 +26,7 @@ class Uploaded:
     labels: Labels | None = None
 
     first = 0  # index in the answer
-    models: tuple[Model, ...] = ()  # that make the images
+    models: ClassVar[tuple[Model, ...]] = ()  # that make the images
 
     @property
     def origin(self) -> dict[str, Any]:
