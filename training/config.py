@@ -76,6 +76,10 @@ class TrainConfig(Choices):
         slug = re.sub(r"[^a-z0-9_-]+", "-", data.removeprefix("folder:")).strip("-")
         return values | {"name": f"{cls.model_fields['name'].default}-{slug or 'folder'}"[:64]}
 
+    def learned_images(self, count: int) -> int:
+        """How many of `count` training images, the first ones, a run learns from."""
+        return min(count, self.train_images or count)
+
     @property
     def run_dir(self) -> Path:
         """The directory of the state, curves and previews of this run."""

@@ -41,7 +41,7 @@ SHOW_EVERY = 25
 
 def check_batch(config: TrainConfig, dataset: Dataset, processes: Processes) -> None:
     """Raises TooFewImages where the images do not fill a batch or the processes cannot share one equally."""
-    images = len(dataset.train_images[: config.train_images])
+    images = config.learned_images(len(dataset.train_images))
     if images < config.batch_size:
         raise TooFewImages(f"{images} images do not fill one batch of {config.batch_size}")
     if config.batch_size % processes.count:
@@ -59,9 +59,9 @@ class Run:
         The config has passed `check_batch`. Raises CannotResume, ClassifierDamaged, OSError.
         """
         self.config, self.dataset, self.processes, self.stop = config, dataset, processes, stop
-        self.images = dataset.train_images[: config.train_images]
-        self.labels = dataset.train_labels[: config.train_images]
-        self.steps = len(self.images) // config.batch_size
+        count = config.learned_images(len(dataset.train_images))
+        self.images, self.labels = dataset.train_images[:count], dataset.train_labels[:count]
+        self.steps = count // config.batch_size
         torch.manual_seed(config.seed)
         self.learner = build_learner(config, DataShape.of(dataset), config.epochs * self.steps)
         self.learner.compute_dtype = getattr(torch, config.precision)

@@ -14,7 +14,10 @@ from torch import Tensor
 from torchvision import datasets  # type: ignore[import-untyped]
 
 from app.checkpoints.manifest import Manifest
+from app.inference.checks import warm_up
+from app.inference.runtime import Runtime
 from training import data, export, monitoring, run, trainer
+from training.archive import open_archive, script
 from training.config import TrainConfig
 from training.curves import curves_png
 from training.data import Dataset
@@ -22,6 +25,8 @@ from training.evaluation import classification
 from training.families import build_learner, families, gan
 from training.families.gan import GanConfig
 from training.families.vae import VaeConfig
+from training.golden import golden_rows
+from training.learner import Learner
 from training.state import read_state
 from training.trainer import train
 
@@ -121,6 +126,20 @@ def little_work() -> Iterator[None]:
         monkeypatch.setattr(gan, "STATISTICS_ROWS", 64)
         monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
         yield
+
+
+def serves_equal_rows(learner: Learner, dataset: Dataset) -> bool:
+    """Whether the service finds that a row of the fast archive has the same bits in every batch, for all capabilities.
+
+    It computes in one thread: see `one_thread`.
+    """
+    eager = learner.archive((dataset.train_images, dataset.train_labels))
+    fast = learner.fast_archive(eager, torch.float32)
+    assert fast is not None
+    content, runtime = script(fast), Runtime("cpu")
+    golden = golden_rows(eager, open_archive(content), learner, dataset)
+    networks = runtime.networks(runtime.load(content), list(golden), 64)
+    return all(warm_up(networks[capability], golden[capability], 64) for capability in golden)
 
 
 @pytest.fixture

@@ -1,0 +1,171 @@
+"""The super-resolution GAN: its losses against formulas, the steps of its three networks, and the archive."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+from torch.nn import functional
+
+from tests.conftest import serving
+from tests.training.conftest import manifest_of, serves_equal_rows
+from training.families.adversarial import generator_loss
+from training.families.srgan import SrganConfig, SrganLearner, Upscaler, perceptual_loss, reduced
+from training.families.variational import reconstruction_error
+from training.learner import DataShape
+from training.trainer import train
+
+LABELS = (torch.arange(16) % 10)[None]
+NETWORKS = ("classifier", "discriminator", "upscaler")
+
+
+def learner(**config: Any) -> SrganLearner:
+    torch.manual_seed(0)
+    return SrganLearner(SrganConfig(**config), DataShape(), 30)
+
+
+def test_a_reduced_image_has_the_means_of_squares_in_8_bits():
+    images = torch.randint(256, (3, 1, 28, 28), generator=torch.Generator().manual_seed(0)) / 255
+    small = reduced(images, 4) * 255
+    assert small.shape == (3, 1, 7, 7)
+    assert torch.allclose(small, small.round(), atol=1e-4)
+    assert float((small[1, 0, 2, 3] / 255 - images[1, 0, 8:12, 12:16].mean()).abs()) <= 0.5 / 255 + 1e-6
+
+
+def test_the_perceptual_loss_sums_the_mean_squared_differences_of_layers():
+    source = torch.Generator().manual_seed(0)
+    ours, theirs = ([torch.randn(2, 3, side, side, generator=source) for side in (8, 4)] for _ in range(2))
+    expected = sum((one - other).square().mean() for one, other in zip(ours, theirs, strict=True))
+    assert torch.allclose(perceptual_loss(ours, theirs), torch.as_tensor(expected))
+
+
+@pytest.mark.parametrize(("factor", "side"), [(4, 7), (2, 14)])
+def test_an_upscaler_multiplies_both_sides_by_its_factor(factor, side):
+    assert Upscaler(factor)(torch.rand(2, 1, side, side)).shape == (2, 1, 28, 28)
+    assert learner(factor=factor).input_shape == (1, side, side)
+
+
+@pytest.mark.parametrize(
+    ("choices", "name"),
+    [
+        ({}, "srgan"),
+        ({"factor": 2}, "srgan-2x"),
+        ({"factor": "2", "dataset": "fashion-mnist"}, "srgan-2x-fashion-mnist"),
+        ({"dataset": "fashion-mnist"}, "srgan-fashion-mnist"),
+        ({"factor": 2, "name": "mine"}, "mine"),
+    ],
+)
+def test_the_default_name_contains_the_smaller_factor_and_the_data(choices, name):
+    assert SrganConfig(**choices).name == name
+
+
+@pytest.mark.parametrize("factor", [1, 3, 8])
+def test_other_factors_are_refused(factor):
+    with pytest.raises(ValidationError, match="factor"):
+        SrganConfig(factor=factor)
+
+
+def test_each_network_learns_in_its_own_step_only(images):
+    model, moved = learner(), []
+    for name in NETWORKS:
+        optimizer = getattr(model, f"{name}_optimizer")
+        optimizer.register_step_post_hook(lambda *_, name=name: moved.append((name, copy.deepcopy(model))))
+    before = copy.deepcopy(model)
+    model.step(images[None, :16], LABELS)
+    assert [name for name, _ in moved] == list(NETWORKS)
+    for mover, after in moved:
+        for name in NETWORKS:
+            pairs = zip(getattr(before, name).parameters(), getattr(after, name).parameters(), strict=True)
+            assert all(torch.equal(old, new) for old, new in pairs) == (name != mover)
+        before = after
+    assert all(parameter.requires_grad for name in NETWORKS for parameter in getattr(model, name).parameters())
+
+
+def test_judging_upscaled_images_does_not_change_the_statistics_of_the_classifier(images):
+    model, seen = learner(), []
+    model.classifier_optimizer.register_step_post_hook(lambda *_: seen.append(copy.deepcopy(model.classifier)))
+    model.step(images[None, :16], LABELS)
+    assert all(torch.equal(old, new) for old, new in zip(seen[0].buffers(), model.classifier.buffers(), strict=True))
+    assert model.classifier.training
+
+
+def test_the_upscaler_learns_from_the_weighted_sum_of_its_three_losses(images):
+    model, gradients = learner(perceptual_weight=3.0, adversarial_weight=2.0), []
+    model.discriminator.eval()  # without dropout
+    optimizer = model.upscaler_optimizer
+
+    def before_step(*_: object) -> None:
+        gradients.extend(
+            parameter.grad.clone() for parameter in model.upscaler.parameters() if parameter.grad is not None
+        )
+        gradients.append(copy.deepcopy(model))
+
+    optimizer.register_step_pre_hook(before_step)
+    losses = model.step(images[None, :16], LABELS)
+    twin: SrganLearner = gradients.pop()
+    twin.zero_grad()
+    real = images[:16]
+    logits = twin.upscaler(reduced(real, 4))
+    upscaled = torch.sigmoid(logits)
+    twin.classifier.eval()
+    expected = {
+        "pixels": reconstruction_error(logits, real).mean(),
+        "perceptual": perceptual_loss(twin.classifier.features(upscaled), twin.classifier.features(real)),
+        "generator": generator_loss(twin.discriminator(upscaled)),
+    }
+    for name, loss in expected.items():
+        assert torch.allclose(losses[name], loss, rtol=1e-4)
+    (expected["pixels"] + 3 * expected["perceptual"] + 2 * expected["generator"]).backward()  # type: ignore[no-untyped-call]
+    for gradient, parameter in zip(gradients, twin.upscaler.parameters(), strict=True):
+        assert parameter.grad is not None
+        assert torch.allclose(gradient, parameter.grad, atol=1e-3 * float(parameter.grad.abs().max()))
+
+
+def test_it_learns_to_upscale_strokes_better_than_by_repeating_pixels(images):
+    model = learner(ema_decay=0.5)
+    for _ in range(25):
+        model.step(images[None, :64], (torch.arange(64) % 10)[None])
+    archive: Any = model.archive((torch.empty(0), torch.empty(0)))
+    small = reduced(images[64:128], 4)
+    with torch.no_grad():
+        ours = archive.upscale(small)
+    repeated = functional.interpolate(small, scale_factor=4.0)
+
+    def error(made: Tensor) -> float:
+        return float((made - images[64:128]).square().mean())
+
+    assert error(ours) < error(repeated)
+    assert 0 <= ours.min() <= ours.max() <= 1
+
+
+def test_the_archive_is_the_average(images):
+    model = learner(ema_decay=0.9)
+    for _ in range(3):
+        model.step(images[None, :16], LABELS)
+    archive: Any = model.archive((torch.empty(0), torch.empty(0)))
+    small = reduced(images[:4], 4)
+    with torch.no_grad():
+        assert torch.equal(archive.upscale(small), torch.sigmoid(model.average.module(small)))
+        assert not torch.allclose(archive.upscale(small), torch.sigmoid(model.upscaler(small)), atol=1e-5)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("factor", [2, 4])
+def test_rows_of_upscaled_images_do_not_depend_on_how_many_there_are(dataset, factor):
+    assert serves_equal_rows(learner(factor=factor), dataset)
+
+
+def test_an_upscaler_is_served(tiny, dataset):
+    config = tiny("srgan", factor=2)
+    train(config, dataset=dataset)
+    manifest = manifest_of(config)
+    assert manifest.name == "srgan-2x"
+    assert manifest.capabilities == ("upscale",)
+    assert manifest.input_image is not None
+    assert (manifest.input_image.shape, manifest.image.shape) == ((1, 14, 14), (1, 28, 28))
+    with serving(models_dir=config.models_dir) as client:
+        (model,) = client.get("/models").json()["models"]
+        assert model["name"] == "srgan-2x"
+        assert "upscale" in str(model)
