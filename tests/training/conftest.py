@@ -125,6 +125,7 @@ def little_work() -> Iterator[None]:
         monkeypatch.setattr(classification, "EPOCHS", 1)
         monkeypatch.setattr(gan, "STATISTICS_ROWS", 64)
         monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
+        monkeypatch.setattr("training.families.dbn.CHAIN_STEPS", 3)
         yield
 
 
