@@ -68,14 +68,16 @@ class Painter(nn.Module):
         return noise[:, :-1] + labels[:, None]
 
 
-class Labelled(Painter):
-    """A conditional VAE that ignores the label."""
+class Labelled(nn.Module):
+    """A conditional VAE that ignores images and labels."""
 
     def decode(self, latents: Tensor, labels: Tensor) -> Tensor:
-        return super().generate(latents)
+        assert latents.shape[:1] == labels.shape
+        return torch.full((len(latents), 1, 28, 28), 0.5)
 
     def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return super().encode(images)
+        assert images.shape[:1] == labels.shape
+        return torch.zeros(len(images), 16), torch.zeros(len(images), 16)
 
 
 @pytest.fixture
