@@ -1,5 +1,6 @@
 """The model card of a checkpoint, in Markdown, from its manifest."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from shlex import quote
 
@@ -49,8 +50,6 @@ MEANING = {
     "negative_log_likelihood_of_labels": "-log of the probability of the label of a test image",
     "expected_calibration_error": "mean difference of confidence and accuracy, over bins of the confidence",
 }
-# Of figures of conditional models whose unit says that the label is given.
-GIVEN = "; the label is given, worth up to the logarithm of the number of classes, 2.3 nats for ten"
 # Figures of generated images, which the table of several models has in columns.
 GENERATED = list(MEANING)[: list(MEANING).index("near_copies") + 1]
 # The data's labels come with their natural frequencies; a model that takes labels is asked for each in turn.
@@ -152,9 +151,7 @@ def quality_text(manifest: Manifest) -> str:
     head = ["figure", "value", "floor", "ceilings", "better", "unit"]
     copies = f"{min(COPY_IMAGES, quality.images):,}"
     meanings = "\n".join(
-        f"- {named(name)}: {MEANING[name].format(copies=copies)}{GIVEN if GIVEN_LABEL in figure.unit else ''}"
-        for name, figure in quality.figures.items()
-        if name in MEANING
+        f"- {named(name)}: {MEANING[name].format(copies=copies)}" for name in quality.figures if name in MEANING
     )
     return f"""## Quality, protocol `{quality.protocol}`
 
@@ -189,7 +186,10 @@ def protocol_text(manifest: Manifest, quality: Quality) -> str:
         text.append("deviation over disjoint draws, or of a perfect model.")
     else:
         text.append("The floor is the figure of real images, or of a perfect model.")
-    text.append("The ceilings are the figures of useless or simpler models.")
+    text.append("The ceilings are the figures of useless or simpler models, and of blurred real images.")
+    if any(GIVEN_LABEL in figure.unit for figure in quality.figures.values()):
+        worth = f"up to ln {len(manifest.classes)} = {math.log(len(manifest.classes)):.1f} nats"
+        text.append(f"Where the unit says so, the model is given the label of a test image, which is worth {worth}.")
     return " ".join(text)
 
 

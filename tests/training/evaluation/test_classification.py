@@ -64,7 +64,7 @@ def test_a_wrong_verdict_without_doubt_has_a_finite_likelihood(digits, manifest)
 
 
 def test_a_classifier_learns_from_images_with_their_labels_and_not_from_wrong_ones(digits, monkeypatch):
-    monkeypatch.setattr(classification, "EPOCHS", 60)
+    monkeypatch.setattr(classification, "EPOCHS", 40)
     images, labels = digits.train_images, digits.train_labels
     state = torch.get_rng_state()
     assert trained_accuracy(images, labels, digits) > 0.9

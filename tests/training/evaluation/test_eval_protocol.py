@@ -68,14 +68,16 @@ class Painter(nn.Module):
         return noise[:, :-1] + labels[:, None]
 
 
-class Labelled(Painter):
-    """A conditional VAE that ignores the label."""
+class Labelled(nn.Module):
+    """A conditional VAE that ignores images and labels."""
 
     def decode(self, latents: Tensor, labels: Tensor) -> Tensor:
-        return super().generate(latents)
+        assert latents.shape[:1] == labels.shape
+        return torch.full((len(latents), 1, 28, 28), 0.5)
 
     def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return super().encode(images)
+        assert images.shape[:1] == labels.shape
+        return torch.zeros(len(images), 16), torch.zeros(len(images), 16)
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ def test_copies_of_training_images_are_detected(dataset, strokes, generator):
 
 def test_images_of_another_size_are_compared_with_area_averages_in_pixels_only(digits, reference, generator):
     small = generator.model_copy(update={"image": ImageForm(shape=(1, 7, 7), normalization=None)})
-    quality = measure_quality(Copyist(area_averages(digits.train_images, (1, 7, 7))), small, reference)
+    quality = measure_quality(Copyist(area_averages(digits.train_images[:192], (1, 7, 7))), small, reference)
     assert (quality.protocol, quality.extractor) == (PROTOCOL, None)
     assert set(quality.figures) == COPY_FIGURES
     assert quality.figures["nearest_training_distance"].value == 0

@@ -24,7 +24,8 @@ class Coins:
     def log_likelihood(self, images: Tensor, labels: Tensor) -> Tensor:
         assert set(images.unique().tolist()) == {0.0, 1.0}
         shares = (labels + 1) / 20
-        return Bernoulli(shares[:, None, None, None]).log_prob(images).sum(dim=(1, 2, 3))
+        logs: Tensor = Bernoulli(shares[:, None, None, None]).log_prob(images)
+        return logs.sum(dim=(1, 2, 3))
 
 
 def test_a_model_of_grey_images_is_measured_in_bits_per_dimension(digits, manifest):
