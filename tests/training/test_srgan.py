@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from tests.conftest import serving
 from tests.training.conftest import manifest_of, serves_equal_rows
@@ -90,35 +91,32 @@ def test_judging_upscaled_images_does_not_change_the_statistics_of_the_classifie
 
 
 def test_the_upscaler_learns_from_the_weighted_sum_of_its_three_losses(images):
-    model, gradients = learner(perceptual_weight=3.0, adversarial_weight=2.0), []
+    model = learner(perceptual_weight=3.0, adversarial_weight=2.0)
     model.discriminator.eval()  # without dropout
-    optimizer = model.upscaler_optimizer
+    gradients: list[Tensor | None] = []
+    twins: list[SrganLearner] = []
 
     def before_step(*_: object) -> None:
-        gradients.extend(
-            parameter.grad.clone() for parameter in model.upscaler.parameters() if parameter.grad is not None
-        )
-        gradients.append(copy.deepcopy(model))
+        gradients.extend(parameter.grad for parameter in model.upscaler.parameters())
+        twins.append(copy.deepcopy(model))
 
-    optimizer.register_step_pre_hook(before_step)
+    model.upscaler_optimizer.register_step_pre_hook(before_step)
     losses = model.step(images[None, :16], LABELS)
-    twin: SrganLearner = gradients.pop()
+    twin, real = twins[0], images[:16]
     twin.zero_grad()
-    real = images[:16]
+    twin.classifier.eval()
     logits = twin.upscaler(reduced(real, 4))
     upscaled = torch.sigmoid(logits)
-    twin.classifier.eval()
-    expected = {
-        "pixels": reconstruction_error(logits, real).mean(),
-        "perceptual": perceptual_loss(twin.classifier.features(upscaled), twin.classifier.features(real)),
-        "generator": generator_loss(twin.discriminator(upscaled)),
-    }
-    for name, loss in expected.items():
+    pixels = reconstruction_error(logits, real).mean()
+    perceptual = perceptual_loss(twin.classifier.features(upscaled), twin.classifier.features(real))
+    generator = generator_loss(twin.discriminator(upscaled))
+    for name, loss in {"pixels": pixels, "perceptual": perceptual, "generator": generator}.items():
         assert torch.allclose(losses[name], loss, rtol=1e-4)
-    (expected["pixels"] + 3 * expected["perceptual"] + 2 * expected["generator"]).backward()  # type: ignore[no-untyped-call]
-    for gradient, parameter in zip(gradients, twin.upscaler.parameters(), strict=True):
+    (pixels + 3 * perceptual + 2 * generator).backward()
+    for ours, parameter in zip(gradients, twin.upscaler.parameters(), strict=True):
+        assert ours is not None
         assert parameter.grad is not None
-        assert torch.allclose(gradient, parameter.grad, atol=1e-3 * float(parameter.grad.abs().max()))
+        assert torch.allclose(ours, parameter.grad, atol=1e-3 * float(parameter.grad.abs().max()))
 
 
 def test_it_learns_to_upscale_strokes(images):
