@@ -68,13 +68,20 @@ class TrainConfig(Choices):
 
     @model_validator(mode="before")
     @classmethod
-    def _name_after_data(cls, values: Any) -> Any:
-        """Add the data set to the default name, unless it is MNIST."""
-        if not isinstance(values, dict) or "name" in values or values.get("dataset", "mnist") == "mnist":
+    def _name_run(cls, values: Any) -> Any:
+        """Add the default name with the data set, unless it is MNIST."""
+        if not isinstance(values, dict) or "name" in values:
             return values
-        data = Path(str(values["dataset"])).name.lower()
-        slug = re.sub(r"[^a-z0-9_-]+", "-", data.removeprefix("folder:")).strip("-")
-        return values | {"name": f"{cls.model_fields['name'].default}-{slug or 'folder'}"[:64]}
+        name, dataset = cls.default_name(values), str(values.get("dataset", "mnist"))
+        if dataset != "mnist":
+            slug = re.sub(r"[^a-z0-9_-]+", "-", Path(dataset).name.lower().removeprefix("folder:")).strip("-")
+            name = f"{name}-{slug or 'folder'}"[:64]
+        return values | {"name": name}
+
+    @classmethod
+    def default_name(cls, values: dict[str, Any]) -> str:  # noqa: ARG003 - of those that a subclass looks at
+        """The name of a run on MNIST with these choices, which are not validated yet."""
+        return str(cls.model_fields["name"].default)
 
     def learned_images(self, count: int) -> int:
         """How many of `count` training images, the first ones, a run learns from."""

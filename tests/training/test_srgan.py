@@ -7,7 +7,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
-from torch.nn import functional
 
 from tests.conftest import serving
 from tests.training.conftest import manifest_of, serves_equal_rows
@@ -92,52 +91,38 @@ def test_judging_upscaled_images_does_not_change_the_statistics_of_the_classifie
 
 
 def test_the_upscaler_learns_from_the_weighted_sum_of_its_three_losses(images):
-    model, gradients = learner(perceptual_weight=3.0, adversarial_weight=2.0), []
+    model = learner(perceptual_weight=3.0, adversarial_weight=2.0)
     model.discriminator.eval()  # without dropout
-    optimizer = model.upscaler_optimizer
+    gradients: list[Tensor | None] = []
+    twins: list[SrganLearner] = []
 
     def before_step(*_: object) -> None:
-        gradients.extend(
-            parameter.grad.clone() for parameter in model.upscaler.parameters() if parameter.grad is not None
-        )
-        gradients.append(copy.deepcopy(model))
+        gradients.extend(parameter.grad for parameter in model.upscaler.parameters())
+        twins.append(copy.deepcopy(model))
 
-    optimizer.register_step_pre_hook(before_step)
+    model.upscaler_optimizer.register_step_pre_hook(before_step)
     losses = model.step(images[None, :16], LABELS)
-    twin: SrganLearner = gradients.pop()
+    twin, real = twins[0], images[:16]
     twin.zero_grad()
-    real = images[:16]
+    twin.classifier.eval()
     logits = twin.upscaler(reduced(real, 4))
     upscaled = torch.sigmoid(logits)
-    twin.classifier.eval()
-    expected = {
-        "pixels": reconstruction_error(logits, real).mean(),
-        "perceptual": perceptual_loss(twin.classifier.features(upscaled), twin.classifier.features(real)),
-        "generator": generator_loss(twin.discriminator(upscaled)),
-    }
-    for name, loss in expected.items():
+    pixels = reconstruction_error(logits, real).mean()
+    perceptual = perceptual_loss(twin.classifier.features(upscaled), twin.classifier.features(real))
+    generator = generator_loss(twin.discriminator(upscaled))
+    for name, loss in {"pixels": pixels, "perceptual": perceptual, "generator": generator}.items():
         assert torch.allclose(losses[name], loss, rtol=1e-4)
-    (expected["pixels"] + 3 * expected["perceptual"] + 2 * expected["generator"]).backward()  # type: ignore[no-untyped-call]
-    for gradient, parameter in zip(gradients, twin.upscaler.parameters(), strict=True):
+    (pixels + 3 * perceptual + 2 * generator).backward()
+    for ours, parameter in zip(gradients, twin.upscaler.parameters(), strict=True):
+        assert ours is not None
         assert parameter.grad is not None
-        assert torch.allclose(gradient, parameter.grad, atol=1e-3 * float(parameter.grad.abs().max()))
+        assert torch.allclose(ours, parameter.grad, atol=1e-3 * float(parameter.grad.abs().max()))
 
 
-def test_it_learns_to_upscale_strokes_better_than_by_repeating_pixels(images):
-    model = learner(ema_decay=0.5)
-    for _ in range(25):
-        model.step(images[None, :64], (torch.arange(64) % 10)[None])
-    archive: Any = model.archive((torch.empty(0), torch.empty(0)))
-    small = reduced(images[64:128], 4)
-    with torch.no_grad():
-        ours = archive.upscale(small)
-    repeated = functional.interpolate(small, scale_factor=4.0)
-
-    def error(made: Tensor) -> float:
-        return float((made - images[64:128]).square().mean())
-
-    assert error(ours) < error(repeated)
-    assert 0 <= ours.min() <= ours.max() <= 1
+def test_it_learns_to_upscale_strokes(images):
+    model = learner()
+    errors = [float(model.step(images[None, :16], LABELS)["pixels"]) for _ in range(15)]
+    assert errors[-1] < 0.5 * errors[0]
 
 
 def test_the_archive_is_the_average(images):
@@ -147,8 +132,10 @@ def test_the_archive_is_the_average(images):
     archive: Any = model.archive((torch.empty(0), torch.empty(0)))
     small = reduced(images[:4], 4)
     with torch.no_grad():
-        assert torch.equal(archive.upscale(small), torch.sigmoid(model.average.module(small)))
-        assert not torch.allclose(archive.upscale(small), torch.sigmoid(model.upscaler(small)), atol=1e-5)
+        made = archive.upscale(small)
+        assert torch.equal(made, torch.sigmoid(model.average.module(small)))
+        assert 0 <= made.min() <= made.max() <= 1
+        assert not torch.allclose(made, torch.sigmoid(model.upscaler(small)), atol=1e-5)
 
 
 @pytest.mark.usefixtures("one_thread")

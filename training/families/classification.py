@@ -62,7 +62,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that maximises the likelihood of labels int64 `(N,)` under softmax(logits / temperature).
 
     Logits are `(N, classes)`. Above 1 the classifier was too confident. The predicted class does not depend on it.
-    Images that are all classified correctly have no maximum: the temperature is then at its bound, 1 / 20.
+    Where all predictions are right the likelihood has no maximum, and the temperature is small: 1 / 20 or more.
     """
 
     def negative_log_likelihood(log_temperature: float) -> float:

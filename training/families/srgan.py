@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -42,14 +42,10 @@ class SrganConfig(TrainConfig):
     perceptual_weight: float = Field(5.0, ge=0, description="of the perceptual loss, beside that of the pixels")
     adversarial_weight: float = Field(0.5, ge=0, description="of the adversarial loss, beside that of the pixels")
 
-    @model_validator(mode="before")
     @classmethod
-    def _name_after_factor(cls, values: Any) -> Any:
-        """Add the factor to the default name, unless it is 4."""
-        if not isinstance(values, dict) or "name" in values or str(values.get("factor")) != "2":
-            return values
-        name = super()._name_after_data(values).get("name", "srgan")
-        return values | {"name": name.replace("srgan", "srgan-2x", 1)}
+    def default_name(cls, values: dict[str, Any]) -> str:
+        """`srgan`, or `srgan-2x` for factor 2."""
+        return "srgan-2x" if str(values.get("factor")) == "2" else "srgan"
 
 
 class ResidualBlock(nn.Module):

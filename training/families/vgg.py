@@ -24,7 +24,7 @@ class VggConfig(ClassificationConfig):
 
     family: Literal["vgg"] = "vgg"
     name: str = Field("vgg", pattern=NAME_PATTERN)
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(18, ge=1)
 
 
 class Vgg(nn.Module):
