@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tests.api.reading import pixels_of
 from tests.conftest import serving
+from tests.training.conftest import manifest_of
 from training.families import dbn
 from training.families.dbn import (
     DbnConfig,
@@ -135,8 +136,8 @@ def test_the_lower_machine_learns_first_and_then_the_top_one_with_falling_rates(
 
 
 def test_training_learns_the_distribution_of_the_data_and_the_chain_its_labels(monkeypatch):
-    model = learner(total_steps=1000, lower_learning_rate=0.5, top_learning_rate=0.5)
-    for _ in range(1000):
+    model = learner(total_steps=1500, lower_learning_rate=1.0, top_learning_rate=1.0)
+    for _ in range(1500):
         model.step(*batch())
     lower = model.lower.averaged
     with torch.no_grad():
@@ -249,10 +250,11 @@ def test_the_hash_is_lowbias32():
 def test_a_tiny_network_is_trained_and_served_with_seeds(tiny, dataset):
     config = tiny("dbn", hidden=20, top_hidden=30)
     train(config, dataset=dataset)
+    manifest = manifest_of(config)
+    assert (manifest.smooth_latents, manifest.sequential) == (False, True)
     with serving(models_dir=config.models_dir) as client:
         (model,) = client.get("/models").json()["models"]
         assert (model["family"], model["conditional"], model["latent_dim"]) == ("dbn", True, dbn.LATENT_DIM)
-        assert (model["smooth_latents"], model["sequential"]) == (False, True)
         asked = {"n": 3, "seed": 8, "label": "7"}
         images = pixels_of(client.post("/generate", json=asked))
         assert [image.shape for image in images] == [(28, 28)] * 3

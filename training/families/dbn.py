@@ -250,7 +250,8 @@ class GibbsChain(nn.Module):
             logits = torch.addmm(self.visible_bias, hidden, self.weight.t())
             visible = (logits > thresholds[:, self.hidden : self.hidden + self.visible]).float()
         pixels = torch.addmm(self.pixel_bias, visible, self.pixel_weight)
-        images: Tensor = self.to_images(pixels.view(-1, 1, self.height, self.width))
+        # Not `view(-1, ...)`, of which `torch.jit.freeze` makes a wrong constant.
+        images: Tensor = self.to_images(pixels.unflatten(1, (1, self.height, self.width)))
         return images
 
     def logistic(self, keys: Tensor, step: int) -> Tensor:
