@@ -14,7 +14,7 @@ Learning Rate for Training Restricted Boltzmann Machines", ICML 2011.
 import copy
 import logging
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -62,7 +62,7 @@ class DbnConfig(TrainConfig):
         0.1, ge=0, le=1, description="of the steps of each RBM, with contrastive divergence; then the chains persist"
     )
     lower_learning_rate: float = Field(0.1, gt=0, description="at the start; it falls linearly to 0")
-    top_learning_rate: float = Field(0.05, gt=0, description="at the start; it falls linearly to 0")
+    top_learning_rate: float = Field(0.1, gt=0, description="at the start; it falls linearly to 0")
     weight_decay: float = Field(1e-4, ge=0, description="of the weights, not of the biases")
 
 
@@ -180,7 +180,10 @@ class Layer(nn.Module):
     def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
         """Plain gradient steps: momentum would move the weights faster than the chains can follow."""
         biases = [self.rbm.visible_bias, self.rbm.hidden_bias]
-        groups = [{"params": [self.rbm.weight], "weight_decay": weight_decay}, {"params": biases}]
+        groups: list[dict[str, Any]] = [
+            {"params": [self.rbm.weight], "weight_decay": weight_decay},
+            {"params": biases},
+        ]
         return torch.optim.SGD(groups, lr=learning_rate)
 
     def schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
@@ -251,7 +254,7 @@ class GibbsChain(nn.Module):
             visible = (logits > thresholds[:, self.hidden : self.hidden + self.visible]).float()
         pixels = torch.addmm(self.pixel_bias, visible, self.pixel_weight)
         # Not `view(-1, ...)`, of which `torch.jit.freeze` makes a wrong constant.
-        images: Tensor = self.to_images(pixels.unflatten(1, (1, self.height, self.width)))
+        images: Tensor = self.to_images(torch.unflatten(pixels, 1, (1, self.height, self.width)))
         return images
 
     def logistic(self, keys: Tensor, step: int) -> Tensor:
