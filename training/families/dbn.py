@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 # Normal numbers of a latent. They only seed the chain: see `row_keys`.
 LATENT_DIM = 4
 # Steps of the chain from the class mean to the image.
-CHAIN_STEPS = 100
+CHAIN_STEPS = 50
 # The clamped label counts this often: one of 510 units would be outvoted by the others.
 LABEL_WEIGHT = 2.0
 # Random numbers of the chain have 16 bits, two to a word of its hash.
