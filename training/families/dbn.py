@@ -339,13 +339,14 @@ class DbnLearner(Learner):
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One gradient step of one RBM on images `(1, B, 1, H, W)` and labels `(1, B)`.
 
-        Pixels are drawn black or white by their grey, again at each step. The loss is the difference of the mean free
+        The lower RBM learns pixels drawn black or white by their grey, again at each step. The features of the top RBM
+        are drawn given the grey pixels, which show more of the digit. The loss is the difference of the mean free
         energies of data and model in nats, whose gradient is that of the mean negative log-likelihood.
         """
-        visible = sample(images[0].flatten(1))
+        pixels = images[0].flatten(1)
         if self.lower_schedule.last_epoch < self.lower.steps:
-            return self._learn(self.lower, self.lower_optimizer, self.lower_schedule, visible)
-        features = sample(torch.sigmoid(self.lower.averaged.hidden_logits(visible)))
+            return self._learn(self.lower, self.lower_optimizer, self.lower_schedule, sample(pixels))
+        features = sample(torch.sigmoid(self.lower.averaged.hidden_logits(pixels)))
         joined = torch.cat([features, one_hot(labels[0], self.classes)], dim=1)
         return self._learn(self.top, self.top_optimizer, self.top_schedule, joined)
 
