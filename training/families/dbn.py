@@ -8,13 +8,14 @@ Sources: G. Hinton, S. Osindero, Y.-W. Teh, "A Fast Learning Algorithm for Deep 
 2006 (the model and its greedy training); G. Hinton, "Training Products of Experts by Minimizing Contrastive
 Divergence", Neural Computation 14, 2002; T. Tieleman, "Training Restricted Boltzmann Machines using Approximations to
 the Likelihood Gradient", ICML 2008 (persistent chains); K. Cho, T. Raiko, A. Ilin, "Enhanced Gradient and Adaptive
-Learning Rate for Training Restricted Boltzmann Machines", ICML 2011.
+Learning Rate for Training Restricted Boltzmann Machines", ICML 2011; Y. Du, I. Mordatch, "Implicit Generation and
+Generalization in Energy-Based Models", 2019, arXiv:1903.08689 (restarted chains).
 """
 
 import copy
 import logging
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -37,9 +38,9 @@ log = logging.getLogger(__name__)
 # Normal numbers of a latent. They only seed the chain: see `row_keys`.
 LATENT_DIM = 4
 # Steps of the chain from the class mean to the image.
-CHAIN_STEPS = 100
-# The clamped label counts this often: one of 510 units would be outvoted by the others.
-LABEL_WEIGHT = 2.0
+CHAIN_STEPS = 50
+# The value of the unit of the label: as one of 510 units with the value 1 it learns too slowly and is outvoted.
+LABEL_VALUE = 3.0
 # Random numbers of the chain have 16 bits, two to a word of its hash.
 QUANTILES = 2**16
 BATCH = 1000
@@ -62,7 +63,10 @@ class DbnConfig(TrainConfig):
         0.1, ge=0, le=1, description="of the steps of each RBM, with contrastive divergence; then the chains persist"
     )
     lower_learning_rate: float = Field(0.1, gt=0, description="at the start; it falls linearly to 0")
-    top_learning_rate: float = Field(0.05, gt=0, description="at the start; it falls linearly to 0")
+    top_learning_rate: float = Field(0.1, gt=0, description="at the start; it falls linearly to 0")
+    restart_share: float = Field(
+        0.02, ge=0, le=1, description="of the top RBM's chains, that start again from their class mean at each step"
+    )
     weight_decay: float = Field(1e-4, ge=0, description="of the weights, not of the biases")
 
 
@@ -70,7 +74,7 @@ class Rbm(nn.Module):
     """The weights of a restricted Boltzmann machine and its conditional distributions.
 
     The energy of binary visible units v and hidden units h is E(v, h) = -b.v - c.h - v.W.h. The last `classes` visible
-    units are a softmax group, of which exactly one is on.
+    units are a softmax group, of which exactly one is on, with the value LABEL_VALUE.
     """
 
     def __init__(self, visible: int, hidden: int, classes: int = 0) -> None:
@@ -85,17 +89,17 @@ class Rbm(nn.Module):
         return torch.addmm(self.hidden_bias, visible, self.weight)
 
     def visible_logits(self, hidden: Tensor) -> Tensor:
-        """`(B, hidden)` to the log-odds of each visible unit, b + W.h, or the logits of the group, `(B, visible)`."""
+        """`(B, hidden)` to the log-odds of each visible unit, b + W.h, `(B, visible)`."""
         return torch.addmm(self.visible_bias, hidden, self.weight.t())
 
     def sample_visible(self, hidden: Tensor) -> Tensor:
-        """A draw from p(v|h), 0 and 1: `(B, hidden)` to `(B, visible)`."""
+        """A draw from p(v|h): `(B, hidden)` to `(B, visible)`."""
         logits = self.visible_logits(hidden)
         if self.classes == 0:
             return sample(torch.sigmoid(logits))
         units, group = logits[:, : -self.classes], logits[:, -self.classes :]
-        labels = torch.multinomial(torch.softmax(group, dim=1), 1)[:, 0]
-        return torch.cat([sample(torch.sigmoid(units)), one_hot(labels, self.classes)], dim=1)
+        labels = torch.multinomial(torch.softmax(LABEL_VALUE * group, dim=1), 1)[:, 0]
+        return torch.cat([sample(torch.sigmoid(units)), label_units(labels, self.classes)], dim=1)
 
 
 def sample(probabilities: Tensor) -> Tensor:
@@ -103,9 +107,15 @@ def sample(probabilities: Tensor) -> Tensor:
     return (torch.rand_like(probabilities) < probabilities).to(probabilities.dtype)
 
 
-def one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Labels int64 `(B,)` to float32 `(B, classes)`."""
-    return functional.one_hot(labels, classes).float()
+def label_units(labels: Tensor, classes: int) -> Tensor:
+    """Labels int64 `(B,)` to the states of their units, float32 `(B, classes)`: 0 and one LABEL_VALUE a row."""
+    return LABEL_VALUE * functional.one_hot(labels, classes).float()
+
+
+def row_means(rows: Tensor, labels: Tensor) -> Tensor:
+    """Each row replaced by the mean of the rows of its class: `(B, width)` and labels `(B,)` to `(B, width)`."""
+    alike = (labels[:, None] == labels).float()
+    return alike @ rows / alike.sum(dim=1, keepdim=True)
 
 
 def free_energy(visible: Tensor, visible_bias: Tensor, hidden_logits: Tensor) -> Tensor:
@@ -119,7 +129,7 @@ def free_energy(visible: Tensor, visible_bias: Tensor, hidden_logits: Tensor) ->
 class Phase(NamedTuple):
     """States of an RBM that come from data or from the model itself."""
 
-    visible: Tensor  # (B, visible), 0 and 1
+    visible: Tensor  # (B, visible)
     hidden_logits: Tensor  # (B, hidden), given `visible`
 
 
@@ -180,7 +190,10 @@ class Layer(nn.Module):
     def optimizer(self, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
         """Plain gradient steps: momentum would move the weights faster than the chains can follow."""
         biases = [self.rbm.visible_bias, self.rbm.hidden_bias]
-        groups = [{"params": [self.rbm.weight], "weight_decay": weight_decay}, {"params": biases}]
+        groups: list[dict[str, Any]] = [
+            {"params": [self.rbm.weight], "weight_decay": weight_decay},
+            {"params": biases},
+        ]
         return torch.optim.SGD(groups, lr=learning_rate)
 
     def schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
@@ -200,6 +213,11 @@ class Layer(nn.Module):
         self.chains[:rows] = sample(torch.sigmoid(model.hidden_logits))
         return data, model
 
+    def restart(self, chosen: Tensor, visible: Tensor) -> None:
+        """Start chains anew from visible means: `chosen`, bool `(B,)`, selects chains and rows of `(B, visible)`."""
+        starts = sample(torch.sigmoid(self.rbm.hidden_logits(visible[chosen])))
+        self.chains[: len(chosen)][chosen] = starts.to(torch.uint8)
+
 
 class GibbsChain(nn.Module):
     """Latents and labels to images: a Gibbs chain in the top RBM with its label clamped, then the mean pixels.
@@ -218,7 +236,7 @@ class GibbsChain(nn.Module):
         super().__init__()
         classes, self.visible = means.shape
         self.hidden, self.steps = len(top.hidden_bias), steps
-        label_weight = LABEL_WEIGHT * top.weight[-classes:]
+        label_weight = LABEL_VALUE * top.weight[-classes:]
         weight, visible_bias, hidden_bias, label_weight = on_grid(
             top.weight[:-classes], top.visible_bias[:-classes], top.hidden_bias, label_weight
         )
@@ -250,7 +268,8 @@ class GibbsChain(nn.Module):
             logits = torch.addmm(self.visible_bias, hidden, self.weight.t())
             visible = (logits > thresholds[:, self.hidden : self.hidden + self.visible]).float()
         pixels = torch.addmm(self.pixel_bias, visible, self.pixel_weight)
-        images: Tensor = self.to_images(pixels.view(-1, 1, self.height, self.width))
+        # Not `view(-1, ...)`, of which `torch.jit.freeze` makes a wrong constant.
+        images: Tensor = self.to_images(torch.unflatten(pixels, 1, (1, self.height, self.width)))
         return images
 
     def logistic(self, keys: Tensor, step: int) -> Tensor:
@@ -335,15 +354,22 @@ class DbnLearner(Learner):
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One gradient step of one RBM on images `(1, B, 1, H, W)` and labels `(1, B)`.
 
-        Pixels are drawn black or white by their grey, again at each step. The loss is the difference of the mean free
+        The lower RBM learns pixels drawn black or white by their grey, again at each step. The features of the top RBM
+        are drawn given the grey pixels, which show more of the digit. The loss is the difference of the mean free
         energies of data and model in nats, whose gradient is that of the mean negative log-likelihood.
+
+        Some chains of the top RBM start again from the class mean, as the chains that generate do, so that the model
+        also learns what such young chains give (Du and Mordatch; without, they kept to a few forms of each digit).
         """
-        visible = sample(images[0].flatten(1))
+        pixels = images[0].flatten(1)
         if self.lower_schedule.last_epoch < self.lower.steps:
-            return self._learn(self.lower, self.lower_optimizer, self.lower_schedule, visible)
-        features = sample(torch.sigmoid(self.lower.averaged.hidden_logits(visible)))
-        joined = torch.cat([features, one_hot(labels[0], self.classes)], dim=1)
-        return self._learn(self.top, self.top_optimizer, self.top_schedule, joined)
+            return self._learn(self.lower, self.lower_optimizer, self.lower_schedule, sample(pixels))
+        features = sample(torch.sigmoid(self.lower.averaged.hidden_logits(pixels)))
+        units = label_units(labels[0], self.classes)
+        losses = self._learn(self.top, self.top_optimizer, self.top_schedule, torch.cat([features, units], dim=1))
+        restarted = torch.rand(len(units), device=units.device) < self.config.restart_share
+        self.top.restart(restarted, torch.cat([row_means(features, labels[0]), units], dim=1))
+        return losses
 
     def _learn(
         self,
