@@ -62,6 +62,7 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m training train gan --name gan-deep --discriminator deep --gradient-penalty 0.1 \
 		--discriminator-steps 1 --generator-learning-rate 0.0005 --batch-size 64 --epochs 18
 	$(BIN)/python -m training train cgan
+	$(BIN)/python -m training train pixelcnn
 
 # The dependencies of `python -m training`.
 install-train: $(VENV)/.installed-train
