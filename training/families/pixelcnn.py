@@ -162,7 +162,9 @@ class Quarter(nn.Module):
     def condition(self, known: Tensor, labels: Tensor) -> Tensor:
         """What is added to the inputs of the vertical and the horizontal stack, `(B, 2 C, side, side)`."""
         maps: Tensor = self.map(labels).view(-1, self.side, self.side, 2 * self.channels).permute(0, 3, 1, 2)
-        return maps if self.context is None else maps + self.context(known)
+        if self.context is not None:
+            maps = maps + self.context(known)
+        return maps
 
     def forward(self, features: Tensor, known: Tensor, labels: Tensor) -> Tensor:
         """Logits `(B, levels, side, side)` of all pixels at once.
