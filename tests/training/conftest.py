@@ -26,7 +26,7 @@ from training.trainer import train
 
 TRAIN_IMAGES, TEST_IMAGES = 192, 32
 STEPS = 5  # per epoch of a tiny run
-SMALL = {"channels": 8, "layers": 2, "detail_channels": 8}  # choices of families with larger networks
+SMALL = {"channels": 16, "layers": 2, "detail_channels": 16}  # choices of families with larger networks
 
 
 def strokes(count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from training.families.pixelcnn import (
 from training.learner import DataShape
 from training.trainer import train
 
-SMALL = {"channels": 4, "layers": 3, "detail_channels": 4, "detail_layers": 1}
+SMALL = {"channels": 16, "layers": 3, "detail_channels": 16, "detail_layers": 1}
 NO_IMAGES = (torch.empty(0, 1, 8, 8, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
 
 
@@ -61,11 +61,10 @@ def noise(count: int, side: int = 8) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def test_the_probabilities_of_all_images_of_a_label_sum_to_one():
-    made = archive(4, binarised=True)
+    made = archive(4, binarised=True, channels=4, detail_channels=4)
     images = torch.tensor(list(itertools.product([0.0, 1.0], repeat=16))).view(-1, 1, 4, 4)
-    for label in (0, 7):
-        likelihoods = made.log_likelihood(images, torch.full((len(images),), label))
-        assert float(likelihoods.double().exp().sum()) == pytest.approx(1, abs=1e-4)
+    likelihoods = made.log_likelihood(images, torch.full((len(images),), 7))
+    assert float(likelihoods.double().exp().sum()) == pytest.approx(1, abs=1e-4)
 
 
 @torch.no_grad()
@@ -169,11 +168,12 @@ def test_a_step_reports_the_loss_of_its_batch_and_lowers_it(images, binarised):
     assert not any(loss.requires_grad for loss in losses[0].values())
 
 
-def test_the_learning_rate_rises_within_the_first_hundredth_and_falls_to_zero_along_a_cosine(images):
+def test_the_learning_rate_rises_within_the_first_hundredth_and_falls_to_zero_along_a_cosine():
     model = learner(28, total_steps=300, learning_rate=0.01)
     rates = []
     for _ in range(300):
         rates.append(model.optimizer.param_groups[0]["lr"])
+        model.optimizer.step()
         model.schedule.step()
     assert rates[:3] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01], rel=1e-3)
     assert rates[150] == pytest.approx(0.005)
@@ -181,7 +181,7 @@ def test_the_learning_rate_rises_within_the_first_hundredth_and_falls_to_zero_al
 
 
 def test_the_weights_of_both_capabilities_are_stored_once():
-    model = learner(28, channels=16, detail_channels=16)
+    model = learner(28)
     weights = 4 * sum(parameter.numel() for parameter in model.network.parameters())
     assert weights < len(script(model.archive(NO_IMAGES))) < 1.2 * weights + 100_000
 

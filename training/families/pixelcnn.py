@@ -44,9 +44,10 @@ class PixelCnnConfig(TrainConfig):
     epochs: int = Field(24, ge=1)
     batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(2e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
-    channels: int = Field(48, ge=1, description="of both stacks for the first quarter of the pixels")
+    # Convolutions with fewer channels than a vector has lanes round the rows of a batch differently.
+    channels: int = Field(48, ge=1, description="of both stacks for the first quarter of the pixels, a multiple of 16")
     layers: int = Field(9, ge=1, description="gated layers for the first quarter")
-    detail_channels: int = Field(32, ge=1, description="of both stacks for each other quarter")
+    detail_channels: int = Field(32, ge=1, description="of both stacks for each other quarter, a multiple of 16")
     detail_layers: int = Field(2, ge=1, description="gated layers for each other quarter")
     binarised: bool = Field(False, description="black and white pixels, drawn at each training step by their grey")
 
@@ -95,7 +96,9 @@ class GatedLayer(nn.Module):
         super().__init__()
         self.dilation = dilation
         self.vertical = nn.Conv2d(channels, 2 * channels, (2, 3), dilation=dilation)
-        self.horizontal = nn.Conv2d(channels, 2 * channels, (1, 2), dilation=(1, dilation))
+        self.horizontal = nn.Conv2d(
+            channels, 2 * channels, (1, 2), dilation=(1, dilation), bias=False
+        )  # the link has one
         self.link = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1, bias=False)
         self.label = nn.Embedding(classes, 4 * channels)
@@ -152,7 +155,7 @@ class Quarter(nn.Module):
         self.map = nn.Embedding(classes, side * side * 2 * channels)
         nn.init.zeros_(self.map.weight)
         self.vertical = nn.Conv2d(FEATURES, channels, (3, 5))
-        self.horizontal = nn.Conv2d(FEATURES, channels, (1, 3))
+        self.horizontal = nn.Conv2d(FEATURES, channels, (1, 3), bias=False)  # the map is one
         self.layers: Any = nn.ModuleList(
             GatedLayer(channels, DILATIONS[number % len(DILATIONS)], classes) for number in range(layers)
         )
@@ -190,7 +193,6 @@ class Quarter(nn.Module):
         """
         count, side, channels = uniforms.shape[0], self.side, self.channels
         to_v, to_h = self.condition(known, labels).chunk(2, dim=1)
-        to_h = to_h + self.horizontal.bias[:, None, None]  # type: ignore[index]
         # With the three rows above, the three columns to the left and the two to the right.
         canvas = uniforms.new_zeros(count, self.features, side + 3, side + 5)
         above = [uniforms.new_zeros(count, channels, side + layer.dilation, side) for layer in self.layers]
@@ -202,8 +204,7 @@ class Quarter(nn.Module):
                 above[number][:, :, y + d] = v[:, :, 0]
                 change, link = layer.look_up(functional.pad(above[number][:, :, y : y + d + 1], (d, d, 0, 0)), labels)
                 v = v + change
-                link = link[:, :, 0] + layer.horizontal.bias[:, None]
-                links.append(link.permute(2, 0, 1).contiguous())  # (side, B, 2 C)
+                links.append(link[:, :, 0].permute(2, 0, 1).contiguous())  # (side, B, 2 C)
             self.draw_row(canvas, y, to_h[:, :, y].permute(2, 0, 1).contiguous(), links, uniforms[:, y])
         return canvas[:, :, 3:, 3 : 3 + side]
 
@@ -214,6 +215,9 @@ class Quarter(nn.Module):
         """
         first = self.horizontal.weight.flatten(1).t()
         hidden, last = self.hidden.weight.flatten(1).t(), self.last.weight.flatten(1).t()
+        hidden_bias, last_bias = self.hidden.bias, self.last.bias
+        assert hidden_bias is not None
+        assert last_bias is not None
         across = [layer.horizontal.weight[:, :, 0].permute(2, 1, 0).flatten(0, 1) for layer in self.layers]
         out = [layer.out.weight.flatten(1).t() for layer in self.layers]
         # The inputs of the layers, with `dilation` columns to the left: (dilation + side, B, C).
@@ -225,8 +229,8 @@ class Quarter(nn.Module):
                 inputs[inputs.shape[0] - self.side + x] = h
                 taps = torch.cat([inputs[x], h], dim=1)
                 h = torch.addmm(h, gated(torch.addmm(links[number][x], taps, across[number])), out[number])
-            h = functional.relu(torch.addmm(self.hidden.bias, functional.relu(h), hidden))  # type: ignore[arg-type]
-            logits = torch.addmm(self.last.bias, h, last)  # type: ignore[arg-type]
+            h = functional.relu(torch.addmm(hidden_bias, functional.relu(h), hidden))
+            logits = torch.addmm(last_bias, h, last)
             level = quantiles(logits, uniforms[:, x : x + 1])[:, 0].to(canvas.dtype)
             canvas[:, 0, y + 3, x + 3] = level / (self.levels - 1)
             canvas[:, 1, y + 3, x + 3] = (level > 0).to(canvas.dtype)
