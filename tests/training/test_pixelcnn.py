@@ -187,7 +187,7 @@ def test_the_weights_of_both_capabilities_are_stored_once():
 
 
 @pytest.fixture
-def crops(dataset) -> Dataset:
+def crops(dataset: Dataset) -> Dataset:
     """The middle of the images, 12x12 pixels."""
     train_images, test_images = (images[:, :, 8:20, 8:20] for images in (dataset.train_images, dataset.test_images))
     return replace(dataset, train_images=train_images, test_images=test_images, box=None)
