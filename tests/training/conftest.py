@@ -32,6 +32,7 @@ from training.trainer import train
 
 TRAIN_IMAGES, TEST_IMAGES = 192, 32
 STEPS = 5  # per epoch of a tiny run
+SMALL = {"width": 8, "depth": 1, "solver_steps": 3}  # choices of families with larger networks
 
 
 def strokes(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -222,7 +223,9 @@ def tiny(tmp_path: Path) -> Callable[..., TrainConfig]:
     def make(family: str, **options: Any) -> TrainConfig:
         defaults: dict[str, Any] = {"epochs": 2, "batch_size": 4, "train_images": 4 * STEPS + 1, "seed": 3}
         fixed: dict[str, Any] = {"device": "cpu", "precision": "float32", "tensorboard": False, **places(tmp_path)}
-        return families()[family].config(**(defaults | fixed | options))
+        config = families()[family].config
+        small = {name: value for name, value in SMALL.items() if name in config.model_fields}
+        return config(**(defaults | small | fixed | options))
 
     return make
 
