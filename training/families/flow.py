@@ -64,11 +64,11 @@ class CouplingNetwork(nn.Module):
         self.bound = MAX_LOG_SCALE
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, inputs, H, W)` and labels int64 `(B,)` to shifts and log-scales, both float32 `(B, outputs, H, W)`."""
+        """`(B, inputs, H, W)` and labels int64 `(B,)` to shifts and log-scales, both `(B, outputs, H, W)`."""
         hidden = self.first(x)
         hidden = hidden + self.position.to(hidden.dtype) + self.label(labels)[:, :, None, None].to(hidden.dtype)
         hidden = functional.relu(self.second(functional.relu(hidden)))
-        shifts, log_scales = self.last(hidden).float().chunk(2, dim=1)
+        shifts, log_scales = self.last(hidden).to(x.dtype).chunk(2, dim=1)
         return shifts, self.bound * torch.tanh(log_scales / self.bound)
 
 
@@ -287,7 +287,7 @@ class Dequantiser(nn.Module):
         u has the shape of the images and is in (0, 1); log q(u|x) is `(B,)`.
         """
         marks = torch.cat([images, (images > 0).to(images.dtype), (images < 1).to(images.dtype)], dim=1)
-        means, log_deviations = self.last(functional.relu(self.first(marks))).float().chunk(2, dim=1)
+        means, log_deviations = self.last(functional.relu(self.first(marks))).to(images.dtype).chunk(2, dim=1)
         log_deviations = self.bound * torch.tanh(log_deviations / self.bound)
         logits = means + torch.exp(log_deviations) * noise
         # The density of a normal number, divided by the derivative u (1 - u) of the sigmoid.
@@ -397,11 +397,7 @@ class FlowLearner(Learner):
         self.density = density.to(memory_format=torch.channels_last)
         self.average = Average(self.density, config.ema_decay)
         self.optimizer = torch.optim.Adam(self.density.parameters(), lr=config.learning_rate)
-
-        def rising_then_falling(step: int) -> float:
-            return min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
-
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rising_then_falling)
+        self.schedule = warmed_cosine(self.optimizer, total_steps)
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One gradient step on images `(1, B, 1, H, W)`; the negative log-likelihood of the batch in bits a pixel."""
@@ -439,6 +435,15 @@ class FlowLearner(Learner):
 def bits_per_dimension(log_likelihood: Tensor, dimensions: int) -> Tensor:
     """Log-likelihoods in nats `(B,)` to negative log-likelihoods in bits for each of the pixels `(B,)`."""
     return -log_likelihood / (dimensions * math.log(2))
+
+
+def warmed_cosine(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """The schedule of a rate that rises linearly for WARM_UP_STEPS and falls to 0 along a cosine."""
+
+    def share(step: int) -> float:
+        return min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
 def pointwise(matrix: Tensor, bias: Tensor) -> nn.Conv2d:

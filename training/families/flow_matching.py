@@ -18,12 +18,12 @@ from training.archive import Networks
 from training.average import Average
 from training.config import NAME_PATTERN, TrainConfig
 from training.families import Family
+from training.families.flow import warmed_cosine
 from training.learner import DataShape, Learner, TrainingSet
 
 FREQUENCIES = 16  # of the features of a time
 CONDITION_DIM = 128  # of the vector that describes time and label
 GROUPS = 8  # of channels, for normalisation
-WARM_UP_STEPS = 500
 
 
 class FlowMatchingConfig(TrainConfig):
@@ -88,7 +88,7 @@ class VelocityNetwork(nn.Module):
         nn.init.zeros_(self.to_velocity.weight)
 
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-        """Noisy images `(B, 1, H, W)`, times `(B,)` in [0, 1], labels int64 `(B,)` to float32 velocities like `x`.
+        """Noisy images `(B, 1, H, W)`, times `(B,)` in [0, 1], labels int64 `(B,)` to velocities like `x`.
 
         For images and noise of unit variance, `2 t - 1` over the variance of `x` is the best linear predictor of the
         velocity; what remains of it, like the input of the network, is scaled to unit variance.
@@ -106,7 +106,7 @@ class VelocityNetwork(nn.Module):
         fine = fine + self.up(coarse)
         for block in self.after:
             fine = block(fine, condition)
-        remainder = self.to_velocity(functional.silu(self.norm(fine))).float()
+        remainder = self.to_velocity(functional.silu(self.norm(fine))).to(x.dtype)
         return (2 * t - 1) * scale.square() * x + scale * functional.pixel_shuffle(remainder, 2)
 
 
@@ -169,11 +169,7 @@ class FlowMatchingLearner(Learner):
         self.network = VelocityNetwork(data, config.width).to(memory_format=torch.channels_last)
         self.average = Average(self.network, config.ema_decay)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
-
-        def rising_then_falling(step: int) -> float:
-            return min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
-
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rising_then_falling)
+        self.schedule = warmed_cosine(self.optimizer, total_steps)
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One gradient step on images `(1, B, 1, H, W)`; the loss of the batch."""
