@@ -32,7 +32,7 @@ from training.trainer import train
 
 TRAIN_IMAGES, TEST_IMAGES = 192, 32
 STEPS = 5  # per epoch of a tiny run
-SMALL = {"width": 8, "depth": 1, "solver_steps": 3}  # choices of families with larger networks
+SMALL = {"width": 16, "depth": 1, "solver_steps": 3}  # choices of families with larger networks
 
 
 def strokes(count: int, seed: int) -> tuple[Tensor, Tensor]:

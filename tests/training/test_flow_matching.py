@@ -25,10 +25,11 @@ SMALL = DataShape(classes=3, image=(1, 4, 8))
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
+@torch.enable_grad()
 def learner(images: Tensor, steps: int = 3, **config: Any) -> FlowMatchingLearner:
     """A small learner after a few steps."""
     torch.manual_seed(0)
-    choices: dict[str, Any] = {"width": 8, "solver_steps": 3, "ema_decay": 0.5} | config
+    choices: dict[str, Any] = {"width": 16, "solver_steps": 3, "ema_decay": 0.5} | config
     model = FlowMatchingLearner(FlowMatchingConfig(**choices), DataShape(), 100)
     for _ in range(steps):
         model.step(images[None, :16], (torch.arange(16) % 10)[None])

@@ -72,6 +72,15 @@ class CouplingNetwork(nn.Module):
         return shifts, self.bound * torch.tanh(log_scales / self.bound)
 
 
+def pointwise(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    """A 1x1 convolution `(B, C, H, W)` by a matrix `(C, C)` and a bias `(C,)`.
+
+    It multiplies image by image: the rows of a convolution of few channels depend on the size of the batch.
+    """
+    mixed = torch.bmm(matrix.expand(x.shape[0], -1, -1), x.flatten(2)) + bias[:, None]
+    return mixed.view(x.shape)
+
+
 class Mixing(nn.Module):
     """Activation normalisation, then an invertible 1x1 convolution: `(B, C, H, W)` to the same shape.
 
@@ -116,24 +125,24 @@ class Mixing(nn.Module):
                 self.batches += 1
         with torch.autocast(x.device.type, enabled=False):
             matrix, bias, log_determinant = self.affine()
-            mixed = functional.conv2d(x, matrix[:, :, None, None], bias)
+            mixed = pointwise(x, matrix, bias)
         return mixed, log_determinant * (x.shape[2] * x.shape[3])
 
 
 class FoldedMixing(nn.Module):
-    """A `Mixing` as one convolution, for archives."""
+    """A `Mixing` with its matrix multiplied out, for archives."""
 
     log_determinant: Tensor
 
     def __init__(self, mixing: Mixing) -> None:
         super().__init__()
         matrix, bias, log_determinant = mixing.affine()
-        self.convolution = pointwise(matrix, bias)
-        self.register_buffer("log_determinant", log_determinant.detach().clone())
+        self.matrix, self.bias = nn.Parameter(matrix.detach()), nn.Parameter(bias.detach())
+        self.register_buffer("log_determinant", log_determinant.detach())
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As `Mixing`."""
-        return self.convolution(x), self.log_determinant * (x.shape[2] * x.shape[3])
+        return pointwise(x, self.matrix, self.bias), self.log_determinant * (x.shape[2] * x.shape[3])
 
 
 class Step(nn.Module):
@@ -180,7 +189,8 @@ class InverseStep(nn.Module):
         assert isinstance(step.mixing, Mixing)
         matrix, bias, _ = step.mixing.affine()
         inverse = torch.linalg.inv(matrix.detach().double())
-        self.unmixing = pointwise(inverse.to(matrix.dtype), (-inverse @ bias.detach().double()).to(matrix.dtype))
+        self.matrix = nn.Parameter(inverse.to(matrix.dtype))
+        self.bias = nn.Parameter((-inverse @ bias.detach().double()).to(matrix.dtype))
         self.network = step.network
 
     def forward(self, y: Tensor, labels: Tensor) -> Tensor:
@@ -188,8 +198,7 @@ class InverseStep(nn.Module):
         kept, changed = y.chunk(2, dim=1)
         shifts, log_scales = self.network(kept, labels)
         mixed = torch.cat([kept, (changed - shifts) * torch.exp(-log_scales)], dim=1)
-        x: Tensor = self.unmixing(mixed)
-        return x
+        return pointwise(mixed, self.matrix, self.bias)
 
 
 class InverseLevel(nn.Module):
@@ -444,14 +453,6 @@ def warmed_cosine(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.o
         return min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-
-
-def pointwise(matrix: Tensor, bias: Tensor) -> nn.Conv2d:
-    """The 1x1 convolution of a matrix `(out, in)` and a bias `(out,)`."""
-    layer = nn.Conv2d(matrix.shape[1], matrix.shape[0], 1, dtype=matrix.dtype, device=matrix.device)
-    layer.weight = nn.Parameter(matrix.detach()[:, :, None, None].clone())
-    layer.bias = nn.Parameter(bias.detach().clone())
-    return layer
 
 
 FAMILY = Family("flow", FlowConfig, FlowLearner)
