@@ -82,7 +82,7 @@ def test_the_log_determinant_is_that_of_the_jacobian_of_pixels_to_latents(flow, 
             made: Tensor = flow(pixel_logits(values.view(1, 1, 4, 8), 0.01)[0], label[None])[0]
             return made[0]
 
-        jacobian: Any = torch.autograd.functional.jacobian(latents, pixels.flatten())  # type: ignore[no-untyped-call]
+        jacobian: Any = torch.autograd.functional.jacobian(latents, pixels.flatten())
         logits_of_pixels, first = pixel_logits(pixels[None], 0.01)
         _, second = flow(logits_of_pixels, label[None])
         assert torch.allclose((first + second)[0], torch.linalg.slogdet(jacobian).logabsdet, atol=1e-9)

@@ -341,7 +341,8 @@ class Density(nn.Module):
         latents, log_flow = self.flow(logits, labels)
         # Of a density over grey levels rather than over [0, 1].
         log_levels = latents.shape[1] * math.log(self.levels)
-        return log_normal(latents) + log_flow + log_determinants - log_levels - log_q
+        bound: Tensor = log_normal(latents) + log_flow + log_determinants - log_levels - log_q
+        return bound
 
 
 class Embed(nn.Module):
@@ -355,7 +356,7 @@ class Embed(nn.Module):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images `(B, 1, H, W)` in [0, 1] and labels int64 `(B,)` to latents `(B, H W)`."""
         logits, _ = pixel_logits((images * (self.levels - 1) + 0.5) / self.levels, self.margin)
-        latents, _ = self.flow(logits, labels)
+        latents: Tensor = self.flow(logits, labels)[0]
         return latents
 
 
