@@ -27,7 +27,7 @@ LEVELS = 256  # grey levels of a pixel
 MARGIN = 1e-6
 # Bound of a coupling's log-scales, so that neither direction overflows.
 MAX_LOG_SCALE = 2.0
-WARM_UP_STEPS = 500
+WARM_UP_STEPS = 200
 MAX_GRADIENT_NORM = 1.0
 
 
@@ -41,7 +41,7 @@ class FlowConfig(TrainConfig):
     evaluate_every: int = Field(
         0, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
     )
-    learning_rate: float = Field(1e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
+    learning_rate: float = Field(2e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
     depth: int = Field(8, ge=1, description="steps of the flow in each of its three levels")
     width: int = Field(64, ge=1, description="hidden channels at half the side of the image; twice at a quarter")
 
