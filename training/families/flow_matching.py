@@ -33,11 +33,11 @@ class FlowMatchingConfig(TrainConfig):
 
     family: Literal["flow-matching"] = "flow-matching"
     name: str = Field("flow-matching", pattern=NAME_PATTERN)
-    epochs: int = Field(30, ge=1)
+    epochs: int = Field(40, ge=1)
     evaluate_every: int = Field(
-        5, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
+        10, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
     )
-    learning_rate: float = Field(1e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
+    learning_rate: float = Field(2e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
     width: int = Field(64, ge=GROUPS, multiple_of=GROUPS, description="channels at half the side; twice at a quarter")
     solver_steps: int = Field(8, ge=2, le=100, description="evaluations of the network for each image")
 
