@@ -67,6 +67,8 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m training train srgan
 	$(BIN)/python -m training train srgan --factor 2
 	$(BIN)/python -m training train pixelcnn
+	$(BIN)/python -m training train flow
+	$(BIN)/python -m training train flow-matching
 
 # The dependencies of `python -m training`.
 install-train: $(VENV)/.installed-train

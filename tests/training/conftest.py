@@ -32,7 +32,8 @@ from training.trainer import train
 
 TRAIN_IMAGES, TEST_IMAGES = 192, 32
 STEPS = 5  # per epoch of a tiny run
-SMALL = {"channels": 16, "layers": 2, "detail_channels": 16}  # choices of families with larger networks
+# Choices of families with larger networks.
+SMALL = {"channels": 16, "layers": 2, "detail_channels": 16, "width": 16, "depth": 1, "solver_steps": 3}
 
 
 def strokes(count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from app.checkpoints.manifest import Manifest
+from tests.training.conftest import SMALL
 from training import data, run, trainer
 from training.__main__ import main
 from training.data import Dataset
@@ -67,7 +68,7 @@ SHARED: dict[str, object] = {
 }  # fmt: skip
 DEFAULTS = {name: family.config().model_dump(mode="json") for name, family in families().items()}  # type: ignore[call-arg]
 
-OTHERS = {"factor": 2}  # where one more than the default is not a valid choice
+OTHERS = {"factor": 2} | SMALL  # where one more than the default is not a valid choice, or a large network
 
 
 def other(family: str, name: str) -> Any:
