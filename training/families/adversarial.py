@@ -141,7 +141,8 @@ class AdversarialLearner(Learner):
     def _fakes(self, labels: Tensor) -> Tensor:
         latents = torch.randn(len(labels), self.latent_dim, device=labels.device)
         with self.autocast():
-            return torch.sigmoid(self.generate(latents, labels).float())
+            logits = self.generate(latents, labels)
+        return torch.sigmoid(logits.float())
 
     def _discriminator_loss(self, real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> Tensor:
         with self.autocast():
