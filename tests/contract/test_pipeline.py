@@ -39,7 +39,13 @@ def dataset() -> Dataset:
 @pytest.mark.parametrize("family", ["vae", "gan", "autoencoder"])
 def test_a_trained_model_is_served(family: str, dataset: Dataset, tmp_path: Path, digit: bytes) -> None:
     config = families()[family].config(
-        name="tiny", epochs=1, batch_size=50, device="cpu", runs_dir=tmp_path / "runs", models_dir=tmp_path / "models"
+        family=family,
+        name="tiny",
+        epochs=1,
+        batch_size=50,
+        device="cpu",
+        runs_dir=tmp_path / "runs",
+        models_dir=tmp_path / "models",
     )
     train(config, dataset=dataset)
     manifest = json.loads((tmp_path / "models" / "tiny" / "manifest.json").read_text())
