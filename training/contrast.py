@@ -1,8 +1,8 @@
 """The contrast of generated images: one factor on the logits of their pixels, chosen at export on training images.
 
-A network trained on the mean error of pixels draws softer edges than real images have, and near its floor the Frechet
-distance mostly measures that. One number corrects most of it. Only `generate` has it: `decode`, and with it
-reconstructions and the ELBO, is the trained network.
+Generated digits have softer edges than real ones, and near its floor the Frechet distance mostly measures that. One
+number corrects most of it. Only `generate` has it: `decode`, and with it reconstructions and the ELBO, is the trained
+network.
 """
 
 import logging
@@ -27,7 +27,7 @@ IMAGES = 10_000
 def adjust_contrast(
     archive: EagerArchive, learner: Learner, training_set: TrainingSet, extractor: FeatureExtractor | None
 ) -> float:
-    """Set the contrast of `generate` to that of the least Frechet distance, in place; returns it.
+    """Set the contrast of `generate`, in its last layer, to that of the least Frechet distance; returns it.
 
     It stays 1 without a classifier of the images: there is none of the data, or the model makes images of another size.
     Raises NotANumber.
@@ -37,7 +37,7 @@ def adjust_contrast(
     distances = contrast_distances(archive, learner, training_set, extractor)
     contrast = min(distances, key=distances.__getitem__)
     _last_layer(archive).contrast = contrast
-    log.info("contrast %.1f: Frechet distance %.2f, without %.2f", contrast, distances[contrast], distances[1.0])
+    log.info("contrast %.1f: Frechet distance %.2f, %.2f without it", contrast, distances[contrast], distances[1.0])
     return contrast
 
 
