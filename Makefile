@@ -58,9 +58,10 @@ audit: $(TOOLS)
 train: $(VENV)/.installed-train
 	$(BIN)/python -m training train vae --epochs 100 --learning-rate 0.002 --precision bfloat16
 	$(BIN)/python -m training train cvae
+	$(BIN)/python -m training train autoencoder
 	$(BIN)/python -m training train gan
-	$(BIN)/python -m training train gan --name gan-deep --discriminator deep --gradient-penalty 0.1 \
-		--discriminator-steps 1 --generator-learning-rate 0.0005 --batch-size 64 --epochs 18
+	$(BIN)/python -m training train gan --name gan-deep --discriminator deep --gradient-penalty 0.1 --shared-fakes \
+		--generator-learning-rate 0.0005 --discriminator-learning-rate 0.001 --adam-beta2 0.99 --epochs 18
 	$(BIN)/python -m training train cgan
 	$(BIN)/python -m training train lenet
 	$(BIN)/python -m training train vgg

@@ -30,13 +30,13 @@ class EagerArchive(nn.Module):
         return {capability: network for capability, network in self._modules.items() if network is not None}
 
     def parameter_counts(self) -> dict[str, int]:
-        """Number of parameters of each network, by the names of its capabilities."""
-        names: dict[nn.Module, list[str]] = {}
+        """Number of parameters of each network, by the names of the capabilities that have the same parameters."""
+        names: dict[tuple[nn.Parameter, ...], list[str]] = {}
         for capability, network in self.networks.items():
-            names.setdefault(network, []).append(capability)
+            names.setdefault(tuple(network.parameters()), []).append(capability)
         return {
-            " and ".join(capabilities): sum(parameter.numel() for parameter in network.parameters())
-            for network, capabilities in names.items()
+            " and ".join(capabilities): sum(parameter.numel() for parameter in parameters)
+            for parameters, capabilities in names.items()
         }
 
 

@@ -26,9 +26,11 @@ from app.checkpoints.manifest import (
 from training.archive import EagerArchive, open_archive, script
 from training.card import PICTURES, card
 from training.config import TrainConfig
+from training.contrast import adjust_contrast
 from training.curves import curves_png
 from training.data import Dataset
 from training.datasets import FOLDER
+from training.evaluation.feature_extractor import find_extractor
 from training.files import remove_partial, write_atomically
 from training.golden import deviation, golden_rows, refuse_diverged
 from training.learner import Learner
@@ -64,12 +66,16 @@ def export(
     bfloat16 archive is added where the family has such a form and its images are within PIXEL_BOUND of those of the
     float32 archive. `trained` defaults to the whole history in one process. The quality is measured later.
 
-    Replacing the manifest is the switch. Raises ExportMismatch, and OSError on a full disk: before the switch the
-    previous checkpoint is untouched; after it the new one is whole, and only its card and pictures may be old.
+    Replacing the manifest is the switch. Raises ExportMismatch, ClassifierDamaged, and OSError on a full disk: before
+    the switch the previous checkpoint is untouched; after it the new one is whole, and only its card and pictures may
+    be old.
     """
     refuse_diverged(learner)
     training_set = (dataset.train_images[: config.train_images], dataset.train_labels[: config.train_images])
     eager = learner.archive(training_set).cpu().to(memory_format=torch.contiguous_format)
+    contrast = 1.0
+    if learner.chooses_contrast:
+        contrast = adjust_contrast(eager, learner, training_set, find_extractor(dataset, config.runs_dir))
     fast = learner.fast_archive(eager, torch.float32)
     assert fast is not None, "every family has a float32 form"
     content = script(fast)
@@ -96,7 +102,7 @@ def export(
         classes=dataset.classes,
         archives=archives,
         dataset=DatasetUsed(name=dataset.name, digest=dataset.digest, train_images=len(training_set[0])),
-        training=training_record(config, eager, history, trained or Trained(len(history))),
+        training=training_record(config, eager, history, trained or Trained(len(history)), contrast),
         golden=golden,
     )
     pictures = {"curves.png": curves_png(history)}
@@ -164,7 +170,7 @@ def described(name: str, content: bytes, deviation: Deviation | None = None) -> 
 
 
 def training_record(
-    config: TrainConfig, eager: EagerArchive, history: list[dict[str, float]], trained: Trained
+    config: TrainConfig, eager: EagerArchive, history: list[dict[str, float]], trained: Trained, contrast: float
 ) -> TrainingRecord:
     """The record that repeats the training, with its losses."""
     return TrainingRecord(
@@ -175,6 +181,7 @@ def training_record(
         steps=trained.steps,
         parameters=eager.parameter_counts(),
         losses=losses_of(history[trained.epoch - 1]),
+        contrast=contrast,
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -143,16 +143,21 @@ class ToPixels(nn.Module):
 
 
 class ToImages(nn.Module):
-    """The sigmoid of pixel logits `(B, 1, H, W)`, in which rows do not depend on the size of the batch.
+    """The sigmoid of `contrast` times pixel logits `(B, 1, H, W)`; rows do not depend on the size of the batch.
 
     Vector kernels take two vectors at a time and compute the remainder by another formula, which differs in the last
-    bit. 28x28 pixels are 49 vectors of 16: an even number of images leaves no remainder.
+    bit. 28x28 pixels are 49 vectors of 16: an even number of images leaves no remainder. `training.contrast` chooses
+    the contrast.
     """
+
+    def __init__(self, contrast: float = 1.0) -> None:
+        super().__init__()
+        self.contrast = contrast
 
     def forward(self, logits: Tensor) -> Tensor:
         """The batch is padded to an even number of images."""
         rows = logits.shape[0]
-        return torch.sigmoid(functional.pad(logits, (0, 0, 0, 0, 0, 0, 0, rows % 2)))[:rows]
+        return torch.sigmoid(self.contrast * functional.pad(logits, (0, 0, 0, 0, 0, 0, 0, rows % 2)))[:rows]
 
 
 def stable_rows(module: nn.Module) -> nn.Module:

@@ -44,6 +44,7 @@ class Learner(nn.Module, ABC):
     priors: tuple[Prior, ...] = ("normal",)  # of the latents; the first is the default
     sampling: tuple[Control, ...] = ()
     smooth_latents: bool = True  # whether images change gradually with their latents
+    chooses_contrast: bool = False  # whether the export chooses a contrast, see `training.contrast`
     sequential: bool = False  # whether a pass has hundreds of steps, as of a pixel at a time
 
     def __init__(self, data: DataShape) -> None:

@@ -49,7 +49,8 @@ def test_rows_of_a_dense_layer_do_not_depend_on_how_many_there_are(one_thread):
 
 
 @torch.no_grad()
-def test_rows_of_the_sigmoid_do_not_depend_on_how_many_there_are(one_thread):
+@pytest.mark.parametrize("contrast", [1.0, 1.3])
+def test_rows_of_the_sigmoid_do_not_depend_on_how_many_there_are(one_thread, contrast):
     logits = 4 * torch.randn(40, 1, 28, 28)
-    assert_rows_do_not_depend_on_the_batch(ToImages(), logits, range(1, 20))
-    assert torch.allclose(ToImages()(logits), logits.sigmoid(), atol=1e-6)
+    assert_rows_do_not_depend_on_the_batch(ToImages(contrast), logits, range(1, 20))
+    assert torch.allclose(ToImages(contrast)(logits), (contrast * logits).sigmoid(), atol=1e-6)

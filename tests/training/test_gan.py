@@ -76,7 +76,7 @@ def test_losses_are_the_formulas_of_the_paper():
 @pytest.mark.parametrize("half", ["discriminator", "generator"])
 def test_each_half_of_a_step_moves_only_its_network_and_lowers_its_loss(images, half):
     # Without dropout, on the images and the latents of the step.
-    model = learner(discriminator_steps=1, generator_learning_rate=1e-3)
+    model = learner(shared_fakes=True, generator_learning_rate=1e-3, discriminator_learning_rate=1e-3)
     model.discriminator.eval()
     real = batches(images, 1, size=16)
     for _ in range(3):
@@ -108,7 +108,7 @@ def test_each_half_of_a_step_moves_only_its_network_and_lowers_its_loss(images, 
 
 
 def test_both_learning_rates_are_constant_for_half_of_the_run_and_then_fall_to_zero(images):
-    model = learner(total_steps=4, discriminator_steps=1, generator_learning_rate=0.01)
+    model = learner(total_steps=4, generator_learning_rate=0.01)
     rates = []
     for _ in range(4):
         rates.append(model.generator_optimizer.param_groups[0]["lr"])
@@ -153,7 +153,7 @@ def test_estimated_statistics_are_those_of_the_generators_own_activations(lively
 
 
 def test_the_archive_is_the_average_with_its_own_batch_statistics_and_leaves_the_learner_as_it_was(images):
-    model = learner(discriminator_steps=1, ema_decay=0.5, seed=9)
+    model = learner(ema_decay=0.5, seed=9)
     for _ in range(2):
         model.step(batches(images, 1), labels(1))
     before = copy.deepcopy(model.training_state()["modules"])
@@ -166,6 +166,18 @@ def test_the_archive_is_the_average_with_its_own_batch_statistics_and_leaves_the
         assert torch.allclose(archive.generate(latents), expected, atol=1e-4)
         last = torch.sigmoid(copy.deepcopy(model.generator).train()(latents))
         assert not torch.allclose(archive.generate(latents), last, atol=1e-3)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_steps_of_both_networks_share_a_batch_of_fakes_or_each_takes_fresh_ones(images, shared):
+    model, seen = learner(shared_fakes=shared, discriminator_steps=2), []
+    model.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
+    model.step(batches(images, 2), labels(2))
+    *both, last = seen
+    fakes = [*(rows[4:] for rows in both), last]
+    assert [len(rows) for rows in fakes] == [4, 4, 4]
+    assert all(torch.equal(rows, last) == shared for rows in fakes[:2])
+    assert torch.equal(fakes[0], fakes[1]) == shared
 
 
 def test_the_discriminator_sees_fakes_with_the_labels_they_were_made_for(images):

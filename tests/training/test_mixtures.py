@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.families.mixtures import Mixtures, fit_mixtures
+from training.families.mixtures import Mixtures, fit_mixtures, fit_to_codes
 
 
 def clusters(centres: list[list[float]], rows: int, spread: float = 0.1) -> Tensor:
@@ -58,3 +58,16 @@ def test_a_class_with_few_rows_gets_fewer_components():
     few = fit_mixtures(latents, labels, classes=2, components=4, seed=0)
     assert draws(few, 0).abs().max() < 5
     assert few.thresholds[0].tolist() == [math.inf] * 3
+
+
+def test_a_mixture_is_fitted_to_the_codes_of_the_images_of_each_class():
+    greys = torch.arange(1200) % 200
+    labels = torch.arange(1200) % 2
+    images = greys.to(torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2)
+    fitted = fit_to_codes(
+        lambda rows, own: torch.stack([rows.mean(dim=(1, 2, 3)), own.float()], dim=1),
+        (images, labels), classes=2, components=1, seed=0,
+    )  # fmt: skip
+    for label in range(2):
+        mean = (greys[labels == label] / 255).mean().item()
+        assert draws(fitted, label).mean(dim=0).tolist() == pytest.approx([mean, label], abs=0.01)

@@ -21,6 +21,8 @@ from training.learner import DataShape, Learner
 # (T. Karras et al., arXiv:1912.04958, appendix B): its second derivatives cost more than the rest of a step.
 PENALISED_SHARE = 4
 
+SHARED_FAKES = "all steps of both networks take one batch of fakes, which is faster, in place of fresh ones"
+
 
 class AdversarialConfig(TrainConfig):
     """Choices of the families with a generator and a discriminator."""
@@ -28,6 +30,8 @@ class AdversarialConfig(TrainConfig):
     generator_learning_rate: float = Field(5e-4, gt=0)
     discriminator_learning_rate: float = Field(1e-3, gt=0)
     discriminator_steps: int = Field(1, ge=1, description="for each generator step")
+    adam_beta2: float = Field(0.99, ge=0, lt=1, description="decay of the mean of squared gradients, of both networks")
+    shared_fakes: bool = Field(True, description=SHARED_FAKES)
     gradient_penalty: float = Field(0.1, ge=0, description="gamma of R1, on the discriminator at real images")
     batch_norm: bool = Field(True, description="in the generator; folded into its layers at export")
 
@@ -79,10 +83,10 @@ class AdversarialLearner(Learner):
         self.discriminator = discriminator.to(memory_format=torch.channels_last)
         self.average = Average(self.generator, config.ema_decay)
         self.generator_optimizer = torch.optim.Adam(
-            self.generator.parameters(), lr=config.generator_learning_rate, betas=(0.5, 0.99)
+            self.generator.parameters(), lr=config.generator_learning_rate, betas=(0.5, config.adam_beta2)
         )
         self.discriminator_optimizer = torch.optim.Adam(
-            self.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, 0.99)
+            self.discriminator.parameters(), lr=config.discriminator_learning_rate, betas=(0.5, config.adam_beta2)
         )
 
         def falling(step: int) -> float:
@@ -103,16 +107,18 @@ class AdversarialLearner(Learner):
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """A discriminator step on each batch of `(steps, B, 1, H, W)`, then one generator step.
 
-        All steps share one batch of fakes, made for the labels of the first batch: computing and backpropagating it is
-        nearly all of their cost.
+        Fakes are made for the labels of the first batch. With `shared_fakes` all steps take those of the generator's:
+        computing and backpropagating them is nearly all of their cost.
         """
-        latents = torch.randn(images.shape[1], self.latent_dim, device=images.device)
-        with self.autocast():
-            fake = torch.sigmoid(self.generate(latents, labels[0]).float())
+        fake = self._fakes(labels[0])
 
         # First half: the discriminator learns, the generator is fixed.
         for real, real_labels in zip(images, labels, strict=True):
-            loss_discriminator = self._discriminator_loss(real, real_labels, fake.detach(), labels[0])
+            shown = fake.detach()
+            if not self.config.shared_fakes:
+                with torch.no_grad():
+                    shown = self._fakes(labels[0])
+            loss_discriminator = self._discriminator_loss(real, real_labels, shown, labels[0])
             self.discriminator_optimizer.zero_grad(set_to_none=True)
             loss_discriminator.backward()  # type: ignore[no-untyped-call]
             self.discriminator_optimizer.step()
@@ -131,6 +137,12 @@ class AdversarialLearner(Learner):
         self.discriminator_schedule.step()
         self.average.update_parameters(self.generator)
         return {"discriminator": loss_discriminator.detach(), "generator": loss_generator.detach()}
+
+    def _fakes(self, labels: Tensor) -> Tensor:
+        latents = torch.randn(len(labels), self.latent_dim, device=labels.device)
+        with self.autocast():
+            logits = self.generate(latents, labels)
+        return torch.sigmoid(logits.float())
 
     def _discriminator_loss(self, real: Tensor, real_labels: Tensor, fake: Tensor, fake_labels: Tensor) -> Tensor:
         with self.autocast():

@@ -35,7 +35,7 @@ class CganConfig(AdversarialConfig):
 
     family: Literal["cgan"] = "cgan"
     name: str = Field("cgan", pattern=NAME_PATTERN)
-    epochs: int = Field(6, ge=1, description="one generator step for each batch of the data")
+    epochs: int = Field(18, ge=1, description="one generator step for each batch of the data")
     batch_size: int = Field(64, ge=2)
 
 
@@ -59,6 +59,7 @@ class CganLearner(AdversarialLearner):
     latent_dim = LATENT_DIM
     conditional = True
     sampling = ("truncation",)
+    chooses_contrast = True
 
     def __init__(self, config: CganConfig, data: DataShape, total_steps: int) -> None:
         embedding = nn.Embedding(data.classes, EMBEDDING_DIM)
@@ -98,7 +99,7 @@ class CganLearner(AdversarialLearner):
         images = networks["generate"]
         assert isinstance(images, ConditionalGenerator)
         assert isinstance(images.generator, nn.Sequential)
-        generator = nn.Sequential(fast_generator(images.generator[0], dtype), ToImages())
+        generator = nn.Sequential(fast_generator(images.generator[0], dtype), images.generator[1])
         return {
             "generate": ConditionalGenerator(images.embedding, generator),
             "discriminate": stable_rows(networks["discriminate"]),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
-from training.families.vae import Decoder, fast_decoder
+from training.families.vae import Decoder, fast_decoders
 from training.families.variational import LATENT_DIM, VariationalConfig, VariationalLearner
 from training.fast_layers import ToImages, stable_rows
 from training.learner import DataShape, TrainingSet
@@ -99,18 +99,20 @@ class CvaeLearner(VariationalLearner):
         """The averaged encoder and decoder, and the prior fitted to the training set."""
         average = self.average.module
         assert isinstance(average, Cvae)
-        prior = self.fit_mixtures(average.encoder, training_set)
-        decode = ConditionalDecoder(average.decoder.embedding, nn.Sequential(average.decoder.decoder, ToImages()))
-        return {"generate": decode, "decode": decode, "encode": average.encoder, "prior": prior}
+        prior = self.fit_prior(average.encoder, training_set)
+        decoder = average.decoder
+        generate, decode = (
+            ConditionalDecoder(decoder.embedding, nn.Sequential(decoder.decoder, ToImages())) for _ in range(2)
+        )
+        return {"generate": generate, "decode": decode, "encode": average.encoder, "prior": prior}
 
     def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
         """The decoder rewritten, the encoder with stable rows."""
-        images = networks["decode"]
-        assert isinstance(images, ConditionalDecoder)
-        assert isinstance(images.decoder, nn.Sequential)
-        decoder = nn.Sequential(fast_decoder(images.decoder[0], dtype), ToImages())
-        decode = ConditionalDecoder(images.embedding, decoder)
-        return networks | {"generate": decode, "decode": decode, "encode": stable_rows(networks["encode"])}
+        generate, decode = networks["generate"], networks["decode"]
+        assert isinstance(generate, ConditionalDecoder)
+        assert isinstance(decode, ConditionalDecoder)
+        generate.decoder, decode.decoder = fast_decoders(generate.decoder, decode.decoder, dtype)
+        return networks | {"encode": stable_rows(networks["encode"])}
 
 
 FAMILY = Family("cvae", CvaeConfig, CvaeLearner)

@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
-from training.families.adversarial import AdversarialConfig, AdversarialLearner
+from training.families.adversarial import SHARED_FAKES, AdversarialConfig, AdversarialLearner
 from training.families.discriminators import DeepDiscriminator, Discriminator, initialize_glorot
 from training.fast_layers import Spread, ToImages, ToPixels, Upsample, stable_rows
 from training.learner import DataShape, TrainingSet
@@ -32,12 +32,15 @@ class GanConfig(AdversarialConfig):
 
     family: Literal["gan"] = "gan"
     name: str = Field("gan", pattern=NAME_PATTERN)
-    epochs: int = Field(10, ge=1, description="one generator step for each batch of the data")
+    epochs: int = Field(22, ge=1, description="one generator step for each batch of the data")
+    batch_size: int = Field(64, ge=2)
     discriminator: Literal["near-sighted", "deep"] = Field(
         "near-sighted", description="two convolutions that see 7x7 pixels, or four layers that see the whole image"
     )
     generator_learning_rate: float = Field(2e-4, gt=0)
-    discriminator_steps: int = Field(3, ge=1, description="for each generator step")
+    discriminator_learning_rate: float = Field(2e-4, gt=0)
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients, of both networks")
+    shared_fakes: bool = Field(False, description=SHARED_FAKES)
     gradient_penalty: float = Field(0.0, ge=0, description="gamma of R1, on the discriminator at real images")
 
 
@@ -131,7 +134,7 @@ class GanLearner(AdversarialLearner):
         """The generator rewritten, the discriminator with stable rows."""
         images = networks["generate"]
         assert isinstance(images, nn.Sequential)
-        generate = nn.Sequential(fast_generator(images[0], dtype), ToImages())
+        generate = nn.Sequential(fast_generator(images[0], dtype), images[1])
         return {"generate": generate, "discriminate": stable_rows(networks["discriminate"])}
 
 

@@ -1,6 +1,7 @@
 """Gaussian mixtures, one per class, as a network from noise to latents."""
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -8,6 +9,10 @@ from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped
 from sklearn.mixture import GaussianMixture  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
+from training.data import to_unit_range
+from training.learner import TrainingSet
+
+ROWS = 500
 # Rows that a component needs, per dimension, for a meaningful covariance.
 ROWS_PER_DIMENSION = 4
 
@@ -36,6 +41,21 @@ class Mixtures(nn.Module):
         for column in range(width):
             latents = latents + factors[:, :, column] * noise[:, column : column + 1]
         return latents
+
+
+@torch.no_grad()
+def fit_to_codes(
+    encode: Callable[[Tensor, Tensor], Tensor], training_set: TrainingSet, classes: int, components: int, seed: int
+) -> Mixtures:
+    """One mixture for each class, fitted to the codes of the training images.
+
+    `encode` takes images float32 `(B, 1, H, W)` in [0, 1] and labels int64 `(B,)`, both on the CPU, to codes `(B, D)`.
+    Source: P. Ghosh et al., "From Variational to Deterministic Autoencoders", 2020, arXiv:1903.12436, section 4.
+    """
+    images, labels = training_set
+    batches = zip(torch.split(images, ROWS), torch.split(labels, ROWS), strict=True)
+    codes = torch.cat([encode(to_unit_range(rows), own).cpu() for rows, own in batches])
+    return fit_mixtures(codes, labels.cpu(), classes, components, seed)
 
 
 def fit_mixtures(latents: Tensor, labels: Tensor, classes: int, components: int, seed: int) -> Mixtures:

@@ -24,22 +24,30 @@ class VaeConfig(VariationalConfig):
     name: str = Field("vae", pattern=NAME_PATTERN)
 
 
+FEATURES = 128
+
+
+def image_features() -> nn.Sequential:
+    """A network from images `(B, 1, 28, 28)` to features `(B, FEATURES)`."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, stride=2, padding=1),  # (B, 32, 14, 14)
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),  # (B, 64, 7, 7)
+        nn.ReLU(),
+        nn.Flatten(),  # (B, 3136)
+        nn.Linear(64 * 7 * 7, FEATURES),
+        nn.ReLU(),
+    )
+
+
 class Encoder(nn.Module):
     """Images to the parameters of q(z|x), a diagonal normal distribution."""
 
     def __init__(self, latent_dim: int = LATENT_DIM) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            nn.Conv2d(1, 32, 3, stride=2, padding=1),  # (B, 32, 14, 14)
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),  # (B, 64, 7, 7)
-            nn.ReLU(),
-            nn.Flatten(),  # (B, 3136)
-            nn.Linear(64 * 7 * 7, 128),
-            nn.ReLU(),
-        )
-        self.mean = nn.Linear(128, latent_dim)
-        self.log_variance = nn.Linear(128, latent_dim)
+        self.features = image_features()
+        self.mean = nn.Linear(FEATURES, latent_dim)
+        self.log_variance = nn.Linear(FEATURES, latent_dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images `(B, 1, 28, 28)` in [0, 1] to mean and log-variance, each `(B, latent)`."""
@@ -98,16 +106,22 @@ class VaeLearner(VariationalLearner):
         """The averaged encoder and decoder, and the prior fitted to the training set."""
         average = self.average.module
         assert isinstance(average, Vae)
-        prior = self.fit_mixtures(lambda images, _: average.encoder(images), training_set)
-        decode = nn.Sequential(average.decoder, ToImages())
-        return {"generate": decode, "decode": decode, "encode": average.encoder, "prior": prior}
+        prior = self.fit_prior(lambda images, _: average.encoder(images), training_set)
+        generate, decode = (nn.Sequential(average.decoder, ToImages()) for _ in range(2))
+        return {"generate": generate, "decode": decode, "encode": average.encoder, "prior": prior}
 
     def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
         """The decoder rewritten, the encoder with stable rows."""
-        images = networks["decode"]
-        assert isinstance(images, nn.Sequential)
-        decode = nn.Sequential(fast_decoder(images[0], dtype), ToImages())
-        return networks | {"generate": decode, "decode": decode, "encode": stable_rows(networks["encode"])}
+        generate, decode = fast_decoders(networks["generate"], networks["decode"], dtype)
+        return networks | {"generate": generate, "decode": decode, "encode": stable_rows(networks["encode"])}
+
+
+def fast_decoders(generate: nn.Module, decode: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    """Two sequences of the same `Decoder` and a last layer each, with the decoder rewritten once for both."""
+    assert isinstance(generate, nn.Sequential)
+    assert isinstance(decode, nn.Sequential)
+    decoder = fast_decoder(decode[0], dtype)
+    return nn.Sequential(decoder, generate[1]), nn.Sequential(decoder, decode[1])
 
 
 def fast_decoder(decoder: nn.Module, dtype: torch.dtype) -> nn.Module:

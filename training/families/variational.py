@@ -1,8 +1,6 @@
 """What variational autoencoders share: config, losses, training step, and the prior fitted to the latents.
 
-Sources: D. P. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114; P. Ghosh et al.,
-"From Variational to Deterministic Autoencoders", 2020, arXiv:1903.12436 (fitting a density to the latents
-after training).
+Source: D. P. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114.
 """
 
 import math
@@ -17,8 +15,7 @@ from torch.nn import functional
 
 from training.average import Average
 from training.config import TrainConfig
-from training.data import to_unit_range
-from training.families.mixtures import Mixtures, fit_mixtures
+from training.families.mixtures import Mixtures, fit_to_codes
 from training.learner import DataShape, Learner, TrainingSet
 
 LATENT_DIM = 16
@@ -65,12 +62,20 @@ def negative_elbo(logits: Tensor, images: Tensor, mean: Tensor, log_variance: Te
     return (reconstruction_error(logits, images) + beta * kl).mean()
 
 
+def cosine_schedule(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Learning rates that fall to 0 along half a cosine. Source: arXiv:1608.03983, eq. 5, without restarts."""
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
+    )
+
+
 class VariationalLearner(Learner):
     """An encoder with its decoder, their optimiser and the moving average of the weights, which is exported."""
 
     latent_dim = LATENT_DIM
     priors = ("fitted", "normal")
     sampling = ("temperature",)
+    chooses_contrast = True
 
     def __init__(self, config: VariationalConfig, vae: nn.Module, data: DataShape, total_steps: int) -> None:
         super().__init__(data)
@@ -79,9 +84,7 @@ class VariationalLearner(Learner):
         self.vae = vae.to(memory_format=torch.channels_last)  # a quarter less time per step on a CPU
         self.average = Average(self.vae, config.ema_decay)
         self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=config.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
-        )
+        self.schedule = cosine_schedule(self.optimizer, total_steps)
 
     @abstractmethod
     def run(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,8 +109,7 @@ class VariationalLearner(Learner):
         kl = kl_divergence(mean.detach(), log_variance.detach()).mean()
         return {"negative_elbo": loss.detach(), "kl_divergence": kl}
 
-    @torch.no_grad()
-    def fit_mixtures(
+    def fit_prior(
         self, encode: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], training_set: TrainingSet
     ) -> Mixtures:
         """One mixture per class, fitted to one posterior sample of each training image.
@@ -115,12 +117,12 @@ class VariationalLearner(Learner):
         `encode` takes images `(B, 1, 28, 28)` in [0, 1] and labels `(B,)` to mean and log-variance. The samples are
         drawn from the seed of the run by a separate generator.
         """
-        images, labels = training_set
         device = next(self.parameters()).device
         source = torch.Generator().manual_seed(self.config.seed)
-        latents = []
-        for rows, classes in zip(torch.split(images, 500), torch.split(labels, 500), strict=True):
-            mean, log_variance = encode(to_unit_range(rows.to(device)), classes.to(device))
+
+        def sample(images: Tensor, labels: Tensor) -> Tensor:
+            mean, log_variance = encode(images.to(device), labels.to(device))
             noise = torch.randn(mean.shape, generator=source)
-            latents.append(mean.cpu() + torch.exp(0.5 * log_variance.cpu()) * noise)
-        return fit_mixtures(torch.cat(latents), labels.cpu(), self.classes, self.config.components, self.config.seed)
+            return mean.cpu() + torch.exp(0.5 * log_variance.cpu()) * noise
+
+        return fit_to_codes(sample, training_set, self.classes, self.config.components, self.config.seed)
