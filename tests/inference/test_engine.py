@@ -40,9 +40,10 @@ def engine(models: dict[str, Model], pool: Callable[[int], Workers]) -> Callable
     board = Scoreboard()
 
     def make(default: str | None = None) -> Engine:
-        limits = (Limit(8, board.counter(name), small=16, what="rows") for name in ("rows", "sequential_rows"))
-        pools = [Pool(pool(1), limit) for limit in limits]
-        return Engine(models, *pools, Metrics(), default_model=default, max_batch_rows=8)
+        usual, sequential = (
+            Pool(pool(1), Limit(8, board.counter(name), small=16, what="rows")) for name in ("rows", "sequential_rows")
+        )
+        return Engine(models, usual, sequential, Metrics(), default_model=default, max_batch_rows=8)
 
     return make
 
