@@ -22,9 +22,9 @@ DIGITS = tuple("0123456789")
 GARMENTS = ("Ankle boot", "T-shirt/top", "Bag")  # names with spaces and signs
 
 
-def to_images(logits: Tensor, side: int = 28) -> Tensor:
-    """`(n, side * side)` to `(n, 1, side, side)` in [0, 1]."""
-    return torch.sigmoid(logits).view(-1, 1, side, side)
+def to_images(logits: Tensor) -> Tensor:
+    """`(n, 784)` to `(n, 1, 28, 28)` in [0, 1]."""
+    return torch.sigmoid(logits).view(-1, 1, 28, 28)
 
 
 class ConditionalGan(nn.Module):
@@ -57,7 +57,9 @@ class ConditionalDecoder(nn.Module):
 
     @torch.jit.export
     def generate(self, latents: Tensor, labels: Tensor) -> Tensor:
-        return to_images(self.decoder(latents + self.embedding(labels)), self.side)
+        # Clamped: of 7x7 pixels a sigmoid computes the last ones differently in some batches.
+        logits = self.decoder(latents + self.embedding(labels))
+        return torch.clamp(logits, 0, 1).view(-1, 1, self.side, self.side)
 
 
 class ConditionalVae(nn.Module):

@@ -44,10 +44,10 @@ class Means(Job[Rows]):
 class Service:
     """A loader, and the objects that it reports to."""
 
-    def __init__(self, models: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         scoreboard = Scoreboard()
-        self.models, self.readiness, self.metrics = models, Readiness(scoreboard), Metrics(scoreboard)
-        made = Settings(models_dir=models, device="cpu", workers=1, **settings)
+        self.models, self.readiness, self.metrics = folder, Readiness(scoreboard), Metrics(scoreboard)
+        made = Settings(models_dir=folder, device="cpu", workers=1, **settings)
         self.loader = Loader(made, self.readiness, self.metrics)
 
     def sample(self, name: str, **labels: str) -> float | None:

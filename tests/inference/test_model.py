@@ -31,7 +31,7 @@ def test_shipped_checkpoints_load_in_order_of_name_with_cards_and_byte_identical
 def test_checkpoints_of_every_kind_load_and_their_rows_are_byte_identical(runtime, tmp_path):
     write_checkpoints(tmp_path)
     models = load_models(tmp_path, runtime, 8)
-    assert len(models) == 8
+    assert len(models) == 12
     for model in models.values():
         assert set(model.networks) == set(model.manifest.capabilities)
         assert all(model.byte_identical.values())

@@ -31,7 +31,7 @@ def test_uploads_are_classified_in_order_and_independently(labelled):
 
 def test_the_arrays_agree_with_the_json(labelled):
     loaded, results = npz_of(classify(labelled, TEST_IMAGES, NPZ)), classify(labelled, TEST_IMAGES).json()["results"]
-    assert (loaded["probabilities"].dtype, loaded["labels"].dtype) == (np.float32, np.int64)
+    assert [loaded[name].dtype for name in ("probabilities", "labels")] == [np.dtype("f4"), np.dtype("i8")]
     assert loaded["probabilities"].tolist() == [[*item["probabilities"].values()] for item in results]
     assert [DIGITS[label] for label in loaded["labels"]] == [item["label"] for item in results]
 
