@@ -6,7 +6,7 @@ from shlex import quote
 
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality, TrainingRecord
-from training.evaluation.eval_protocol import COPY_IMAGES, FIDELITY, NORMAL, PROTOCOL, SEEDS
+from training.evaluation.eval_protocol import COPY_IMAGES, NORMAL, PROTOCOL, SEEDS
 from training.evaluation.likelihood import GIVEN_LABEL
 from training.generation import Controls, gives_labels
 
@@ -29,7 +29,8 @@ MEANING = {
     "classification_accuracy_score": "accuracy on the test images of a LeNet-5 trained on the generated images of a "
     "seed with the requested labels; the floor is that of one trained on as many training images",
     "nearest_training_distance": "mean of {copies} images; copies have 0, and smooth images are near to all others",
-    "near_copies": "share of {copies} images nearer to a training image than all but 1 % of the test images are",
+    "near_copies": "share of {copies} images nearer to a training image than all but 1 % of the test images with such "
+    "labels are",
     "negative_elbo": "reconstruction error plus KL divergence",
     "reconstruction_error": "binary cross-entropy of the test images, one posterior sample each",
     "kl_divergence": "of q(z given x) from N(0, I)",
@@ -172,8 +173,11 @@ def protocol_text(manifest: Manifest, quality: Quality) -> str:
     text.append("Values are means over the seeds ± their standard deviation, or over the test images.")
     if "frechet_distance" in quality.figures:
         labels = "with labels in turn" if gives_labels(manifest) else "with natural frequencies of the labels"
-        text.append(f"The floor is the figure of training images in place of generated ones, {labels}, ± its standard")
-        text.append("deviation over disjoint draws, or of a perfect model.")
+        text.append(f"The floor is the figure of real images in place of generated ones, {labels}, ± its standard")
+        text.append(
+            "deviation over disjoint draws, or of a perfect model. The real images are training images, test images for"
+        )
+        text.append("the distance to training images.")
     else:
         text.append("The floor is the figure of real images, or of a perfect model.")
     text.append("The ceilings are the figures of useless or simpler models, and of blurred real images.")
@@ -333,8 +337,7 @@ def floor_of(name: str, manifests: Sequence[Manifest], *, in_turn: bool) -> str:
         if figure is None:
             continue
         controls = Controls(prior="normal" if name.startswith(NORMAL) else None)
-        matched = name.removeprefix(NORMAL) not in FIDELITY or gives_labels(manifest, controls) == in_turn
-        if matched:
+        if gives_labels(manifest, controls) == in_turn:
             return floor_text(figure)
     return ""
 
