@@ -6,9 +6,9 @@ from shlex import quote
 
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality, TrainingRecord
-from training.evaluation.eval_protocol import COPY_IMAGES, FIDELITY, NORMAL, PROTOCOL, SEEDS
+from training.evaluation.eval_protocol import COPY_IMAGES, NORMAL, PROTOCOL, SEEDS
 from training.evaluation.likelihood import GIVEN_LABEL
-from training.generation import Controls, gives_labels
+from training.generation import gives_labels
 
 # The explanation of each figure. `copies` is the number of images that were compared with training images.
 MEANING = {
@@ -29,7 +29,8 @@ MEANING = {
     "classification_accuracy_score": "accuracy on the test images of a LeNet-5 trained on the generated images of a "
     "seed with the requested labels; the floor is that of one trained on as many training images",
     "nearest_training_distance": "mean of {copies} images; copies have 0, and smooth images are near to all others",
-    "near_copies": "share of {copies} images nearer to a training image than all but 1 % of the test images are",
+    "near_copies": "share of {copies} images nearer to a training image than all but 1 % of the test images with such "
+    "labels are",
     "negative_elbo": "reconstruction error plus KL divergence",
     "reconstruction_error": "binary cross-entropy of the test images, one posterior sample each",
     "kl_divergence": "of q(z given x) from N(0, I)",
@@ -182,8 +183,11 @@ def protocol_text(manifest: Manifest, quality: Quality) -> str:
     text.append("Values are means over the seeds ± their standard deviation, or over the test images.")
     if "frechet_distance" in quality.figures:
         labels = "with labels in turn" if gives_labels(manifest) else "with natural frequencies of the labels"
-        text.append(f"The floor is the figure of training images in place of generated ones, {labels}, ± its standard")
-        text.append("deviation over disjoint draws, or of a perfect model.")
+        text.append(f"The floor is the figure of real images in place of generated ones, {labels}, ± its standard")
+        text.append(
+            "deviation over disjoint draws, or of a perfect model. The real images are training images, test images for"
+        )
+        text.append("the distance to training images.")
     else:
         text.append("The floor is the figure of real images, or of a perfect model.")
     text.append("The ceilings are the figures of useless or simpler models, and of blurred real images.")
@@ -325,35 +329,28 @@ def quality_table(manifests: Sequence[Manifest]) -> str:
 
 
 def generation_table(manifests: Sequence[Manifest]) -> str:
-    """Figures of generated images: models, floors and ceilings in rows."""
+    """Figures of generated images: models, floors and ceilings in rows.
+
+    A model whose default prior is fitted has a second row, of latents from N(0, I).
+    """
     figures = {manifest.name: manifest.quality.figures for manifest in manifests if manifest.quality}
     names = [name for name in GENERATED if any(name in found for found in figures.values())]
-    rows = [
-        [f"`{model}`", *(value_text(found[name]) if name in found else "" for name in names)]
-        for model, found in figures.items()
-    ]
+    names = [name for name in names if not name.startswith(NORMAL)]
+    known = [next(found[name] for found in figures.values() if name in found) for name in names]
+    rows = [["better", *(BETTER[figure.better] for figure in known)]]
+    for model, found in figures.items():
+        rows.append([f"`{model}`", *(value_text(found[name]) if name in found else "" for name in names)])
+        normal = [value_text(found[NORMAL + name]) if NORMAL + name in found else "" for name in names]
+        if any(normal):
+            rows.append([f"`{model}`, N(0, I)", *normal])
     for title, in_turn in ((IN_TURN, True), (NATURAL, False)):
-        floors = [floor_of(name, manifests, in_turn=in_turn) for name in names]
+        alike = [figures[manifest.name] for manifest in manifests if gives_labels(manifest) == in_turn]
+        floors = [next((floor_text(found[name]) for found in alike if name in found), "") for name in names]
         if any(floors):
             rows.append([title, *floors])
-    known = [next(found[name] for found in figures.values() if name in found) for name in names]
     ceilings = list({ceiling: None for figure in known for ceiling in figure.ceilings})
     rows += [[named(name), *(number(figure.ceilings.get(name)) for figure in known)] for name in ceilings]
-    rows.append(["better", *(BETTER[figure.better] for figure in known)])
     return table(["images of", *map(named, names)], rows)
-
-
-def floor_of(name: str, manifests: Sequence[Manifest], *, in_turn: bool) -> str:
-    """The floor of a figure for images whose labels come in turn or not; nothing where no model has such images."""
-    for manifest in manifests:
-        figure = manifest.quality.figures.get(name) if manifest.quality else None
-        if figure is None:
-            continue
-        controls = Controls(prior="normal" if name.startswith(NORMAL) else None)
-        matched = name.removeprefix(NORMAL) not in FIDELITY or gives_labels(manifest, controls) == in_turn
-        if matched:
-            return floor_text(figure)
-    return ""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -167,9 +167,17 @@ def test_the_table_of_several_models_has_the_floors_of_both_kinds_of_labels(mani
         return measured(manifest.model_copy(update={"name": name, **changes}), figures=figures)
 
     text = quality_table([model("labelled", 1.1), model("plain", 0.7, priors=("normal",))])
+    assert cells(text, "better")[1:] == ["lower"]
     assert cells(text, "`labelled`")[1:] == ["12.35 ± 0.46"]
     assert cells(text, "real images, labels in turn")[1:] == ["1.1 ± 0.03"]
     assert cells(text, "real images, natural labels")[1:] == ["0.7 ± 0.03"]
     assert cells(text, "noise")[1:] == ["600"]
     others = [line for line in text.splitlines() if line.startswith("| importance weighted bound ")]
     assert [line.split("|")[2].strip() for line in others] == ["`labelled`", "`plain`"]
+
+
+def test_the_table_of_several_models_has_a_row_of_the_normal_prior_beside_the_fitted_one(manifest):
+    normal = FIGURES["frechet_distance"].model_copy(update={"value": 72.8, "deviation": None})
+    text = quality_table([measured(manifest, figures=FIGURES | {"normal_prior_frechet_distance": normal})])
+    assert cells(text, "`vae`")[1:] == ["12.35 ± 0.46"]
+    assert cells(text, "`vae`, N(0, I)")[1:] == ["72.8"]

@@ -11,9 +11,11 @@ need one are left out.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
+from training.data import Dataset
 from training.evaluation.autoencoding import elbo_figures, reconstruction_figures
 from training.evaluation.classification import accuracy_score, classification_figures
 from training.evaluation.feature_extractor import FeatureExtractor
@@ -21,7 +23,7 @@ from training.evaluation.fidelity import Comparison, label_agreement
 from training.evaluation.figures import over_seeds
 from training.evaluation.log_likelihood import log_likelihood_figures
 from training.evaluation.memorisation import nearest
-from training.evaluation.reference import Reference
+from training.evaluation.reference import Reference, real_draws
 from training.evaluation.resizing import area_averages, size_text
 from training.evaluation.upscaling import upscaling_figures
 from training.generation import Controls, draw_images, gives_labels, labels_in_turn
@@ -105,7 +107,7 @@ def generation_figures(
     labels = labels_in_turn(reference.count, len(dataset.classes))
     generated = [draw_images(archive, manifest, labels, seed) for seed in seeds]
     if manifest.image.shape != dataset.test_images.shape[1:]:
-        return copy_figures(generated, manifest, dataset.train_images, dataset.test_images)
+        return copy_figures(generated, manifest, dataset)
     figures: dict[str, Figure] = {}
     if reference.extractor is not None:
         figures |= fidelity_figures(generated, reference, in_turn=labelled)
@@ -115,7 +117,7 @@ def generation_figures(
             figures["label_agreement"] = agreement_figure(generated, labels, reference.extractor)
     if labelled:
         figures |= accuracy_score(generated, labels, dataset, reference.trained_accuracies)
-    return figures | copy_figures(generated, manifest, dataset.train_images, dataset.test_images)
+    return figures | copy_figures(generated, manifest, dataset)
 
 
 def fidelity_figures(generated: Sequence[Tensor], reference: Reference, *, in_turn: bool) -> dict[str, Figure]:
@@ -155,30 +157,29 @@ def agreement_figure(generated: Sequence[Tensor], labels: Tensor, extractor: Fea
     return over_seeds(values, unit="fraction", better="higher", floor=record.test_accuracy, ceilings=ceiling)
 
 
-def copy_figures(
-    generated: Sequence[Tensor], manifest: Manifest, train_images: Tensor, test_images: Tensor
-) -> dict[str, Figure]:
-    """How near the images of each seed are to training images, in pixels. The floor is that of the test images."""
+def copy_figures(generated: Sequence[Tensor], manifest: Manifest, dataset: Dataset) -> dict[str, Figure]:
+    """How near the images of each seed are to training images, in pixels. The floor is that of draws of test images."""
     shape = manifest.image.shape
-    size = "" if shape == test_images.shape[1:] else f", at {size_text(shape)}"
-    train_images = area_averages(train_images[: manifest.dataset.train_images], shape)
-    natural, _ = nearest(area_averages(test_images[:COPY_IMAGES], shape), train_images)
-    bound = natural.quantile(COPY_SHARE)
-    distances = [nearest(images[:COPY_IMAGES], train_images)[0] for images in generated]
+    size = "" if shape == dataset.test_images.shape[1:] else f", at {size_text(shape)}"
+    train_images = area_averages(dataset.train_images[: manifest.dataset.train_images], shape)
+    draws = real_draws(dataset.test_labels, COPY_IMAGES, in_turn=gives_labels(manifest))
+    real = [nearest(area_averages(dataset.test_images[rows], shape), train_images)[0] for rows in draws]
+    bound = torch.cat(real).quantile(COPY_SHARE)
+    ours = [nearest(images[:COPY_IMAGES], train_images)[0] for images in generated]
+
+    def shares(distances: Sequence[Tensor]) -> list[float]:
+        return [float((found < bound).double().mean()) for found in distances]
+
     return {
         "nearest_training_distance": over_seeds(
-            [float(found.mean()) for found in distances],
+            [float(found.mean()) for found in ours],
+            [float(found.mean()) for found in real],
             unit=f"Euclidean distance in pixels of 0 to 1{size}",
             better="floor",
-            floor=float(natural.mean()),
             ceilings={"training_images": 0.0},
         ),
         "near_copies": over_seeds(
-            [float((found < bound).double().mean()) for found in distances],
-            unit=f"fraction{size}",
-            better="floor",
-            floor=float((natural < bound).double().mean()),
-            ceilings={"training_images": 1.0},
+            shares(ours), shares(real), unit=f"fraction{size}", better="floor", ceilings={"training_images": 1.0}
         ),
     }
 

@@ -15,7 +15,7 @@ from training.evaluation.fidelity import measure
 log = logging.getLogger(__name__)
 
 IMAGES = 10_000
-# Disjoint draws of training images, as far as there are enough of them.
+# Disjoint draws of real images, as far as there are enough of them.
 FLOOR_DRAWS = 3
 # Standard deviations in pixels: of a ceiling, and of a blur that one has to look for.
 BLUR, SLIGHT_BLUR = 1.5, 0.5
@@ -37,7 +37,7 @@ class Reference:
     def floors(self, *, in_turn: bool) -> list[dict[str, float]]:
         """The figures of each draw of training images, with labels in turn or with natural frequencies."""
         if in_turn not in self._floors:
-            draws = real_draws(self.dataset, self.count, in_turn=in_turn)
+            draws = real_draws(self.dataset.train_labels, self.count, in_turn=in_turn)
             self._floors[in_turn] = [self.measure(self.dataset.train_images[rows]) for rows in draws]
         return self._floors[in_turn]
 
@@ -50,7 +50,7 @@ class Reference:
     def trained_accuracies(self) -> list[float]:
         """The accuracy of a classifier trained on each draw of training images with labels in turn."""
         accuracies = []
-        for rows in real_draws(self.dataset, self.count, in_turn=True):
+        for rows in real_draws(self.dataset.train_labels, self.count, in_turn=True):
             images, labels = self.dataset.train_images[rows], self.dataset.train_labels[rows]
             accuracies.append(trained_accuracy(images, labels, self.dataset))
             log.info("a classifier trained on %d real images: accuracy %.4f", len(rows), accuracies[-1])
@@ -62,16 +62,15 @@ class Reference:
         return self.extractor.features(self.dataset.test_images[: self.count])
 
 
-def real_draws(dataset: Dataset, count: int, *, in_turn: bool) -> list[Tensor]:
-    """The rows of disjoint random draws of training images, int64 `(N,)` with N at most `count`.
+def real_draws(labels: Tensor, count: int, *, in_turn: bool) -> list[Tensor]:
+    """The rows of disjoint random draws of images with these labels, int64 `(N,)` with N at most `count`.
 
     There are up to FLOOR_DRAWS draws, and at least one. Labels come in turn, each equally often, or as they are drawn.
     """
-    order = torch.randperm(len(dataset.train_images), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     groups = [order]
     if in_turn:
-        labels = dataset.train_labels[order]
-        groups = [order[labels == label] for label in torch.unique(labels)]
+        groups = [order[labels[order] == label] for label in torch.unique(labels)]
     least = min(len(group) for group in groups)
     share = min(-(-count // len(groups)), least)
     return [
@@ -86,7 +85,7 @@ def useless_images(dataset: Dataset, count: int) -> dict[str, Tensor]:
     They are uniform noise, real images after a Gaussian blur, and training images of the first class. A second, slight
     blur is not useless: it shows how much a distance depends on the sharpness of edges.
     """
-    real = dataset.train_images[real_draws(dataset, count, in_turn=False)[0]]
+    real = dataset.train_images[real_draws(dataset.train_labels, count, in_turn=False)[0]]
     noise = torch.randint(256, real.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return {
         "noise": noise,

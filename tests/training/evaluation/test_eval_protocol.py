@@ -102,7 +102,7 @@ def test_the_test_images_themselves_are_perfect_in_every_figure(digits, referenc
 
 
 def test_training_images_are_as_good_as_one_draw_of_the_floor_and_noise_as_its_ceiling(digits, reference, generator):
-    rows = real_draws(digits, 90, in_turn=False)[0]
+    rows = real_draws(digits.train_labels, 90, in_turn=False)[0]
     train = measure_quality(Copyist(digits.train_images[rows]), generator, reference).figures
     noise = measure_quality(Copyist(useless_images(digits, 90)["noise"]), generator, reference).figures
     draw = reference.floors(in_turn=False)[0]
