@@ -20,7 +20,7 @@ from training.monitoring import SEED
 
 log = logging.getLogger(__name__)
 
-CONTRASTS = tuple(tenths / 10 for tenths in range(10, 21))
+CONTRASTS = tuple(tenths / 10 for tenths in range(10, 31))
 IMAGES = 10_000
 
 
