@@ -68,7 +68,8 @@ SHARED: dict[str, object] = {
 }  # fmt: skip
 DEFAULTS = {name: family.config().model_dump(mode="json") for name, family in families().items()}  # type: ignore[call-arg]
 
-OTHERS = {"factor": 2, "note": "A sentence."} | SMALL  # not one more than the default, or of a large network
+# Where one more than the default is not a valid choice, or a large network.
+OTHERS: dict[str, object] = {"factor": 2, "note": "a note"} | SMALL
 
 
 def other(family: str, name: str) -> Any:
