@@ -65,7 +65,7 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m training train lenet
 	$(BIN)/python -m training train vgg
 	$(BIN)/python -m training train srgan
-	$(BIN)/python -m training train srgan --factor 2
+	$(BIN)/python -m training train srgan --factor 2 --epochs 4
 
 # The dependencies of `python -m training`.
 install-train: $(VENV)/.installed-train
