@@ -66,7 +66,7 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m training train lenet
 	$(BIN)/python -m training train vgg
 	$(BIN)/python -m training train srgan
-	$(BIN)/python -m training train srgan --factor 2
+	$(BIN)/python -m training train srgan --factor 2 --epochs 4
 	$(BIN)/python -m training train pixelcnn
 	$(BIN)/python -m training train flow
 	$(BIN)/python -m training train flow-matching
