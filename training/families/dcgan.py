@@ -1,0 +1,171 @@
+"""Deep convolutional GAN. The losses are in `adversarial`.
+
+Source: A. Radford et al., "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial
+Networks", 2015, arXiv:1511.06434: strides in place of pooling, batch normalisation, ReLU in the generator and leaky
+ReLU in the discriminator, no dense layer but the projection of the latent.
+
+The discriminator has no batch normalisation: the gradient penalty R1, which regularises it here, needs logits that
+depend on their own image only (arXiv:1801.04406). Statistics of mixed batches would also tell real from generated
+images by the company they are in.
+"""
+
+import copy
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from training.archive import Networks
+from training.config import NAME_PATTERN
+from training.families import Family
+from training.families.adversarial import AdversarialConfig, AdversarialLearner
+from training.families.discriminators import initialize_glorot
+from training.families.gan import LATENT_DIM, estimate_batch_norm, statistics_latents
+from training.fast_layers import Spread, ToImages, ToPixels, Upsample, stable_rows
+from training.learner import DataShape, TrainingSet
+
+
+class DcganConfig(AdversarialConfig):
+    """A deep convolutional generative adversarial network."""
+
+    family: Literal["dcgan"] = "dcgan"
+    name: str = Field("dcgan", pattern=NAME_PATTERN)
+    epochs: int = Field(10, ge=1, description="one generator step for each batch of the data")
+    batch_size: int = Field(64, ge=2)
+    channels: int = Field(128, ge=4, multiple_of=4, description="of the generator at 7x7 pixels")
+
+
+class DcganGenerator(nn.Module):
+    """Latents `(B, latent)` to pixel logits `(B, 1, 28, 28)`; their sigmoid is the image.
+
+    With `batch_norm`, batch normalisation follows all layers but the last. It is for training only: see `folded`.
+    """
+
+    def __init__(self, channels: int, *, batch_norm: bool) -> None:
+        super().__init__()
+
+        def norm(width: int) -> nn.Module:
+            return nn.BatchNorm2d(width) if batch_norm else nn.Identity()
+
+        self.channels = channels
+        self.projection = nn.Linear(LATENT_DIM, channels * 7 * 7)
+        self.projection_norm = norm(channels)
+        self.up1 = nn.ConvTranspose2d(channels, channels // 2, 4, stride=2, padding=1)
+        self.up1_norm = norm(channels // 2)
+        self.up2 = nn.ConvTranspose2d(channels // 2, channels // 4, 4, stride=2, padding=1)
+        self.up2_norm = norm(channels // 4)
+        self.to_image = nn.Conv2d(channels // 4, 1, 5, padding=2)
+        self.apply(initialize_glorot)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents to pixel logits."""
+        x = self.projection(latents).view(-1, self.channels, 7, 7)
+        x = functional.relu(self.projection_norm(x))
+        x = functional.relu(self.up1_norm(self.up1(x)))  # (B, channels / 2, 14, 14)
+        x = functional.relu(self.up2_norm(self.up2(x)))  # (B, channels / 4, 28, 28)
+        logits: Tensor = self.to_image(x)
+        return logits
+
+
+def folded(generator: DcganGenerator) -> DcganGenerator:
+    """A generator without batch normalisation that computes the same function in eval mode.
+
+    It uses the running statistics of `generator`, which is not changed.
+    """
+    result = copy.deepcopy(generator).eval()
+    norm = result.projection_norm
+    if not isinstance(norm, nn.BatchNorm2d):
+        return result
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (channels,)
+    shift = norm.bias - norm.running_mean * scale
+    # The outputs of the projection are channels of 49 pixels: one scale and shift per channel.
+    scale, shift = scale.repeat_interleave(49), shift.repeat_interleave(49)
+    result.projection.weight.data.mul_(scale[:, None])
+    result.projection.bias.data.mul_(scale).add_(shift)
+    result.projection_norm = nn.Identity()
+    for name in ("up1", "up2"):
+        fused = fuse_conv_bn_eval(getattr(result, name), getattr(result, f"{name}_norm"), transpose=True)
+        setattr(result, name, fused)
+        setattr(result, f"{name}_norm", nn.Identity())
+    return result
+
+
+def fast_form(generator: DcganGenerator, dtype: torch.dtype) -> nn.Module:
+    """A generator without batch normalisation, rewritten: latents `(B, latent)` to logits `(B, 1, 28, 28)`."""
+    spread = Spread(generator.projection, generator.channels, 7, 0.0, dtype)
+    up1 = Upsample(generator.up1, 0.0, dtype, parts=spread.parts)
+    up2 = Upsample(generator.up2, 0.0, dtype, input_scale=up1.scale)
+    last = generator.to_image
+    return nn.Sequential(spread, up1, up2, ToPixels(last.weight[0], last.bias, dtype, input_scale=up2.scale))
+
+
+class DcganDiscriminator(nn.Module):
+    """Images `(B, 1, 28, 28)` in [0, 1] to logits `(B,)`, positive for a real image.
+
+    The last convolution, over all 4x4 pixels, is the paper's flattened features into one output.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 64, 4, stride=2, padding=1),  # (B, 64, 14, 14)
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(64, 128, 4, stride=2, padding=1),  # (B, 128, 7, 7)
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(128, 256, 3, stride=2, padding=1),  # (B, 256, 4, 4)
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(256, 1, 4),
+            nn.Flatten(0),
+        )
+        self.apply(initialize_glorot)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images to logits."""
+        logits: Tensor = self.layers(images)
+        return logits
+
+
+class DcganLearner(AdversarialLearner):
+    """A generator and a discriminator without labels."""
+
+    latent_dim = LATENT_DIM
+    sampling = ("truncation",)
+
+    def __init__(self, config: DcganConfig, data: DataShape, total_steps: int) -> None:
+        generator = DcganGenerator(config.channels, batch_norm=config.batch_norm)
+        super().__init__(config, generator, DcganDiscriminator(), data, total_steps)
+
+    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
+        """Latents `(B, latent)` to image logits `(B, 1, 28, 28)`."""
+        logits: Tensor = self.generator(latents)
+        return logits
+
+    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
+        """Images `(B, 1, 28, 28)` in [0, 1] to logits `(B,)`."""
+        logits: Tensor = self.discriminator(images)
+        return logits
+
+    def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
+        """The averaged generator, its batch normalisation folded into its layers, and the discriminator."""
+        average = copy.deepcopy(self.average.module)
+        assert isinstance(average, DcganGenerator)
+        latents = statistics_latents(average, LATENT_DIM, self.config.seed)
+        estimate_batch_norm(average, ((batch,) for batch in latents))
+        return {"generate": nn.Sequential(folded(average), ToImages()), "discriminate": self.discriminator}
+
+    def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
+        """The generator rewritten, the discriminator with stable rows."""
+        images = networks["generate"]
+        assert isinstance(images, nn.Sequential)
+        generator = images[0]
+        assert isinstance(generator, DcganGenerator)
+        generate = nn.Sequential(fast_form(generator, dtype), images[1])
+        return {"generate": generate, "discriminate": stable_rows(networks["discriminate"])}
+
+
+FAMILY = Family("dcgan", DcganConfig, DcganLearner)
