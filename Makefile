@@ -63,6 +63,7 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m training train gan --name gan-deep --discriminator deep --gradient-penalty 0.1 --shared-fakes \
 		--generator-learning-rate 0.0005 --discriminator-learning-rate 0.001 --adam-beta2 0.99 --epochs 18
 	$(BIN)/python -m training train cgan
+	$(BIN)/python -m training train dbn
 	$(BIN)/python -m training train lenet
 	$(BIN)/python -m training train vgg
 	$(BIN)/python -m training train srgan
