@@ -159,10 +159,10 @@ def test_a_generated_client_classifies_and_upscales(generated, digit):
     answer = generated.classify(client=caller, body=models.ClassifyForm(files=[file(), file()]))
     assert isinstance(answer, models.ClassifyAnswer)
     assert [set(item.probabilities.to_dict()) for item in answer.results] == [set("0123456789")] * 2
-    answer = generated.upscale(client=caller, body=models.UpscaleForm(files=[file()]), factor=models.Factor(2))
+    answer = generated.upscale(client=caller, body=models.UpscaleForm(files=[file()]), factor=2)
     assert isinstance(answer, models.UpscaleAnswer)
     assert (answer.factor, unbase64(answer.images[0].png).shape) == (2, (28, 28))
-    answer = generated.upscale(client=caller, body=models.UpscaleRequest(n=3), factor=models.Factor(4))
+    answer = generated.upscale(client=caller, body=models.UpscaleRequest(n=3), factor=4)
     assert isinstance(answer, models.UpscaleAnswer)
     assert (answer.factor, len(answer.images)) == (4, 3)
 
