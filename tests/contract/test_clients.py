@@ -60,13 +60,16 @@ def generated(client, labelled, description, importing):
         for tag, names in OPERATIONS.items()
         for name in names
     }
-    with package.Client(base_url=str(client.base_url), raise_on_unexpected_status=True) as caller:
+    callers = [
+        package.Client(base_url=str(each.base_url), raise_on_unexpected_status=True) for each in (client, labelled)
+    ]
+    with callers[0], callers[1]:
         yield SimpleNamespace(
             **operations,
             models=importlib.import_module("digits_client.models"),
             types=importlib.import_module("digits_client.types"),
-            caller=caller,
-            caller_of_labelled=package.Client(base_url=str(labelled.base_url)),
+            caller=callers[0],
+            caller_of_labelled=callers[1],
         )
 
 
