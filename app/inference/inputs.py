@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from app.checkpoints.capabilities import Symbol
-from app.errors import InvalidRequest
+from app.errors import CapabilityMissing, InvalidRequest
 from app.images.encode import from_uint8, to_uint8
 from app.inference.engine import Engine
 from app.inference.model import Model
@@ -96,14 +96,14 @@ def find_generator(
 
 
 def check_generator(generator: Model, model: Model, taken: Symbol) -> None:
-    """Raises CapabilityMissing and InvalidRequest unless the generator makes images of the shape that the model takes.
+    """Raises CapabilityMissing unless the generator makes images of the shape that the model takes.
 
     taken: IMAGE or INPUT_IMAGE.
     """
     generator.require("generate")
     made, needed = generator.manifest.shape(Symbol.IMAGE), model.manifest.shape(taken)
     if made != needed:
-        raise InvalidRequest(
+        raise CapabilityMissing(
             f"model {model.name} takes images of {size_text(needed)} pixels, and those of model {generator.name} have "
             f"{size_text(made)}"
         )

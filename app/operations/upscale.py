@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
-from typing_extensions import TypeAliasType
 
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import Files, GeneratedBody, IntegerText, ModelName, NormalizeText, Query, Scale, ScaleText
@@ -17,7 +16,7 @@ from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.responses import Answer, ImageItem, documented
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import Prior
-from app.errors import InvalidRequest
+from app.errors import CapabilityMissing, InvalidRequest
 from app.images import encode
 from app.images.encode import Pixels
 from app.images.resize import enlarge
@@ -34,14 +33,17 @@ MEDIA_TYPES = (JSON, PNG, NPZ)
 # Of an image in `image/png`: the input, bicubic interpolation, the model.
 PICTURES = 3
 
-Factor = TypeAliasType("Factor", Literal[2, 4])
-FactorChoice = Annotated[Factor | None, Field(description="default: that of the model", examples=[2])]
+# An integer rather than a literal, which would be equal to 2.0.
+Factor = Annotated[
+    Annotated[int, Field(ge=2, le=4, multiple_of=2)] | None,
+    Field(description="2 or 4; default: that of the model", examples=[2]),
+]
 
 
 class UpscaleQuery(Query):
     """Options of uploads to upscale; `factor` may also stand beside a JSON body."""
 
-    factor: Annotated[FactorChoice, IntegerText] = None
+    factor: Annotated[Factor, IntegerText] = None
     model: ModelName = None
     normalize: NormalizeText = True
     scale: ScaleText = 1
@@ -52,7 +54,7 @@ class UpscaleRequest(GeneratedBody):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"factor": 4, "n": 4, "seed": 8}]})
 
-    factor: FactorChoice = None
+    factor: Factor = None
     model: ModelName = Field(None, description="the model that upscales; default: the first that can")
     scale: Scale = 1
 
@@ -147,7 +149,7 @@ async def upscale(call: Call) -> Response:
     return await call.answer(model, UpscaleJob(Uploaded(images), len(images), factor, renderer), media_type, None)
 
 
-async def upscale_generated(call: Call, media_type: str, factor: Factor | None) -> Response:
+async def upscale_generated(call: Call, media_type: str, factor: int | None) -> Response:
     """Upscale the images that `/generate` gives for the same options."""
     asked = await call.read_json(UpscaleRequest, beside=("factor",))
     if None not in (factor, asked.factor):
@@ -168,13 +170,15 @@ async def upscale_generated(call: Call, media_type: str, factor: Factor | None) 
     return await call.answer(model, job, media_type, seed)
 
 
-def factor_of(model: Model, requested: Factor | None) -> int:
-    """The factor of a model. Raises CapabilityMissing, and InvalidRequest if another factor is requested."""
+def factor_of(model: Model, requested: int | None) -> int:
+    """The factor of a model. Raises CapabilityMissing, also if another factor is requested."""
     model.require("upscale")
     large, small = model.manifest.shape(Symbol.IMAGE), model.manifest.shape(Symbol.INPUT_IMAGE)
     factor = large[1] // small[1]
     if requested not in (None, factor):
-        raise InvalidRequest(f"model {model.name} upscales by {factor}, from {size_text(small)} to {size_text(large)}")
+        raise CapabilityMissing(
+            f"model {model.name} upscales by {factor}, from {size_text(small)} to {size_text(large)}"
+        )
     return factor
 
 

@@ -60,13 +60,16 @@ def generated(client, labelled, description, importing):
         for tag, names in OPERATIONS.items()
         for name in names
     }
-    with package.Client(base_url=str(client.base_url), raise_on_unexpected_status=True) as caller:
+    callers = [
+        package.Client(base_url=str(each.base_url), raise_on_unexpected_status=True) for each in (client, labelled)
+    ]
+    with callers[0], callers[1]:
         yield SimpleNamespace(
             **operations,
             models=importlib.import_module("digits_client.models"),
             types=importlib.import_module("digits_client.types"),
-            caller=caller,
-            caller_of_labelled=package.Client(base_url=str(labelled.base_url)),
+            caller=callers[0],
+            caller_of_labelled=callers[1],
         )
 
 
@@ -159,10 +162,10 @@ def test_a_generated_client_classifies_and_upscales(generated, digit):
     answer = generated.classify(client=caller, body=models.ClassifyForm(files=[file(), file()]))
     assert isinstance(answer, models.ClassifyAnswer)
     assert [set(item.probabilities.to_dict()) for item in answer.results] == [set("0123456789")] * 2
-    answer = generated.upscale(client=caller, body=models.UpscaleForm(files=[file()]), factor=models.Factor(2))
+    answer = generated.upscale(client=caller, body=models.UpscaleForm(files=[file()]), factor=2)
     assert isinstance(answer, models.UpscaleAnswer)
     assert (answer.factor, unbase64(answer.images[0].png).shape) == (2, (28, 28))
-    answer = generated.upscale(client=caller, body=models.UpscaleRequest(n=3), factor=models.Factor(4))
+    answer = generated.upscale(client=caller, body=models.UpscaleRequest(n=3), factor=4)
     assert isinstance(answer, models.UpscaleAnswer)
     assert (answer.factor, len(answer.images)) == (4, 3)
 

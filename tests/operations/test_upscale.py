@@ -171,15 +171,24 @@ def test_another_factor_is_refused(labelled, digit, factor):
 
 def test_a_model_that_cannot_is_refused_naming_one_that_can(labelled, digit):
     assert_refused_naming(upscale_files(labelled, [digit], model="gan"), "double")
-    assert_refused_naming(upscale_files(labelled, [digit], model="double", factor=4), "quadruple", "invalid_request")
-    assert_refused_naming(upscale(labelled, model="double", factor=4), "quadruple", "invalid_request")
-    assert_refused_naming(upscale(labelled, model="quadruple", generator="cgan"), "sketch", "invalid_request")
+    assert_refused_naming(upscale_files(labelled, [digit], model="double", factor=4), "quadruple")
+    assert_refused_naming(upscale(labelled, model="double", factor=4), "quadruple")
+    assert_refused_naming(upscale(labelled, model="quadruple", generator="cgan"), "sketch")
     assert_refused_naming(upscale(labelled, model="quadruple", generator="reader"), "sketch")
 
 
-@pytest.mark.parametrize("body", [{"factor": 2}, {"label": "ten"}, {"temperature": 1}, {"prior": "fitted"}])
-def test_images_that_no_generator_makes_are_refused(labelled, body):
-    problem_of(upscale(labelled, **body), 422, "invalid_request")
+@pytest.mark.parametrize("options", [{"label": "ten"}, {"temperature": 1}, {"prior": "fitted"}])
+def test_options_that_no_generator_has_are_refused_with_those_of_one_that_makes_small_images(labelled, options):
+    assert_refused_naming(upscale(labelled, **options), "sketch", "invalid_request")
+
+
+def test_small_images_that_no_generator_makes_are_refused(labelled):
+    problem_of(upscale(labelled, factor=2), 422, "capability_missing")
+
+
+@pytest.mark.parametrize("factor", [2.0, "2", True, 3, 8, [2]])
+def test_another_factor_in_a_json_body_is_refused(labelled, factor):
+    assert "factor" in problem_of(upscale(labelled, factor=factor), 422, "invalid_request")["detail"]
 
 
 def test_images_and_pixels_of_an_answer_are_limited(labelled, digit):
