@@ -68,7 +68,7 @@ SHARED: dict[str, object] = {
 }  # fmt: skip
 DEFAULTS = {name: family.config().model_dump(mode="json") for name, family in families().items()}  # type: ignore[call-arg]
 
-OTHERS = {"factor": 2} | SMALL  # where one more than the default is not a valid choice, or a large network
+OTHERS = {"factor": 2, "size": 14} | SMALL  # where one more than the default is not a valid choice, or a large network
 
 
 def other(family: str, name: str) -> Any:
