@@ -2,7 +2,9 @@
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from training.data import Dataset
 from training.divergence import separation, spread, spread_within
 from training.evaluation.feature_extractor import find_extractor
 from training.evaluation.fidelity import Comparison
+from training.evaluation.resizing import Shape, area_averages
 from training.generation import Form, draw_images, gives_labels, labels_in_turn
 from training.randomness import shielded
 
@@ -37,12 +40,8 @@ class EpochMonitor:
     def __init__(self, dataset: Dataset, runs_dir: Path) -> None:
         """Without a classifier of this data only spread and separation are measured. Raises ClassifierDamaged."""
         self._classes = len(dataset.classes)
-        few = dataset.train_labels < SPREAD_CLASSES
-        self._spread = spread(dataset.train_images[:SPREAD_SAMPLE])
-        self._spread_within = spread_within(
-            dataset.train_images[few][:SPREAD_SAMPLE], dataset.train_labels[few][:SPREAD_SAMPLE]
-        )
-        self._separation = _drawn_separation(dataset.train_images[few])
+        self._dataset = dataset
+        self._of_training: dict[Shape, TrainingFigures] = {}  # by the shape of the images
         extractor = find_extractor(dataset, runs_dir)
         # Training images, not test images: an epoch chosen by the test images would look better than it is.
         self._comparison = Comparison(extractor, dataset.train_images[:IMAGES]) if extractor else None
@@ -57,17 +56,19 @@ class EpochMonitor:
     def figures(self, archive: EagerArchive, form: Form, *, quality: bool) -> dict[str, float]:
         """Figures of generated images; none for a model that does not generate.
 
-        Spread and separation are relative to those of the training images. With `quality` there are also the figures of
-        the comparison in features. Raises NotANumber.
+        Spread and separation are relative to those of the training images, which are averaged over areas where the
+        model makes smaller ones. With `quality` there are also the figures of the comparison in features, except for
+        images of another size than the data's. Raises NotANumber.
         """
         if "generate" not in archive.networks:
             return {}
         with shielded():
             labels = labels_in_turn(SPREAD_IMAGES, min(self._classes, SPREAD_CLASSES))
             images = draw_images(archive, form, labels, SEED)
-            figures = {SPREAD: self._relative_spread(images, labels if gives_labels(form) else None)}
-            figures[SEPARATION] = separation(images) / self._separation if self._separation > 0 else 1.0
-            if quality and self._comparison:
+            real = self._training_figures((1, images.shape[2], images.shape[3]))
+            figures = {SPREAD: real.relative_spread(images, labels if gives_labels(form) else None)}
+            figures[SEPARATION] = separation(images) / real.separation if real.separation > 0 else 1.0
+            if quality and self._comparison and images.shape[1:] == self._dataset.train_images.shape[1:]:
                 started = time.monotonic()
                 labels = labels_in_turn(IMAGES, self._classes)
                 images = draw_images(archive, form, labels, SEED)
@@ -76,17 +77,42 @@ class EpochMonitor:
                 log.info("%s; of %d images, in %.1f s", values, IMAGES, time.monotonic() - started)
         return figures
 
-    def _relative_spread(self, images: Tensor, labels: Tensor | None) -> float:
-        # A data set of equal images has no spread to compare with.
-        if labels is not None and self._spread_within > 0:
-            return spread_within(images, labels) / self._spread_within
-        return spread(images) / max(self._spread, 1e-6)
+    def _training_figures(self, shape: Shape) -> "TrainingFigures":
+        if shape not in self._of_training:
+            self._of_training[shape] = TrainingFigures.of(self._dataset, shape)
+        return self._of_training[shape]
 
 
-def _drawn_separation(images: Tensor) -> float:
-    # With replacement: a model that has memorised twenty images may repeat each of them.
-    source = torch.Generator().manual_seed(SEED)
-    return separation(images[torch.randint(len(images), (SPREAD_IMAGES,), generator=source)])
+@dataclass(frozen=True)
+class TrainingFigures:
+    """Spread and separation of the training images."""
+
+    spread: float
+    spread_within: float
+    separation: float
+
+    @classmethod
+    def of(cls, dataset: Dataset, shape: Shape) -> Self:
+        """The figures of the training images as area averages of a shape."""
+        few = dataset.train_labels < SPREAD_CLASSES
+        images, labels = dataset.train_images[few], dataset.train_labels[few][:SPREAD_SAMPLE]
+        # With replacement: a model that has memorised twenty images may repeat each of them.
+        source = torch.Generator().manual_seed(SEED)
+        drawn = images[torch.randint(len(images), (SPREAD_IMAGES,), generator=source)]
+        return cls(
+            spread(area_averages(dataset.train_images[:SPREAD_SAMPLE], shape)),
+            spread_within(area_averages(images[:SPREAD_SAMPLE], shape), labels),
+            separation(area_averages(drawn, shape)),
+        )
+
+    def relative_spread(self, images: Tensor, labels: Tensor | None) -> float:
+        """The spread of images `(N, 1, H, W)` over that of the training images, within classes where there are labels.
+
+        A data set of equal images has no spread to compare with.
+        """
+        if labels is not None and self.spread_within > 0:
+            return spread_within(images, labels) / self.spread_within
+        return spread(images) / max(self.spread, 1e-6)
 
 
 def losses_of(row: dict[str, float]) -> dict[str, float]:

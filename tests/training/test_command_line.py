@@ -69,7 +69,7 @@ SHARED: dict[str, object] = {
 DEFAULTS = {name: family.config().model_dump(mode="json") for name, family in families().items()}  # type: ignore[call-arg]
 
 # Where one more than the default is not a valid choice, or a large network.
-OTHERS: dict[str, object] = {"factor": 2, "note": "a note"} | SMALL
+OTHERS: dict[str, object] = {"factor": 2, "size": 14, "note": "a note"} | SMALL
 
 
 def other(family: str, name: str) -> Any:

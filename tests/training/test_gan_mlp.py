@@ -36,7 +36,7 @@ def test_there_are_no_convolutions_and_no_batch_normalisation():
 
 def test_the_penalty_of_the_discriminator_has_gradients(images):
     model = learner(dropout=0.0)
-    gradient_penalty(model.discriminator, images[:8]).backward()  # type: ignore[no-untyped-call]
+    gradient_penalty(model.discriminator, images[:8]).backward()
     first = next(model.discriminator.parameters())
     assert first.grad is not None
     assert float(first.grad.abs().sum()) > 0

@@ -9,7 +9,8 @@ import torch
 from tests.training.conftest import Crash, at_step, crash, manifest_of, rows_of, same, weights
 from training import monitoring, trainer
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
-from training.monitoring import EpochMonitor, losses_of
+from training.evaluation.resizing import area_averages
+from training.monitoring import EpochMonitor, TrainingFigures, losses_of
 from training.state import read_state
 from training.trainer import train
 
@@ -94,3 +95,21 @@ def test_without_finite_distances_no_epoch_is_the_best(measured, dataset, monkey
 def test_only_epochs_that_are_due_and_the_last_one_have_figures(measured, dataset):
     train(measured.model_copy(update={"epochs": 4, "evaluate_every": 3}), dataset=dataset)
     assert [row["frechet_distance"] != "" for row in rows_of(measured)] == [False, False, True, True]
+
+
+@pytest.mark.usefixtures("no_export")
+@pytest.mark.usefixtures("measured")
+def test_images_of_another_size_are_compared_with_area_averages_and_not_in_features(tiny, dataset):
+    config = tiny("lapgan", size=7)
+    train(config, dataset=dataset)
+    row = rows_of(config)[-1]
+    assert 0.1 < float(row["spread"]) < 10
+    assert 0 < float(row["separation"]) < 10
+    assert "frechet_distance" not in row
+    assert read_state(config)["best"] is None
+
+
+def test_the_figures_of_small_training_images_relative_to_themselves_are_1(dataset):
+    small = area_averages(dataset.train_images, (1, 7, 7))
+    figures = TrainingFigures.of(dataset, (1, 7, 7))
+    assert figures.relative_spread(small[:2048], None) == pytest.approx(1)

@@ -46,7 +46,7 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features to features."""
-        pieces = self.linear(x)
+        pieces: Tensor = self.linear(x)
         return pieces.view(x.shape[0], -1, self.pieces).max(dim=2)[0]
 
 

@@ -1,0 +1,106 @@
+"""The Laplacian pyramid of GANs: the pyramid, the levels, and the way from training to the service at each size."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from tests.conftest import serving
+from tests.training.conftest import manifest_of, serves_equal_rows
+from training.families.lapgan import (
+    SIZES,
+    Chain,
+    LapganConfig,
+    LapganLearner,
+    gaussian_pyramid,
+    laplacian_pyramid,
+    reconstructed,
+    up,
+)
+from training.learner import DataShape
+from training.trainer import train
+
+
+def learner(**config: Any) -> LapganLearner:
+    torch.manual_seed(0)
+    return LapganLearner(LapganConfig(detail_channels=16, **config), DataShape(), 30)
+
+
+def test_the_pyramid_inverts_exactly():
+    # Means and interpolation weights of 8-bit greys are multiples of 2 ** -8: float32 has no rounding error.
+    greys = torch.randint(256, (20, 1, 28, 28), generator=torch.Generator().manual_seed(0)).float()
+    pyramid = laplacian_pyramid(greys)
+    assert [level.shape[2] for level in pyramid] == list(SIZES)
+    assert torch.equal(reconstructed(pyramid), greys)
+
+
+def test_a_level_has_the_means_of_the_squares_of_the_level_above(images):
+    levels = gaussian_pyramid(images[:4], 28)
+    for coarse, fine in pairwise(levels):
+        assert torch.allclose(coarse[1, 0, 2, 3], fine[1, 0, 4:6, 6:8].mean())
+    assert [level.shape[2] for level in gaussian_pyramid(images[:4], 14)] == [7, 14]
+
+
+@pytest.mark.parametrize(
+    ("choices", "name"),
+    [
+        ({}, "lapgan"),
+        ({"size": 14}, "lapgan-14"),
+        ({"size": "7", "dataset": "fashion-mnist"}, "lapgan-7-fashion-mnist"),
+        ({"size": 7, "name": "mine"}, "mine"),
+    ],
+)
+def test_the_default_name_contains_a_smaller_size_and_the_data(choices, name):
+    assert LapganConfig(**choices).name == name
+
+
+def test_other_sizes_are_refused():
+    with pytest.raises(ValidationError, match="size"):
+        LapganConfig(size=21)
+
+
+@torch.no_grad()
+def test_generation_chains_the_levels_that_are_trained_apart():
+    chain = learner().generator
+    assert isinstance(chain, Chain)
+    latents = torch.randn(5, 128)
+    expected: Tensor = torch.sigmoid(chain.coarse(latents[:, :64]))
+    for level, detail in enumerate(chain.details):
+        enlarged = up(expected)
+        expected = (enlarged + detail(latents[:, 64 + 32 * level : 96 + 32 * level], enlarged)).clamp(0, 1)
+    assert expected.shape == (5, 1, 28, 28)
+    assert torch.allclose(chain(latents), expected, atol=1e-6)
+
+
+def test_each_level_learns_from_real_images_of_the_level_before(images):
+    model, seen = learner(), []
+    chain = model.generator
+    assert isinstance(chain, Chain)
+    for detail in chain.details:
+        detail.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].clone()))
+    losses = model.step(images[None, :16], torch.zeros(1, 16, dtype=torch.long))
+    real = gaussian_pyramid(images[:16], 28)
+    assert all(torch.equal(given, up(coarse)) for given, coarse in zip(seen, real[:2], strict=True))
+    assert set(losses) == {f"{network}_{size}" for network in ("discriminator", "generator") for size in SIZES}
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("size", SIZES)
+def test_rows_do_not_depend_on_how_many_there_are(dataset, size):
+    assert serves_equal_rows(learner(size=size), dataset)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_trained_model_is_served(tiny, dataset, size):
+    config = tiny("lapgan", size=size)
+    train(config, dataset=dataset)
+    manifest = manifest_of(config)
+    assert manifest.capabilities == ("generate", "discriminate")
+    assert manifest.image.shape == (1, size, size)
+    with serving(models_dir=config.models_dir) as client:
+        ours, again = (client.post("/generate", json={"n": count, "seed": 7}).json()["images"] for count in (2, 3))
+        assert ours == again[:2]
+        assert len(client.post("/score", json={"n": 2, "seed": 7}).json()["scores"]) == 2
