@@ -192,7 +192,7 @@ def test_the_chain_draws_from_the_distribution_of_the_top_machine_given_the_labe
     assert images.shape == (rows, 4)
     patterns = states(3)
     for label in (0, 1):
-        logits = patterns @ top.weight[:3] + top.hidden_bias + dbn.LABEL_VALUE * top.weight[3 + label]
+        logits = patterns @ top.weight[:3] + top.hidden_bias + dbn.CLAMPED_VALUE * top.weight[3 + label]
         expected = (-free_energy(patterns, top.visible_bias[:3], logits)).softmax(dim=0)
         drawn = images[labels == label][:, :3].round() @ torch.tensor([4.0, 2, 1])
         found = torch.bincount(drawn.long(), minlength=8) / (rows / 2)

@@ -41,6 +41,9 @@ LATENT_DIM = 4
 CHAIN_STEPS = 50
 # The value of the unit of the label: as one of 510 units with the value 1 it learns too slowly and is outvoted.
 LABEL_VALUE = 3.0
+# The value of the clamped label in the chain. With that of training, 95.9 % of 10,000 images had the class of their
+# label; with this one 98.2 % of 5,000.
+CLAMPED_VALUE = 4.0
 # Random numbers of the chain have 16 bits, two to a word of its hash.
 QUANTILES = 2**16
 BATCH = 1000
@@ -236,7 +239,7 @@ class GibbsChain(nn.Module):
         super().__init__()
         classes, self.visible = means.shape
         self.hidden, self.steps = len(top.hidden_bias), steps
-        label_weight = LABEL_VALUE * top.weight[-classes:]
+        label_weight = CLAMPED_VALUE * top.weight[-classes:]
         weight, visible_bias, hidden_bias, label_weight = on_grid(
             top.weight[:-classes], top.visible_bias[:-classes], top.hidden_bias, label_weight
         )
