@@ -38,9 +38,7 @@ class SrganConfig(TrainConfig):
     epochs: int = Field(8, ge=1)
     batch_size: int = Field(32, ge=2)
     factor: int = Field(4, ge=2, le=4, multiple_of=2, description="2 or 4, between the widths of output and input")
-    learning_rate: float = Field(
-        1.5e-3, gt=0, description="of every network, at the start; it falls to 0 along a cosine"
-    )
+    learning_rate: float = Field(1e-3, gt=0, description="of every network, at the start; it falls to 0 along a cosine")
     perceptual_weight: float = Field(30.0, ge=0, description="of the perceptual loss, beside that of the pixels")
     adversarial_weight: float = Field(2.0, ge=0, description="of the adversarial loss, beside that of the pixels")
 
