@@ -113,8 +113,9 @@ def test_the_frequencies_of_samples_are_their_probabilities():
 
 
 @torch.no_grad()
-def test_rows_do_not_depend_on_the_batch(one_thread):
-    made = archive(12)
+@pytest.mark.parametrize("binarised", [False, True])
+def test_rows_do_not_depend_on_the_batch(one_thread, binarised):
+    made = archive(12, binarised=binarised)
     latents, labels = noise(24, side=12)
     images = made.generate(latents, labels)
     nats = made.log_likelihood(images, labels)

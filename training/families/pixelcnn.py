@@ -34,6 +34,8 @@ CONTEXT_LAYERS = 3
 WARM_UP_SHARE = 0.01  # of the steps
 # The kernels of matrix products take rows in tiles of four, see `training.fast_layers.Dense`.
 TILE = 4
+# Convolutions with fewer channels than a vector has lanes round a row differently in batches of different sizes.
+LANES = 16
 
 
 class PixelCnnConfig(TrainConfig):
@@ -44,7 +46,6 @@ class PixelCnnConfig(TrainConfig):
     epochs: int = Field(24, ge=1)
     batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(2e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
-    # Convolutions with fewer channels than a vector has lanes round the rows of a batch differently.
     channels: int = Field(48, ge=1, description="of both stacks for the first quarter of the pixels, a multiple of 16")
     layers: int = Field(9, ge=1, description="gated layers for the first quarter")
     detail_channels: int = Field(32, ge=1, description="of both stacks for each other quarter, a multiple of 16")
@@ -160,7 +161,7 @@ class Quarter(nn.Module):
             GatedLayer(channels, DILATIONS[number % len(DILATIONS)], classes) for number in range(layers)
         )
         self.hidden = nn.Conv2d(channels, 2 * channels, 1)
-        self.last = nn.Conv2d(2 * channels, levels, 1)
+        self.last = nn.Conv2d(2 * channels, max(levels, LANES), 1)  # those beyond the levels are not used
 
     def condition(self, known: Tensor, labels: Tensor) -> Tensor:
         """What is added to the inputs of the vertical and the horizontal stack, `(B, 2 C, side, side)`."""
@@ -183,7 +184,7 @@ class Quarter(nn.Module):
         for layer in self.layers:
             v, h = layer(v, h, labels)
         logits: Tensor = self.last(functional.relu(self.hidden(functional.relu(h))))
-        return logits
+        return logits[:, : self.levels]
 
     def draw(self, uniforms: Tensor, known: Tensor, labels: Tensor) -> Tensor:
         """Draw the pixels one by one: uniform numbers `(B, side, side)` to features `(B, FEATURES, side, side)`.
@@ -230,7 +231,7 @@ class Quarter(nn.Module):
                 taps = torch.cat([inputs[x], h], dim=1)
                 h = torch.addmm(h, gated(torch.addmm(links[number][x], taps, across[number])), out[number])
             h = functional.relu(torch.addmm(hidden_bias, functional.relu(h), hidden))
-            logits = torch.addmm(last_bias, h, last)
+            logits = torch.addmm(last_bias, h, last)[:, : self.levels]
             level = quantiles(logits, uniforms[:, x : x + 1])[:, 0].to(canvas.dtype)
             canvas[:, 0, y + 3, x + 3] = level / (self.levels - 1)
             canvas[:, 1, y + 3, x + 3] = (level > 0).to(canvas.dtype)
