@@ -62,6 +62,11 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m training train gan
 	$(BIN)/python -m training train gan --name gan-deep --discriminator deep --gradient-penalty 0.1 --shared-fakes \
 		--generator-learning-rate 0.0005 --discriminator-learning-rate 0.001 --adam-beta2 0.99 --epochs 18
+	$(BIN)/python -m training train gan-mlp
+	$(BIN)/python -m training train dcgan
+	$(BIN)/python -m training train lapgan
+	$(BIN)/python -m training train lapgan --size 14
+	$(BIN)/python -m training train lapgan --size 7 --epochs 40
 	$(BIN)/python -m training train cgan
 	$(BIN)/python -m training train dbn
 	$(BIN)/python -m training train lenet

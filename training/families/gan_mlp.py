@@ -2,7 +2,8 @@
 
 Sources: I. Goodfellow et al., "Generative Adversarial Nets", 2014, arXiv:1406.2661 (section 5: rectifiers and a sigmoid
 in the generator, maxout and dropout in the discriminator); I. Goodfellow et al., "Maxout Networks", 2013,
-arXiv:1302.4389. The gradient penalty R1 and the moving average of the generator are later additions.
+arXiv:1302.4389. The moving average of the generator and the gradient penalty R1 are later additions. The penalty takes
+the place of dropout: with little of it (gamma 0.1) and dropout the discriminator won within an epoch.
 """
 
 from typing import Literal
@@ -30,9 +31,10 @@ class GanMlpConfig(AdversarialConfig):
     name: str = Field("gan-mlp", pattern=NAME_PATTERN)
     epochs: int = Field(25, ge=1, description="one generator step for each batch of the data")
     batch_size: int = Field(64, ge=2)
-    generator_learning_rate: float = Field(2e-4, gt=0)
-    discriminator_learning_rate: float = Field(4e-4, gt=0)
-    dropout: float = Field(0.3, ge=0, lt=1, description="of the hidden layers of the discriminator")
+    generator_learning_rate: float = Field(5e-4, gt=0)
+    discriminator_learning_rate: float = Field(5e-4, gt=0)
+    gradient_penalty: float = Field(2.0, ge=0, description="gamma of R1, on the discriminator at real images")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the hidden layers of the discriminator")
     batch_norm: bool = Field(False, description="without effect: the generator has none")
 
 
