@@ -102,7 +102,9 @@ def export(
         classes=dataset.classes,
         archives=archives,
         dataset=DatasetUsed(name=dataset.name, digest=dataset.digest, train_images=len(training_set[0])),
-        training=training_record(config, eager, history, trained or Trained(len(history)), contrast),
+        training=training_record(config, eager, history, trained or Trained(len(history))).model_copy(
+            update={"contrast": contrast, "figures": learner.figures(dataset)}
+        ),
         golden=golden,
     )
     pictures = {"curves.png": curves_png(history)}
@@ -170,9 +172,9 @@ def described(name: str, content: bytes, deviation: Deviation | None = None) -> 
 
 
 def training_record(
-    config: TrainConfig, eager: EagerArchive, history: list[dict[str, float]], trained: Trained, contrast: float
+    config: TrainConfig, eager: EagerArchive, history: list[dict[str, float]], trained: Trained
 ) -> TrainingRecord:
-    """The record that repeats the training, with its losses."""
+    """The record that repeats the training, with its losses, without what is measured at the export."""
     return TrainingRecord(
         config=portable(config),
         seed=config.seed,
@@ -181,7 +183,6 @@ def training_record(
         steps=trained.steps,
         parameters=eager.parameter_counts(),
         losses=losses_of(history[trained.epoch - 1]),
-        contrast=contrast,
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,

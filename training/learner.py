@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from app.checkpoints.capabilities import CAPABILITIES, Symbol
-from app.checkpoints.manifest import Control, Prior
+from app.checkpoints.manifest import Control, Figure, Prior
 from training.archive import EagerArchive, Networks
 from training.data import Dataset
 from training.fast_layers import stable_rows
@@ -78,6 +78,10 @@ class Learner(nn.Module, ABC):
             return None
         stable = {id(network): stable_rows(network) for network in networks.values()}
         return {capability: stable[id(network)] for capability, network in networks.items()}
+
+    def figures(self, dataset: Dataset) -> dict[str, Figure]:  # noqa: ARG002 - there is nothing to measure
+        """Figures of networks that the archive does not hold, by name; measured at the export."""
+        return {}
 
     def archive(self, training_set: TrainingSet) -> EagerArchive:
         """A copy of the trained networks in eval mode, on the device of the learner."""

@@ -90,23 +90,6 @@ class DatasetUsed(_Part):
     train_images: int = Field(gt=0)
 
 
-class TrainingRecord(_Part):
-    """Everything needed to repeat the training run."""
-
-    config: dict[str, Any]
-    seed: int
-    epochs: int = Field(gt=0, description="epochs completed at export")
-    epoch: int | None = Field(None, gt=0, description="epoch of the exported weights, the best one; null: the last")
-    steps: int = Field(0, ge=0, description="optimizer steps after that epoch, where the export fell inside an epoch")
-    parameters: dict[str, int] = Field(description="number of parameters of each exported network")
-    losses: dict[str, float] = Field(description="mean losses of that epoch")
-    versions: dict[str, str]
-    source_commit: str
-    processes: int = Field(1, gt=0, description="number of processes of the run")
-    cpu_minutes: float | None = Field(None, ge=0, description="CPU time of the whole run, with its measurements")
-    contrast: float = Field(1, gt=0, description="factor on the pixel logits of `generate`, see `training.contrast`")
-
-
 class Figure(_Part):
     """One measured figure, its floor and its ceilings."""
 
@@ -122,6 +105,24 @@ class Figure(_Part):
         None, ge=0, description="standard deviation of the floor over disjoint draws of real images"
     )
     ceilings: dict[str, float] = Field({}, description="the figures of useless models, by name")
+
+
+class TrainingRecord(_Part):
+    """Everything needed to repeat the training run."""
+
+    config: dict[str, Any]
+    seed: int
+    epochs: int = Field(gt=0, description="epochs completed at export")
+    epoch: int | None = Field(None, gt=0, description="epoch of the exported weights, the best one; null: the last")
+    steps: int = Field(0, ge=0, description="optimizer steps after that epoch, where the export fell inside an epoch")
+    parameters: dict[str, int] = Field(description="number of parameters of each exported network")
+    losses: dict[str, float] = Field(description="mean losses of that epoch")
+    versions: dict[str, str]
+    source_commit: str
+    processes: int = Field(1, gt=0, description="number of processes of the run")
+    cpu_minutes: float | None = Field(None, ge=0, description="CPU time of the whole run, with its measurements")
+    figures: dict[str, Figure] = Field({}, description="measured at the export, on networks that no archive holds")
+    contrast: float = Field(1, gt=0, description="factor on the pixel logits of `generate`, see `training.contrast`")
 
 
 class ControlEffect(_Part):

@@ -22,7 +22,7 @@ from training.config import TrainConfig
 from training.curves import curves_png
 from training.data import Dataset
 from training.evaluation import classification
-from training.families import build_learner, families, gan
+from training.families import build_learner, dbn, families, gan
 from training.families.gan import GanConfig
 from training.families.vae import VaeConfig
 from training.golden import golden_rows
@@ -123,6 +123,7 @@ def little_work() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(run, "curves_png", one_curve)
         monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
+        monkeypatch.setattr(dbn, "inverse_temperatures", lambda: [0.0, 0.5, 1.0])
         monkeypatch.setattr(monitoring, "SPREAD_IMAGES", 64)
         monkeypatch.setattr(classification, "EPOCHS", 1)
         monkeypatch.setattr(gan, "STATISTICS_ROWS", 64)

@@ -87,7 +87,7 @@ def measure_quality(
         extractor=None if extractor is None else extractor.record.sha256,
         images=reference.count,
         seeds=tuple(seeds),
-        figures=figures,
+        figures=figures | manifest.training.figures,
         control_images=control_count(reference),
         controls=tuple(controls),
     )

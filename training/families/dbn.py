@@ -28,7 +28,7 @@ from training.average import Average
 from training.config import NAME_PATTERN, TrainConfig
 from training.data import Dataset, to_unit_range
 from training.evaluation.annealing import anneal, inverse_temperatures
-from training.evaluation.likelihood import binarised
+from training.evaluation.likelihood import fixed_binarisation
 from training.families import Family
 from training.fast_layers import ToImages
 from training.learner import DataShape, Learner, TrainingSet
@@ -271,7 +271,7 @@ class GibbsChain(nn.Module):
             logits = torch.addmm(self.visible_bias, hidden, self.weight.t())
             visible = (logits > thresholds[:, self.hidden : self.hidden + self.visible]).float()
         pixels = torch.addmm(self.pixel_bias, visible, self.pixel_weight)
-        # Not `view(-1, ...)`, of which `torch.jit.freeze` makes a wrong constant.
+        # Not `view(-1, ...)`, of which freezing the archive makes a wrong constant.
         images: Tensor = self.to_images(torch.unflatten(pixels, 1, (1, self.height, self.width)))
         return images
 
@@ -407,7 +407,7 @@ class DbnLearner(Learner):
         """
         rbm = copy.deepcopy(self.lower.averaged).cpu()
         source = torch.Generator().manual_seed(0)
-        images = binarised(dataset.test_images, source).flatten(1)
+        images = fixed_binarisation(dataset.test_images).flatten(1)
         # The base distribution has the mean of each pixel, kept away from 0 and 1.
         base = torch.logit(to_unit_range(dataset.train_images).mean(dim=0).flatten(), 1e-3)
         log_z, error = anneal(
