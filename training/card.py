@@ -50,8 +50,8 @@ MEANING = {
     "accuracy": "share of test images whose likeliest class is their label",
     "negative_log_likelihood_of_labels": "-log of the probability of the label of a test image",
     "expected_calibration_error": "mean difference of confidence and accuracy, over bins of the confidence",
-    "lower_rbm_negative_log_likelihood": "-log p(x) under the lower Boltzmann machine alone, log Z by annealed importance "
-    "sampling; the whole network has no tractable likelihood",
+    "lower_rbm_negative_log_likelihood": "-log p(x) under the lower Boltzmann machine alone, with log Z by annealed "
+    "importance sampling; the whole network has no tractable likelihood",
 }
 # Figures of generated images, which the table of several models has in columns.
 GENERATED = list(MEANING)[: list(MEANING).index("near_copies") + 1]
