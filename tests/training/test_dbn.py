@@ -177,7 +177,7 @@ def test_the_figure_is_the_likelihood_of_the_lower_machine(dataset, monkeypatch)
     monkeypatch.setattr(dbn, "inverse_temperatures", lambda: [i / 50 for i in range(51)])
     (figure,) = model.figures(dataset).values()
     # With weights near 0 each pixel costs log 2.
-    assert figure.value == pytest.approx(784 * math.log(2), rel=0.01)
+    assert figure.value == pytest.approx(784 * math.log(2), rel=0.02)
 
 
 @torch.no_grad()
