@@ -190,7 +190,7 @@ def training_record(
         },
         source_commit=source_commit(),
         processes=trained.processes,
-        cpu_minutes=round(trained.processes * trained.cpu_s / 60, 2),
+        cpu_minutes=round(trained.processes * trained.cpu_s / 60, 2) or None,
     )
 
 
