@@ -51,6 +51,8 @@ def test_a_forward_pass_that_hangs_is_reported_and_ends_the_process_with_status_
     with running(models_dir=str(models), worker_checks="2", workers="1") as service, ThreadPoolExecutor(2) as callers:
         with httpx.Client(base_url=service.url, timeout=60) as client:
             hanging = callers.submit(client.post, "/generate", json=marked(HANG, client))
+            while "digits_rows_in_flight 1.0" not in client.get("/metrics").text:  # another request could pass it
+                pass
             waiting = callers.submit(client.post, "/generate", json={})
             for answer in (hanging.result(), waiting.result()):
                 problem_of(answer, 503, "worker_lost")
