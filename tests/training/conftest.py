@@ -21,7 +21,7 @@ from training.archive import open_archive, script
 from training.config import TrainConfig
 from training.curves import curves_png
 from training.data import Dataset
-from training.evaluation import classification
+from training.evaluation import classifying
 from training.families import build_learner, dbn, families, gan
 from training.families.gan import GanConfig
 from training.families.vae import VaeConfig
@@ -125,7 +125,7 @@ def little_work() -> Iterator[None]:
         monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
         monkeypatch.setattr(dbn, "inverse_temperatures", lambda: [0.0, 0.5, 1.0])
         monkeypatch.setattr(monitoring, "SPREAD_IMAGES", 64)
-        monkeypatch.setattr(classification, "EPOCHS", 1)
+        monkeypatch.setattr(classifying, "EPOCHS", 1)
         monkeypatch.setattr(gan, "STATISTICS_ROWS", 64)
         monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
         monkeypatch.setattr("training.families.dbn.CHAIN_STEPS", 3)

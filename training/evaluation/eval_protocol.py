@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
 from training.data import Dataset
 from training.evaluation.autoencoding import elbo_figures, reconstruction_figures
-from training.evaluation.classification import accuracy_score, classification_figures
+from training.evaluation.classifying import accuracy_score, classification_figures
 from training.evaluation.feature_extractor import FeatureExtractor
 from training.evaluation.fidelity import Comparison, label_agreement
 from training.evaluation.figures import over_seeds

@@ -5,7 +5,6 @@ non-saturating loss); L. Mescheder et al., "Which Training Methods for GANs do a
 arXiv:1801.04406 (the gradient penalty R1).
 """
 
-from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -63,7 +62,7 @@ def gradient_penalty(discriminate: Callable[[Tensor], Tensor], images: Tensor) -
 class AdversarialLearner(Learner):
     """Both networks, their optimisers and the moving average of the generator, which is exported.
 
-    A subclass defines how they are called: `generate` and `discriminate`.
+    Both take labels in a conditional family, and none in others.
     """
 
     latent_dim: int
@@ -96,13 +95,15 @@ class AdversarialLearner(Learner):
         self.generator_schedule = torch.optim.lr_scheduler.LambdaLR(self.generator_optimizer, falling)
         self.discriminator_schedule = torch.optim.lr_scheduler.LambdaLR(self.discriminator_optimizer, falling)
 
-    @abstractmethod
     def generate(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Latents `(B, latent)` and labels `(B,)` to image logits `(B, 1, H, W)`."""
+        logits: Tensor = self.generator(latents, labels) if self.conditional else self.generator(latents)
+        return logits
 
-    @abstractmethod
     def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images `(B, 1, H, W)` in [0, 1] and labels `(B,)` to logits `(B,)`."""
+        logits: Tensor = self.discriminator(images, labels) if self.conditional else self.discriminator(images)
+        return logits
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """A discriminator step on each batch of `(steps, B, 1, H, W)`, then one generator step.

@@ -68,16 +68,6 @@ class CganLearner(AdversarialLearner):
         super().__init__(config, ConditionalGenerator(embedding, generator), discriminator, data, total_steps)
         self.classes = data.classes
 
-    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Latents `(B, latent)` and labels `(B,)` to image logits `(B, 1, 28, 28)`."""
-        logits: Tensor = self.generator(latents, labels)
-        return logits
-
-    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images `(B, 1, 28, 28)` in [0, 1] and labels `(B,)` to logits `(B,)`."""
-        logits: Tensor = self.discriminator(images, labels)
-        return logits
-
     def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
         """The averaged generator, its batch normalisation folded into its layers, and the discriminator."""
         average = copy.deepcopy(self.average.module)

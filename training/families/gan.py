@@ -111,16 +111,6 @@ class GanLearner(AdversarialLearner):
         discriminator = DeepDiscriminator() if config.discriminator == "deep" else Discriminator()
         super().__init__(config, Generator(batch_norm=config.batch_norm), discriminator, data, total_steps)
 
-    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
-        """Latents `(B, latent)` to image logits `(B, 1, 28, 28)`."""
-        logits: Tensor = self.generator(latents)
-        return logits
-
-    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
-        """Images `(B, 1, 28, 28)` in [0, 1] to logits `(B,)`."""
-        logits: Tensor = self.discriminator(images)
-        return logits
-
     def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
         """The averaged generator, its batch normalisation folded into its layers, and the discriminator."""
         average = copy.deepcopy(self.average.module)

@@ -102,16 +102,6 @@ class GanMlpLearner(AdversarialLearner):
         generator = PerceptronGenerator(LATENT_DIM, data.image)
         super().__init__(config, generator, MaxoutDiscriminator(data.image, config.dropout), data, total_steps)
 
-    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
-        """Latents `(B, latent)` to image logits `(B, 1, H, W)`."""
-        logits: Tensor = self.generator(latents)
-        return logits
-
-    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
-        """Images `(B, 1, H, W)` in [0, 1] to logits `(B,)`."""
-        logits: Tensor = self.discriminator(images)
-        return logits
-
     def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
         """The averaged generator and the discriminator."""
         return {"generate": nn.Sequential(self.average.module, ToImages()), "discriminate": self.discriminator}
