@@ -13,7 +13,7 @@ ANSWERS := $(PYTHON) -c 'import signal, sys, urllib.request; signal.alarm(5); ur
 TOOLS := .venv-tools
 RESOLVE := $(TOOLS)/bin/uv pip compile --quiet --upgrade --all-extras --no-annotate --no-header
 
-.PHONY: run test pytest lint format test-lowest constraints audit train install-train evaluate identity bench bench-full \
+.PHONY: run test pytest test-integration lint format test-lowest constraints audit train install-train evaluate identity bench bench-full \
 	bench-raw growth fuzz faults fairness soak clean
 
 run: $(VENV)/.installed
@@ -25,6 +25,13 @@ test: lint pytest
 pytest: export OMP_NUM_THREADS := 1
 pytest: $(VENV)/.installed-train,test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# What needs a browser, a cluster or foreign clients. On Debian, missing programs are installed.
+PROGRAMS := haproxy nginx prometheus wrk
+test-integration: export OMP_NUM_THREADS := 1
+test-integration: $(VENV)/.installed-train,test,integration
+	dpkg --status $(PROGRAMS) >/dev/null 2>&1 || { apt-get update && apt-get install --yes --no-install-recommends $(PROGRAMS); }
+	$(BIN)/python -m pytest tests/integration
 
 lint: $(VENV)/.installed-train,test
 	$(BIN)/ruff check .
