@@ -6,6 +6,7 @@ ServiceError                  500 internal_error
 ├── InvalidRequest            422 invalid_request
 │   ├── InvalidImage          422 invalid_image
 │   └── CapabilityMissing     422 capability_missing
+│       └── NetworkMissing    422 capability_missing
 ├── ModelNotFound             404 model_not_found
 ├── NotAcceptable             406 not_acceptable
 ├── RequestTimeout            408 request_timeout
@@ -91,6 +92,10 @@ class InvalidImage(InvalidRequest, code="invalid_image"):
 
 class CapabilityMissing(InvalidRequest, code="capability_missing"):
     """The model cannot do what is requested; the detail names one that can."""
+
+
+class NetworkMissing(CapabilityMissing, code="capability_missing"):
+    """The model has no network for what is requested, whatever its options are."""
 
 
 class ModelNotFound(ServiceError, status=404, code="model_not_found"):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar
 
-from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
+from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, NetworkMissing, ServiceError
 from app.inference.batching import Batcher, Job, draining
 from app.inference.limit import Limit
 from app.inference.model import Model
@@ -13,6 +13,8 @@ from app.inference.workers import Workers
 from app.metrics import Metrics
 
 T = TypeVar("T")
+
+NONE_LOADED = "no loaded"
 
 
 class Pool(NamedTuple):
@@ -46,42 +48,37 @@ class Engine:
         self._closed: Callable[[], ServiceError] | None = None
 
     def select(self, name: str | None, prepare: Callable[[Model], T], role: str = "model") -> tuple[Model, T]:
-        """As `find`. The error for a named model that cannot do what was requested names a model that can.
+        """The named model, or the first one that can do all that was requested, with the result of `prepare` for it.
 
+        prepare: builds the job for a model; raises CapabilityMissing or InvalidRequest if the model cannot do it.
         role: what the request calls the model.
+        Raises ModelNotFound for an unknown name, and the error of `prepare`, which then names a model that can.
         """
+        if name is None:
+            return self._find(prepare, role)
+        if name not in self.models:
+            raise ModelNotFound(f"no such model; the loaded models are {', '.join(self.models)}")
         try:
-            return self.find(name, prepare)
+            return self.models[name], prepare(self.models[name])
         except InvalidRequest as error:
-            if name is None:
-                raise
             try:
-                other, _ = self.find(None, prepare)
+                other, _ = self._find(prepare, role)
             except InvalidRequest:
                 raise error from None
             raise type(error)(f"{error.detail}; {role} {other.name} can do this") from None
 
-    def find(self, name: str | None, prepare: Callable[[Model], T]) -> tuple[Model, T]:
-        """The named model, or the first one that can do all that was requested, with the result of `prepare` for it.
-
-        prepare: builds the job for a model; raises CapabilityMissing or InvalidRequest if the model cannot do it.
-        Raises ModelNotFound for an unknown name, and the error of `prepare`.
-        """
-        if name is not None:
-            if name not in self.models:
-                raise ModelNotFound(f"no such model; the loaded models are {', '.join(self.models)}")
-            return self.models[name], prepare(self.models[name])
+    def _find(self, prepare: Callable[[Model], T], role: str) -> tuple[Model, T]:
         errors: list[InvalidRequest] = []
         for model in self._candidates:
             try:
                 return model, prepare(model)
             except InvalidRequest as error:
                 errors.append(error)
-        if len({error.detail for error in errors}) == 1:  # it is not about the model, or there is one
-            raise errors[0]
-        # An error about the values of the request helps more than one about the capabilities of a model.
-        best = next((error for error in errors if not isinstance(error, CapabilityMissing)), errors[0])
-        raise type(best)(f"no loaded model can do this; for example, {best.detail}")
+        # The error of the model that comes closest: an error about a value helps more than one about the model.
+        best = min(errors, key=lambda error: (isinstance(error, CapabilityMissing), isinstance(error, NetworkMissing)))
+        if len({error.detail for error in errors}) == 1 or best.detail.startswith(NONE_LOADED):
+            raise best  # not about the model; or there is one; or `prepare` searched for another model
+        raise type(best)(f"{NONE_LOADED} {role} can do this; for example, {best.detail}")
 
     def pool(self, model: Model, job: Job[Any]) -> Pool:
         """The pool that computes a job. Sequential models have their own: their passes hold back no others."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import InvalidRequest, Overloaded
+from app.errors import CapabilityMissing, InvalidRequest, Overloaded
 from app.inference.batching import Job
 from app.inference.engine import Engine, Pool
 from app.inference.limit import Limit
@@ -73,7 +73,7 @@ class Waiting(Job[None]):
 
 @pytest.mark.parametrize(("default", "found"), [(None, "b"), ("c", "c"), ("a", "b")])
 def test_without_a_name_the_default_serves_else_the_first_model_that_can(engine, default, found):
-    model, prepared = engine(default).find(None, lambda model: model.require("generate"))
+    model, prepared = engine(default).select(None, lambda model: model.require("generate"))
     assert (model.name, prepared) == (found, None)
 
 
@@ -85,6 +85,28 @@ def test_if_no_model_can_an_error_about_values_goes_before_one_about_capabilitie
     with pytest.raises(InvalidRequest) as caught:
         engine().select(None, prepare)
     assert caught.value.detail.endswith("n is too large")
+
+
+def test_if_no_model_can_the_error_of_one_that_has_the_network_goes_first(engine):
+    def prepare(model: Model) -> None:
+        model.require("generate")
+        raise CapabilityMissing(f"model {model.name} makes no circles")
+
+    with pytest.raises(CapabilityMissing) as caught:
+        engine().select(None, prepare)
+    assert caught.value.detail.endswith("for example, model b makes no circles")
+
+
+def test_the_error_of_a_search_within_a_search_is_given_once(engine):
+    searched = engine()
+
+    def prepare(model: Model) -> None:
+        searched.select(None, lambda generator: generator.require("upscale"), "generator")
+
+    with pytest.raises(CapabilityMissing) as caught:
+        searched.select("b", prepare)
+    assert caught.value.detail.count("no loaded") == 1
+    assert "generator" in caught.value.detail
 
 
 def test_an_error_that_is_the_same_for_all_models_is_given_as_it_is(engine):
