@@ -6,7 +6,6 @@ ServiceError                  500 internal_error
 ├── InvalidRequest            422 invalid_request
 │   ├── InvalidImage          422 invalid_image
 │   └── CapabilityMissing     422 capability_missing
-│       └── NetworkMissing    422 capability_missing
 ├── ModelNotFound             404 model_not_found
 ├── NotAcceptable             406 not_acceptable
 ├── RequestTimeout            408 request_timeout
@@ -93,9 +92,10 @@ class InvalidImage(InvalidRequest, code="invalid_image"):
 class CapabilityMissing(InvalidRequest, code="capability_missing"):
     """The model cannot do what is requested; the detail names one that can."""
 
-
-class NetworkMissing(CapabilityMissing, code="capability_missing"):
-    """The model has no network for what is requested, whatever its options are."""
+    def __init__(self, detail: str, *, has_network: bool = True) -> None:
+        """has_network: whether the model has the network that is needed, and only options do not fit it."""
+        super().__init__(detail)
+        self.has_network = has_network
 
 
 class ModelNotFound(ServiceError, status=404, code="model_not_found"):
@@ -200,6 +200,11 @@ def problem(
 def retry_after() -> int:
     """A random number of seconds, so that callers refused at the same time do not return at the same time."""
     return random.randint(1, MAX_RETRY_AFTER_S)  # noqa: S311
+
+
+def internal_error() -> ServiceError:
+    """The error for an exception that nobody expected, and that was logged."""
+    return ServiceError("the service failed; its log has the details under the request id")
 
 
 def problem_of(request: Request, error: ServiceError) -> JSONResponse:

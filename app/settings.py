@@ -65,6 +65,7 @@ class Settings(BaseSettings):
         30, gt=0, le=3600, description="time limit for computing a request in seconds; callers can ask for less"
     )
     max_images: int = Field(256, ge=16, le=4096, description="images of a request")
+    max_stream_images: int = Field(100_000, ge=16, le=1_000_000, description="images of a streamed answer")
     max_answer_pixels: int = Field(
         2**24, ge=2**16, le=2**28, description="total pixels of the images in an answer, after `scale`"
     )

@@ -118,9 +118,10 @@ def test_every_link_and_picture_exists(document):
         assert target.startswith("http") or (path.parent / target).exists(), target
 
 
-def test_ci_runs_the_readmes_test_command():
-    assert "\nmake test " in README
-    assert (ROOT / ".ci" / "run").read_text().rstrip().endswith("\nmake test")
+def test_ci_runs_the_readmes_test_commands():
+    commands = ["make test", "make test-integration"]
+    assert [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("make test")] == commands
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == commands
 
 
 def test_the_composition_builds_this_image_and_prometheus_scrapes_it():

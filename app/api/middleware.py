@@ -26,6 +26,7 @@ from app.errors import (
     OutOfMemory,
     ServiceError,
     Unauthorized,
+    internal_error,
     problem,
     problem_of,
 )
@@ -153,7 +154,7 @@ def _answer_to(error: BaseException) -> ServiceError | None:
     log.error("the request failed", exc_info=error)
     if isinstance(error, MemoryError):
         return OutOfMemory()
-    return ServiceError("the service failed; its log has the details under the request id")
+    return internal_error()
 
 
 def _check_headers(scope: Scope) -> None:

@@ -8,6 +8,10 @@ JSON = "application/json"
 PNG = "image/png"
 APNG = "image/apng"
 NPZ = "application/x-npz"
+NDJSON = "application/x-ndjson"
+EVENT_STREAM = "text/event-stream"
+ZIP = "application/zip"
+IDX = "application/x-idx"
 
 MAX_RANGES = 32
 

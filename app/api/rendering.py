@@ -45,7 +45,9 @@ class ImageRenderer:
         labels: `(n,)`, -1 for an image without one; None if none has one. arrays: what an npz has besides images, index
         and labels, each `(n, ...)`.
         """
-        items = self._items(pixels, labels, first) if self.media_type == JSON else b""
+        items = b""
+        if self.media_type == JSON:
+            items = b",".join(json_items(pixels, labels, first, self.classes, self.scale))
         arrays["index"] = np.arange(first, first + len(pixels), dtype=np.int64)
         if labels is not None:
             arrays["labels"] = labels
@@ -63,14 +65,16 @@ class ImageRenderer:
             return encode.apng(pixels, scale=self.scale)
         return encode.png(encode.grid(pixels, self.columns), scale=self.scale)
 
-    def _items(self, pixels: Pixels, labels: Labels | None, first: int) -> bytes:
-        names = [b"null"] * len(pixels)
-        if labels is not None:
-            names = [b"null" if label < 0 else _json_name(self.classes[label]) for label in labels.tolist()]
-        return b",".join(
-            b'{"index":%d,"label":%b,"png":"%b"}' % (first + i, name, base64_png(image, self.scale))
-            for i, (name, image) in enumerate(zip(names, pixels, strict=True))
-        )
+
+def json_items(pixels: Pixels, labels: Labels | None, first: int, classes: tuple[str, ...], scale: int) -> list[bytes]:
+    """The JSON item of each image `(n, H, W)`, whose first one has the index `first`. labels: as of `ImageRenderer`."""
+    names = [b"null"] * len(pixels)
+    if labels is not None:
+        names = [b"null" if label < 0 else _json_name(classes[label]) for label in labels.tolist()]
+    return [
+        b'{"index":%d,"label":%b,"png":"%b"}' % (first + i, name, base64_png(image, scale))
+        for i, (name, image) in enumerate(zip(names, pixels, strict=True))
+    ]
 
 
 @lru_cache(maxsize=4096)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar
 
-from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, NetworkMissing, ServiceError
+from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
 from app.inference.batching import Batcher, Job, draining
 from app.inference.limit import Limit
 from app.inference.model import Model
@@ -75,7 +75,7 @@ class Engine:
             except InvalidRequest as error:
                 errors.append(error)
         # The error of the model that comes closest: an error about a value helps more than one about the model.
-        best = min(errors, key=lambda error: (isinstance(error, CapabilityMissing), isinstance(error, NetworkMissing)))
+        best = min(errors, key=_distance)
         if len({error.detail for error in errors}) == 1 or best.detail.startswith(NONE_LOADED):
             raise best  # not about the model; or there is one; or `prepare` searched for another model
         raise type(best)(f"{NONE_LOADED} {role} can do this; for example, {best.detail}")
@@ -111,3 +111,8 @@ class Engine:
         self._closed = error
         for batcher in self._batchers.values():
             batcher.fail(error)
+
+
+def _distance(error: InvalidRequest) -> int:
+    """How far a model is from what was requested."""
+    return 0 if not isinstance(error, CapabilityMissing) else 1 if error.has_network else 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.checkpoints.manifest import Manifest, Precision
 from app.checkpoints.store import CheckpointError, find_manifests, read_archive, read_card, read_manifest
-from app.errors import NetworkMissing, OutOfMemory
+from app.errors import CapabilityMissing, OutOfMemory
 from app.inference.checks import CheckFailed, TooInaccurate, check_golden, warm_up
 from app.inference.runtime import Labels, MissingMethod, Network, Rows, Runtime, id_of, service_error
 
@@ -41,10 +41,10 @@ class Model:
         return self.manifest.name
 
     def require(self, *capabilities: str) -> None:
-        """Raises NetworkMissing unless the model has all of the capabilities."""
+        """Raises CapabilityMissing unless the model has all of the capabilities."""
         missing = [name for name in capabilities if name not in self.networks]
         if missing:
-            raise NetworkMissing(f"model {self.name} cannot {' and '.join(missing)}")
+            raise CapabilityMissing(f"model {self.name} cannot {' and '.join(missing)}", has_network=False)
 
     def run(self, capability: str, rows: Rows, labels: Labels | None = None) -> tuple[Rows, ...]:
         """One forward pass. `labels` are ignored if the capability takes none. Raises as `Network.run`."""

@@ -1,20 +1,25 @@
 """`POST /generate`: images generated from a seed or from the caller's latents."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.call import Call, OperationRoute
-from app.api.fields import LIMITED_BY, First, ImageCount, Latent, ModelName, SampledBody, Scale, Seed, check_last_index
-from app.api.negotiation import JSON, NPZ, PNG
-from app.api.rendering import ImageRenderer, RenderedImages
+from app.api.call import Call, OperationRoute, name_origin
+from app.api.fields import LIMITED_BY, First, Latent, ModelName, SampledBody, Scale, Seed, check_last_index
+from app.api.negotiation import IDX, JSON, NPZ, PNG
+from app.api.rendering import ImageRenderer
 from app.api.responses import Answer, ImageItem, documented
+from app.api.streaming import STREAMED, PieceRenderer, answer_stream
 from app.checkpoints.manifest import Prior
+from app.errors import CapabilityMissing, InvalidRequest
 from app.images import encode
+from app.images.archive import MAX_IDX_CLASSES, idx_header
 from app.inference.batching import Chunk, Job
 from app.inference.latents import draw_seed
 from app.inference.model import Model
@@ -22,8 +27,9 @@ from app.inference.sampling import Given, Seeded, draw, generate, given, seeded,
 
 router = APIRouter(tags=["images"], route_class=OperationRoute)
 
-MEDIA_TYPES = (JSON, PNG, NPZ)
+MEDIA_TYPES = (JSON, PNG, NPZ, *STREAMED)
 
+StreamCount = Annotated[int, Field(ge=1, json_schema_extra={LIMITED_BY: "max_stream_images"})]
 Latents = Annotated[
     list[Latent], Field(min_length=1, max_length=4096, fail_fast=True, json_schema_extra={LIMITED_BY: "max_images"})
 ]
@@ -37,8 +43,11 @@ class GenerateRequest(SampledBody):
     )
 
     model: ModelName = None
-    n: ImageCount | None = Field(
-        None, description="number of images; default 1, or the number of latents", examples=[16]
+    n: StreamCount | None = Field(
+        None,
+        description="number of images; default 1, or the number of latents; without a stream at most 256, or what "
+        "`DIGITS_MAX_IMAGES` says",
+        examples=[16],
     )
     seed: Seed | None = Field(None, description="default: drawn by the server and named in the answer", examples=[7])
     first: First = 0
@@ -46,6 +55,9 @@ class GenerateRequest(SampledBody):
         None, description="instead of a seed; each has the length `latent_dim` of the model", examples=[[[0.5, -1.25]]]
     )
     scale: Scale = 1
+    idx: Literal["images", "labels"] | None = Field(
+        None, description="which of the two files `application/x-idx` is; default: images", examples=["labels"]
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -73,7 +85,7 @@ class GenerateAnswer(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class GenerateJob(Job[RenderedImages]):
+class GenerateJob(Job[Any]):
     """Images of a source."""
 
     operation = "generate"
@@ -81,10 +93,10 @@ class GenerateJob(Job[RenderedImages]):
     source: Seeded | Given
     first: int
     rows: int
-    renderer: ImageRenderer
+    renderer: ImageRenderer | PieceRenderer
 
     @classmethod
-    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[RenderedImages]:
+    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[Any]:
         """Draw latents, generate, encode."""
         drawn = draw(model, [(chunk.job.source, chunk.job.first + chunk.first, chunk.count) for chunk in chunks])
         pixels = split(encode.to_uint8(generate(model, drawn)[:, 0]), [chunk.count for chunk in chunks])
@@ -93,8 +105,8 @@ class GenerateJob(Job[RenderedImages]):
             for chunk, (latents, labels), own in zip(chunks, drawn, pixels, strict=True)
         ]
 
-    def answer(self, parts: Sequence[RenderedImages]) -> bytes:
-        """The body in the media type of the answer."""
+    def answer(self, parts: Sequence[Any]) -> bytes:
+        """The body in the media type of the answer, or a piece of it."""
         source = self.source if isinstance(self.source, Seeded) else None
         return self.renderer.content(parts, {"seed": source and source.seed, "prior": source and source.prior})
 
@@ -111,24 +123,58 @@ async def generate_images(call: Call) -> Response:
 
     JSON holds a PNG and the label of each image. `image/png` is a grid of ceil(sqrt n) columns. `application/x-npz`
     holds `images` (uint8), `latents` (float32), `index` and, if the model has labels, `labels` (int64 class indices).
+
+    The other media types are streams, which are computed while they are read. `application/x-ndjson` is a line of JSON
+    an image, `text/event-stream` an event `image` each and an event `end`, `application/zip` a PNG each in folders by
+    class, and `application/x-idx` the file of images, or of labels, in the format of MNIST.
     """
     media_type = call.negotiate(*MEDIA_TYPES)
     call.media_type(JSON)
     asked = await call.read_json(GenerateRequest)
+    if asked.idx is not None and media_type != IDX:
+        raise InvalidRequest(f"idx needs the header Accept: {IDX}")
     seed = None
     if asked.latents is None:
         seed = draw_seed() if asked.seed is None else asked.seed
 
-    def prepare(model: Model) -> GenerateJob:
+    def prepare(model: Model) -> Seeded | Given:
         model.require("generate")
-        source = (
-            seeded(model.manifest, asked.options, seed)
-            if seed is not None
-            else given(model.manifest, asked.latents or [], asked.label)
-        )
-        renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=None)
-        return GenerateJob(source, asked.first, asked.count, renderer)
+        if seed is not None:
+            source: Seeded | Given = seeded(model.manifest, asked.options, seed)
+        else:
+            source = given(model.manifest, asked.latents or [], asked.label)
+        if asked.idx == "labels":
+            check_idx_labels(model, source)
+        return source
 
-    model, job = call.engine.select(asked.model, prepare)
-    call.check_count(model, asked.count, asked.scale, paged=seed is not None)
-    return await call.answer(model, job, media_type, seed)
+    model, source = call.engine.select(asked.model, prepare)
+    if media_type not in STREAMED:
+        call.check_count(model, asked.count, asked.scale, paged=seed is not None)
+        renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=None)
+        return await call.answer(model, GenerateJob(source, asked.first, asked.count, renderer), media_type, seed)
+    if asked.count > call.settings.max_stream_images:
+        raise InvalidRequest(f"a stream is limited to {call.settings.max_stream_images} images; page with `first`")
+    if asked.idx == "labels":
+        content = await asyncio.to_thread(labels_file, source, asked.first, asked.count)
+        return name_origin(Response(content, media_type=media_type), model.provenance, seed)
+    pieces = PieceRenderer(media_type, model.manifest.classes, asked.scale)
+
+    def piece(offset: int, count: int) -> GenerateJob:
+        return GenerateJob(source, asked.first + offset, count, pieces)
+
+    return await answer_stream(call, model, piece, asked.count, media_type, seed)
+
+
+def check_idx_labels(model: Model, source: Seeded | Given) -> None:
+    """Raises CapabilityMissing if the images have no labels, or more classes than an IDX file of bytes can hold."""
+    if source.labels(0, 1) is None:
+        raise CapabilityMissing(f"images of model {model.name} have no labels")
+    if len(model.manifest.classes) > MAX_IDX_CLASSES:
+        raise CapabilityMissing(f"model {model.name} has more than {MAX_IDX_CLASSES} classes")
+
+
+def labels_file(source: Seeded | Given, first: int, count: int) -> bytes:
+    """The labels of images that have some, as an IDX file."""
+    labels = source.labels(first, count)
+    assert labels is not None, "checked when the model was selected"
+    return idx_header(count) + labels.astype(np.uint8).tobytes()

@@ -34,7 +34,15 @@ BODIES = {
     "/upscale": {JSON, MULTIPART, BINARY},
 }
 ANSWERS = {
-    "/generate": {JSON, "image/png", "application/x-npz"},
+    "/generate": {
+        JSON,
+        "image/png",
+        "application/x-npz",
+        "application/x-ndjson",
+        "text/event-stream",
+        "application/zip",
+        "application/x-idx",
+    },
     "/reconstruct": {JSON, "image/png", "application/x-npz"},
     "/interpolate": {JSON, "image/png", "image/apng", "application/x-npz"},
     "/score": {JSON, "application/x-npz"},
@@ -156,9 +164,9 @@ def test_every_problem_is_one_component(description):
 
 
 def test_maxima_are_those_of_the_settings():
-    description = create_app(Settings(max_images=20, max_upload_bytes=5000)).openapi()
+    description = create_app(Settings(max_images=20, max_stream_images=30, max_upload_bytes=5000)).openapi()
     schemas = {key: resolved(description, schema) for key, schema in bodies(description).items()}
-    counts = [schemas["/generate", JSON]["properties"]["n"]["anyOf"][0], schemas["/score", JSON]["properties"]["n"]]
+    counts = [schemas["/score", JSON]["properties"]["n"]]
     steps = [schemas["/interpolate", JSON]["properties"]["steps"]]
     steps += [
         parameter["schema"]
@@ -168,6 +176,7 @@ def test_maxima_are_those_of_the_settings():
     ]
     assert len(steps) == 3
     assert all(schema["maximum"] == 20 for schema in counts + steps)
+    assert schemas["/generate", JSON]["properties"]["n"]["anyOf"][0]["maximum"] == 30
     files = schemas["/score", MULTIPART]["properties"]["files"]
     assert [files["maxItems"], schemas["/generate", JSON]["properties"]["latents"]["anyOf"][0]["maxItems"]] == [20, 20]
     assert [files["items"]["maxLength"], schemas["/reconstruct", BINARY]["maxLength"]] == [5000, 5000]

@@ -1,0 +1,194 @@
+"""Answers that are computed while they are read: NDJSON, server-sent events, ZIP and IDX.
+
+A stream is a sequence of jobs, of which two are in flight at a time, so that memory does not grow with the number of
+images, and a reader that is slow or gone stops the computation.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from numpy.typing import NDArray
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.api.call import Call, name_origin
+from app.api.negotiation import EVENT_STREAM, IDX, NDJSON, ZIP
+from app.api.rendering import json_items
+from app.errors import ServiceError, internal_error, problem_of
+from app.images import encode
+from app.images.archive import ZipDirectory, folder_names, idx_header, zip_entry
+from app.images.encode import Pixels
+from app.inference.batching import Job
+from app.inference.model import Model
+from app.inference.runtime import Labels
+
+log = logging.getLogger(__name__)
+
+STREAMED = (NDJSON, EVENT_STREAM, ZIP, IDX)
+PIECE_IMAGES = 64
+# Of one stream: one piece is computed while the one before it is read.
+PIECES_IN_FLIGHT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PieceRenderer:
+    """Renders the pieces of a stream, on workers. As `ImageRenderer`, with bytes for parts."""
+
+    media_type: str
+    classes: tuple[str, ...]
+    scale: int
+
+    def part(self, pixels: Pixels, labels: Labels | None, first: int, **_: NDArray[Any]) -> bytes:
+        """The part with images `(n, H, W)`, whose first one has the index `first`. labels: as of `ImageRenderer`."""
+        if self.media_type == IDX:
+            return pixels.tobytes()
+        if self.media_type == ZIP:
+            folders = [""] * len(pixels)
+            if labels is not None:
+                names = folder_names(self.classes)
+                folders = [f"{names[label]}/" for label in labels.tolist()]
+            return b"".join(
+                zip_entry(f"{folder}{first + i:06}.png", encode.png(image, scale=self.scale))
+                for i, (folder, image) in enumerate(zip(folders, pixels, strict=True))
+            )
+        items = json_items(pixels, labels, first, self.classes, self.scale)
+        if self.media_type == NDJSON:
+            return b"".join(b"%b\n" % item for item in items)
+        return b"".join(b"event: image\nid: %d\ndata: %b\n\n" % (first + i, item) for i, item in enumerate(items))
+
+    def content(self, parts: Sequence[bytes], _: dict[str, Any]) -> bytes:
+        """The piece."""
+        return b"".join(parts)
+
+
+class Framing:
+    """What a stream has around its pieces."""
+
+    def __init__(self, media_type: str, count: int, shape: tuple[int, int]) -> None:
+        """count, shape: of the images `(H, W)`."""
+        self._media_type = media_type
+        self._count = count
+        self._shape = shape
+        self._directory = ZipDirectory()
+
+    def begin(self) -> bytes:
+        """What goes before the pieces."""
+        return idx_header(self._count, *self._shape) if self._media_type == IDX else b""
+
+    def passed(self, piece: bytes) -> None:
+        """Take note of a piece."""
+        if self._media_type == ZIP:
+            self._directory.add(piece)
+
+    def end(self) -> bytes:
+        """What goes behind the pieces."""
+        if self._media_type == ZIP:
+            return self._directory.end()
+        return b'event: end\ndata: {"n":%d}\n\n' % self._count if self._media_type == EVENT_STREAM else b""
+
+    def broken(self, problem: bytes) -> bytes:
+        """What tells the reader why the stream ends early, where the format has a place for it."""
+        if self._media_type == EVENT_STREAM:
+            return b"event: problem\ndata: %b\n\n" % problem
+        return problem + b"\n" if self._media_type == NDJSON else b""
+
+
+async def answer_stream(
+    call: Call,
+    model: Model,
+    piece: Callable[[int, int], Job[Any]],
+    count: int,
+    media_type: str,
+    seed: int | None,
+) -> Response:
+    """The response that streams `count` images. The first piece is computed before: its errors are those of the answer.
+
+    piece: the job of the images `first` to `first + n - 1` of the stream, from `first` and `n`.
+    Raises Overloaded, CallerGone, and as `Engine.run`.
+    """
+    framing = Framing(media_type, count, model.manifest.image.shape[1:])
+    pieces = compute(call, model, piece, count)
+    try:
+        started = await call.while_connected(asyncio.ensure_future(anext(pieces)))
+    except BaseException:
+        await pieces.aclose()
+        raise
+    response = ImageStream(started, pieces, framing, media_type)
+    return name_origin(response, model.provenance, seed)
+
+
+async def compute(
+    call: Call, model: Model, piece: Callable[[int, int], Job[Any]], count: int
+) -> AsyncGenerator[bytes, None]:
+    """The pieces in order.
+
+    The rows of the pieces in flight are admitted once, for the whole stream: it is refused at its start or not at all.
+    Each piece has the time of a request, the first one that of the caller.
+    """
+    in_flight: deque[asyncio.Future[bytes]] = deque()
+    with call.engine.admit(model, piece(0, min(count, PIECES_IN_FLIGHT * PIECE_IMAGES))):
+        deadline = call.deadline
+        try:
+            for first in range(0, count, PIECE_IMAGES):
+                job = piece(first, min(PIECE_IMAGES, count - first))
+                in_flight.append(call.engine.run(model, job, deadline))
+                deadline = monotonic() + call.settings.request_timeout_s
+                if len(in_flight) == PIECES_IN_FLIGHT:
+                    yield await in_flight.popleft()
+            while in_flight:
+                yield await in_flight.popleft()
+        finally:
+            for future in in_flight:
+                future.cancel()
+
+
+class ImageStream(StreamingResponse):
+    """A streamed answer. If a piece fails, the connection is closed before the end of the body."""
+
+    def __init__(self, started: bytes, pieces: AsyncGenerator[bytes, None], framing: Framing, media_type: str) -> None:
+        """started: the first piece. pieces: the others."""
+        # nginx would store the stream, as fast as it is computed, for a reader that is slow.
+        super().__init__(pieces, headers={"X-Accel-Buffering": "no"}, media_type=media_type)
+        self._started = started
+        self._pieces = pieces
+        self._framing = framing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer. The computation ends with it, also when the reader disconnects."""
+        self._scope = scope
+        async with aclosing(self._pieces):
+            try:
+                await super().__call__(scope, receive, send)
+            except asyncio.CancelledError:  # by the server, which then closes the connection
+                log.warning("a stream ended early: the grace period of the shutdown is over")
+
+    async def stream_response(self, send: Send) -> None:
+        """Send all pieces."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+
+        async def write(content: bytes, *, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": content, "more_body": more})
+
+        self._framing.passed(self._started)
+        await write(self._framing.begin() + self._started)
+        try:
+            async for piece in self._pieces:
+                self._framing.passed(piece)
+                await write(piece)
+        except Exception as error:
+            if not isinstance(error, ServiceError):
+                log.error("a stream failed", exc_info=error)
+            ended = error if isinstance(error, ServiceError) else internal_error()
+            log.warning("a stream ended early: %s", ended.detail)
+            problem = bytes(problem_of(Request(self._scope), ended).body)
+            # Without a last message the server closes the connection: the reader sees that the body is incomplete.
+            await write(self._framing.broken(problem))
+            return
+        await write(self._framing.end(), more=False)

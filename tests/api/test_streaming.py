@@ -1,0 +1,189 @@
+"""POST /generate, streamed."""
+
+import json
+import struct
+import zipfile
+from io import BytesIO
+from threading import Semaphore
+
+import httpx
+import numpy as np
+import pytest
+
+from app.inference.model import Model
+from tests.api.reading import assert_named, assert_refused_naming, image, metric, npz_of, problem_of, unbase64
+from tests.conftest import serving
+
+NDJSON, EVENTS, ZIP, IDX = "application/x-ndjson", "text/event-stream", "application/zip", "application/x-idx"
+STREAMS = [NDJSON, EVENTS, ZIP, IDX]
+N = 150  # more than two pieces
+WAIT_S = 60  # ends a test that would never end
+
+
+def generate(client, accept, **body):
+    return client.post("/generate", json=body, headers={"Accept": accept})
+
+
+def lines(content):
+    return [json.loads(line) for line in content.splitlines()]
+
+
+def events(content):
+    """The type and the fields of each event."""
+    blocks = content.decode().removesuffix("\n\n").split("\n\n")
+    return [dict(line.split(": ", 1) for line in block.splitlines()) for block in blocks]
+
+
+def files(content):
+    with zipfile.ZipFile(BytesIO(content)) as opened:
+        assert opened.testzip() is None
+        return {name: image(opened.read(name)) for name in opened.namelist()}
+
+
+def idx(content):
+    zeros, kind, dimensions = struct.unpack_from(">HBB", content)
+    assert (zeros, kind) == (0, 8)
+    shape = struct.unpack_from(f">{dimensions}I", content, 4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+def read(answer, received):
+    for piece in answer.iter_bytes():
+        received += piece
+
+
+@pytest.fixture(scope="module")
+def whole(labelled):
+    """What an answer that is no stream holds."""
+    return npz_of(generate(labelled, "application/x-npz", model="cgan", n=N, seed=8, first=30))
+
+
+BODY = {"model": "cgan", "n": N, "seed": 8, "first": 30}
+
+
+def test_lines_of_json_hold_the_items_of_a_json_answer(labelled):
+    answer = generate(labelled, NDJSON, **BODY)
+    assert_named(answer, "cgan")
+    assert (answer.headers["content-type"], answer.headers["x-seed"]) == (NDJSON, "8")
+    assert lines(answer.content) == generate(labelled, "application/json", **BODY).json()["images"]
+
+
+def test_events_hold_the_items_of_a_json_answer(labelled):
+    *images, end = events(generate(labelled, EVENTS, **BODY).content)
+    expected = generate(labelled, "application/json", **BODY).json()["images"]
+    assert [(each["event"], int(each["id"])) for each in images] == [("image", item["index"]) for item in expected]
+    assert [json.loads(each["data"]) for each in images] == expected
+    assert (end["event"], json.loads(end["data"])) == ("end", {"n": N})
+
+
+def test_an_archive_holds_a_png_of_each_image_in_folders_by_class(labelled, whole):
+    found = files(generate(labelled, ZIP, **BODY).content)
+    names = [f"{label}/{index:06}.png" for label, index in zip(whole["labels"], whole["index"], strict=True)]
+    assert list(found) == names
+    assert np.array_equal(list(found.values()), whole["images"])
+
+
+def test_images_without_labels_are_in_no_folder(labelled):
+    assert list(files(generate(labelled, ZIP, model="gan", n=2, seed=8).content)) == ["000000.png", "000001.png"]
+
+
+def test_the_idx_files_are_those_of_mnist(labelled, whole):
+    assert np.array_equal(idx(generate(labelled, IDX, **BODY).content), whole["images"])
+    answer = generate(labelled, IDX, idx="labels", **BODY)
+    assert_named(answer, "cgan")
+    assert np.array_equal(idx(answer.content), whole["labels"])
+
+
+@pytest.mark.parametrize("accept", STREAMS)
+def test_a_stream_has_the_same_bytes_again(labelled, accept):
+    assert generate(labelled, accept, **BODY).content == generate(labelled, accept, **BODY).content
+
+
+def test_latents_and_scale_are_those_of_any_answer(labelled, whole):
+    body = {"model": "cgan", "latents": whole["latents"][:2].tolist(), "label": "3", "scale": 2}
+    items = lines(generate(labelled, NDJSON, **body).content)
+    assert items == generate(labelled, "application/json", **body).json()["images"]
+    assert unbase64(items[0]["png"]).shape == (56, 56)
+
+
+def test_a_stream_may_have_more_images_than_an_answer(labelled):
+    assert len(lines(generate(labelled, NDJSON, n=1000).content)) == 1000
+    problem_of(generate(labelled, "application/json", n=1000), 422, "invalid_request")
+
+
+def test_the_images_of_a_stream_are_limited(tiny_models):
+    with serving(models_dir=tiny_models, max_stream_images=200) as client:
+        assert len(lines(generate(client, NDJSON, n=200).content)) == 200
+        assert "200" in problem_of(generate(client, NDJSON, n=201), 422, "invalid_request")["detail"]
+
+
+@pytest.mark.parametrize("accept", ["application/json", NDJSON])
+def test_idx_needs_its_media_type(labelled, accept):
+    problem_of(generate(labelled, accept, n=2, idx="labels"), 422, "invalid_request")
+
+
+def test_a_model_without_labels_is_refused_for_a_file_of_labels(labelled):
+    assert_refused_naming(generate(labelled, IDX, model="gan", n=2, idx="labels"), "boots")
+
+
+def test_a_stream_beyond_the_bound_of_rows_is_refused_before_it_starts(tiny_models, gate):
+    with serving(models_dir=tiny_models, max_images=64, max_queued_rows=64) as client:
+        with gate.hold(client, "/generate", json={"n": 1}):
+            problem_of(generate(client, NDJSON, n=200), 503, "overloaded")
+        assert len(lines(generate(client, NDJSON, n=16).content)) == 16
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """The ninth pass of a network, and all after it, fail."""
+    run, passes = Model.run, Semaphore(8)
+
+    def limited(*arguments):
+        if not passes.acquire(blocking=False):
+            raise RuntimeError("the network failed")
+        return run(*arguments)
+
+    def start():
+        monkeypatch.setattr(Model, "run", limited)
+
+    return start
+
+
+@pytest.mark.parametrize("accept", STREAMS)
+def test_a_stream_that_fails_has_no_end_and_says_why_where_its_format_can(tiny_models, failing, accept):
+    with serving(models_dir=tiny_models, max_batch_rows=32) as client:
+        failing()
+        received = bytearray()
+        with client.stream("POST", "/generate", json={"n": 1000}, headers={"Accept": accept}) as answer:
+            assert answer.status_code == 200
+            with pytest.raises(httpx.RemoteProtocolError):
+                read(answer, received)
+    if accept == NDJSON:
+        *items, problem = lines(received)
+        assert [item["index"] for item in items] == list(range(len(items)))
+        assert problem["code"] == "internal_error"
+    if accept == EVENTS:
+        *images, problem = events(received)
+        assert {each["event"] for each in images} == {"image"}
+        assert (problem["event"], json.loads(problem["data"])["code"]) == ("problem", "internal_error")
+
+
+def test_the_first_piece_fails_as_any_answer(tiny_models, failing):
+    with serving(models_dir=tiny_models) as client:
+        failing()
+        for _ in range(9):
+            generate(client, "application/json")
+        problem_of(generate(client, ZIP, n=1000), 500, "internal_error")
+
+
+def test_a_reader_that_stops_and_leaves_ends_the_computation(tiny_models):
+    n = 100_000
+    with serving(models_dir=tiny_models) as client:
+        with client.stream("POST", "/generate", json={"n": n}, headers={"Accept": NDJSON}) as answer:
+            next(answer.iter_bytes())
+        # The service has ended the stream once its rows are no longer in flight, so that all others are admitted.
+        for _ in range(10_000):
+            page = client.get("/metrics").text
+            if not metric(page, "digits_rows_in_flight"):
+                break
+        assert 64 <= metric(page, "digits_images_total", model="plain", operation="generate") < n
