@@ -15,9 +15,9 @@ from benchmarks import (
     growth,
     identity,
     injections,
+    neighbours,
     normalization,
     raw,
-    sequential,
     soak,
 )
 from benchmarks.archives import prepare_archives
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--rounds", type=int, default=normalization.ROUNDS)
     command = add("growth", measure_growth, "measure over numbers of processes, callers and models")
     command.add_argument("--seconds", type=int, default=5, help="for each point, default 5")
-    command = add("sequential", beside_sequential, "measure a fast model beside sequential ones")
+    command = add("neighbours", beside_neighbours, "measure a fast model beside sequential ones and a stream")
     command.add_argument("--seconds", type=int, default=5, help="for each measurement, default 5")
     command = add("identity", check_identity, "request the same seeds in many ways and compare the bytes")
     command.add_argument("--seeds", type=int, default=identity.SEEDS, help=f"default {identity.SEEDS}")
@@ -147,12 +147,12 @@ def measure_growth(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def beside_sequential(arguments: argparse.Namespace) -> int:
+def beside_neighbours(arguments: argparse.Namespace) -> int:
     """Measure, print and write the results."""
     require_wrk()
-    found = sequential.measure(arguments.seconds)
-    print(sequential.markdown(found))
-    write_results("sequential", found, conditions(), RESULTS if arguments.seconds >= 5 else WORK / "results")
+    found = neighbours.measure(arguments.seconds)
+    print(neighbours.markdown(found))
+    write_results("neighbours", found, conditions(), RESULTS if arguments.seconds >= 5 else WORK / "results")
     return 0
 
 

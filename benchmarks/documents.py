@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import comparison_tables, fairness, fault_injection, growth, normalization, raw, sequential, soak
+from benchmarks import comparison_tables, fairness, fault_injection, growth, neighbours, normalization, raw, soak
 from benchmarks.comparison import Outcome
 from benchmarks.paths import DOCUMENTS
 from benchmarks.results import read_results
@@ -19,7 +19,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "normalize": lambda: normalization.markdown(read_results("normalize", normalization.Cost)[0]),
     "faults": lambda: fault_injection.markdown(read_results("faults", fault_injection.Outcome)[0]),
     "fairness": lambda: fairness.markdown(read_results("fairness", fairness.Cell)[0]),
-    "sequential": lambda: sequential.markdown(read_results("sequential", sequential.Beside)[0]),
+    "neighbours": lambda: neighbours.markdown(read_results("neighbours", neighbours.Beside)[0]),
     "soak": lambda: soak.markdown(read_results("soak", soak.Soak)[0][0]),
 }
 

@@ -1,12 +1,11 @@
 """Answers that are computed while they are read: NDJSON, server-sent events, ZIP and IDX.
 
-A stream is a sequence of jobs, of which two are in flight at a time, so that memory does not grow with the number of
-images, and a reader that is slow or gone stops the computation.
+A stream is a sequence of jobs. One is computed while the answer to the one before it is read, so that memory does not
+grow with the number of images, and a reader that is slow or gone stops the computation.
 """
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -33,8 +32,6 @@ log = logging.getLogger(__name__)
 
 STREAMED = (NDJSON, EVENT_STREAM, ZIP, IDX)
 PIECE_IMAGES = 64
-# Of one stream: one piece is computed while the one before it is read.
-PIECES_IN_FLIGHT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,24 +126,21 @@ async def compute(
 ) -> AsyncGenerator[bytes, None]:
     """The pieces in order.
 
-    The rows of the pieces in flight are admitted once, for the whole stream: it is refused at its start or not at all.
-    Each piece has the time of a request, the first one that of the caller.
+    The rows of one piece are admitted for the whole stream: it is refused at its start or not at all. Each piece has
+    the time of a request, the first one that of the caller.
     """
-    in_flight: deque[asyncio.Future[bytes]] = deque()
-    with call.engine.admit(model, piece(0, min(count, PIECES_IN_FLIGHT * PIECE_IMAGES))):
-        deadline = call.deadline
+    jobs = (piece(first, min(PIECE_IMAGES, count - first)) for first in range(0, count, PIECE_IMAGES))
+    job = next(jobs)
+    with call.engine.admit(model, job):
+        computed = call.engine.run(model, job, call.deadline)
         try:
-            for first in range(0, count, PIECE_IMAGES):
-                job = piece(first, min(PIECE_IMAGES, count - first))
-                in_flight.append(call.engine.run(model, job, deadline))
-                deadline = monotonic() + call.settings.request_timeout_s
-                if len(in_flight) == PIECES_IN_FLIGHT:
-                    yield await in_flight.popleft()
-            while in_flight:
-                yield await in_flight.popleft()
+            for job in jobs:
+                finished = await computed
+                computed = call.engine.run(model, job, monotonic() + call.settings.request_timeout_s)
+                yield finished
+            yield await computed
         finally:
-            for future in in_flight:
-                future.cancel()
+            computed.cancel()
 
 
 class ImageStream(StreamingResponse):
