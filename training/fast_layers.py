@@ -142,22 +142,45 @@ class ToPixels(nn.Module):
         return functional.pixel_shuffle(y, self.block) + self.bias
 
 
+def fast_upsampler(
+    dense: nn.Linear,
+    ups: tuple[nn.ConvTranspose2d, nn.ConvTranspose2d],
+    kernel: Tensor,
+    bias: Tensor | None,
+    dtype: torch.dtype,
+    slopes: tuple[float, float],
+) -> nn.Module:
+    """A generator of 28x28 pixels, rewritten: latents `(B, latent)` to logits `(B, 1, 28, 28)`.
+
+    dense: to images of 7x7 pixels. ups: to 14x14 and 28x28 pixels. kernel, bias: of the convolution to one channel, as
+    `ToPixels` has them. slopes: of the leaky ReLU after `dense`, 1 for none, and after each of `ups`.
+    """
+    spread = Spread(dense, ups[0].in_channels, 7, slopes[0], dtype)
+    first = Upsample(ups[0], slopes[1], dtype, parts=spread.parts)
+    second = Upsample(ups[1], slopes[1], dtype, input_scale=first.scale)
+    return nn.Sequential(spread, first, second, ToPixels(kernel, bias, dtype, input_scale=second.scale))
+
+
 class ToImages(nn.Module):
     """The sigmoid of `contrast` times pixel logits `(B, 1, H, W)`; rows do not depend on the size of the batch.
 
-    Vector kernels take two vectors at a time and compute the remainder by another formula, which differs in the last
-    bit. 28x28 pixels are 49 vectors of 16: an even number of images leaves no remainder. `training.contrast` chooses
-    the contrast.
+    Vector kernels take two vectors of up to 16 numbers at a time and compute the remainder by another formula, which
+    differs in the last bit. Here no remainder is left. `training.contrast` chooses the contrast.
     """
+
+    TILE = 32
 
     def __init__(self, contrast: float = 1.0) -> None:
         super().__init__()
         self.contrast = contrast
+        self.tile = self.TILE
 
     def forward(self, logits: Tensor) -> Tensor:
-        """The batch is padded to an even number of images."""
-        rows = logits.shape[0]
-        return torch.sigmoid(self.contrast * functional.pad(logits, (0, 0, 0, 0, 0, 0, 0, rows % 2)))[:rows]
+        """The pixels of all images are padded to whole tiles."""
+        pixels = logits.reshape(-1)
+        count = pixels.shape[0]
+        whole = functional.pad(pixels, (0, (self.tile - count % self.tile) % self.tile))
+        return torch.sigmoid(self.contrast * whole)[:count].view(logits.shape)
 
 
 def stable_rows(module: nn.Module) -> nn.Module:

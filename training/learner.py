@@ -1,6 +1,7 @@
 """The interface between a family and the trainer: a training step, a state to resume from, a network per capability."""
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Self
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from app.checkpoints.capabilities import CAPABILITIES, Symbol
 from app.checkpoints.manifest import Control, Figure, Prior
 from training.archive import EagerArchive, Networks
+from training.average import Average
 from training.data import Dataset
 from training.fast_layers import stable_rows
 
@@ -133,3 +135,24 @@ class Learner(nn.Module, ABC):
     def _optimisation(self) -> dict[str, Any]:
         kinds = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
         return {name: value for name, value in vars(self).items() if isinstance(value, kinds)}
+
+
+class GradientLearner(Learner):
+    """A learner with one optimiser, its schedule, and a moving average of the weights, which is exported."""
+
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    average: Average
+
+    def descend(self, loss: Tensor, network: nn.Module, max_gradient_norm: float = math.inf) -> None:
+        """One step of the optimiser, the schedule and the average of the weights of `network`.
+
+        loss: a scalar. max_gradient_norm: the gradient of all weights together is scaled down to this norm.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if max_gradient_norm < math.inf:
+            nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.average.update_parameters(network)

@@ -22,7 +22,7 @@ from training.config import TrainConfig
 from training.curves import curves_png
 from training.data import Dataset
 from training.evaluation import classifying
-from training.families import build_learner, dbn, families, gan
+from training.families import batch_norm, build_learner, dbn, families
 from training.families.gan import GanConfig
 from training.families.vae import VaeConfig
 from training.golden import golden_rows
@@ -126,8 +126,8 @@ def little_work() -> Iterator[None]:
         monkeypatch.setattr(dbn, "inverse_temperatures", lambda: [0.0, 0.5, 1.0])
         monkeypatch.setattr(monitoring, "SPREAD_IMAGES", 64)
         monkeypatch.setattr(classifying, "EPOCHS", 1)
-        monkeypatch.setattr(gan, "STATISTICS_ROWS", 64)
-        monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
+        monkeypatch.setattr(batch_norm, "ROWS", 64)
+        monkeypatch.setattr(batch_norm, "BATCHES", 1)
         monkeypatch.setattr("training.families.dbn.CHAIN_STEPS", 3)
         yield
 

@@ -9,7 +9,8 @@ from torch import nn
 from tests.conftest import serving
 from tests.training.conftest import manifest_of, serves_equal_rows
 from training.families.adversarial import gradient_penalty
-from training.families.dcgan import DcganConfig, DcganDiscriminator, DcganGenerator, DcganLearner, fast_form, folded
+from training.families.batch_norm import fold_batch_norm
+from training.families.dcgan import DcganConfig, DcganDiscriminator, DcganGenerator, DcganLearner, fast_form
 from training.learner import DataShape
 from training.trainer import train
 
@@ -46,7 +47,7 @@ def test_there_is_no_pooling_and_no_dense_layer_but_the_projection():
 
 @torch.no_grad()
 def test_folding_computes_the_same_function_without_batch_normalisation(lively):
-    plain, latents = folded(lively), torch.randn(16, 100)
+    plain, latents = fold_batch_norm(lively, "projection"), torch.randn(16, 100)
     assert torch.allclose(plain(latents), lively(latents), atol=1e-4)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
 
@@ -54,7 +55,7 @@ def test_folding_computes_the_same_function_without_batch_normalisation(lively):
 @torch.no_grad()
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
 def test_the_fast_form_computes_the_same_function(lively, dtype, allowed):
-    plain, latents = folded(lively), torch.randn(5, 100)
+    plain, latents = fold_batch_norm(lively, "projection"), torch.randn(5, 100)
     logits = fast_form(plain, dtype)(latents)
     assert torch.allclose(logits, plain(latents), atol=allowed * float(plain(latents).abs().max()))
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.families import gan
+from training.families import batch_norm
 from training.families.adversarial import discriminator_loss, generator_loss, gradient_penalty
+from training.families.batch_norm import estimate_batch_norm, fold_batch_norm
 from training.families.cgan import CganConfig, CganLearner
-from training.families.gan import GanConfig, GanLearner, Generator, estimate_batch_norm, fold_batch_norm
+from training.families.gan import GanConfig, GanLearner, Generator
 from training.learner import DataShape
 
 LABELS = torch.arange(16) % 10
@@ -153,14 +154,14 @@ def test_estimated_statistics_are_those_of_the_generators_own_activations(lively
 
 
 def test_the_archive_is_the_average_with_its_own_batch_statistics_and_leaves_the_learner_as_it_was(images):
-    model = learner(ema_decay=0.5, seed=9)
+    model = learner(ema_decay=0.5)
     for _ in range(2):
         model.step(batches(images, 1), labels(1))
     before = copy.deepcopy(model.training_state()["modules"])
     archive: Any = model.archive(NO_IMAGES)
     assert equal(before.values(), model.training_state()["modules"].values())
     # In training mode a network uses the statistics of its batch: here the batch that the archive's are taken from.
-    latents = torch.randn(gan.STATISTICS_ROWS, 100, generator=torch.Generator().manual_seed(9))
+    latents = torch.randn(batch_norm.ROWS, 100, generator=torch.Generator().manual_seed(batch_norm.SEED))
     with torch.no_grad():
         expected = torch.sigmoid(copy.deepcopy(model.average.module).train()(latents))
         assert torch.allclose(archive.generate(latents), expected, atol=1e-4)

@@ -12,12 +12,10 @@ from tests.conftest import serving
 from tests.training.conftest import manifest_of, serves_equal_rows
 from training.families.lapgan import (
     SIZES,
-    Chain,
     LapganConfig,
     LapganLearner,
+    PyramidGenerator,
     gaussian_pyramid,
-    laplacian_pyramid,
-    reconstructed,
     up,
 )
 from training.learner import DataShape
@@ -32,12 +30,16 @@ def learner(**config: Any) -> LapganLearner:
 def test_the_pyramid_inverts_exactly():
     # Means and interpolation weights of 8-bit greys are multiples of 2 ** -8: float32 has no rounding error.
     greys = torch.randint(256, (20, 1, 28, 28), generator=torch.Generator().manual_seed(0)).float()
-    pyramid = laplacian_pyramid(greys)
-    assert [level.shape[2] for level in pyramid] == list(SIZES)
-    assert torch.equal(reconstructed(pyramid), greys)
+    levels = gaussian_pyramid(greys, 28)
+    assert [level.shape[2] for level in levels] == list(SIZES)
+    residuals = [fine - up(coarse) for coarse, fine in pairwise(levels)]  # eq. 3 of arXiv:1506.05751
+    images = levels[0]
+    for residual in residuals:
+        images = up(images) + residual  # eq. 4
+    assert torch.equal(images, greys)
 
 
-def test_a_level_has_the_means_of_the_squares_of_the_level_above(images):
+def test_a_level_has_the_means_over_two_by_two_pixels_of_the_level_above(images):
     levels = gaussian_pyramid(images[:4], 28)
     for coarse, fine in pairwise(levels):
         assert torch.allclose(coarse[1, 0, 2, 3], fine[1, 0, 4:6, 6:8].mean())
@@ -65,7 +67,7 @@ def test_other_sizes_are_refused():
 @torch.no_grad()
 def test_generation_chains_the_levels_that_are_trained_apart():
     chain = learner().generator
-    assert isinstance(chain, Chain)
+    assert isinstance(chain, PyramidGenerator)
     latents = torch.randn(5, 128)
     expected: Tensor = torch.sigmoid(chain.coarse(latents[:, :64]))
     for level, detail in enumerate(chain.details):
@@ -78,7 +80,7 @@ def test_generation_chains_the_levels_that_are_trained_apart():
 def test_each_level_learns_from_real_images_of_the_level_before(images):
     model, seen = learner(), []
     chain = model.generator
-    assert isinstance(chain, Chain)
+    assert isinstance(chain, PyramidGenerator)
     for detail in chain.details:
         detail.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].clone()))
     losses = model.step(images[None, :16], torch.zeros(1, 16, dtype=torch.long))

@@ -11,15 +11,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from training import schedules
 from training.archive import Networks
 from training.average import Average
 from training.config import NAME_PATTERN, TrainConfig
 from training.families import Family
 from training.families.mixtures import fit_to_codes
 from training.families.vae import FEATURES, Decoder, fast_decoders, image_features
-from training.families.variational import LATENT_DIM, cosine_schedule, reconstruction_error
+from training.families.variational import LATENT_DIM, reconstruction_error
 from training.fast_layers import ToImages, stable_rows
-from training.learner import DataShape, Learner, TrainingSet
+from training.learner import DataShape, GradientLearner, TrainingSet
 
 
 class AutoencoderConfig(TrainConfig):
@@ -39,8 +40,8 @@ class AutoencoderConfig(TrainConfig):
 def regularised_error(logits: Tensor, images: Tensor, codes: Tensor, code_penalty: float) -> Tensor:
     """Reconstruction error in nats plus `code_penalty` times half the squared norm of the code, averaged: a scalar.
 
-    Shapes: `(B, 1, H, W)` twice and `(B, latent)`. The loss of section 3 of arXiv:1903.12436, whose third term, the
-    norm of the decoder's weights, is the optimiser's weight decay.
+    Shapes: `(B, 1, H, W)` twice and `(B, latent)`. The loss of section 3 of arXiv:1903.12436. In place of its third
+    term, the norm of the decoder's weights, the optimiser decays these weights and biases.
     """
     return (reconstruction_error(logits, images) + code_penalty * half_squared_norm(codes)).mean()
 
@@ -64,7 +65,7 @@ class Autoencoder(nn.Module):
         return self.decoder(codes), codes
 
 
-class AutoencoderLearner(Learner):
+class AutoencoderLearner(GradientLearner):
     """An encoder and a decoder without noise. Mixtures fitted to the codes of each class give images labels."""
 
     latent_dim = LATENT_DIM
@@ -83,7 +84,7 @@ class AutoencoderLearner(Learner):
             {"params": self.autoencoder.decoder.parameters(), "weight_decay": config.decoder_decay},
         ]
         self.optimizer = torch.optim.AdamW(parts, lr=config.learning_rate)
-        self.schedule = cosine_schedule(self.optimizer, total_steps)
+        self.schedule = schedules.cosine(self.optimizer, total_steps)
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - it takes none
         """One gradient step on images `(1, B, 1, 28, 28)`; the losses of the batch, averaged over its images."""
@@ -92,11 +93,7 @@ class AutoencoderLearner(Learner):
             logits, codes = self.autoencoder(batch)
         logits, codes = logits.float(), codes.float()
         loss = regularised_error(logits, batch, codes, self.config.code_penalty)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.schedule.step()
-        self.average.update_parameters(self.autoencoder)
+        self.descend(loss, self.autoencoder)
         return {
             "reconstruction_error": reconstruction_error(logits.detach(), batch).mean(),
             "half_squared_norm": half_squared_norm(codes.detach()).mean(),

@@ -15,15 +15,9 @@ from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
 from training.families.adversarial import AdversarialConfig, AdversarialLearner
+from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
 from training.families.discriminators import ProjectionDiscriminator
-from training.families.gan import (
-    LATENT_DIM,
-    Generator,
-    estimate_batch_norm,
-    fast_generator,
-    fold_batch_norm,
-    statistics_latents,
-)
+from training.families.gan import LATENT_DIM, Generator, fast_generator
 from training.fast_layers import ToImages, stable_rows
 from training.learner import DataShape, TrainingSet
 
@@ -73,7 +67,7 @@ class CganLearner(AdversarialLearner):
         average = copy.deepcopy(self.average.module)
         assert isinstance(average, ConditionalGenerator)
         assert isinstance(average.generator, Generator)
-        latents = statistics_latents(average, LATENT_DIM, self.config.seed)
+        latents = statistics_latents(average, LATENT_DIM)
         # All classes equally often.
         estimate_batch_norm(
             average, ((batch, torch.arange(len(batch), device=batch.device) % self.classes) for batch in latents)

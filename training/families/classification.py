@@ -17,8 +17,8 @@ from training.average import Average
 from training.config import TrainConfig
 from training.data import to_unit_range
 from training.evaluation.classifier import distort
-from training.families.gan import estimate_batch_norm
-from training.learner import DataShape, Learner, TrainingSet
+from training.families.batch_norm import estimate_batch_norm
+from training.learner import DataShape, GradientLearner, TrainingSet
 
 BATCH = 256
 STATISTICS_IMAGES = 4096
@@ -73,7 +73,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return math.exp(found.x)
 
 
-class ClassificationLearner(Learner):
+class ClassificationLearner(GradientLearner):
     """A classifier with its optimiser and the moving average of the weights, which is exported."""
 
     def __init__(self, config: ClassificationConfig, network: nn.Module, data: DataShape, total_steps: int) -> None:
@@ -93,11 +93,7 @@ class ClassificationLearner(Learner):
         with self.autocast():
             logits = self.network(distorted)
         loss = functional.cross_entropy(logits.float(), labels[0])
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.schedule.step()
-        self.average.update_parameters(self.network)
+        self.descend(loss, self.network)
         errors = (logits.argmax(dim=1) != labels[0]).float().mean()
         return {"cross_entropy": loss.detach(), "errors": errors}
 

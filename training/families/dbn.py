@@ -170,7 +170,8 @@ def moments(phase: Phase) -> tuple[Tensor, Tensor, Tensor]:
 class Layer(nn.Module):
     """An RBM in training: its weights, their moving average, and the hidden states of its persistent chains.
 
-    Under several processes each has chains of its own. They are integers, since float buffers would be averaged.
+    Under several processes each has chains of its own, and after a resume those of the first process. They are
+    integers, since float buffers would be averaged.
     """
 
     chains: Tensor  # uint8 (batch size, hidden)
@@ -361,8 +362,9 @@ class DbnLearner(Learner):
         are drawn given the grey pixels, which show more of the digit. The loss is the difference of the mean free
         energies of data and model in nats, whose gradient is that of the mean negative log-likelihood.
 
-        Some chains of the top RBM start again from the class mean, as the chains that generate do, so that the model
-        also learns what such young chains give (Du and Mordatch; without, they kept to a few forms of each digit).
+        Some chains of the top RBM start again, from the mean of the features that the batch has of their class, so that
+        the model also learns what short chains give (Du and Mordatch; without, they kept to a few forms of each digit).
+        Chains that generate start from the mean over all training images.
         """
         pixels = images[0].flatten(1)
         if self.lower_schedule.last_epoch < self.lower.steps:

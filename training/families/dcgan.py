@@ -5,8 +5,8 @@ Networks", 2015, arXiv:1511.06434: strides in place of pooling, batch normalisat
 ReLU in the discriminator, no dense layer but the projection of the latent.
 
 The discriminator has no batch normalisation: the gradient penalty R1, which regularises it here, needs logits that
-depend on their own image only (arXiv:1801.04406). Statistics of mixed batches would also tell real from generated
-images by the company they are in.
+depend on their own image only (arXiv:1801.04406). Statistics over mixed batches would also let the discriminator
+recognise generated images by their batch.
 """
 
 import copy
@@ -16,15 +16,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
 from training.families.adversarial import AdversarialConfig, AdversarialLearner
+from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
 from training.families.discriminators import initialize_glorot
-from training.families.gan import LATENT_DIM, estimate_batch_norm, statistics_latents
-from training.fast_layers import Spread, ToImages, ToPixels, Upsample, stable_rows
+from training.families.gan import LATENT_DIM
+from training.fast_layers import ToImages, fast_upsampler, stable_rows
 from training.learner import DataShape, TrainingSet
 
 
@@ -41,7 +41,8 @@ class DcganConfig(AdversarialConfig):
 class DcganGenerator(nn.Module):
     """Latents `(B, latent)` to pixel logits `(B, 1, 28, 28)`; their sigmoid is the image.
 
-    With `batch_norm`, batch normalisation follows all layers but the last. It is for training only: see `folded`.
+    With `batch_norm`, batch normalisation follows all layers but the last. It is for training only: `fold_batch_norm`
+    absorbs it into those layers.
     """
 
     def __init__(self, channels: int, *, batch_norm: bool) -> None:
@@ -70,38 +71,10 @@ class DcganGenerator(nn.Module):
         return logits
 
 
-def folded(generator: DcganGenerator) -> DcganGenerator:
-    """A generator without batch normalisation that computes the same function in eval mode.
-
-    It uses the running statistics of `generator`, which is not changed.
-    """
-    result = copy.deepcopy(generator).eval()
-    norm = result.projection_norm
-    if not isinstance(norm, nn.BatchNorm2d):
-        return result
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (channels,)
-    shift = norm.bias - norm.running_mean * scale
-    # The outputs of the projection are channels of 49 pixels: one scale and shift per channel.
-    scale, shift = scale.repeat_interleave(49), shift.repeat_interleave(49)
-    result.projection.weight.data.mul_(scale[:, None])
-    result.projection.bias.data.mul_(scale).add_(shift)
-    result.projection_norm = nn.Identity()
-    for name in ("up1", "up2"):
-        fused = fuse_conv_bn_eval(getattr(result, name), getattr(result, f"{name}_norm"), transpose=True)
-        setattr(result, name, fused)
-        setattr(result, f"{name}_norm", nn.Identity())
-    return result
-
-
 def fast_form(generator: DcganGenerator, dtype: torch.dtype) -> nn.Module:
     """A generator without batch normalisation, rewritten: latents `(B, latent)` to logits `(B, 1, 28, 28)`."""
-    spread = Spread(generator.projection, generator.channels, 7, 0.0, dtype)
-    up1 = Upsample(generator.up1, 0.0, dtype, parts=spread.parts)
-    up2 = Upsample(generator.up2, 0.0, dtype, input_scale=up1.scale)
-    last = generator.to_image
-    return nn.Sequential(spread, up1, up2, ToPixels(last.weight[0], last.bias, dtype, input_scale=up2.scale))
+    ups, last = (generator.up1, generator.up2), generator.to_image
+    return fast_upsampler(generator.projection, ups, last.weight[0], last.bias, dtype, slopes=(0.0, 0.0))
 
 
 class DcganDiscriminator(nn.Module):
@@ -144,9 +117,10 @@ class DcganLearner(AdversarialLearner):
         """The averaged generator, its batch normalisation folded into its layers, and the discriminator."""
         average = copy.deepcopy(self.average.module)
         assert isinstance(average, DcganGenerator)
-        latents = statistics_latents(average, LATENT_DIM, self.config.seed)
+        latents = statistics_latents(average, LATENT_DIM)
         estimate_batch_norm(average, ((batch,) for batch in latents))
-        return {"generate": nn.Sequential(folded(average), ToImages()), "discriminate": self.discriminator}
+        generate = nn.Sequential(fold_batch_norm(average, "projection"), ToImages())
+        return {"generate": generate, "discriminate": self.discriminator}
 
     def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
         """The generator rewritten, the discriminator with stable rows."""

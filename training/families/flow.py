@@ -15,11 +15,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training import schedules
 from training.archive import Networks
 from training.average import Average
 from training.config import NAME_PATTERN, TrainConfig
 from training.families import Family
-from training.learner import DataShape, Learner, TrainingSet
+from training.learner import DataShape, GradientLearner, TrainingSet
 
 LEVELS = 256  # grey levels of a pixel
 # Pixels are moved into [MARGIN, 1 - MARGIN] before their logits are taken. With the usual 0.05 the flow would have to
@@ -84,9 +85,10 @@ def pointwise(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
 class Mixing(nn.Module):
     """Activation normalisation, then an invertible 1x1 convolution: `(B, C, H, W)` to the same shape.
 
-    The matrix is P L (U + diag(s)), eq. 10 of arXiv:1807.03039, whose determinant is the product of s. The learned
-    scales of the normalisation would be redundant beside s, so that only its statistics remain: those of the first
-    batch in training. They are buffers, which the processes of a run average as they do for batch normalisation.
+    The matrix is P L (U + diag(s)), eq. 10 of arXiv:1807.03039, whose determinant is, up to its sign, the product
+    of s. The learned scales of the normalisation would be redundant beside s, so that only its statistics remain: those
+    of the first batch in training. They are buffers, which the processes of a run average as they do for batch
+    normalisation.
     """
 
     permutation: Tensor
@@ -154,7 +156,7 @@ class Step(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, C, H, W)` to the same shape, and the log-determinants `(B,)`. Eq. 7 and 8 of arXiv:1605.08803."""
+        """`(B, C, H, W)` to the same shape, and the log-determinants `(B,)`. Eq. 4 and 5 of arXiv:1605.08803."""
         mixed, log_determinant = self.mixing(x)
         kept, changed = mixed.chunk(2, dim=1)
         shifts, log_scales = self.network(kept, labels)
@@ -393,7 +395,7 @@ class LogLikelihood(nn.Module):
         return bound
 
 
-class FlowLearner(Learner):
+class FlowLearner(GradientLearner):
     """A flow that takes labels, its dequantiser, their optimiser and the moving average of both, which is exported."""
 
     conditional = True
@@ -407,7 +409,7 @@ class FlowLearner(Learner):
         self.density = density.to(memory_format=torch.channels_last)
         self.average = Average(self.density, config.ema_decay)
         self.optimizer = torch.optim.Adam(self.density.parameters(), lr=config.learning_rate)
-        self.schedule = warmed_cosine(self.optimizer, total_steps)
+        self.schedule = schedules.cosine(self.optimizer, total_steps, WARM_UP_STEPS)
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One gradient step on images `(1, B, 1, H, W)`; the negative log-likelihood of the batch in bits a pixel."""
@@ -415,12 +417,7 @@ class FlowLearner(Learner):
         with self.autocast():
             log_likelihood = self.density(images[0], labels[0], noise)
         loss = bits_per_dimension(log_likelihood, math.prod(self.data.image)).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.density.parameters(), MAX_GRADIENT_NORM)
-        self.optimizer.step()
-        self.schedule.step()
-        self.average.update_parameters(self.density)
+        self.descend(loss, self.density, MAX_GRADIENT_NORM)
         return {"bits_per_dimension": loss.detach()}
 
     def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
@@ -445,15 +442,6 @@ class FlowLearner(Learner):
 def bits_per_dimension(log_likelihood: Tensor, dimensions: int) -> Tensor:
     """Log-likelihoods in nats `(B,)` to negative log-likelihoods in bits for each of the pixels `(B,)`."""
     return -log_likelihood / (dimensions * math.log(2))
-
-
-def warmed_cosine(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """The schedule of a rate that rises linearly for WARM_UP_STEPS and falls to 0 along a cosine."""
-
-    def share(step: int) -> float:
-        return min(1.0, (step + 1) / WARM_UP_STEPS) * 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
 FAMILY = Family("flow", FlowConfig, FlowLearner)

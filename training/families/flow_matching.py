@@ -14,12 +14,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training import schedules
 from training.archive import Networks
 from training.average import Average
 from training.config import NAME_PATTERN, TrainConfig
 from training.families import Family
-from training.families.flow import warmed_cosine
-from training.learner import DataShape, Learner, TrainingSet
+from training.families.flow import WARM_UP_STEPS
+from training.learner import DataShape, GradientLearner, TrainingSet
 
 FREQUENCIES = 16  # of the features of a time
 CONDITION_DIM = 128  # of the vector that describes time and label
@@ -161,7 +162,7 @@ class Generate(nn.Module):
         return ((x + 1) / 2).clamp(0.0, 1.0)
 
 
-class FlowMatchingLearner(Learner):
+class FlowMatchingLearner(GradientLearner):
     """A network of the velocity, its optimiser and the moving average of its weights, which is exported."""
 
     conditional = True
@@ -173,7 +174,7 @@ class FlowMatchingLearner(Learner):
         self.network = VelocityNetwork(data, config.width).to(memory_format=torch.channels_last)
         self.average = Average(self.network, config.ema_decay)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
-        self.schedule = warmed_cosine(self.optimizer, total_steps)
+        self.schedule = schedules.cosine(self.optimizer, total_steps, WARM_UP_STEPS)
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One gradient step on images `(1, B, 1, H, W)`; the loss of the batch."""
@@ -185,11 +186,7 @@ class FlowMatchingLearner(Learner):
         with self.autocast():
             velocities = self.network(on_path(noise, pixels, times), times, labels[0])
         loss = velocity_loss(velocities, noise, pixels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.schedule.step()
-        self.average.update_parameters(self.network)
+        self.descend(loss, self.network)
         return {"velocity_error": loss.detach()}
 
     def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted

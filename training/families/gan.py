@@ -6,25 +6,23 @@ arXiv:1511.06434 (batch normalisation in the generator).
 """
 
 import copy
-from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
 from training.families.adversarial import SHARED_FAKES, AdversarialConfig, AdversarialLearner
+from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
 from training.families.discriminators import DeepDiscriminator, Discriminator, initialize_glorot
-from training.fast_layers import Spread, ToImages, ToPixels, Upsample, stable_rows
+from training.fast_layers import ToImages, fast_upsampler, stable_rows
 from training.learner import DataShape, TrainingSet
 
 LATENT_DIM = 100
-STATISTICS_BATCHES, STATISTICS_ROWS = 16, 256
 
 
 class GanConfig(AdversarialConfig):
@@ -76,31 +74,6 @@ class Generator(nn.Module):
         return logits
 
 
-def fold_batch_norm(generator: Generator) -> Generator:
-    """A generator without batch normalisation that computes the same function in eval mode.
-
-    It uses the running statistics of `generator`, which is not changed.
-    """
-    source = copy.deepcopy(generator).eval()
-    folded = Generator(source.dense.in_features).eval()
-    if isinstance(source.dense_norm, nn.BatchNorm2d):
-        norm = source.dense_norm
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # (128,)
-        shift = norm.bias - norm.running_mean * scale
-        # The dense layer's 6272 outputs are 128 channels of 49 pixels: one scale and shift per channel.
-        scale, shift = scale.repeat_interleave(49), shift.repeat_interleave(49)
-        source.dense.weight.data.mul_(scale[:, None])
-        source.dense.bias.data.mul_(scale).add_(shift)
-        for name in ("up1", "up2"):
-            fused = fuse_conv_bn_eval(getattr(source, name), getattr(source, f"{name}_norm"), transpose=True)
-            setattr(source, name, fused)
-    for name in ("dense", "up1", "up2", "to_image"):
-        getattr(folded, name).load_state_dict(getattr(source, name).state_dict())
-    return folded
-
-
 class GanLearner(AdversarialLearner):
     """A generator and a discriminator without labels."""
 
@@ -115,7 +88,7 @@ class GanLearner(AdversarialLearner):
         """The averaged generator, its batch normalisation folded into its layers, and the discriminator."""
         average = copy.deepcopy(self.average.module)
         assert isinstance(average, Generator)
-        latents = statistics_latents(average, LATENT_DIM, self.config.seed)
+        latents = statistics_latents(average, LATENT_DIM)
         estimate_batch_norm(average, ((batch,) for batch in latents))
         generate = nn.Sequential(fold_batch_norm(average), ToImages())
         return {"generate": generate, "discriminate": self.discriminator}
@@ -131,40 +104,10 @@ class GanLearner(AdversarialLearner):
 def fast_generator(generator: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A `Generator` without batch normalisation, rewritten: latents `(B, latent)` to logits `(B, 1, 28, 28)`."""
     assert isinstance(generator, Generator)
-    spread = Spread(generator.dense, 128, 7, 0.2, dtype)
-    up1 = Upsample(generator.up1, 0.2, dtype, parts=spread.parts)
-    up2 = Upsample(generator.up2, 0.2, dtype, input_scale=up1.scale)
     last = generator.to_image
-    return nn.Sequential(spread, up1, up2, ToPixels(last.weight[0], last.bias, dtype, input_scale=up2.scale))
-
-
-def statistics_latents(network: nn.Module, latent_dim: int, seed: int) -> Iterator[Tensor]:
-    """Batches of latents `(STATISTICS_ROWS, latent)` on the network's device to estimate its statistics from.
-
-    A separate generator draws them, so that the random numbers of the training stay the same.
-    """
-    device = next(network.parameters()).device
-    source = torch.Generator().manual_seed(seed)
-    for _ in range(STATISTICS_BATCHES):
-        yield torch.randn(STATISTICS_ROWS, latent_dim, generator=source).to(device)
-
-
-def estimate_batch_norm(network: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> None:
-    """Set the running statistics of a network to those that its own weights give on `batches`, in place.
-
-    The running statistics of training belong to the weights before averaging. Each batch holds the arguments of the
-    network; without batch normalisation no batch is taken.
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
-    network.train()
-    if norms:
-        with torch.no_grad():
-            for batch in batches:
-                network(*batch)
-    network.eval()
+    return fast_upsampler(
+        generator.dense, (generator.up1, generator.up2), last.weight[0], last.bias, dtype, slopes=(0.2, 0.2)
+    )
 
 
 FAMILY = Family("gan", GanConfig, GanLearner)

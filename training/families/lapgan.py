@@ -5,7 +5,6 @@ arXiv:1506.05751; P. Burt, E. Adelson, "The Laplacian Pyramid as a Compact Image
 bilinear interpolation here). The losses are in `adversarial`; R1 and the moving average are later additions.
 """
 
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -58,7 +57,7 @@ class LapganConfig(AdversarialConfig):
 
 
 def down(images: Tensor) -> Tensor:
-    """Images `(B, 1, H, W)` to `(B, 1, H / 2, W / 2)`: means of squares."""
+    """Images `(B, 1, H, W)` to `(B, 1, H / 2, W / 2)`: means over 2x2 pixels."""
     return functional.avg_pool2d(images, 2)
 
 
@@ -73,20 +72,6 @@ def gaussian_pyramid(images: Tensor, size: int) -> list[Tensor]:
     while levels[0].shape[2] > SIZES[0]:
         levels.insert(0, down(levels[0]))
     return [level for level in levels if level.shape[2] <= size]
-
-
-def laplacian_pyramid(images: Tensor) -> list[Tensor]:
-    """Images `(B, 1, 28, 28)` to the smallest images and the residuals above. Eq. 3 of arXiv:1506.05751."""
-    levels = gaussian_pyramid(images, images.shape[2])
-    return [levels[0], *(fine - up(coarse) for coarse, fine in pairwise(levels))]
-
-
-def reconstructed(pyramid: list[Tensor]) -> Tensor:
-    """The images of a Laplacian pyramid. Eq. 4 of arXiv:1506.05751."""
-    images = pyramid[0]
-    for residual in pyramid[1:]:
-        images = up(images) + residual
-    return images
 
 
 class CoarseGenerator(nn.Module):
@@ -112,7 +97,7 @@ class CoarseGenerator(nn.Module):
 class DetailGenerator(nn.Module):
     """Latents `(B, DETAIL_LATENT)` and enlarged images `(B, 1, S, S)` in [0, 1] to residuals of the same shape.
 
-    The noise is a second plane beside the image. Squares of 2x2 pixels become channels, at a quarter of the cost.
+    The noise is a second plane beside the image. Blocks of 2x2 pixels become channels, at a quarter of the cost.
     """
 
     def __init__(self, size: int, channels: int) -> None:
@@ -134,7 +119,7 @@ class DetailGenerator(nn.Module):
         return residual
 
 
-class Chain(nn.Module):
+class PyramidGenerator(nn.Module):
     """Latents `(B, latent)`, the noise of all levels, to images `(B, 1, size, size)` in [0, 1]."""
 
     def __init__(self, coarse: nn.Module, details: nn.ModuleList) -> None:
@@ -146,26 +131,14 @@ class Chain(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Each level adds its residual to the enlarged image of the level before. Eq. 5, clamped to [0, 1]."""
-        images = self.first(latents[:, : self.coarse_latent])
+        images = self.to_images(self.coarse(latents[:, : self.coarse_latent]))
         start = self.coarse_latent
         for detail in self.details:
-            enlarged = functional.interpolate(images, scale_factor=2.0, mode="bilinear", align_corners=False)
+            enlarged = up(images)
             residual = detail(latents[:, start : start + self.detail_latent], enlarged)
             images = (enlarged + residual).clamp(0.0, 1.0)
             start += self.detail_latent
         return images
-
-    def first(self, latents: Tensor) -> Tensor:
-        """Latents `(B, COARSE_LATENT)` to images `(B, 1, 7, 7)`.
-
-        49 pixels an image are no whole number of vectors: all pixels are one row of a batch, padded to 28x28, in which
-        `ToImages` computes each pixel by the same formula.
-        """
-        logits = self.coarse(latents)
-        pixels = logits.reshape(-1)
-        missing = (784 - pixels.shape[0] % 784) % 784
-        whole: Tensor = self.to_images(functional.pad(pixels, (0, missing)).view(-1, 1, 28, 28))
-        return whole.reshape(-1)[: pixels.shape[0]].view(-1, 1, 7, 7)
 
 
 class CoarseDiscriminator(nn.Module):
@@ -225,9 +198,7 @@ class LastDiscriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images to logits."""
-        coarse = functional.avg_pool2d(images, 2)
-        enlarged = functional.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
-        logits: Tensor = self.discriminator(images, enlarged)
+        logits: Tensor = self.discriminator(images, up(down(images)))
         return logits
 
 
@@ -240,23 +211,13 @@ class LapganLearner(AdversarialLearner):
         sizes = [size for size in SIZES[1:] if size <= config.size]
         details = nn.ModuleList(DetailGenerator(size, config.detail_channels) for size in sizes)
         discriminators = nn.ModuleList([CoarseDiscriminator(), *map(DetailDiscriminator, sizes)])
-        generator = Chain(CoarseGenerator(), details)
+        generator = PyramidGenerator(CoarseGenerator(), details)
         for network in (generator, discriminators):
             network.apply(initialize_glorot)
         super().__init__(config, generator, discriminators, data, total_steps)
         self.size = config.size
         self.latent_dim = COARSE_LATENT + DETAIL_LATENT * len(sizes)
         self.image_shape = self.input_shape = (1, config.size, config.size)
-
-    def generate(self, latents: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
-        """Latents `(B, latent)` to images `(B, 1, size, size)` in [0, 1], not logits: the sum of all levels."""
-        images: Tensor = self.generator(latents)
-        return images
-
-    def discriminate(self, images: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002 - it takes none
-        """Images `(B, 1, size, size)` in [0, 1] to the logits `(B,)` of the last level."""
-        logits: Tensor = self._judge()(images)
-        return logits
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - it takes none
         """Steps of all discriminators on each batch of `(steps, B, 1, 28, 28)`, then one of all generators.
@@ -289,24 +250,24 @@ class LapganLearner(AdversarialLearner):
         return named | {f"generator_{SIZES[level]}": loss.detach() for level, loss in enumerate(generator_losses)}
 
     def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
-        """The averaged generators in a chain, and the discriminator of the last level."""
-        return {"generate": self.average.module, "discriminate": self._judge()}
+        """The averaged generators in sequence, and the discriminator of the last level."""
+        return {"generate": self.average.module, "discriminate": self._last_discriminator()}
 
-    def _judge(self) -> nn.Module:
+    def _last_discriminator(self) -> nn.Module:
         assert isinstance(self.discriminator, nn.ModuleList)
         last = self.discriminator[-1]
         return last if self.size == SIZES[0] else LastDiscriminator(last)
 
     def _level_fakes(self, levels: list[Tensor]) -> list[Tensor]:
         """A generated image of each level, from noise and the real image of the level before."""
-        chain, rows, device = self.generator, len(levels[0]), levels[0].device
-        assert isinstance(chain, Chain)
+        pyramid, rows, device = self.generator, len(levels[0]), levels[0].device
+        assert isinstance(pyramid, PyramidGenerator)
         latents = torch.randn(rows, self.latent_dim, device=device)
         with self.autocast():
-            logits = chain.coarse(latents[:, :COARSE_LATENT])
+            logits = pyramid.coarse(latents[:, :COARSE_LATENT])
         fakes = [torch.sigmoid(logits.float())]
         noises = torch.split(latents[:, COARSE_LATENT:], DETAIL_LATENT, dim=1)
-        for detail, noise, coarse in zip(chain.details, noises, levels, strict=False):
+        for detail, noise, coarse in zip(pyramid.details, noises, levels, strict=False):
             enlarged = up(coarse)
             with self.autocast():
                 residual = detail(noise, enlarged)

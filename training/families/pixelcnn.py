@@ -23,7 +23,7 @@ from training.archive import Networks
 from training.average import Average
 from training.config import NAME_PATTERN, TrainConfig
 from training.families import Family
-from training.learner import DataShape, Learner, TrainingSet
+from training.learner import DataShape, GradientLearner, TrainingSet
 
 QUARTERS = 4
 # Of each pixel the networks take its value and whether it has ink.
@@ -34,7 +34,7 @@ CONTEXT_LAYERS = 3
 WARM_UP_SHARE = 0.01  # of the steps
 # The kernels of matrix products take rows in tiles of four, see `training.fast_layers.Dense`.
 TILE = 4
-# Convolutions with fewer channels than a vector has lanes round a row differently in batches of different sizes.
+# The 1x1 convolutions with fewer channels than a vector has lanes rounded a row differently in other batches.
 LANES = 16
 
 
@@ -46,9 +46,11 @@ class PixelCnnConfig(TrainConfig):
     epochs: int = Field(24, ge=1)
     batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(2e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
-    channels: int = Field(48, ge=1, description="of both stacks for the first quarter of the pixels, a multiple of 16")
+    channels: int = Field(
+        48, ge=LANES, multiple_of=LANES, description="of both stacks for the first quarter of the pixels"
+    )
     layers: int = Field(9, ge=1, description="gated layers for the first quarter")
-    detail_channels: int = Field(32, ge=1, description="of both stacks for each other quarter, a multiple of 16")
+    detail_channels: int = Field(32, ge=LANES, multiple_of=LANES, description="of both stacks for each other quarter")
     detail_layers: int = Field(2, ge=1, description="gated layers for each other quarter")
     binarised: bool = Field(False, description="black and white pixels, drawn at each training step by their grey")
 
@@ -105,7 +107,7 @@ class GatedLayer(nn.Module):
         self.label = nn.Embedding(classes, 4 * channels)
         nn.init.zeros_(self.label.weight)
 
-    def look_up(self, above: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def vertical_stack(self, above: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The vertical stack: rows `(B, C, H, W)` to its change `(B, C, h, w)` and the link `(B, 2 C, h, w)`.
 
         `above` has `dilation` more columns than the results on both sides, and as many more rows above.
@@ -119,7 +121,7 @@ class GatedLayer(nn.Module):
     def forward(self, v: Tensor, h: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Both stacks `(B, C, H, W)` to the same. `v` sees the rows above a pixel, `h` also the pixels to its left."""
         d = self.dilation
-        change, link = self.look_up(functional.pad(v, (d, d, d, 0)), labels)
+        change, link = self.vertical_stack(functional.pad(v, (d, d, d, 0)), labels)
         across = self.horizontal(functional.pad(h, (d, 0, 0, 0)))
         return v + change, h + self.out(gated(across + link))
 
@@ -145,7 +147,7 @@ class Context(nn.Module):
 class Quarter(nn.Module):
     """A gated PixelCNN of one quarter of the pixels, given the label and a map of the quarters before it (eq. 5).
 
-    Of each class there is a map besides, which also says where in the image a pixel is.
+    Each class also has a learned map, which encodes the position of a pixel.
     """
 
     def __init__(self, before: int, channels: int, layers: int, levels: int, side: int, classes: int) -> None:
@@ -203,7 +205,9 @@ class Quarter(nn.Module):
             for number, layer in enumerate(self.layers):
                 d = layer.dilation
                 above[number][:, :, y + d] = v[:, :, 0]
-                change, link = layer.look_up(functional.pad(above[number][:, :, y : y + d + 1], (d, d, 0, 0)), labels)
+                change, link = layer.vertical_stack(
+                    functional.pad(above[number][:, :, y : y + d + 1], (d, d, 0, 0)), labels
+                )
                 v = v + change
                 links.append(link[:, :, 0].permute(2, 0, 1).contiguous())  # (side, B, 2 C)
             self.draw_row(canvas, y, to_h[:, :, y].permute(2, 0, 1).contiguous(), links, uniforms[:, y])
@@ -312,7 +316,7 @@ class LogLikelihood(nn.Module):
         return -nats[: images.shape[0]]
 
 
-class PixelCnnLearner(Learner):
+class PixelCnnLearner(GradientLearner):
     """The network, its optimiser and the moving average of its weights, which is exported.
 
     A latent has a standard normal number for each pixel.
@@ -343,11 +347,7 @@ class PixelCnnLearner(Learner):
         with self.autocast():
             nats = self.network(levels, labels[0]).mean(dim=0)  # (4,)
         loss = nats.sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        self.average.update_parameters(self.network)
+        self.descend(loss, self.network)
         return {"negative_log_likelihood": loss.detach(), "first_quarter": nats[0].detach()}
 
     def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted

@@ -5,7 +5,6 @@ Sources: C. Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a
 "Enhanced Deep Residual Networks for Single Image Super-Resolution", 2017, arXiv:1707.02921 (no batch normalisation).
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training import schedules
 from training.archive import Networks
 from training.average import Average
 from training.config import NAME_PATTERN, TrainConfig
@@ -88,7 +88,10 @@ class Upscaler(nn.Module):
 
 
 def reduced(images: Tensor, factor: int) -> Tensor:
-    """Images `(B, 1, H, W)` in [0, 1] to `(B, 1, H / factor, W / factor)`: means of squares, rounded to 8 bits."""
+    """Images `(B, 1, H, W)` in [0, 1] to `(B, 1, H / factor, W / factor)`.
+
+    They are means over factor x factor pixels, rounded to 8 bits.
+    """
     return (functional.avg_pool2d(images, factor) * 255 + 0.5).floor() / 255
 
 
@@ -122,15 +125,12 @@ class SrganLearner(Learner):
         def adam(network: nn.Module, first_moment: float) -> torch.optim.Adam:
             return torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=(first_moment, 0.99))
 
-        def cosine(step: int) -> float:
-            return 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
-
         self.upscaler_optimizer = adam(self.upscaler, 0.9)
         self.discriminator_optimizer = adam(self.discriminator, 0.5)
         self.classifier_optimizer = adam(self.classifier, 0.9)
-        self.upscaler_schedule = torch.optim.lr_scheduler.LambdaLR(self.upscaler_optimizer, cosine)
-        self.discriminator_schedule = torch.optim.lr_scheduler.LambdaLR(self.discriminator_optimizer, cosine)
-        self.classifier_schedule = torch.optim.lr_scheduler.LambdaLR(self.classifier_optimizer, cosine)
+        self.upscaler_schedule = schedules.cosine(self.upscaler_optimizer, total_steps)
+        self.discriminator_schedule = schedules.cosine(self.discriminator_optimizer, total_steps)
+        self.classifier_schedule = schedules.cosine(self.classifier_optimizer, total_steps)
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One gradient step of each network on images `(1, B, 1, H, W)`; the losses of the batch."""
@@ -147,7 +147,7 @@ class SrganLearner(Learner):
         for network in others:
             network.requires_grad_(False)
         pixels = reconstruction_error(logits, real).mean()
-        perceptual, generator = self._judge(real, upscaled)
+        perceptual, generator = self._perceptual_and_adversarial(real, upscaled)
         loss = pixels + self.config.perceptual_weight * perceptual + self.config.adversarial_weight * generator
         self.upscaler_optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -186,7 +186,7 @@ class SrganLearner(Learner):
         self.discriminator_optimizer.step()
         return loss.detach()
 
-    def _judge(self, real: Tensor, upscaled: Tensor) -> tuple[Tensor, Tensor]:
+    def _perceptual_and_adversarial(self, real: Tensor, upscaled: Tensor) -> tuple[Tensor, Tensor]:
         """The perceptual and the adversarial loss of upscaled images `(B, 1, H, W)`, two scalars."""
         self.classifier.eval()  # in training mode a feature would depend on the batch
         with self.autocast():

@@ -13,7 +13,7 @@ from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
 from training.families.variational import LATENT_DIM, VariationalConfig, VariationalLearner
-from training.fast_layers import Spread, ToImages, ToPixels, Upsample, stable_rows
+from training.fast_layers import ToImages, fast_upsampler, stable_rows
 from training.learner import DataShape, TrainingSet
 
 
@@ -134,10 +134,7 @@ def fast_decoder(decoder: nn.Module, dtype: torch.dtype) -> nn.Module:
     assert isinstance(to_image, nn.ConvTranspose2d)
     # At stride 1 a transposed convolution is a convolution with the kernel rotated by 180 degrees.
     kernel = to_image.weight[:, 0].flip(1, 2)
-    spread = Spread(dense, 64, 7, 1.0, dtype)
-    first = Upsample(up1, 0.0, dtype, parts=spread.parts)
-    second = Upsample(up2, 0.0, dtype, input_scale=first.scale)
-    return nn.Sequential(spread, first, second, ToPixels(kernel, to_image.bias, dtype, input_scale=second.scale))
+    return fast_upsampler(dense, (up1, up2), kernel, to_image.bias, dtype, slopes=(1.0, 0.0))
 
 
 FAMILY = Family("vae", VaeConfig, VaeLearner)

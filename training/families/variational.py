@@ -3,7 +3,6 @@
 Source: D. P. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Literal
@@ -13,10 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training import schedules
 from training.average import Average
 from training.config import TrainConfig
 from training.families.mixtures import Mixtures, fit_to_codes
-from training.learner import DataShape, Learner, TrainingSet
+from training.learner import DataShape, GradientLearner, TrainingSet
 
 LATENT_DIM = 16
 
@@ -62,14 +62,7 @@ def negative_elbo(logits: Tensor, images: Tensor, mean: Tensor, log_variance: Te
     return (reconstruction_error(logits, images) + beta * kl).mean()
 
 
-def cosine_schedule(optimizer: torch.optim.Optimizer, total_steps: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Learning rates that fall to 0 along half a cosine. Source: arXiv:1608.03983, eq. 5, without restarts."""
-    return torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
-    )
-
-
-class VariationalLearner(Learner):
+class VariationalLearner(GradientLearner):
     """An encoder with its decoder, their optimiser and the moving average of the weights, which is exported."""
 
     latent_dim = LATENT_DIM
@@ -84,7 +77,7 @@ class VariationalLearner(Learner):
         self.vae = vae.to(memory_format=torch.channels_last)  # a quarter less time per step on a CPU
         self.average = Average(self.vae, config.ema_decay)
         self.optimizer = torch.optim.Adam(self.vae.parameters(), lr=config.learning_rate)
-        self.schedule = cosine_schedule(self.optimizer, total_steps)
+        self.schedule = schedules.cosine(self.optimizer, total_steps)
 
     @abstractmethod
     def run(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,11 +94,7 @@ class VariationalLearner(Learner):
             logits, mean, log_variance = self.run(batch, labels[0], noise)
         logits, mean, log_variance = logits.float(), mean.float(), log_variance.float()
         loss = negative_elbo(logits, batch, mean, log_variance, self.config.beta)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.schedule.step()
-        self.average.update_parameters(self.vae)
+        self.descend(loss, self.vae)
         kl = kl_divergence(mean.detach(), log_variance.detach()).mean()
         return {"negative_elbo": loss.detach(), "kl_divergence": kl}
 
