@@ -131,7 +131,7 @@ class PyramidGenerator(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Each level adds its residual to the enlarged image of the level before. Eq. 5, clamped to [0, 1]."""
-        images = self.to_images(self.coarse(latents[:, : self.coarse_latent]))
+        images: Tensor = self.to_images(self.coarse(latents[:, : self.coarse_latent]))
         start = self.coarse_latent
         for detail in self.details:
             enlarged = up(images)
