@@ -22,6 +22,7 @@ from training.families.flow import (
     FlowConfig,
     FlowLearner,
     FoldedMixing,
+    Generate,
     InverseFlow,
     Mixing,
     bits_per_dimension,
@@ -179,6 +180,16 @@ def test_decoding_the_code_of_an_image_gives_it_back_to_the_grey_level(images, d
         assert codes.shape == (len(pixels), 784)
         assert torch.equal(quantised(archive.decode(codes, labels)), pixels)
         assert torch.equal(archive.generate(codes, labels), archive.decode(codes, labels))
+
+
+def test_the_errors_of_the_way_there_and_back_are_a_figure(images, dataset, monkeypatch):
+    model = learner(images)
+    assert model.figures(dataset)["round_trip_errors"].value == 0
+    decode = Generate.forward
+    monkeypatch.setattr(Generate, "forward", lambda *arguments: (decode(*arguments) + 2 / 255).clamp(0, 1))
+    figure = model.figures(dataset)["round_trip_errors"]
+    assert 0.5 < figure.value <= 1
+    assert "by 2 grey levels" in figure.unit
 
 
 @torch.no_grad()

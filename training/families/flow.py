@@ -15,10 +15,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from app.checkpoints.manifest import Figure
 from training import schedules
 from training.archive import Networks
 from training.average import Average
 from training.config import NAME_PATTERN, TrainConfig
+from training.data import Dataset, to_unit_range
 from training.families import Family
 from training.learner import DataShape, GradientLearner, TrainingSet
 
@@ -30,6 +32,7 @@ MARGIN = 1e-6
 MAX_LOG_SCALE = 2.0
 WARM_UP_STEPS = 200
 MAX_GRADIENT_NORM = 1.0
+ROWS = 500  # of a batch without gradients
 
 
 class FlowConfig(TrainConfig):
@@ -437,6 +440,29 @@ class FlowLearner(GradientLearner):
         noise = torch.randn(self.data.image, generator=torch.Generator().manual_seed(self.config.seed))
         likelihood = LogLikelihood(density, noise.to(next(self.parameters()).device))
         return {"generate": generate, "decode": generate, "embed": Embed(flow), "log_likelihood": likelihood}
+
+    @torch.no_grad()
+    def figures(self, dataset: Dataset) -> dict[str, Figure]:
+        """How well the flow inverts: the part of the test images' pixels that come back with another grey level."""
+        networks = copy.deepcopy(self.networks((dataset.train_images, dataset.train_labels)))
+        device = next(self.parameters()).device
+        wrong, worst = 0, 0
+        for images, labels in zip(
+            torch.split(dataset.test_images, ROWS), torch.split(dataset.test_labels, ROWS), strict=True
+        ):
+            labels = labels.to(device)  # noqa: PLW2901
+            codes = networks["embed"](to_unit_range(images).to(device), labels)
+            levels = (networks["decode"](codes, labels).cpu() * (LEVELS - 1)).round()
+            differences = (levels - images).abs()
+            wrong += int((differences > 0).sum())
+            worst = max(worst, int(differences.max()))
+        figure = Figure(
+            value=wrong / dataset.test_images.numel(),
+            unit=f"fraction of pixels, by {worst} grey levels at most",
+            better="lower",
+            floor=0.0,
+        )
+        return {"round_trip_errors": figure}
 
 
 def bits_per_dimension(log_likelihood: Tensor, dimensions: int) -> Tensor:
