@@ -154,11 +154,11 @@ class ServiceCollector(Collector):
         ("connections", "connections", "Open connections."),
         ("requests", "requests_in_flight", "Requests that were admitted and not yet answered."),
         ("bytes", "body_in_flight_bytes", "Bytes of large bodies that have arrived."),
-        ("rows", "rows_in_flight", "Rows that were admitted and not yet computed."),
+        ("rows", "rows_in_flight", "Rows that were admitted and not yet computed, without those of sequential models."),
         (
             "sequential_rows",
             "sequential_rows_in_flight",
-            "The same of sequential models, which have a bound of their own.",
+            "Rows of sequential models that were admitted and not yet computed.",
         ),
         ("files", "files_in_flight", "Uploaded files that are decoded or wait for it."),
         ("busy", "busy_workers", "Workers that compute a batch."),
@@ -186,19 +186,23 @@ class ServiceCollector(Collector):
             if counter in self.limits:
                 stem, unit, _ = name.partition("_bytes")
                 yield _gauge(f"{stem}_limit{unit}", f"Bound on digits_{name}.", self.limits[counter])
-        yield _gauge("processes", "Processes of the service.", len(board.pids))
-        yield _gauge("processes_limit", "Processes that the service is to have.", board.processes)
-        replacements = "Processes that replaced one that had ended or hung."
+        yield _gauge("processes", "Processes that serve.", len(board.pids))
+        yield _gauge("processes_limit", "Processes that should serve.", board.processes)
+        replacements = "Processes that replaced one that ended or hung."
         yield CounterMetricFamily("digits_process_replacements", replacements, board.replacements)
         yield _gauge("ready", "1 while the service is ready.", self.ready())
         refused = board.reload_refused
-        yield _gauge("last_reload_successful", "0 after a reload was refused, until one is swapped.", not refused)
+        yield _gauge("last_reload_successful", "0 from a refused reload to the next one that is not.", not refused)
         models = [dict(zip(self.MODEL, labels, strict=True)) for labels in self.models]
-        yield _info("model_info", "1 for each loaded model.", models)
+        yield _info("model_info", "1 for each loaded model, with its digest and runtime.", models)
         common = {"version": __version__, "processes": str(board.processes)}
         runtimes = sorted({model["runtime"] for model in models}) or [""]
         builds = [{**common, "runtime": runtime} for runtime in runtimes]
-        yield _info("build_info", "1 for each runtime of the loaded models; without models it is empty.", builds)
+        yield _info(
+            "build_info",
+            "1 for each runtime of the loaded models, with the version and the number of processes.",
+            builds,
+        )
         for counter, name, text in self.BY_PROCESS:
             family = GaugeMetricFamily(f"digits_{name}", text, labels=["process"])
             for column, value in board.by_column(counter).items():
