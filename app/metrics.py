@@ -154,11 +154,11 @@ class ServiceCollector(Collector):
         ("connections", "connections", "Open connections."),
         ("requests", "requests_in_flight", "Requests that were admitted and not yet answered."),
         ("bytes", "body_in_flight_bytes", "Bytes of large bodies that have arrived."),
-        ("rows", "rows_in_flight", "Rows that were admitted and not yet computed, without those of sequential models."),
+        ("rows", "rows_in_flight", "Rows that were admitted and not yet computed."),
         (
             "sequential_rows",
             "sequential_rows_in_flight",
-            "Rows of sequential models that were admitted and not yet computed.",
+            "Rows in flight of sequential models, which have a bound of their own.",
         ),
         ("files", "files_in_flight", "Uploaded files that are decoded or wait for it."),
         ("busy", "busy_workers", "Workers that compute a batch."),
@@ -200,7 +200,7 @@ class ServiceCollector(Collector):
         builds = [{**common, "runtime": runtime} for runtime in runtimes]
         yield _info(
             "build_info",
-            "1 for each runtime of the loaded models, with the version and the number of processes.",
+            "1 for each runtime, with the version and the number of processes.",
             builds,
         )
         for counter, name, text in self.BY_PROCESS:
