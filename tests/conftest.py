@@ -74,7 +74,6 @@ def listening(app: FastAPI, limits: Limits | None = None, keep_alive_s: int = 30
                 timeout_graceful_shutdown=10,
                 log_config=None,
                 access_log=False,
-                reset_contextvars=True,
             )
         )
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -78,9 +78,10 @@ class RequestContext:
             # Handled as GET; the server, which keeps its own scope, drops the content (RFC 9110, section 9.3.2).
             scope = {**scope, "method": "GET"}
         request_id = _id_of_caller(scope["headers"])
-        if self._trace is not None and (trace := self._trace(request_id)) is not None:
-            TRACE.set(trace)
-            request_id = request_id or trace.id
+        if self._trace is not None:
+            trace = self._trace(request_id)
+            TRACE.set(trace)  # also None: a pipelined request begins in the context of the one before it
+            request_id = request_id or (trace.id if trace is not None else None)
         # An id is not a secret: system randomness would cost a system call.
         request_id = request_id or f"{random.getrandbits(128):032x}"
         scope["request_id"] = request_id

@@ -78,8 +78,6 @@ class Server(uvicorn.Server):
                 access_log=False,
                 log_config=None,
                 server_header=False,
-                # A pipelined request would otherwise begin in the context, and in the trace, of the one before it.
-                reset_contextvars=True,
             )
         )
 

@@ -150,11 +150,13 @@ def test_the_decoding_of_an_upload_comes_before_its_queue(service, spans, digit)
 
 def test_pipelined_requests_have_traces_of_their_own(service, collector):
     names = [f"pipelined-{number}" for number in range(8)]
+    unsampled = f"traceparent: 00-{'7' * 32}-{CALLER}-00\r\n\r\n{{}}"
     head = "POST /generate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
     host, _, port = service.url.removeprefix("http://").partition(":")
     with connection((host, int(port))) as caller:
-        caller.sendall("".join(f"{head}X-Request-Id: {name}\r\n\r\n{{}}" for name in names).encode())
-        assert [status for status, _ in answers(caller, len(names))] == [200] * len(names)
+        sent = [f"{head}X-Request-Id: {name}\r\n\r\n{{}}{head}{unsampled}" for name in names]
+        caller.sendall("".join(sent).encode())
+        assert [status for status, _ in answers(caller, 2 * len(names))] == [200] * 2 * len(names)
 
     def requests() -> list[Span]:
         return [span for span in collector[0].spans if span.attributes.get("digits.request_id") in names]
@@ -162,6 +164,8 @@ def test_pipelined_requests_have_traces_of_their_own(service, collector):
     until(lambda: len(requests()) == len(names))
     assert {span.parent for span in requests()} == {""}
     assert len({span.trace for span in requests()}) == len(names)
+    for request in requests():
+        assert [span.name for span in collector[0].of(request.trace, "batch")] == ["POST /generate", "queue", "batch"]
 
 
 def test_probes_scrapes_and_requests_that_are_not_sampled_have_no_trace(service, spans):
