@@ -186,7 +186,7 @@ class ServiceCollector(Collector):
             if counter in self.limits:
                 stem, unit, _ = name.partition("_bytes")
                 yield _gauge(f"{stem}_limit{unit}", f"Bound on digits_{name}.", self.limits[counter])
-        yield _gauge("processes", "Processes that serve.", len(board.pids))
+        yield _gauge("processes", "Processes that serve.", board.serving)
         yield _gauge("processes_limit", "Processes that should serve.", board.processes)
         replacements = "Processes that replaced one that ended or hung."
         yield CounterMetricFamily("digits_process_replacements", replacements, board.replacements)
@@ -198,11 +198,7 @@ class ServiceCollector(Collector):
         common = {"version": __version__, "processes": str(board.processes)}
         runtimes = sorted({model["runtime"] for model in models}) or [""]
         builds = [{**common, "runtime": runtime} for runtime in runtimes]
-        yield _info(
-            "build_info",
-            "1 for each runtime, with the version and the number of processes.",
-            builds,
-        )
+        yield _info("build_info", "1 for each runtime, with the version and the number of processes.", builds)
         for counter, name, text in self.BY_PROCESS:
             family = GaugeMetricFamily(f"digits_{name}", text, labels=["process"])
             for column, value in board.by_column(counter).items():
