@@ -17,7 +17,9 @@ COPY constraints.txt ./
 RUN /opt/venv/bin/pip install --constraint constraints.txt --no-deps ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} torch
 COPY pyproject.toml README.md LICENSE ./
 COPY app ./app
-RUN /opt/venv/bin/pip install --constraint constraints.txt .
+# Extras of the service, such as tracing.
+ARG EXTRAS=
+RUN /opt/venv/bin/pip install --constraint constraints.txt ".${EXTRAS:+[${EXTRAS}]}"
 
 FROM python:${PYTHON_VERSION}-slim
 COPY --from=build /opt/venv /opt/venv

@@ -24,6 +24,9 @@ ServiceError                  500 internal_error
 │   └── Draining              503 draining
 └── DeadlineExceeded          504 deadline_exceeded
 
+For the metrics each has a cause: a mistake of the caller (4xx), overload (Overloaded, TooManyCallers), a missed
+deadline (DeadlineExceeded), or else the service itself.
+
 The detail is written for the caller, where the error is raised, and never echoes input. While the service cannot serve,
 `inference.readiness` chooses between NotReady, Draining and WorkerLost. Overloaded is raised for requests and bytes by
 `api.admission`, for uploaded files and rows by `inference.limit`; TooManyCallers by `server.protocol`.
@@ -32,7 +35,7 @@ The detail is written for the caller, where the error is raised, and never echoe
 import logging
 import random
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -52,6 +55,10 @@ STARLETTE_ERRORS = {
     405: ("method_not_allowed", "the path does not support this method"),
 }
 
+Cause = Literal["caller", "overload", "deadline", "service"]
+# By code, for the metrics. The subclasses of `ServiceError` add theirs.
+CAUSES: dict[str, Cause] = {"internal_error": "service", "not_found": "caller", "method_not_allowed": "caller"}
+
 
 class ServiceError(Exception):
     """Base of the errors that map to an HTTP response. detail: one sentence for the caller.
@@ -63,10 +70,13 @@ class ServiceError(Exception):
     code: ClassVar[str] = "internal_error"
     headers: ClassVar[dict[str, str]] = {}
 
-    def __init_subclass__(cls, *, status: int | None = None, code: str, headers: dict[str, str] | None = None) -> None:
+    def __init_subclass__(
+        cls, *, status: int | None = None, code: str, headers: dict[str, str] | None = None, cause: Cause | None = None
+    ) -> None:
         cls.status = cls.status if status is None else status
         cls.code = code
         cls.headers = cls.headers if headers is None else headers
+        CAUSES[code] = cause or ("caller" if cls.status < 500 else "service")
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -142,11 +152,11 @@ class NotReady(Unavailable, code="not_ready"):
     """The models are still being loaded."""
 
 
-class Overloaded(Unavailable, code="overloaded"):
+class Overloaded(Unavailable, code="overloaded", cause="overload"):
     """Too many requests, body bytes or rows are in flight."""
 
 
-class TooManyCallers(Unavailable, code="too_many_callers"):
+class TooManyCallers(Unavailable, code="too_many_callers", cause="overload"):
     """Too many connections are open."""
 
 
@@ -171,7 +181,7 @@ class Draining(Unavailable, code="draining"):
         super().__init__(detail)
 
 
-class DeadlineExceeded(ServiceError, status=504, code="deadline_exceeded"):
+class DeadlineExceeded(ServiceError, status=504, code="deadline_exceeded", cause="deadline"):
     """The answer was not computed in time."""
 
 

@@ -4,9 +4,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
+from app import __version__
 from app.api import docs, health, models
 from app.api.admission import Admission
 from app.api.call import State
@@ -18,6 +20,9 @@ from app.inference.readiness import Readiness
 from app.metrics import Metrics
 from app.operations import routers
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +71,19 @@ def create_app(
     """
     settings = settings or Settings()
     readiness = readiness or Readiness()
-    metrics = Metrics(readiness.scoreboard)
+    metrics = Metrics(readiness.scoreboard, settings.limits)
+    tracing = _tracing() if settings.tracing else None
+    # The lowest version of FastAPI that the service supports without traces lacks this argument.
+    telemetry: dict[str, Any] = {"telemetry": tracing.telemetry} if tracing else {}
     app = FastAPI(
         title="digits",
         summary="A generation microservice for small images",
         description=DESCRIPTION,
-        version="0.1.0",
+        version=__version__,
         redirect_slashes=False,
         openapi_url=None,  # served by app.api.docs
-        lifespan=_lifespan(settings, readiness, metrics, reload or asyncio.Event(), on_failure),
+        lifespan=_lifespan(settings, readiness, metrics, reload or asyncio.Event(), on_failure, tracing),
+        **telemetry,
     )
     # The innermost middleware first.
     key = settings.api_key.get_secret_value() if settings.api_key else None
@@ -88,12 +97,19 @@ def create_app(
             allow_headers=ALLOWED_HEADERS,
             expose_headers=EXPOSED_HEADERS,
         )
-    app.add_middleware(RequestContext, metrics=metrics, access_log=settings.access_log)
+    trace = tracing.trace if tracing else None
+    app.add_middleware(RequestContext, metrics=metrics, access_log=settings.access_log, trace=trace)
     install_error_handlers(app)
     for router in (*routers(), models.router, health.router, docs.router):
         app.router.routes.extend(router.routes)  # FastAPI matches a request twice against routers that are included
     docs.describe(app, settings)
     return app
+
+
+def _tracing() -> "Tracing":
+    from app.tracing import Tracing  # noqa: PLC0415 -- the extra
+
+    return Tracing()
 
 
 def _lifespan(
@@ -102,6 +118,7 @@ def _lifespan(
     metrics: Metrics,
     reload: asyncio.Event,
     on_failure: Callable[[], None],
+    tracing: "Tracing | None",
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[State]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
@@ -127,6 +144,8 @@ def _lifespan(
             await asyncio.gather(running, return_exceptions=True)
             await loader.close()
             decoders.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     return lifespan
 

@@ -59,9 +59,10 @@ class Scoreboard:
 
     def __init__(self, processes: int = 1) -> None:
         self.processes = processes
-        memory = memoryview(mmap.mmap(-1, 8 * (processes * len(FIELDS) + 2))).cast("q")
+        memory = memoryview(mmap.mmap(-1, 8 * (processes * len(FIELDS) + 4))).cast("q")
         self._rows = {name: memory[i * processes : (i + 1) * processes] for i, name in enumerate(FIELDS)}
-        self._service = memory[processes * len(FIELDS) :]  # whether it was ever ready; the number of the reload
+        # Whether it was ever ready; the number of the reload; columns taken; whether the last reload was refused.
+        self._service = memory[processes * len(FIELDS) :]
         self._column = 0
         if processes == 1:
             self.join(0)
@@ -70,6 +71,7 @@ class Scoreboard:
         """A column for a process that is about to be forked. Raises ValueError if all are taken."""
         column = self._rows["pid"].tolist().index(0)
         self._rows["pid"][column] = -1
+        self._service[2] += 1
         return column
 
     def join(self, column: int) -> None:
@@ -86,10 +88,19 @@ class Scoreboard:
         """The counter `name`, one of `FIELDS`, of this process."""
         return Counter(self._rows[name], self._column)
 
+    def by_column(self, name: str) -> dict[int, int]:
+        """The cell of each process in the row `name`, by column."""
+        return {column: self._rows[name][column] for column, pid in enumerate(self._rows["pid"]) if pid > 0}
+
+    @property
+    def replacements(self) -> int:
+        """The number of processes that replaced one."""
+        return max(0, self._service[2] - self.processes)
+
     @property
     def pids(self) -> list[int]:
         """The ids of the processes."""
-        return [pid for pid in self._rows["pid"] if pid > 0]
+        return [*self.by_column("pid").values()]
 
     @property
     def is_first(self) -> bool:
@@ -125,6 +136,15 @@ class Scoreboard:
     def begin_reload(self) -> None:
         """A new reload was requested. Only the supervisor may call this."""
         self._service[1] += 1
+
+    @property
+    def reload_refused(self) -> bool:
+        """Whether the last reload was refused."""
+        return bool(self._service[3])
+
+    @reload_refused.setter
+    def reload_refused(self, refused: bool) -> None:
+        self._service[3] = refused
 
     async def agree(self, reload: int, models: int) -> bool:
         """Whether this process may serve `models`, which it has loaded for a reload; 0 if it could not load them.

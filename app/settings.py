@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -11,6 +12,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "DIGITS_"
+# The bound on rows of sequential models is this part of the bound on all others: they take far longer.
+SEQUENTIAL_SHARE = 8
 # In the working directory; the environment overrides it.
 SETTINGS_FILE = Path("digits.env")
 # RFC 6750, section 2.1, with at least 16 characters.
@@ -116,12 +119,23 @@ class Settings(BaseSettings):
     shutdown_grace_s: int = Field(15, ge=0, le=3600, description="seconds from SIGTERM to the exit at the latest")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level logged")
     access_log: bool = Field(False, description="log a line for each request, at any level")
+    tracing: bool = Field(False, description="export OpenTelemetry traces; needs the extra `tracing`")
 
     @field_validator("models", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """A value of the environment, separated by commas."""
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("tracing")
+    @classmethod
+    def _tracing_is_installed(cls, value: bool) -> bool:
+        if value:
+            try:
+                import_module("app.tracing")
+            except ImportError:
+                raise ValueError("needs the extra `tracing`: pip install '.[tracing]'") from None
+        return value
 
     @field_validator("models")
     @classmethod
@@ -171,6 +185,18 @@ class Settings(BaseSettings):
                 "DIGITS_MAX_UPLOAD_COST_MS is below DIGITS_MAX_IMAGE_COST_MS: a large image would always fail"
             )
         return self
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The bounds on what is in flight in all processes, by the name of its counter on the scoreboard."""
+        return {
+            "connections": self.max_connections,
+            "requests": self.max_requests,
+            "bytes": self.max_bytes_in_flight,
+            "rows": self.max_queued_rows,
+            "sequential_rows": max(self.max_images, self.max_queued_rows // SEQUENTIAL_SHARE),
+            "files": self.max_queued_files,
+        }
 
 
 def read_settings() -> Settings:

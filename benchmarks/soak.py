@@ -79,8 +79,8 @@ async def measure(seconds: float, model: str, models: Path = SHIPPED) -> Soak:
         sampling = asyncio.create_task(sample())
         record = (await run(service.port, model, lambda load: load.at_rate(2 * most, seconds))).record
         sampling.cancel()
-        batches = max(1.0, service.metric("digits_inference_seconds_count"))
-        batch_s = service.metric("digits_inference_seconds_sum") / batches
+        batches = max(1.0, service.metric("digits_batch_duration_seconds_count"))
+        batch_s = service.metric("digits_batch_duration_seconds_sum") / batches
         in_flight = service.metric("digits_requests_in_flight")
     latencies = record.latencies_ms()
     half = resources[len(resources) // 2]  # every buffer has its size by then

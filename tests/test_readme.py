@@ -135,4 +135,4 @@ def test_the_composition_builds_this_image_and_prometheus_scrapes_it():
     targets = [job["static_configs"][0]["targets"] for job in scraped["scrape_configs"]]
     assert targets == [["digits:8000"], ["digits-gpu:8000"]]
     mounted = services["prometheus"]["volumes"][0].split(":")[0]
-    assert (ROOT / mounted).is_file()
+    assert (ROOT / mounted / "prometheus.yml").is_file()

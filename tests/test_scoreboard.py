@@ -43,6 +43,16 @@ def test_a_process_that_ended_leaves_its_column_and_its_counts(pair):
         first.take_column()
 
 
+def test_processes_that_replace_others_are_counted(pair):
+    first, second = pair
+    assert first.replacements == 0
+    for column in (0, 1, 1):
+        first.clear(column)
+        second.join(first.take_column())
+        assert second.by_column("pid").keys() == {0, 1}
+    assert second.replacements == 3
+
+
 def test_the_service_was_ready_once_all_processes_have_served_at_the_same_time(pair):
     first, second = pair
     first.serve(OLD)

@@ -1,6 +1,7 @@
 """Settings that are misspelt, and a settings file that is not a file."""
 
 import os
+import sys
 
 import pytest
 
@@ -16,6 +17,13 @@ def test_a_misspelt_variable_is_named_with_the_setting_that_it_resembles():
     (found,) = unknown_variables(["DIGITS_MODELDIR", "DIGITS_PORT", "digits_host", "MODELDIR"])
     assert found.startswith("DIGITS_MODELDIR ")
     assert "DIGITS_MODELS_DIR" in found
+
+
+def test_tracing_without_its_extra_is_an_error_that_names_the_extra(monkeypatch):
+    monkeypatch.setenv("DIGITS_TRACING", "true")
+    monkeypatch.setitem(sys.modules, "app.tracing", None)  # as if what it imports were not installed
+    with pytest.raises(BadSettings, match=r"^DIGITS_TRACING: .*\.\[tracing\]"):
+        read_settings()
 
 
 def test_a_variable_that_resembles_no_setting_is_named_alone():

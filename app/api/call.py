@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Collection
 from functools import lru_cache
+from time import monotonic
 from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
@@ -28,6 +29,7 @@ from app.inference.runtime import Rows
 from app.metrics import Metrics
 from app.scoreboard import Scoreboard
 from app.settings import Settings
+from app.trace import TRACE
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -175,6 +177,7 @@ class Call(Request):
         body = await self.read_body(self.settings.max_upload_bytes, "; resize photos, 2048 pixels a side are enough")
         upload = Upload(body, content_type, field, max_files, form, normalized, reduction)
         decoders, rows = self.decoders, []
+        started = monotonic()
         try:
             async with asyncio.timeout_at(self.deadline):
                 with decoders.admit(1):
@@ -185,6 +188,8 @@ class Call(Request):
                     rows += [await self.while_connected(decoders.decode(upload, content)) for content in others]
         except TimeoutError:
             raise DeadlineExceeded("the upload was not decoded in time; retry later") from None
+        if (trace := TRACE.get()) is not None:
+            trace.step("decode", started, monotonic(), files=len(rows))
         return np.stack(rows)
 
     async def read_body(self, limit: int, advice: str = "") -> bytes:

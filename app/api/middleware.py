@@ -9,6 +9,7 @@ import hmac
 import logging
 import random
 import re
+from collections.abc import Callable
 from time import monotonic
 
 from starlette.datastructures import Headers
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.admission import PROBES
+from app.api.admission import OUTSIDE_ADMISSION, PROBES
 from app.errors import (
     BadRequest,
     Draining,
@@ -32,6 +33,7 @@ from app.errors import (
 )
 from app.logs import REQUEST_ID, log_access
 from app.metrics import Metrics
+from app.trace import TRACE, Trace
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +51,22 @@ class RequestContext:
     """Gives each request an id (`X-Request-Id` in its answer), and records metrics and the access log.
 
     The id is the caller's `X-Request-Id` or the trace id of its `traceparent`, if well-formed, so that its logs can be
-    joined with these.
+    joined with these; otherwise that of the trace, if the request is traced.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, access_log: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        *,
+        access_log: bool,
+        trace: Callable[[str | None], Trace | None] | None = None,
+    ) -> None:
+        """trace: the trace of the current request, whose caller may have given it an id."""
         self._app = app
         self._metrics = metrics
         self._access_log = access_log
+        self._trace = trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection; anything but HTTP passes unchanged."""
@@ -67,8 +78,13 @@ class RequestContext:
         if method == "HEAD":
             # Handled as GET; the server, which keeps its own scope, drops the content (RFC 9110, section 9.3.2).
             scope = {**scope, "method": "GET"}
+        request_id = _id_of_caller(scope["headers"])
+        if self._trace is not None:
+            trace = self._trace(request_id)
+            TRACE.set(trace)  # also None: a pipelined request begins in the context of the one before it
+            request_id = request_id or (trace.id if trace is not None else None)
         # An id is not a secret: system randomness would cost a system call.
-        request_id = _id_of_caller(scope["headers"]) or f"{random.getrandbits(128):032x}"
+        request_id = request_id or f"{random.getrandbits(128):032x}"
         scope["request_id"] = request_id
         REQUEST_ID.set(request_id)
         scope["arrived_at"] = started = monotonic()
@@ -87,7 +103,9 @@ class RequestContext:
             if (refused := of_server.get("refused")) is not None:  # by the server, while the app waited for the body
                 status, code = refused.status, refused.code
             seconds = monotonic() - started
-            self._metrics.request_ended(method, getattr(scope.get("route"), "path", None), status, seconds, code)
+            # A probe that finds the service not ready is an answer rather than a failed request.
+            counted = None if scope["path"] in OUTSIDE_ADMISSION else code
+            self._metrics.request_ended(method, getattr(scope.get("route"), "path", None), status, seconds, counted)
             if self._access_log:
                 log_access(method, scope["path"], status, seconds, code)
 

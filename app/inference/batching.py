@@ -21,6 +21,7 @@ from app.errors import DeadlineExceeded, Draining, ServiceError
 from app.inference.model import Model
 from app.inference.workers import Workers
 from app.metrics import BatchMetrics
+from app.trace import TRACE
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class _Pending:
         self.deadline = deadline
         self.future = future
         self.queued_at = monotonic()
+        self.trace = TRACE.get()
         self.taken = 0
         self.parts: dict[int, Any] = {}  # by first row
         self.running = 0  # chunks on a worker
@@ -171,6 +173,12 @@ class Batcher:
         self._queued_rows += rows
         self._metrics.queued(rows)
 
+    def _report(self, pending: _Pending, step: str, started: float, ended: float, **rows: int) -> None:
+        """Add a step to the trace of a job, if it has one."""
+        if pending.trace is not None:
+            model, operation = self._model.name, self._job_type.operation
+            pending.trace.step(step, started, ended, model=model, operation=operation, **rows)
+
     def _dequeue(self, pending: _Pending) -> None:
         """Remove the waiting rows of a job from the queue, if there are any."""
         if pending in self._open and pending.waiting:
@@ -240,7 +248,11 @@ class Batcher:
             if isinstance(outcome, Exception):
                 self._fail(pending, outcome)
         self._workers.release()
-        self._metrics.computed(sum(chunk.count for _, chunk in batch), monotonic() - started)
+        ended = monotonic()
+        rows = sum(chunk.count for _, chunk in batch)
+        self._metrics.computed(rows, ended - started)
+        for pending, chunk in batch:
+            self._report(pending, "batch", started, ended, rows=chunk.count, batch_rows=rows)
         for (pending, chunk), outcome in zip(batch, delivered, strict=True):
             if pending.future.done():
                 continue
@@ -304,6 +316,7 @@ class Batcher:
         for pending, rows in taken.items():
             if pending.taken == 0:
                 self._metrics.waited(now - pending.queued_at)
+                self._report(pending, "queue", pending.queued_at, now, rows=pending.job.rows)
             batch.append((pending, Chunk(pending.job, pending.taken, rows)))
             pending.taken += rows
             pending.running += 1

@@ -26,8 +26,6 @@ CHECK_INTERVAL_S = 1
 SMALL_ROWS = 16
 # Of each of several processes: as many as a request of the default size can use.
 MAX_DEFAULT_WORKERS = 8
-# The bound on rows of sequential models is this part of the bound on all others: they take far longer.
-SEQUENTIAL_SHARE = 8
 # A pass of a sequential model counts as hung after so many times as long.
 SEQUENTIAL_PATIENCE = 10
 
@@ -55,6 +53,7 @@ class Loader:
         log.info("reloading %s", self._settings.models_dir)
         swapped = await self._try("reload")
         if self._scoreboard.is_first:
+            self._scoreboard.reload_refused = not swapped
             self._metrics.reloads.labels("swapped" if swapped else "refused").inc()
 
     async def watch(self) -> str:
@@ -128,16 +127,18 @@ class Loader:
     def _make_pools(self, runtime: Runtime) -> tuple[Pool, Pool]:
         settings, board, cores = self._settings, self._scoreboard, runtime.default_workers
         size = settings.workers or (cores if board.processes == 1 else min(cores, MAX_DEFAULT_WORKERS))
-        most = settings.max_queued_rows
-        most_sequential = max(settings.max_images, most // SEQUENTIAL_SHARE)
+        limits = settings.limits
+        # A process may always use one worker, and all together no more than there are cores.
+        most_busy = min(size * board.processes, max(cores, board.processes))
+        self._metrics.service.limits |= {"busy": most_busy, "busy_sequential": most_busy}
         return (
             Pool(
                 Workers(size, runtime.prepare_thread, board.counter("busy"), cores),
-                Limit(most, board.counter("rows"), small=SMALL_ROWS, what="rows"),
+                Limit(limits["rows"], board.counter("rows"), small=SMALL_ROWS, what="rows"),
             ),
             Pool(
                 Workers(size, runtime.prepare_background_thread, board.counter("busy_sequential"), cores),
-                Limit(most_sequential, board.counter("sequential_rows"), small=SMALL_ROWS, what="rows"),
+                Limit(limits["sequential_rows"], board.counter("sequential_rows"), small=SMALL_ROWS, what="rows"),
             ),
         )
 

@@ -263,7 +263,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         elif (metrics := self.app_state.get("metrics")) is not None:
-            metrics.rejections.labels(error.code).inc()
+            metrics.failed(error.code)
         if not (self._in_body and self.cycle.response_started):
             response = problem_of(Request({"type": "http"}), error)
             headers = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)

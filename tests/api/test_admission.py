@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from threading import Event, Semaphore
 from time import monotonic
 
@@ -34,8 +35,8 @@ def test_a_request_over_the_bound_is_refused_before_its_body_is_read(one_request
         problem_of(one_request.post("/generate", content=b"no JSON", headers=JSON_TYPE), 503, "overloaded")
         problem_of(one_request.get("/models"), 503, "overloaded")
         page = one_request.get("/metrics").text
-        counted = "digits_rejections_total"
-        assert metric(page, counted, code="overloaded") - metric(before, counted, code="overloaded") == 2
+        refused = partial(metric, name="digits_request_errors_total", code="overloaded", cause="overload")
+        assert refused(page) - refused(before) == 2
     assert metric(one_request.get("/metrics").text, "digits_requests_in_flight") == 0
 
 
@@ -68,7 +69,7 @@ def test_bytes_count_as_they_arrive_without_the_first_of_each_body(tiny_models, 
 
 
 def bytes_in_flight(client):
-    return metric(client.get("/metrics").text, "digits_body_bytes_in_flight")
+    return metric(client.get("/metrics").text, "digits_body_in_flight_bytes")
 
 
 def wait_until(condition):

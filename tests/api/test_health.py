@@ -89,14 +89,14 @@ def test_metrics_count_requests_rows_and_errors(tiny_models):
             ("images_total", queue, 5),
             ("batch_rows_sum", queue, 5),
             ("batch_rows_count", queue, 2),
-            ("inference_seconds_count", queue, 2),
-            ("queue_seconds_count", queue, 2),
+            ("batch_duration_seconds_count", queue, 2),
+            ("queue_wait_seconds_count", queue, 2),
             ("queued_rows", queue, 0),
-            ("rejections_total", {"code": "invalid_request"}, 1),
-            ("rejections_total", {"code": "model_not_found"}, 1),
-            ("request_seconds_count", route | {"status": "200"}, 2),
-            ("request_seconds_count", route | {"status": "422"}, 1),
-            ("request_seconds_count", {"method": "GET", "route": "/models/{name}", "status": "200"}, 1),
+            ("request_errors_total", {"code": "invalid_request", "cause": "caller"}, 1),
+            ("request_errors_total", {"code": "model_not_found", "cause": "caller"}, 1),
+            ("request_duration_seconds_count", route | {"status": "200"}, 2),
+            ("request_duration_seconds_count", route | {"status": "422"}, 1),
+            ("request_duration_seconds_count", {"method": "GET", "route": "/models/{name}", "status": "200"}, 1),
         ):
             assert metric(page.text, f"digits_{name}", **labels) == value, (name, labels)
 

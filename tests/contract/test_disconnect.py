@@ -52,7 +52,7 @@ def test_rows_of_a_client_that_hung_up_are_not_computed(models, behind):
             wait_for(client, "digits_batch_rows_count", 1, **NETWORK)
             caller.sendall(behind)
             client.get("/livez")  # by now the other side has read it
-        wait_for(client, "digits_rejections_total", 1, code="caller_gone")
+        wait_for(client, "digits_request_errors_total", 1, code="caller_gone", cause="caller")
         # Other clients are served, and little more than the rows under way was computed.
         assert client.post("/generate", json={"model": "gan", "n": 1}).status_code == 200
         page = client.get("/metrics").text
@@ -66,12 +66,12 @@ def test_a_client_that_leaves_or_is_refused_within_its_body_is_counted_once_and_
     with serving(models_dir=models) as client:
         with connection(address_of(client)) as caller:
             caller.sendall(CALL[:-10])
-        wait_for(client, "digits_rejections_total", 1, code="caller_gone")
+        wait_for(client, "digits_request_errors_total", 1, code="caller_gone", cause="caller")
         with connection(address_of(client)) as caller:
             caller.sendall(CHUNKED + b"ZZ\r\n")
             assert [status for status, _ in until_closed(caller)] == [400]
-        page = wait_for(client, "digits_rejections_total", 1, code="bad_request")
-        assert metric(page, "digits_rejections_total", code="caller_gone") == 1
-        assert metric(page, "digits_rejections_total", code="bad_request") == 1
-        assert metric(page, "digits_rejections_total", code="internal_error") == 0
+        page = wait_for(client, "digits_request_errors_total", 1, code="bad_request", cause="caller")
+        assert metric(page, "digits_request_errors_total", code="caller_gone", cause="caller") == 1
+        assert metric(page, "digits_request_errors_total", code="bad_request", cause="caller") == 1
+        assert metric(page, "digits_request_errors_total", code="internal_error", cause="service") == 0
     assert "Traceback" not in caplog.text

@@ -46,7 +46,7 @@ def wait_until_started(service: Service, requests: int) -> None:
     """Wait until `requests` requests for the GAN's images have had a row computed."""
     ends = monotonic() + 60
     with httpx.Client(base_url=service.url, timeout=60) as client:
-        while metric(client.get("/metrics").text, "digits_queue_seconds_count", **QUEUE) < requests:
+        while metric(client.get("/metrics").text, "digits_queue_wait_seconds_count", **QUEUE) < requests:
             assert monotonic() < ends
 
 

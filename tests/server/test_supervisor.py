@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.reading import metric
+from tests.api.reading import metric, series
 from tests.conftest import ROOT
 from tests.contract.process import GUNICORN, Service, free_port, running, start, wait_until_ready
 
@@ -88,8 +88,11 @@ def test_any_process_gives_the_same_bytes_and_the_metrics_of_all(lasting):
     for _ in range(8):
         text = page(lasting)
         assert metric(text, "digits_images_total", model="vae", operation="generate") == before + 3 * 64
-        assert metric(text, "digits_processes") == 2
+        assert metric(text, "digits_processes") == metric(text, "digits_processes_limit") == 2
         assert metric(text, "digits_ready") == 1
+        for process in ("0", "1"):
+            assert f'digits_process_rows_in_flight{{process="{process}"}}' in series(text)
+            assert metric(text, "digits_process_cpu_seconds_total", process=process) > 0
         assert metric(text, "digits_requests_in_flight") == 0
 
 
@@ -109,11 +112,13 @@ def test_a_process_that_was_killed_is_replaced_and_its_metrics_are_kept(lasting)
     for _ in range(8):
         generate(lasting)
     before, killed = images(lasting), min(processes_of(lasting))
+    replacements = metric(page(lasting), "digits_process_replacements_total")
     os.kill(killed, signal.SIGKILL)
     until(lambda: killed not in processes_of(lasting))
     until(lambda: len(processes_of(lasting)) == 2 and metric(page(lasting), "digits_processes") == 2)
     generate(lasting)
     assert images(lasting) == before + 3
+    assert metric(page(lasting), "digits_process_replacements_total") == replacements + 1
 
 
 def test_a_process_that_hangs_is_replaced(lasting):
@@ -127,11 +132,13 @@ def test_a_reload_is_of_all_processes_or_of_none(pair, models):
     (models / "gan").rename(models.parent / "gan")
     pair.process.send_signal(signal.SIGHUP)
     until(lambda: metric(page(pair), "digits_reloads_total", outcome="swapped") == 1)
+    assert metric(page(pair), "digits_last_reload_successful") == 1
     until(lambda: all(loaded(pair) == ["vae"] for _ in range(16)))
     archive = next((models / "vae").glob("*.pt"))
     os.truncate(archive, 1000)
     pair.process.send_signal(signal.SIGHUP)
     until(lambda: metric(page(pair), "digits_reloads_total", outcome="refused") == 1)
+    assert metric(page(pair), "digits_last_reload_successful") == 0
     assert generate(pair)["seed"] == 5
     assert len(processes_of(pair)) == 2
 
