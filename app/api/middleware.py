@@ -105,7 +105,9 @@ class RequestContext:
             seconds = monotonic() - started
             # A probe that finds the service not ready is an answer rather than a failed request.
             counted = None if scope["path"] in OUTSIDE_ADMISSION else code
-            self._metrics.request_ended(method, getattr(scope.get("route"), "path", None), status, seconds, counted)
+            # The rest of a stream is as long as its reader wants.
+            measured = scope.get("first_piece_at", started + seconds) - started
+            self._metrics.request_ended(method, getattr(scope.get("route"), "path", None), status, measured, counted)
             if self._access_log:
                 log_access(method, scope["path"], status, seconds, code)
 

@@ -170,6 +170,7 @@ class ImageStream(StreamingResponse):
         async def write(content: bytes, *, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": content, "more_body": more})
 
+        self._scope["first_piece_at"] = monotonic()
         self._framing.passed(self._started)
         await write(self._framing.begin() + self._started)
         try:

@@ -5,11 +5,13 @@ import struct
 import zipfile
 from io import BytesIO
 from threading import Semaphore
+from time import monotonic
 
 import httpx
 import numpy as np
 import pytest
 
+from app.api import streaming
 from app.inference.model import Model
 from tests.api.reading import assert_named, assert_refused_naming, image, metric, npz_of, problem_of, unbase64
 from tests.conftest import serving
@@ -187,3 +189,12 @@ def test_a_reader_that_stops_and_leaves_ends_the_computation(tiny_models):
             if not metric(page, "digits_rows_in_flight"):
                 break
         assert 64 <= metric(page, "digits_images_total", model="plain", operation="generate") < n
+
+
+def test_the_duration_of_a_stream_is_that_to_its_first_piece(tiny_models, monkeypatch):
+    monkeypatch.setattr(streaming, "monotonic", lambda: monotonic() + 1000)
+    with serving(models_dir=tiny_models) as client:
+        generate(client, NDJSON, n=200)
+        page = client.get("/metrics").text
+    labels = {"method": "POST", "route": "/generate", "status": "200"}
+    assert metric(page, "digits_request_duration_seconds_sum", **labels) > 1000
