@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jsonschema
@@ -73,7 +74,7 @@ def test_the_kustomization_of_the_documentation_renders(tmp_path):
     assert container["image"] == "registry.example.org/digits:0.1.0"
 
 
-def pods(resources: list[dict]) -> list[dict]:
+def pods(resources: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each resource that makes pods, with the PodSpec as `spec`."""
     found = []
     for resource in resources:
@@ -144,7 +145,7 @@ def test_a_scaled_deployment_has_no_number_of_replicas(resources):
             assert ("replicas" in resource["spec"]) == (resource["metadata"]["name"] not in scaled)
 
 
-def settings_of(resources: list[dict], container: dict) -> dict[str, str]:
+def settings_of(resources: list[dict[str, Any]], container: dict[str, Any]) -> dict[str, str]:
     maps = {resource["metadata"]["name"]: resource["data"] for resource in resources if resource["kind"] == "ConfigMap"}
     found = {each["name"]: each["value"] for each in container.get("env", []) if "value" in each}
     for source in container.get("envFrom", []):
@@ -166,7 +167,7 @@ def test_a_pod_has_the_time_that_its_shutdown_takes(resources):
             # Besides, the supervisor waits for a second.
             needed_s = int(settings["DIGITS_SHUTDOWN_GRACE_S"]) + 1
             assert unknown_variables(settings) == []
-            assert Settings(**{name.removeprefix("DIGITS_").lower(): value for name, value in settings.items()})
+            Settings.model_validate({name.removeprefix("DIGITS_").lower(): value for name, value in settings.items()})
         assert grace_s >= needed_s
 
 
@@ -176,10 +177,12 @@ def test_service_links_do_not_set_the_port_of_the_service(resources):
 
 
 def test_the_inference_service_has_the_container_of_the_deployment(tmp_path):
-    def container(folder: str) -> dict:
+    def container(folder: str) -> dict[str, Any]:
         (pod,) = pods(list(yaml.safe_load_all(render(folder, tmp_path))))
-        return pod["spec"]["containers"][0]
+        found: dict[str, Any] = pod["spec"]["containers"][0]
+        return found
 
+    # Under other names: the ports, and the settings, which the Deployment has in a ConfigMap.
     mine, kserve = container("base"), container("kserve")
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         mine[probe]["httpGet"].pop("port")
@@ -188,6 +191,15 @@ def test_the_inference_service_has_the_container_of_the_deployment(tmp_path):
         mine.pop(own)
         kserve.pop(own, None)
     assert kserve == mine
+
+
+def test_the_inference_service_has_the_settings_of_the_deployment(tmp_path):
+    def settings(folder: str) -> dict[str, str]:
+        resources = list(yaml.safe_load_all(render(folder, tmp_path)))
+        (pod,) = pods(resources)
+        return settings_of(resources, pod["spec"]["containers"][0])
+
+    assert settings("kserve") == settings("base")
 
 
 def test_the_alerts_of_the_operator_are_those_of_prometheus():
