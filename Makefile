@@ -14,7 +14,7 @@ TOOLS := .venv-tools
 RESOLVE := $(TOOLS)/bin/uv pip compile --quiet --upgrade --all-extras --no-annotate --no-header
 
 .PHONY: run test pytest test-integration lint format test-lowest constraints audit train install-train evaluate identity bench bench-full \
-	bench-raw growth fuzz faults fairness soak clean
+	bench-raw growth fuzz faults fairness soak drills rules clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m app
@@ -27,7 +27,7 @@ pytest: $(VENV)/.installed-train,test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # What needs a browser, a cluster or foreign clients. On Debian, missing programs are installed.
-PROGRAMS := haproxy nginx prometheus wrk
+PROGRAMS := dnsmasq-base haproxy iproute2 nginx prometheus wrk
 test-integration: export OMP_NUM_THREADS := 1
 test-integration: $(VENV)/.installed-train,test,integration
 	dpkg --status $(PROGRAMS) >/dev/null 2>&1 || { apt-get update && apt-get install --yes --no-install-recommends $(PROGRAMS); }
@@ -128,6 +128,17 @@ fairness: $(VENV)/.installed
 SECONDS ?= 60
 soak: $(VENV)/.installed
 	$(BIN)/python -m benchmarks soak --seconds $(SECONDS)
+
+# Several minutes, as root: replicas in network namespaces behind the proxy of deploy/kubernetes; needs haproxy, dnsmasq, wrk.
+drills: $(VENV)/.installed
+	$(BIN)/python -m benchmarks drills
+
+# deploy/prometheus/rules.yml as a resource of the Prometheus operator.
+RULE := deploy/kubernetes/components/monitoring/prometheusrule.yaml
+rules:
+	printf '%s\n' '# Written by `make rules` from deploy/prometheus/rules.yml.' 'apiVersion: monitoring.coreos.com/v1' \
+		'kind: PrometheusRule' metadata: '  name: digits' '  labels:' '    app.kubernetes.io/name: digits' spec: >$(RULE)
+	sed 's/^\(.\)/  \1/' deploy/prometheus/rules.yml >>$(RULE)
 
 clean:
 	rm -rf $(VENV) .venv-lowest $(TOOLS) build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -10,6 +10,7 @@ from itertools import chain
 
 from benchmarks import (
     comparison_tables,
+    drills,
     fairness,
     fault_injection,
     growth,
@@ -21,6 +22,7 @@ from benchmarks import (
     soak,
 )
 from benchmarks.archives import prepare_archives
+from benchmarks.cluster import CannotIsolate, in_namespaces
 from benchmarks.comparison import compare, summarise
 from benchmarks.conditions import conditions, tcmalloc
 from benchmarks.documents import outdated
@@ -28,6 +30,7 @@ from benchmarks.paths import PEERS, RESULTS, ROOT, WORK
 from benchmarks.processes import ServerFailed
 from benchmarks.results import write_results
 from benchmarks.servers import SERVERS
+from benchmarks.wrk import WrkFailed
 
 ROUNDS, SECONDS = 3, {"short": 5, "full": 3}
 
@@ -81,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--only", metavar="TEXT", help="only attacks whose name contains this")
     command.add_argument("--connections", type=int, help=f"of the attackers, default {fairness.CONNECTIONS}")
     command.add_argument("--seconds", type=float, default=fairness.SECONDS, help=f"default {fairness.SECONDS:g}")
+    command = add("drills", drill, "replace, kill, partition and slow down replicas behind the proxy")
+    command.add_argument("--only", metavar="TEXT", help="only drills whose name contains this")
+    command.add_argument("--seconds", type=float, default=drills.SECONDS, help=f"a drill, default {drills.SECONDS:g}")
     command = add("soak", soak_test, "load the service with twice its capacity")
     command.add_argument("--seconds", type=float, default=60, help="default 60")
     command.add_argument("--model", default="gan")
@@ -186,6 +192,19 @@ def fair(arguments: argparse.Namespace) -> int:
     return int(any(cell.broken() for cell in found))
 
 
+def drill(arguments: argparse.Namespace) -> int:
+    """Run the drills, print and write the results; 1 where a promise was broken."""
+    in_namespaces()
+    found = []
+    for outcome in drills.measure(arguments.only, arguments.seconds):
+        print(outcome, flush=True)
+        found.append(outcome)
+    print(drills.markdown(found))
+    complete = not arguments.only and arguments.seconds >= drills.SECONDS
+    write_results("drills", found, conditions(), RESULTS if complete else WORK / "results")
+    return int(any(outcome.broken() for outcome in found))
+
+
 def soak_test(arguments: argparse.Namespace) -> int:
     """Load the service, print and write the results; 1 where a promise was broken."""
     found = asyncio.run(soak.measure(arguments.seconds, arguments.model))
@@ -210,10 +229,10 @@ def main() -> int:
         if (ROOT / "digits.env").exists():
             raise CannotRun("digits.env in the checkout changes the service that is measured: move it away")
         return int(arguments.run(arguments))
-    except CannotRun as error:
+    except (CannotRun, CannotIsolate) as error:
         print(error, file=sys.stderr)
         return 2
-    except (ServerFailed, OSError) as error:
+    except (ServerFailed, WrkFailed, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -3,7 +3,17 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import comparison_tables, fairness, fault_injection, growth, neighbours, normalization, raw, soak
+from benchmarks import (
+    comparison_tables,
+    drills,
+    fairness,
+    fault_injection,
+    growth,
+    neighbours,
+    normalization,
+    raw,
+    soak,
+)
 from benchmarks.comparison import Outcome
 from benchmarks.paths import DOCUMENTS
 from benchmarks.results import read_results
@@ -19,6 +29,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "normalize": lambda: normalization.markdown(read_results("normalize", normalization.Cost)[0]),
     "faults": lambda: fault_injection.markdown(read_results("faults", fault_injection.Outcome)[0]),
     "fairness": lambda: fairness.markdown(read_results("fairness", fairness.Cell)[0]),
+    "drills": lambda: drills.markdown(read_results("drills", drills.Outcome)[0]),
     "neighbours": lambda: neighbours.markdown(read_results("neighbours", neighbours.Beside)[0]),
     "soak": lambda: soak.markdown(read_results("soak", soak.Soak)[0][0]),
 }

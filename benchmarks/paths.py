@@ -9,7 +9,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 FIXTURES = ROOT / "tests" / "fixtures"
 UPLOAD = FIXTURES / "mnist" / "7.png"
 DRAWING = FIXTURES / "drawings" / "3-shadow.jpg"
-DOCUMENTS = (ROOT / "docs" / "performance.md", ROOT / "docs" / "reliability.md", ROOT / "README.md")
+DOCUMENTS = (*(ROOT / "docs" / f"{name}.md" for name in ("deploy", "performance", "reliability")), ROOT / "README.md")
 
 WORK = ROOT / ".bench"
 MODELS = WORK / "models"

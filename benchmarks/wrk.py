@@ -3,6 +3,7 @@
 import json
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -27,6 +28,7 @@ class WrkResult(BaseModel):
     seconds: float
     p50_ms: float
     p99_ms: float
+    max_ms: float
     errors: int
 
 
@@ -46,13 +48,18 @@ def apply_load(port: int, path: str, workload: Workload, seconds: int, first_see
         body.parent.mkdir(parents=True, exist_ok=True)
         body.write_bytes(upload_body())
         arguments = ["upload", str(body), MULTIPART]
-    command = ["wrk", "--threads", "1", "--connections", str(workload.callers), "--duration", f"{seconds}s"]
-    command += ["--timeout", f"{REQUEST_TIMEOUT_S}s", "--script", str(SCRIPT)]
-    command += [f"http://127.0.0.1:{port}{path}", "--", *arguments]
+    command = wrk_command(port, path, workload.callers, seconds, arguments)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 2 * REQUEST_TIMEOUT_S)
     if done.returncode != 0:
         raise WrkFailed(f"wrk ended with status {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
     return read_result(done.stdout)
+
+
+def wrk_command(port: int, path: str, callers: int, seconds: int, arguments: Sequence[str]) -> list[str]:
+    """The command line of wrk. arguments: those of the script."""
+    command = ["wrk", "--threads", "1", "--connections", str(callers), "--duration", f"{seconds}s"]
+    command += ["--timeout", f"{REQUEST_TIMEOUT_S}s", "--script", str(SCRIPT)]
+    return [*command, f"http://127.0.0.1:{port}{path}", "--", *arguments]
 
 
 def read_result(output: str) -> WrkResult:
@@ -66,5 +73,6 @@ def read_result(output: str) -> WrkResult:
         seconds=seen["duration_us"] / 1e6,
         p50_ms=seen["p50_us"] / 1e3,
         p99_ms=seen["p99_us"] / 1e3,
+        max_ms=seen["max_us"] / 1e3,
         errors=seen["errors"],
     )
