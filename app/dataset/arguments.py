@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("--model", required=True, help="checkpoint in DIGITS_MODELS_DIR that generates the images")
     parser.add_argument("--count", required=True, type=_integer(1, MAX_IMAGES), help="number of images")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="form of the files; docs/datasets.md shows all")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the data set; made if missing")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="form of the files, see docs/datasets.md")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the data set")
     parser.add_argument("--seed", default=0, type=_integer(0, MAX_SEED), help="default 0")
     parser.add_argument(
         "--label", help="balanced (all classes in turn), a class, or classes in turn as in 3,7; default: from the seed"

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from app.dataset.card import card
 from app.dataset.formats import FORMATS, Place
-from app.dataset.plan import DatasetError, Plan, ShardRecord
+from app.dataset.plan import GOES_ON, DatasetError, Plan, ShardRecord
 from app.dataset.shards import Shard
 
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -182,6 +182,4 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DatasetError(
-            f"{path}: {error.strerror}; finished shards are kept, and the same command goes on"
-        ) from error
+        raise DatasetError(f"{path}: {error.strerror}; {GOES_ON}") from error

@@ -77,7 +77,7 @@ def _parquet(plan: Plan, shard: int, pixels: Pixels, labels: Labels | None) -> I
     yield file.getvalue()
 
 
-def _webdataset_places(plan: Plan, shard: int) -> list[Place]:
+def _webdataset_places(_: Plan, shard: int) -> list[Place]:
     return [Place(f"train-{shard:06d}.tar")]
 
 
@@ -99,7 +99,7 @@ def _webdataset(plan: Plan, shard: int, pixels: Pixels, labels: Labels | None) -
     yield file.getvalue()
 
 
-def _npz_places(plan: Plan, shard: int) -> list[Place]:
+def _npz_places(_: Plan, shard: int) -> list[Place]:
     return [Place(f"train-{shard:05d}.npz")]
 
 

@@ -9,6 +9,9 @@ from app.inference.runtime import Labels
 from app.inference.sampling import Seeded
 
 
+GOES_ON = "finished shards are kept, and the same command goes on"
+
+
 class DatasetError(Exception):
     """The data set cannot be written or continued. The text is one line for the user."""
 
@@ -52,7 +55,7 @@ class Plan(_Record):
     shape: tuple[int, int] = Field(description="height and width of an image")
     classes: tuple[str, ...] = Field(description="class names by label")
     labelled: bool = Field(description="whether the images have labels")
-    labels_in_turn: tuple[int, ...] | None = Field(description="labels of the images in turn; null: drawn from the seed")
+    labels_in_turn: tuple[int, ...] | None = Field(description="of the images; null: drawn from the seed")
     images_per_shard: int
 
     @computed_field  # type: ignore[prop-decorator]

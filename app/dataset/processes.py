@@ -9,12 +9,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from threading import Thread
 
-from app.dataset.plan import DatasetError, Plan, Request
+from app.dataset.plan import GOES_ON, DatasetError, Plan, Request
 from app.dataset.shards import Setup, Shard, make_plan, make_shard
 
 
 class Here:
-    """This process."""
+    """The process of the command."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -37,14 +37,12 @@ class Processes:
     @classmethod
     @contextmanager
     def started(cls, setup: Setup, size: int) -> Iterator["Processes"]:
-        """The processes; at the end of the context they are stopped, whatever they do. Raises DatasetError if one dies."""
+        """The processes, which are stopped at the end whatever they do. Raises DatasetError if one dies."""
         pool = ProcessPoolExecutor(size, multiprocessing.get_context("fork"), _begin)
         try:
             yield cls(setup, pool, size)
         except BrokenProcessPool:
-            raise DatasetError(
-                "a process was killed, perhaps for want of memory; finished shards are kept, and the same command goes on"
-            ) from None
+            raise DatasetError(f"a process was killed, perhaps for want of memory; {GOES_ON}") from None
         finally:
             for process in multiprocessing.active_children():
                 process.terminate()

@@ -1,5 +1,6 @@
 """What the libraries that people use read from a data set of each format."""
 
+import base64
 import io
 import json
 import tarfile
@@ -100,8 +101,6 @@ def test_images_and_labels_are_those_of_the_service(write, served, tmp_path, for
 
 
 def test_a_png_has_the_bytes_of_the_service(write, service, tmp_path):
-    import base64
-
     assert write(tmp_path / "out", format="folder", label="3,7") == 0
     asked = {"model": "cgan", "n": 1, "seed": 8, "first": 21, "label": ["3", "7"]}
     (image,) = service.post("/generate", json=asked).json()["images"]
