@@ -8,7 +8,6 @@ from app.checkpoints.manifest import Precision, Prior
 from app.inference.runtime import Labels
 from app.inference.sampling import Seeded
 
-
 GOES_ON = "finished shards are kept, and the same command goes on"
 
 

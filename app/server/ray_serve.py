@@ -14,7 +14,6 @@ from app.main import create_app
 from app.settings import read_settings
 
 
-@serve.deployment
 @serve.ingress()
 class Digits:
     """A replica. It takes requests once its models are loaded, and is replaced when it can no longer serve."""
@@ -34,7 +33,7 @@ class Digits:
 
 def application(_: dict[str, str]) -> serve.Application:
     """The application. Requests beyond `DIGITS_MAX_REQUESTS` wait in Ray's proxy."""
-    return Digits.options(max_ongoing_requests=read_settings().max_requests).bind()
+    return serve.deployment(Digits).options(max_ongoing_requests=read_settings().max_requests).bind()
 
 
 def with_lifespan_state(app: ASGIApp, readiness: Readiness) -> ASGIApp:
@@ -53,8 +52,8 @@ def with_lifespan_state(app: ASGIApp, readiness: Readiness) -> ASGIApp:
             await send(message)
 
         if scope["type"] == "lifespan":
-            await app(scope | {"state": state}, receive, send_when_loaded)
+            await app({**scope, "state": state}, receive, send_when_loaded)
         else:
-            await app(scope | {"state": dict(state)}, receive, send)
+            await app({**scope, "state": dict(state)}, receive, send)
 
     return with_state

@@ -17,9 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from app.dataset import processes, shards
+from app.dataset import processes
 from app.dataset.arguments import FORMATS
 from app.dataset.shards import make_shard
+from app.images.encode import from_uint8
+from app.inference.model import load_model
+from app.inference.runtime import Runtime
 from tests.conftest import ROOT
 from tests.dataset.conftest import COUNT, contents
 from tests.tiny_models import DIGITS, ConditionalGan, write_checkpoints
@@ -83,6 +86,7 @@ def interrupt() -> None:
 
 def error(capsys) -> str:
     """The one line that the command has printed."""
+    line: str
     (line,) = capsys.readouterr().err.splitlines()
     return line
 
@@ -110,10 +114,8 @@ def test_the_card_counts_the_images_that_the_classifier_reads_as_their_label(wri
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     files = [np.load(tmp_path / "out" / f"train-{shard:05d}.npz") for shard in range(3)]
     images, labels = (np.concatenate([file[name] for file in files]) for name in ("images", "labels"))
-    reader = shards._load(shards.Setup(models, "auto", "auto", 32), "reader")
-    read = np.concatenate(
-        [reader.run("classify", part[:, None].astype(np.float32) / 255)[0] for part in np.split(images, [10, 20])]
-    ).argmax(axis=1)
+    reader = load_model(models / "reader" / "manifest.json", Runtime("cpu"), COUNT)
+    read = reader.run("classify", from_uint8(images)[:, None])[0].argmax(axis=1)
     agreeing = np.sum([each["agreeing"] for each in manifest["shards"]], axis=0)
     assert agreeing.tolist() == [int(((labels == label) & (read == label)).sum()) for label in range(10)]
     card = (tmp_path / "out" / "README.md").read_text()

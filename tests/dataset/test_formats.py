@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pyarrow import parquet
-from torchvision.datasets import MNIST, ImageFolder
+from torchvision.datasets import MNIST, ImageFolder  # type: ignore[import-untyped]
 
 from app.dataset.arguments import FORMATS
 from tests.api.reading import arrays

@@ -9,7 +9,6 @@ from ray.cluster_utils import Cluster
 
 from app.__main__ import main
 from app.dataset.directory import DatasetDirectory
-from tests.conftest import ROOT
 from tests.dataset.conftest import contents
 from tests.tiny_models import write_checkpoints
 
@@ -26,14 +25,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+NODE = {"num_cpus": 1, "object_store_memory": 2**28}
+
+
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Three nodes with a core each. The first one holds the state of the cluster."""
-    nodes = {"num_cpus": 1, "object_store_memory": 2**28}
-    cluster = Cluster(initialize_head=True, head_node_args=nodes | {"include_dashboard": False})
+    """Two nodes with a core each. The first one holds the state of the cluster."""
+    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
     try:
-        for _ in range(2):
-            cluster.add_node(**nodes)
+        cluster.add_node(**NODE)
         cluster.wait_for_nodes()
         yield cluster
     finally:
@@ -55,14 +55,15 @@ def write(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_killed_node_changes_no_byte(cluster, models, write, tmp_path, monkeypatch):
     assert write(models, tmp_path / "local", count=IMAGES, processes=1) == 0
-    nodes = list(cluster.worker_nodes)
+    third = cluster.add_node(**NODE)
+    cluster.wait_for_nodes()
     add, added = DatasetDirectory.add, []
 
     def add_and_kill(directory, shard):
         add(directory, shard)
         added.append(shard.record.shard)
         if len(added) == 3:
-            cluster.remove_node(nodes[0], allow_graceful=False)
+            cluster.remove_node(third, allow_graceful=False)
 
     monkeypatch.setattr(DatasetDirectory, "add", add_and_kill)
     assert write(models, tmp_path / "cluster", count=IMAGES, ray=cluster.address) == 0
@@ -70,18 +71,18 @@ def test_a_killed_node_changes_no_byte(cluster, models, write, tmp_path, monkeyp
     assert contents(tmp_path / "cluster") == contents(tmp_path / "local")
 
 
-def test_a_cluster_goes_on_where_local_processes_stopped(cluster, write, tmp_path, capsys):
-    assert write(ROOT / "models", tmp_path / "out", count=10_010, processes=1, format="idx") == 0
+def test_a_cluster_goes_on_where_local_processes_stopped(cluster, models, write, tmp_path, capsys):
+    assert write(models, tmp_path / "out", count=10_010, processes=1, format="idx") == 0
     before = contents(tmp_path / "out")
     (tmp_path / "out" / "MNIST" / "raw" / "train-labels-idx1-ubyte").unlink()
-    assert write(ROOT / "models", tmp_path / "out", count=10_010, ray=cluster.address, format="idx") == 0
+    assert write(models, tmp_path / "out", count=10_010, ray=cluster.address, format="idx") == 0
     assert "wrote 2 of 2 shards" in capsys.readouterr().out
     assert contents(tmp_path / "out") == before
 
 
-def test_what_a_node_cannot_do_is_one_line(cluster, models, write, tmp_path, capsys):
-    (models / "referee" / "referee.pt").write_bytes(b"")  # not loaded
-    (models / "cvae" / "cvae.pt").write_bytes(b"")
-    assert write(models, tmp_path / "out", model="cvae", count=10, ray=cluster.address) == 1
+def test_what_a_node_cannot_do_is_one_line(cluster, write, tmp_path, capsys):
+    write_checkpoints(tmp_path / "models")
+    (tmp_path / "models" / "cvae" / "cvae.pt").write_bytes(b"")
+    assert write(tmp_path / "models", tmp_path / "out", model="cvae", count=10, ray=cluster.address) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "cvae.pt" in line
