@@ -1,5 +1,6 @@
 """Make shards on a Ray cluster. Every node has this package and the checkpoints, under the same path."""
 
+import logging
 import pickle
 import socket
 from collections.abc import Iterator, Sequence
@@ -51,8 +52,9 @@ class Cluster:
         """The shards of these numbers, in any order. Ray computes those of a lost node again on another one."""
         import ray.data  # noqa: PLC0415
 
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # the command has one
+        # The command has a progress bar, and says what happened.
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         if not numbers:
             return
         setup = self._setup

@@ -34,6 +34,7 @@ def client() -> Iterator[httpx.Client]:
         patch.setenv("DIGITS_MODELS_DIR", str(ROOT / "models"))
         patch.setenv("DIGITS_MODELS", MODELS)
         patch.setenv("DIGITS_DEVICE", "cpu")
+        patch.setenv("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")  # on a busy machine
         ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
         try:
             serve.start(http_options={"host": "127.0.0.1", "port": port})
