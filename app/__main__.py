@@ -1,19 +1,27 @@
-"""`python -m app`, or `digits serve`: run the service, configured by environment variables."""
+"""`python -m app`, or `digits serve`: run the service, configured by environment variables. `dataset`: write images."""
 
 import argparse
 from typing import NoReturn
 
+from app.dataset.arguments import DESCRIPTION, add_arguments
 from app.server.environment import begin, leave, start
 
 
 def main() -> int:
-    """Serve until a signal ends the process.
+    """Serve until a signal ends the process, or write a data set.
 
-    Returns the exit status, 0 or 1 for a failure. Raises SystemExit as `start`, and for bad arguments.
+    Returns the exit status, 0 or 1 for a failure, or that of `app.dataset.command`. Raises SystemExit as `start`, and
+    for bad arguments.
     """
     parser = argparse.ArgumentParser(prog="digits", description="Serve the checkpoints in DIGITS_MODELS_DIR.")
-    parser.add_argument("command", nargs="?", choices=["serve"], default="serve")
-    parser.parse_args()
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("serve", help="serve over HTTP, as without a command")
+    add_arguments(commands.add_parser("dataset", help="write images and labels to files", description=DESCRIPTION))
+    arguments = parser.parse_args()
+    if arguments.command == "dataset":
+        from app.dataset import command  # noqa: PLC0415 -- imports PyTorch
+
+        return command.run(arguments)
     settings, listener, processes = start()
     if processes > 1:
         from app.server import supervisor  # noqa: PLC0415 -- after `start`

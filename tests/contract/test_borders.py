@@ -16,7 +16,8 @@ FORBIDDEN = {
     "app/inference": ("app.main", "app.server", "app.operations", "app.api"),
     "app/images": ("app.main", "app.server", "app.operations", "app.api", "app.inference", "app.checkpoints"),
     "app/api": ("app.main", "app.server", "app.operations"),
-    "app/operations": ("app.main", "app.server"),
+    "app/operations": ("app.main", "app.server", "app.dataset"),
+    "app/dataset": ("app.main", "app.server", "app.operations", "app.api"),
     "training": ("app.main", "app.server", "app.operations", "app.api", "app.inference", "app.images", "benchmarks"),
 }
 # The checkpoint format is behind these.
@@ -63,4 +64,4 @@ print(threading.active_count(), *sorted({name.split(".")[0] for name in sys.modu
     assert threads == "1"
     assert {"torch", "fastapi"} <= set(modules)
     # Not tqdm: torch imports it where it is installed.
-    assert not {"training", "torchvision", "torch_fidelity", "matplotlib", "pytest", "httpx"} & set(modules)
+    assert not {"training", "torchvision", "torch_fidelity", "matplotlib", "pytest", "httpx", "pyarrow"} & set(modules)

@@ -1,0 +1,112 @@
+"""Make shards on a Ray cluster. Every node has this package and the checkpoints, under the same path."""
+
+import logging
+import pickle
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from app.dataset.plan import GOES_ON, DatasetError, Plan, Request
+from app.dataset.shards import Setup, Shard, make_plan, make_shard
+
+CONNECT_TIMEOUT_S = 5
+
+
+class Cluster:
+    """A connection to a cluster."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+
+    @classmethod
+    @contextmanager
+    def connected(cls, setup: Setup, address: str) -> Iterator["Cluster"]:
+        """The cluster at this address of Ray, disconnected at the end. Raises DatasetError."""
+        _check_answers(address)
+        try:
+            import ray  # noqa: PLC0415 -- of an extra
+            import ray.data  # noqa: PLC0415
+        except ImportError:
+            raise DatasetError("--ray needs the extra `ray`: pip install '.[dataset,ray]'") from None
+        try:
+            ray.init(address, log_to_driver=False, logging_level="error")
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise DatasetError(f"no Ray cluster at {address}: {_line(error)}") from error
+        try:
+            yield cls(setup)
+        except ray.exceptions.RayError as error:
+            raise DatasetError(f"the Ray cluster failed: {_line(error)}; {GOES_ON}") from error
+        finally:
+            ray.shutdown()
+
+    def plan(self, request: Request) -> Plan:
+        """As `make_plan`, by any node."""
+        import ray  # noqa: PLC0415
+
+        plan: Plan = _result(ray.get(ray.remote(_plan).remote(self._setup, request)))
+        return plan
+
+    def shards(self, plan: Plan, numbers: Sequence[int]) -> Iterator[Shard]:
+        """The shards of these numbers, in any order. Ray computes those of a lost node again on another one."""
+        import ray.data  # noqa: PLC0415
+
+        # The command has a progress bar, and says what happened.
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        if not numbers:
+            return
+        setup = self._setup
+
+        def make(row: dict[str, Any]) -> dict[str, bytes]:
+            return {"shard": _shard(setup, plan, numbers[row["id"]])}
+
+        # One block each, so that a shard is on its way once it is made.
+        rows = ray.data.range(len(numbers), override_num_blocks=len(numbers)).map(make)
+        for row in rows.iter_rows():
+            yield _result(row["shard"])
+
+
+def _plan(setup: Setup, request: Request) -> bytes:
+    """A plan or an expected error, for `_result`."""
+    try:
+        return pickle.dumps(make_plan(setup, request))
+    except DatasetError as error:
+        return pickle.dumps(error)
+
+
+def _shard(setup: Setup, plan: Plan, number: int) -> bytes:
+    """A shard or an expected error, for `_result`."""
+    try:
+        return pickle.dumps(make_shard(setup, plan, number))
+    except DatasetError as error:
+        return pickle.dumps(error)
+
+
+def _result(pickled: bytes) -> Any:
+    """What a node of the cluster, which runs this code, has made. Raises its DatasetError."""
+    result = pickle.loads(pickled)  # noqa: S301 -- of the cluster
+    if isinstance(result, DatasetError):
+        raise result
+    return result
+
+
+def _check_answers(address: str) -> None:
+    """Raises DatasetError if nothing listens at an address [ray://]HOST:PORT. Ray would try for minutes."""
+    try:
+        parts = urlsplit(address if "://" in address else f"ray://{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise DatasetError(f"{address!r} is not an address of Ray: {error}") from error
+    if host is None or port is None:  # as in `auto`
+        return
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise DatasetError(f"no Ray cluster at {address}: {error.strerror or error}") from error
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

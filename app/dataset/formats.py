@@ -1,0 +1,185 @@
+"""The forms of a data set: where the bytes of a shard are, and what they are.
+
+A shard is a list of contents, each with a place. Images are 8-bit grey, `(n, H, W)`; PNGs are those of the service.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+
+from app.dataset.plan import DatasetError, Plan
+from app.images import encode
+from app.images.encode import Pixels
+from app.inference.runtime import Labels
+
+# Where torchvision.datasets.MNIST looks for its four files.
+IDX_FOLDER = "MNIST/raw"
+IDX_UINT8 = 0x0800
+UNLABELLED = "unlabelled"
+
+
+class Place(NamedTuple):
+    """A whole file of the data set, or `size` bytes of it from `offset` on."""
+
+    path: str
+    offset: int = 0
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A form of a data set.
+
+    places: of the contents of a shard. contents: of a shard with these images and labels, in the same order.
+    files: a pattern of the files with images, for the card; None if other tools read only the folder as a whole.
+    """
+
+    places: Callable[[Plan, int], list[Place]]
+    contents: Callable[[Plan, int, Pixels, Labels | None], Iterator[bytes]]
+    files: str | None = None
+    library: str | None = None
+
+
+def image_name(plan: Plan, index: int) -> str:
+    """The index with the zeros that make the order of names the order of images."""
+    return f"{index:0{len(str(plan.request.count - 1))}d}"
+
+
+def _parquet_places(plan: Plan, shard: int) -> list[Place]:
+    return [Place(f"data/train-{shard:05d}-of-{plan.shards:05d}.parquet")]
+
+
+def _parquet(plan: Plan, shard: int, pixels: Pixels, labels: Labels | None) -> Iterator[bytes]:
+    """Columns `image`, `label` and `index`, with the features that the library `datasets` reads from the schema."""
+    import pyarrow as pa  # noqa: PLC0415 -- of an extra
+    from pyarrow import parquet  # noqa: PLC0415
+
+    pngs = [encode.png(image) for image in pixels]
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    columns = {"image": pa.array([{"bytes": png, "path": None} for png in pngs], image)}
+    features: dict[str, Any] = {"image": {"_type": "Image"}}
+    if labels is not None:
+        columns["label"] = pa.array(labels)
+        features["label"] = {"names": plan.classes, "_type": "ClassLabel"}
+    columns["index"] = pa.array(np.array(plan.span(shard)))
+    features["index"] = {"dtype": "int64", "_type": "Value"}
+    schema = {"huggingface": json.dumps({"info": {"features": features}})}
+    file = io.BytesIO()
+    # PNGs are compressed.
+    parquet.write_table(pa.table(columns).replace_schema_metadata(schema), file, compression="none")
+    yield file.getvalue()
+
+
+def _webdataset_places(_: Plan, shard: int) -> list[Place]:
+    return [Place(f"train-{shard:06d}.tar")]
+
+
+def _webdataset(plan: Plan, shard: int, pixels: Pixels, labels: Labels | None) -> Iterator[bytes]:
+    """A tar archive with `INDEX.png` and `INDEX.cls`, the label in decimal."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+
+        def add(name: str, content: bytes) -> None:
+            entry = tarfile.TarInfo(name)  # of the epoch and of no user: the same bytes everywhere
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+        for i, index in enumerate(plan.span(shard)):
+            name = image_name(plan, index)
+            add(f"{name}.png", encode.png(pixels[i]))
+            if labels is not None:
+                add(f"{name}.cls", str(labels[i]).encode())
+    yield file.getvalue()
+
+
+def _npz_places(_: Plan, shard: int) -> list[Place]:
+    return [Place(f"train-{shard:05d}.npz")]
+
+
+def _npz(plan: Plan, shard: int, pixels: Pixels, labels: Labels | None) -> Iterator[bytes]:
+    arrays = {} if labels is None else {"labels": labels}
+    yield encode.npz(images=pixels, index=np.array(plan.span(shard)), **arrays)
+
+
+def _folder_places(plan: Plan, shard: int) -> list[Place]:
+    """A PNG file an image in a folder a class, as torchvision.datasets.ImageFolder reads it."""
+    labels, span = plan.labels(shard), plan.span(shard)
+    classes = [_folder_name(name) for name in plan.classes]
+    folders = [UNLABELLED] * len(span) if labels is None else [classes[label] for label in labels.tolist()]
+    return [Place(f"{folder}/{image_name(plan, i)}.png") for folder, i in zip(folders, span, strict=True)]
+
+
+def _folder(_: Plan, __: int, pixels: Pixels, ___: Labels | None) -> Iterator[bytes]:
+    return (encode.png(image) for image in pixels)
+
+
+def _folder_name(name: str) -> str:
+    """A class name as the name of a folder: `T-shirt%2Ftop`."""
+    quoted = quote(name, safe=" ()&'!+")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
+
+
+def _idx_places(plan: Plan, shard: int) -> list[Place]:
+    """Parts of `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`; the first shard has the headers too.
+
+    torchvision wants the files of the test images as well, so the first shard has two without images.
+    """
+    span = plan.span(shard)
+    files = [("images-idx3-ubyte", plan.shape[0] * plan.shape[1], 16)]
+    if plan.labelled:
+        files.append(("labels-idx1-ubyte", 1, 8))
+    places = []
+    for name, size, header in files:
+        begin, end = (span.start and header + span.start * size), header + span.stop * size
+        places.append(Place(f"{IDX_FOLDER}/train-{name}", begin, end - begin))
+    return places + [Place(f"{IDX_FOLDER}/t10k-{name}") for name, _, _ in files if shard == 0]
+
+
+def _idx(plan: Plan, shard: int, pixels: Pixels, labels: Labels | None) -> Iterator[bytes]:
+    arrays = [pixels] if labels is None else [pixels, labels.astype(np.uint8)]
+    for array in arrays:
+        header = _idx_header(plan.request.count, array) if shard == 0 else b""
+        yield header + array.tobytes()
+    if shard == 0:
+        yield from (_idx_header(0, array) for array in arrays)
+
+
+def _idx_header(count: int, array: Pixels) -> bytes:
+    """IDX of unsigned bytes: a magic number with the number of dimensions, and the dimensions, big-endian."""
+    numbers = (IDX_UINT8 + array.ndim, count, *array.shape[1:])
+    return b"".join(number.to_bytes(4) for number in numbers)
+
+
+FORMATS = {
+    "parquet": Format(_parquet_places, _parquet, "data/train-*.parquet", "pyarrow"),
+    "webdataset": Format(_webdataset_places, _webdataset, "train-*.tar"),
+    "idx": Format(_idx_places, _idx),
+    "npz": Format(_npz_places, _npz),
+    "folder": Format(_folder_places, _folder, "*/*.png"),
+}
+
+
+def check_format(name: str, classes: int) -> dict[str, str]:
+    """The library that writes the files, with its version. Raises DatasetError if it is missing, or labels do not fit.
+
+    classes: the number of them, 0 for images without labels.
+    """
+    if name == "idx" and classes > 256:
+        raise DatasetError(f"format idx has labels of one byte, and the model has {classes} classes")
+    library = FORMATS[name].library
+    if library is None:
+        return {}
+    try:
+        __import__(library)
+        return {library: version(library)}
+    except ImportError:
+        raise DatasetError(
+            f"format {name} needs the package {library} of the extra `dataset`: pip install '.[dataset]'"
+        ) from None

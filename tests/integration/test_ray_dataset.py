@@ -1,0 +1,88 @@
+"""A data set computed by a real Ray cluster of three nodes on this machine."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from app.__main__ import main
+from app.dataset.directory import DatasetDirectory
+from tests.dataset.conftest import contents
+from tests.tiny_models import write_checkpoints
+
+# Ray warns about its own settings.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+IMAGES = 200_000
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_checkpoints(folder)
+    return folder
+
+
+NODE = {"num_cpus": 1, "object_store_memory": 2**28}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes with a core each. The first one holds the state of the cluster."""
+    cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+    try:
+        cluster.add_node(**NODE)
+        cluster.wait_for_nodes()
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.fixture
+def write(monkeypatch: pytest.MonkeyPatch):
+    """Runs the command with these arguments; its exit status."""
+
+    def run(models: Path, out: Path, **arguments: object) -> int:
+        given = {"model": "cgan", "label": "balanced", "seed": 8, "format": "npz", "out": out} | arguments
+        monkeypatch.setenv("DIGITS_MODELS_DIR", str(models))
+        monkeypatch.setattr(sys, "argv", ["digits", "dataset", *(f"--{name}={value}" for name, value in given.items())])
+        return main()
+
+    return run
+
+
+def test_a_killed_node_changes_no_byte(cluster, models, write, tmp_path, monkeypatch):
+    assert write(models, tmp_path / "local", count=IMAGES, processes=1) == 0
+    third = cluster.add_node(**NODE)
+    cluster.wait_for_nodes()
+    add, added = DatasetDirectory.add, []
+
+    def add_and_kill(directory, shard):
+        add(directory, shard)
+        added.append(shard.record.shard)
+        if len(added) == 3:
+            cluster.remove_node(third, allow_graceful=False)
+
+    monkeypatch.setattr(DatasetDirectory, "add", add_and_kill)
+    assert write(models, tmp_path / "cluster", count=IMAGES, ray=cluster.address) == 0
+    assert sorted(added) == list(range(20))
+    assert contents(tmp_path / "cluster") == contents(tmp_path / "local")
+
+
+def test_a_cluster_goes_on_where_local_processes_stopped(cluster, models, write, tmp_path, capsys):
+    assert write(models, tmp_path / "out", count=10_010, processes=1, format="idx") == 0
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "MNIST" / "raw" / "train-labels-idx1-ubyte").unlink()
+    assert write(models, tmp_path / "out", count=10_010, ray=cluster.address, format="idx") == 0
+    assert "wrote 2 of 2 shards" in capsys.readouterr().out
+    assert contents(tmp_path / "out") == before
+
+
+def test_what_a_node_cannot_do_is_one_line(cluster, write, tmp_path, capsys):
+    write_checkpoints(tmp_path / "models")
+    (tmp_path / "models" / "cvae" / "cvae.pt").write_bytes(b"")
+    assert write(tmp_path / "models", tmp_path / "out", model="cvae", count=10, ray=cluster.address) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cvae.pt" in line
