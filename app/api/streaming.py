@@ -22,7 +22,7 @@ from app.api.negotiation import EVENT_STREAM, IDX, NDJSON, ZIP
 from app.api.rendering import json_items
 from app.errors import ServiceError, internal_error, problem_of
 from app.images import encode
-from app.images.archive import ZipDirectory, folder_names, idx_header, zip_entry
+from app.images.archive import ZipDirectory, folder_name, idx_header, zip_entry
 from app.images.encode import Pixels
 from app.inference.batching import Job
 from app.inference.model import Model
@@ -49,8 +49,7 @@ class PieceRenderer:
         if self.media_type == ZIP:
             folders = [""] * len(pixels)
             if labels is not None:
-                names = folder_names(self.classes)
-                folders = [f"{names[label]}/" for label in labels.tolist()]
+                folders = [f"{folder_name(self.classes[label])}/" for label in labels.tolist()]
             return b"".join(
                 zip_entry(f"{folder}{first + i:06}.png", encode.png(image, scale=self.scale))
                 for i, (folder, image) in enumerate(zip(folders, pixels, strict=True))

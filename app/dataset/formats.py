@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 
 from app.dataset.plan import DatasetError, Plan
 from app.images import encode
+from app.images.archive import MAX_IDX_CLASSES, folder_name, idx_header
 from app.images.encode import Pixels
 from app.inference.runtime import Labels
 
 # Where torchvision.datasets.MNIST looks for its four files.
 IDX_FOLDER = "MNIST/raw"
-IDX_UINT8 = 0x0800
 UNLABELLED = "unlabelled"
 
 
@@ -111,19 +110,13 @@ def _npz(plan: Plan, shard: int, pixels: Pixels, labels: Labels | None) -> Itera
 def _folder_places(plan: Plan, shard: int) -> list[Place]:
     """A PNG file an image in a folder a class, as torchvision.datasets.ImageFolder reads it."""
     labels, span = plan.labels(shard), plan.span(shard)
-    classes = [_folder_name(name) for name in plan.classes]
+    classes = [folder_name(name) for name in plan.classes]
     folders = [UNLABELLED] * len(span) if labels is None else [classes[label] for label in labels.tolist()]
     return [Place(f"{folder}/{image_name(plan, i)}.png") for folder, i in zip(folders, span, strict=True)]
 
 
 def _folder(_: Plan, __: int, pixels: Pixels, ___: Labels | None) -> Iterator[bytes]:
     return (encode.png(image) for image in pixels)
-
-
-def _folder_name(name: str) -> str:
-    """A class name as the name of a folder: `T-shirt%2Ftop`."""
-    quoted = quote(name, safe=" ()&'!+")
-    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 
 
 def _idx_places(plan: Plan, shard: int) -> list[Place]:
@@ -145,16 +138,10 @@ def _idx_places(plan: Plan, shard: int) -> list[Place]:
 def _idx(plan: Plan, shard: int, pixels: Pixels, labels: Labels | None) -> Iterator[bytes]:
     arrays = [pixels] if labels is None else [pixels, labels.astype(np.uint8)]
     for array in arrays:
-        header = _idx_header(plan.request.count, array) if shard == 0 else b""
+        header = idx_header(plan.request.count, *array.shape[1:]) if shard == 0 else b""
         yield header + array.tobytes()
     if shard == 0:
-        yield from (_idx_header(0, array) for array in arrays)
-
-
-def _idx_header(count: int, array: Pixels) -> bytes:
-    """IDX of unsigned bytes: a magic number with the number of dimensions, and the dimensions, big-endian."""
-    numbers = (IDX_UINT8 + array.ndim, count, *array.shape[1:])
-    return b"".join(number.to_bytes(4) for number in numbers)
+        yield from (idx_header(0, *array.shape[1:]) for array in arrays)
 
 
 FORMATS = {
@@ -171,7 +158,7 @@ def check_format(name: str, classes: int) -> dict[str, str]:
 
     classes: the number of them, 0 for images without labels.
     """
-    if name == "idx" and classes > 256:
+    if name == "idx" and classes > MAX_IDX_CLASSES:
         raise DatasetError(f"format idx has labels of one byte, and the model has {classes} classes")
     library = FORMATS[name].library
     if library is None:

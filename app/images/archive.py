@@ -7,10 +7,9 @@ Sources: APPNOTE.TXT, .ZIP File Format Specification, version 6.3.10, PKWARE 202
 of handwritten digits" (IDX).
 """
 
-import re
 import struct
 import zlib
-from collections.abc import Sequence
+from urllib.parse import quote
 
 # The headers of sections 4.3.7, 4.3.12, 4.3.14, 4.3.15 and 4.3.16.
 LOCAL = struct.Struct("<4sHHHHHIIIHH")
@@ -84,11 +83,10 @@ class ZipDirectory:
         return bytes(self._records) + end
 
 
-def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """A folder name for each class: letters, digits, `.`, `_` and `-` of its name, or its index if names collide."""
-    names = [re.sub(r"[^\w.-]+", "_", name).lstrip(".") for name in classes]
-    distinct = len({name.lower() for name in names if name}) == len(classes)
-    return tuple(names if distinct else map(str, range(len(classes))))
+def folder_name(name: str) -> str:
+    """A class name as the name of a folder, without slashes or a dot in front: `T-shirt%2Ftop`."""
+    quoted = quote(name, safe=" ()&'!+")
+    return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 
 
 def idx_header(*shape: int) -> bytes:
