@@ -206,13 +206,13 @@ def job_type(capability: str) -> type[InferenceJob]:
 def make_job(
     servable: Servable,
     request: InferenceRequest,
-    contents: Sequence[bytes | None],
+    contents: Sequence[bytes | Sequence[Any] | None],
     settings: Settings,
     make_encoder: Callable[[Sequence[Tensor], int, int | None], Encoder],
 ) -> InferenceJob:
     """The job of a request.
 
-    contents: of each input, the bytes of a binary tensor, None if the request has its numbers. make_encoder: makes the
+    contents: of each input, its bytes, or its numbers; None if the request has them. make_encoder: makes the
     encoder of the answer from its outputs, the number of rows, and the seed.
 
     Raises InvalidRequest and CapabilityMissing for tensors and parameters that the model does not take.
@@ -242,7 +242,7 @@ def _wanted(servable: Servable, request: InferenceRequest) -> tuple[int, ...]:
 
 
 def _source(
-    servable: Servable, request: InferenceRequest, contents: Sequence[bytes | None], settings: Settings
+    servable: Servable, request: InferenceRequest, contents: Sequence[bytes | Sequence[Any] | None], settings: Settings
 ) -> tuple[int, Seeded | Given, int]:
     """The number of rows, where they come from, and the index of the first one."""
     manifest, asked = servable.model.manifest, request.parameters
@@ -294,7 +294,7 @@ def _arrays(
     servable: Servable,
     taken: Sequence[Tensor],
     inputs: Sequence[InputTensor],
-    contents: Sequence[bytes | None],
+    contents: Sequence[bytes | Sequence[Any] | None],
     settings: Settings,
 ) -> dict[str, NDArray[Any]]:
     """The inputs as arrays with the shape and the type that a network takes, by name."""
@@ -314,12 +314,13 @@ def _arrays(
             )
         if given.shape[0] > settings.max_images:
             raise InvalidRequest(f"a request is limited to {settings.max_images} rows")
-        if content is not None:
-            array = from_bytes(tensor.name, given.datatype, given.shape, content)
-        elif given.data is not None:
-            array = from_numbers(tensor.name, given.datatype, given.shape, given.data)
-        else:
+        numbers = given.data if content is None else content
+        if numbers is None:
             raise InvalidRequest(f"the input {tensor.name} has no data")
+        if isinstance(numbers, bytes):
+            array = from_bytes(tensor.name, given.datatype, given.shape, numbers)
+        else:
+            array = from_numbers(tensor.name, given.datatype, given.shape, numbers)
         arrays[tensor.name] = _checked(servable, tensor, array)
     return arrays
 

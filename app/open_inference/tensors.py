@@ -27,10 +27,11 @@ def from_numbers(name: str, datatype: str, shape: Sequence[int], numbers: Sequen
 
     Raises InvalidRequest for other nesting, a wrong number of numbers, and numbers that the datatype does not have.
     """
-    flat, nesting = _flattened(numbers)
-    if nesting != tuple(shape) and nesting != (math.prod(shape),):
+    count = math.prod(shape)
+    flat, nesting = _flattened(numbers) if len(numbers) <= count else (numbers, (len(numbers),))
+    if nesting not in {tuple(shape), (count,)}:
         raise InvalidRequest(
-            f"the data of input {name} must be {math.prod(shape)} numbers, flat or nested as the shape {list(shape)}"
+            f"the data of input {name} must be {count} numbers, flat or nested as the shape {list(shape)}"
         )
     dtype = DATATYPES[datatype]
     if not set(map(type, flat)) <= ({int, float} if dtype.kind == "f" else {int}):
