@@ -39,6 +39,8 @@ PROBES = frozenset({"ServerLive", "ServerReady"})
 # The bytes of a message, which is parsed on the event loop: 334 images of 28x28 numbers.
 MAX_MESSAGE_BYTES = 2**20
 MAX_PARAMETERS = 16
+# Open connections, each of which carries many calls: within the open files that a process has in reserve.
+MAX_CONNECTIONS = 128
 # After which a client connects again: connections of processes that ended spread over those that replaced them, and
 # none is held open by a request that never arrives.
 CONNECTION_AGE_S = 600
@@ -90,7 +92,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_metadata_size", MAX_HEADER_BYTES),
-                ("grpc.max_allowed_incoming_connections", self._settings.max_connections),
+                ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
                 ("grpc.max_connection_age_ms", CONNECTION_AGE_S * 1000),
                 ("grpc.max_connection_age_grace_ms", int(self._settings.request_timeout_s * 1000)),
             ),
