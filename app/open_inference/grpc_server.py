@@ -57,7 +57,7 @@ CODES = {
 CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents", "UINT8": "uint_contents"}
 
 
-def _load_messages() -> dict[str, Any]:
+def load_messages() -> dict[str, Any]:
     """The message classes, in a pool of their own: clients in the same process have others of the same names."""
     (file,) = FileDescriptorSet.FromString(Path(__file__).with_name("open_inference.desc").read_bytes()).file
     pool = DescriptorPool()
@@ -83,7 +83,7 @@ class GrpcServer:
         self._bytes = state["scoreboard"].counter("bytes")
         key = self._settings.api_key
         self._key_digest = None if key is None else hashlib.sha256(key.get_secret_value().encode()).digest()
-        self._messages = _load_messages()
+        self._messages = load_messages()
         limit = self._settings.max_requests
         self._server = aio.server(
             # More than are admitted, which are refused with a reason and a time to retry.
