@@ -19,6 +19,8 @@ ByteCount = Annotated[int, Field(ge=0, le=2**40)]
 class InferenceParameters(Body):
     """Parameters of a request: how latents are drawn, instead of the input `latent`."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"seed": 8, "n": 16}]})
+
     seed: Seed | None = Field(None, description="of the latents", examples=[8])
     first: First | None = Field(None, description="index of the first image of the seed; default 0", examples=[0])
     n: ImageCount | None = Field(
@@ -90,9 +92,7 @@ class InferenceRequest(Body):
     model_name: str | None = Field(
         None, max_length=2 * MAX_NAME, description="as in the path, if it is given", examples=["cgan.generate"]
     )
-    parameters: InferenceParameters = Field(
-        InferenceParameters(), description="how latents are drawn", examples=[{"seed": 8, "n": 16}]
-    )
+    parameters: InferenceParameters = Field(InferenceParameters(), description="how latents are drawn")
     inputs: list[InputTensor] = Field(
         [],
         max_length=MAX_TENSORS,
