@@ -9,6 +9,7 @@ import pytest
 from app.open_inference.rest import HEADER_LENGTH, MAX_JSON_BYTES
 from tests.api.reading import NPZ, metric, npz_of
 from tests.conftest import FIXTURES, serving
+from tests.corpus import texts
 from tests.tiny_models import DIGITS, LATENT_DIM
 
 DTYPES = {"FP32": np.float32, "INT64": np.int64, "UINT8": np.uint8}
@@ -245,6 +246,18 @@ def test_a_request_that_the_model_does_not_take_is_told_what_it_takes(client, mo
 )
 def test_a_body_that_is_no_request_is_refused(client, body):
     error_of(client.post("/v2/models/gan.generate/infer", content=body, headers={"Content-Type": "application/json"}))
+
+
+@pytest.mark.parametrize("fields", texts.WRONG_TENSORS.values(), ids=texts.WRONG_TENSORS)
+def test_a_wrong_tensor_is_refused(client, fields):
+    error = error_of(client.post("/v2/models/cgan.generate/infer", content=f"{{{fields}}}".encode()))
+    assert "script" not in error, "input is not echoed"
+
+
+@pytest.mark.parametrize(("length", "body"), texts.WRONG_BINARY)
+def test_wrong_binary_tensors_are_refused(client, length, body):
+    headers = {HEADER_LENGTH: length.decode()}
+    error_of(client.post("/v2/models/cgan.generate/infer", content=body, headers=headers))
 
 
 def test_numbers_that_are_not_finite_are_refused(client):
