@@ -64,8 +64,7 @@ def requests() -> Iterator[bytes]:
     for fields in texts.WRONG_TENSORS.values():
         yield post(INFER, b"application/json", b"{%b}" % fields.encode())
     for size, content in texts.WRONG_BINARY:
-        kind = b"application/octet-stream\r\nInference-Header-Content-Length: %b" % size
-        yield post(INFER, kind, content)
+        yield post(INFER, b"application/octet-stream\r\nInference-Header-Content-Length: %b" % size, content)
     for content in (files.BAD | files.ODD | files.BROKEN_EXIF).values():
         for path in (b"/reconstruct", b"/score", b"/classify", b"/upscale"):
             yield post(path, b"application/octet-stream", content)

@@ -1,5 +1,7 @@
 """Contents of tensors."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,14 +14,18 @@ def test_numbers_are_flat_or_nested_as_the_shape(numbers):
     assert from_numbers("x", "INT64", [2, 3], numbers).tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
-@pytest.mark.parametrize(
-    ("datatype", "numbers"),
-    [
-        *(("INT64", wrong) for wrong in ([1], [1, 2, 3], [[1], [2]], [[1, 2]], [1, [2]], [[1], 2], [[], []], [])),
-        *(("INT64", [1, wrong]) for wrong in (True, 1.0, "1", None, {}, 2**63, -(2**63) - 1, 10**400)),
-        *(("UINT8", [0, wrong]) for wrong in (-1, 256, True, 0.5, 2**64)),
-        *(("FP32", [0, wrong]) for wrong in (True, "1", None, [1], 10**400)),
+WRONG: dict[str, list[Any]] = {
+    "INT64": [
+        *([1], [1, 2, 3], [[1], [2]], [[1, 2]], [1, [2]], [[1], 2], [[], []], []),
+        *([1, wrong] for wrong in (True, 1.0, "1", None, {}, 2**63, -(2**63) - 1, 10**400)),
     ],
+    "UINT8": [[0, wrong] for wrong in (-1, 256, True, 0.5, 2**64)],
+    "FP32": [[0, wrong] for wrong in (True, "1", None, [1], 10**400)],
+}
+
+
+@pytest.mark.parametrize(
+    ("datatype", "numbers"), [(datatype, numbers) for datatype, lists in WRONG.items() for numbers in lists]
 )
 def test_other_numbers_are_refused(datatype, numbers):
     with pytest.raises(InvalidRequest):
