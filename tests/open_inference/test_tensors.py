@@ -17,10 +17,10 @@ def test_numbers_are_flat_or_nested_as_the_shape(numbers):
 WRONG: dict[str, list[Any]] = {
     "INT64": [
         *([1], [1, 2, 3], [[1], [2]], [[1, 2]], [1, [2]], [[1], 2], [[], []], []),
-        *([1, wrong] for wrong in (True, 1.0, "1", None, {}, 2**63, -(2**63) - 1, 10**400)),
+        *([1, True], [1, 1.0], [1, "1"], [1, None], [1, {}], [1, 2**63], [1, -(2**63) - 1], [1, 10**400]),
     ],
-    "UINT8": [[0, wrong] for wrong in (-1, 256, True, 0.5, 2**64)],
-    "FP32": [[0, wrong] for wrong in (True, "1", None, [1], 10**400)],
+    "UINT8": [[0, -1], [0, 256], [0, True], [0, 0.5], [0, 2**64]],
+    "FP32": [[0, True], [0, "1"], [0, None], [0, [1]], [0, 10**400]],
 }
 
 
