@@ -46,6 +46,8 @@ from starlette.requests import Request
 log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
+# Below it are the paths of the Open Inference Protocol, which has a form of errors of its own.
+OPEN_INFERENCE = "/v2"
 MAX_FIELD_ERRORS = 8
 MAX_RETRY_AFTER_S = 3
 PHRASES = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
@@ -194,8 +196,13 @@ def problem(
     headers: dict[str, str] | None = None,
     **extensions: Any,
 ) -> JSONResponse:
-    """An `application/problem+json` response (RFC 9457, section 3). extensions: further members."""
+    """An `application/problem+json` response (RFC 9457, section 3), or `{"error": detail}` below `/v2`.
+
+    extensions: further members of a problem.
+    """
     request.scope["problem_code"] = code  # for the metrics
+    if f"{request.scope.get('path', '')}/".startswith(f"{OPEN_INFERENCE}/"):
+        return JSONResponse({"error": detail}, status, headers)
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": PHRASES[status],

@@ -18,6 +18,7 @@ from app.errors import WorkerLost, install_error_handlers
 from app.inference.loading import Loader
 from app.inference.readiness import Readiness
 from app.metrics import Metrics
+from app.open_inference import rest
 from app.operations import routers
 from app.settings import Settings
 
@@ -100,7 +101,7 @@ def create_app(
     trace = tracing.trace if tracing else None
     app.add_middleware(RequestContext, metrics=metrics, access_log=settings.access_log, trace=trace)
     install_error_handlers(app)
-    for router in (*routers(), models.router, health.router, docs.router):
+    for router in (*routers(), rest.router, models.router, health.router, rest.health, docs.router):
         app.router.routes.extend(router.routes)  # FastAPI matches a request twice against routers that are included
     docs.describe(app, settings)
     return app

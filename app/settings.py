@@ -39,6 +39,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all interfaces")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 for a free one")
+    grpc_port: int | None = Field(
+        None, ge=1, le=65535, description="TCP port of the Open Inference Protocol over gRPC; by default none"
+    )
     models_dir: Path = Field(Path("models"), description="directory of checkpoints, one folder each")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="names of the checkpoints to load, as in cgan,vae; by default all"

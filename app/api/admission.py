@@ -12,7 +12,7 @@ from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 # Probes need no key and may name any host. With scrapes they bypass admission, as they matter most under overload.
-PROBES = frozenset({"/livez", "/readyz"})
+PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 OUTSIDE_ADMISSION = PROBES | {"/metrics"}
 # Bytes of each body that are not counted, so that small bodies are admitted beside large ones.
 UNCOUNTED_BYTES = 16 * 1024

@@ -78,7 +78,7 @@ class RequestContext:
         if method == "HEAD":
             # Handled as GET; the server, which keeps its own scope, drops the content (RFC 9110, section 9.3.2).
             scope = {**scope, "method": "GET"}
-        request_id = _id_of_caller(scope["headers"])
+        request_id = id_of_caller(scope["headers"])
         if self._trace is not None:
             trace = self._trace(request_id)
             TRACE.set(trace)  # also None: a pipelined request begins in the context of the one before it
@@ -112,7 +112,8 @@ class RequestContext:
                 log_access(method, scope["path"], status, seconds, code)
 
 
-def _id_of_caller(headers: list[tuple[bytes, bytes]]) -> str | None:
+def id_of_caller(headers: list[tuple[bytes, bytes]]) -> str | None:
+    """The id in the headers of a request, None if there is none that is well-formed."""
     found = {name: value for name, value in headers if name in ID_HEADERS}
     if not found:
         return None
@@ -153,17 +154,17 @@ class Guard:
         try:
             _check_headers(scope)
             _check_host(scope, self._allowed_hosts)
-            if self._digest is not None:
-                _check_key(scope, self._digest)
+            if self._digest is not None and not is_public(scope["path"]):
+                check_key([value for name, value in scope["headers"] if name == b"authorization"], self._digest)
             await self._app(scope, receive, send)
         except BaseException as error:
-            answer = _answer_to(error)
+            answer = answer_to(error)
             if answer is None or scope["answer_status"]:  # once an answer has begun, only the server can end it
                 raise
             await problem_of(Request(scope), answer)(scope, receive, send)
 
 
-def _answer_to(error: BaseException) -> ServiceError | None:
+def answer_to(error: BaseException) -> ServiceError | None:
     """The error to answer with, None for an exception that must pass."""
     if isinstance(error, ServiceError):
         return error
@@ -203,11 +204,8 @@ def _check_host(scope: Scope, allowed: tuple[str, ...]) -> None:
         raise Misdirected("the host of the request is not served here")
 
 
-def _check_key(scope: Scope, expected: bytes) -> None:
-    """Refuse a request without the API key, which has this digest."""
-    if is_public(scope["path"]):
-        return
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
+def check_key(values: list[bytes], expected: bytes) -> None:
+    """Refuse a request whose `Authorization` is not one API key with this digest. Raises Unauthorized."""
     scheme, _, key = values[0].partition(b" ") if len(values) == 1 else (b"", b"", b"")
     # Digests are compared in constant time, so that the time reveals neither length nor prefix of the key.
     matches = hmac.compare_digest(hashlib.sha256(key.strip()).digest(), expected)

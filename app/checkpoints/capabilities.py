@@ -31,6 +31,7 @@ class Capability:
     labels: whether the method takes a label for each row as its last input.
     tolerance: largest absolute difference between the float32 outputs of two machines.
     low_precision: whether the method may compute below float32, because it makes images and the error is visible.
+    output_names: of the outputs for callers, where their symbols do not tell them apart.
     """
 
     inputs: tuple[Symbol, ...]
@@ -38,6 +39,7 @@ class Capability:
     tolerance: float
     labels: Literal["if conditional", "always", "never"] = "if conditional"
     low_precision: bool = False
+    output_names: tuple[str, ...] = ()
 
     def takes_labels(self, *, conditional: bool) -> bool:
         """Whether the last input is the labels of the rows, for a model that is conditional or not."""
@@ -52,7 +54,9 @@ CAPABILITIES: dict[str, Capability] = {
     "generate": Capability((Symbol.LATENT,), (Symbol.IMAGE,), 1e-4, low_precision=True),
     "decode": Capability((Symbol.LATENT,), (Symbol.IMAGE,), 1e-4, low_precision=True),
     # Mean and log-variance of a diagonal Gaussian posterior.
-    "encode": Capability((Symbol.INPUT_IMAGE,), (Symbol.LATENT, Symbol.LATENT), 1e-3),
+    "encode": Capability(
+        (Symbol.INPUT_IMAGE,), (Symbol.LATENT, Symbol.LATENT), 1e-3, output_names=("mean", "log_variance")
+    ),
     # A deterministic code.
     "embed": Capability((Symbol.INPUT_IMAGE,), (Symbol.LATENT,), 1e-3),
     "discriminate": Capability((Symbol.IMAGE,), (Symbol.LOGIT,), 1e-3),

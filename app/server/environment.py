@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,6 +29,10 @@ METRICS_PREFIX = "digits-metrics-"
 
 class CannotListen(Exception):
     """Nothing can listen at the address of the settings."""
+
+
+class ExtraMissing(Exception):
+    """A setting needs packages that are not installed."""
 
 
 class NothingShared(Exception):
@@ -72,20 +77,39 @@ def start(*, supervised: bool = False) -> "tuple[Settings, socket.socket, int]":
     try:
         check_files(settings.models_dir, settings.models)
         listener = listen(settings)
+        check_grpc(settings)
         return settings, listener, prepare(settings, supervised=supervised)
-    except (CheckpointError, CannotListen, TooFewDescriptors, NothingShared) as error:
+    except (CheckpointError, CannotListen, ExtraMissing, TooFewDescriptors, NothingShared) as error:
         log.error("cannot start: %s", error)
         raise SystemExit(1) from None
 
 
 def listen(settings: "Settings") -> socket.socket:
     """The listening socket. Raises CannotListen."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return listen_at(settings.host, settings.port, "DIGITS_PORT")
+
+
+def listen_at(host: str, port: int, setting: str) -> socket.socket:
+    """A listening socket at a port that a setting names. Raises CannotListen."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as error:
-        address = f"DIGITS_HOST={settings.host} DIGITS_PORT={settings.port}"
-        raise CannotListen(f"nothing can listen at {address}: {error}") from error
+        raise CannotListen(f"nothing can listen at DIGITS_HOST={host} {setting}={port}: {error}") from error
+
+
+def check_grpc(settings: "Settings") -> None:
+    """Raises ExtraMissing or CannotListen if gRPC is to be served and cannot be.
+
+    The processes listen by themselves and share the port, which they could also share with another service.
+    """
+    if settings.grpc_port is None:
+        return
+    try:
+        version("grpcio"), version("protobuf")
+    except PackageNotFoundError:
+        raise ExtraMissing("DIGITS_GRPC_PORT needs the extra grpc: pip install 'digits[grpc]'") from None
+    listen_at(settings.host, settings.grpc_port, "DIGITS_GRPC_PORT").close()
 
 
 def prepare(settings: "Settings", *, supervised: bool = False) -> int:

@@ -8,16 +8,22 @@ import os
 import signal
 from collections.abc import Callable
 from socket import socket
+from time import monotonic
 from types import FrameType
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
+from app.api.call import State
 from app.inference.readiness import Readiness
 from app.main import create_app
 from app.scoreboard import Scoreboard
 from app.server.accepting import Acceptor
 from app.server.protocol import BoundedHttpProtocol, Limits, UnsupportedUvicorn, bounded_protocol
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.open_inference.grpc_server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +63,7 @@ class Server(uvicorn.Server):
         self._heartbeat = heartbeat
         self._reload = asyncio.Event()
         self._lag_s = 0.0
+        self._grpc: GrpcServer | None = None
         app = create_app(
             settings,
             readiness=self.readiness,
@@ -106,6 +113,22 @@ class Server(uvicorn.Server):
         self._acceptor = Acceptor(self._listener, self._protocol, self._scoreboard)
         if not self.failed:
             self._acceptor.start()
+            await self._start_grpc()
+
+    async def _start_grpc(self) -> None:
+        """Serve gRPC too, if there is a port for it."""
+        if (port := self._settings.grpc_port) is None:
+            return
+        from app.open_inference.grpc_server import CannotServe, GrpcServer  # noqa: PLC0415 -- an extra
+
+        server = GrpcServer(cast(State, self.lifespan.state))
+        try:
+            await server.start(self._settings.host, port)
+        except CannotServe as error:
+            log.error("cannot start: %s", error)
+            self._fail()
+        else:
+            self._grpc = server
 
     async def _beat(self, heartbeat: Callable[[], None]) -> None:
         """Once a second, tell the supervisor that the event loop runs, and end with the supervisor."""
@@ -130,6 +153,10 @@ class Server(uvicorn.Server):
         self._acceptor.stop(leave_rest=False)
         await self._settle()
         self.config.timeout_graceful_shutdown = max(0, int(finish_s - lag_s))
+        if self._grpc is not None:
+            before = monotonic()
+            await self._grpc.stop(self.config.timeout_graceful_shutdown)
+            self.config.timeout_graceful_shutdown -= int(monotonic() - before)
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.Protocol:

@@ -17,11 +17,21 @@ OPERATIONS = {
     ("/upscale", "post"): "upscale",
     ("/models", "get"): "list_models",
     ("/models/{name}", "get"): "describe_model",
+    ("/v2", "get"): "v2_server",
+    ("/v2/models/{name}", "get"): "v2_model",
+    ("/v2/models/{name}/versions/{version}", "get"): "v2_model_version",
+    ("/v2/models/{name}/ready", "get"): "v2_model_ready",
+    ("/v2/models/{name}/versions/{version}/ready", "get"): "v2_model_version_ready",
+    ("/v2/models/{name}/infer", "post"): "v2_infer",
+    ("/v2/models/{name}/versions/{version}/infer", "post"): "v2_infer_version",
+    ("/v2/health/live", "get"): "v2_live",
+    ("/v2/health/ready", "get"): "v2_ready",
     ("/livez", "get"): "livez",
     ("/readyz", "get"): "readyz",
     ("/metrics", "get"): "metrics",
 }
-INFERENCE = list(OPERATIONS)[:7]
+INFER = [(path, method) for path, method in OPERATIONS if path.endswith("/infer")]
+INFERENCE = list(OPERATIONS)[:7] + INFER
 BINARY = "application/octet-stream"
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
@@ -32,6 +42,7 @@ BODIES = {
     "/score": {JSON, MULTIPART, BINARY},
     "/classify": {MULTIPART, BINARY},
     "/upscale": {JSON, MULTIPART, BINARY},
+    **{path: {JSON, BINARY} for path, _ in INFER},
 }
 ANSWERS = {
     "/generate": {
@@ -48,6 +59,7 @@ ANSWERS = {
     "/score": {JSON, "application/x-npz"},
     "/classify": {JSON, "application/x-npz"},
     "/upscale": {JSON, "image/png", "application/x-npz"},
+    **{path: {JSON, BINARY} for path, _ in INFER},
 }
 
 
@@ -83,7 +95,7 @@ def test_every_reference_resolves_and_the_answer_has_examples(description, path,
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_every_error_is_documented_as_a_problem(description, path, method):
+def test_every_error_is_documented_in_its_form(description, path, method):
     responses = description["paths"][path][method]["responses"]
     errors = {status: response for status, response in responses.items() if int(status) >= 400}
     expected = {"400", "408", "421", "431", "500", "503"} | ({"401"} if path not in PROBES else set())
@@ -92,7 +104,7 @@ def test_every_error_is_documented_as_a_problem(description, path, method):
     assert expected <= set(errors)
     for response in errors.values():
         assert response["description"]
-        assert set(response["content"]) == {"application/problem+json"}
+        assert set(response["content"]) == {JSON if path.startswith("/v2") else "application/problem+json"}
     assert "Retry-After" in errors["503"]["headers"]
     assert "401" not in errors or "WWW-Authenticate" in errors["401"]["headers"]
 
@@ -138,15 +150,24 @@ def test_every_body_but_a_file_is_a_component_whose_fields_have_descriptions_and
                 assert media_type == MULTIPART or field["examples"], field
 
 
+def references(description, part):
+    """The names of the components in a part of the description, also in one another."""
+    if isinstance(part, list):
+        return {name for each in part for name in references(description, each)}
+    if not isinstance(part, dict):
+        return set()
+    found = {name for value in part.values() for name in references(description, value)}
+    if "$ref" in part:
+        name = part["$ref"].rpartition("/")[2]
+        found |= {name} | references(description, description["components"]["schemas"][name])
+    return found
+
+
 def test_only_requests_refuse_unknown_fields(description):
-    requests = {
-        schema["$ref"].rpartition("/")[2] for (_, type_), schema in bodies(description).items() if type_ == JSON
-    }
-    closed = {
-        name
-        for name, schema in description["components"]["schemas"].items()
-        if schema.get("additionalProperties") is False
-    }
+    schemas = [schema for (_, type_), schema in bodies(description).items() if type_ == JSON]
+    components = description["components"]["schemas"]
+    requests = {name for name in references(description, schemas) if components[name].get("type") == "object"}
+    closed = {name for name, schema in components.items() if schema.get("additionalProperties") is False}
     assert closed == requests
 
 

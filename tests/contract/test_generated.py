@@ -47,6 +47,24 @@ NAMES = st.sampled_from(
     ["model", "n", "seed", "first", "latents", "scale", "steps", "path", "from_seed", "to_latent", "factor"]
 )
 OBJECTS = st.dictionaries(NAMES | st.text(), VALUES, max_size=6).map(json.dumps).map(str.encode)
+INFER = "/v2/models/cgan.generate/infer"
+TENSORS = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["latent", "label", "image"]),
+        "datatype": st.sampled_from(["FP32", "INT64", "UINT8", "BYTES"]),
+        "shape": st.lists(st.integers(-1, 200), max_size=4),
+    },
+    optional={"data": VALUES | st.lists(st.integers(0, 9), max_size=4), "parameters": VALUES},
+)
+PARAMETERS = st.dictionaries(st.sampled_from(["seed", "first", "n", "prior", "binary_data_output"]), VALUES, max_size=3)
+REQUESTS = (
+    st.fixed_dictionaries(
+        {"inputs": st.lists(TENSORS, max_size=3)},
+        optional={"parameters": PARAMETERS, "outputs": VALUES, "id": VALUES},
+    )
+    .map(json.dumps)
+    .map(str.encode)
+)
 HEADERS = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=60)
 EDITS = st.lists(st.tuples(st.integers(0, len(DIGIT) - 1), st.integers(0, 255)), max_size=8)
 
@@ -82,14 +100,22 @@ def test_answers_are_as_the_openapi_page_documents_them(service, operation):
 def assert_answered(answer: httpx.Response) -> None:
     assert answer.status_code in {200, 404, 406, 413, 415, 422}, answer.text
     if answer.status_code != 200:
-        assert answer.headers["content-type"] == "application/problem+json"
+        form = "application/json" if answer.request.url.path.startswith("/v2") else "application/problem+json"
+        assert answer.headers["content-type"] == form
 
 
-@pytest.mark.parametrize("path", ["/generate", "/interpolate", "/score", "/upscale"])
+@pytest.mark.parametrize("path", ["/generate", "/interpolate", "/score", "/upscale", INFER])
 @MANY
-@given(body=OBJECTS | st.binary(max_size=300))
+@given(body=OBJECTS | REQUESTS | st.binary(max_size=300))
 def test_any_body_is_answered(service, path, body):
     assert_answered(service.post(path, content=body, headers={"Content-Type": "application/json"}))
+
+
+@MANY
+@given(head=REQUESTS, behind=st.binary(max_size=100), error=st.integers(-3, 3))
+def test_any_binary_tensors_are_answered(service, head, behind, error):
+    headers = {"Inference-Header-Content-Length": str(len(head) + error), "Content-Type": "application/octet-stream"}
+    assert_answered(service.post(INFER, content=head + behind, headers=headers))
 
 
 @MANY

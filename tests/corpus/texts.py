@@ -86,6 +86,29 @@ WRONG_ENDS = named(
     *(f'"steps":{value}' for value in ("1", "0", '"10"', "-10", "257", "99999999999999999999", '256,"scale":16')),
     *(f'"path":{value}' for value in ("1", '"spiral"', '""', '["lerp"]', '"lerp","path":"slerp"')),
 )
+# Members of a request of the Open Inference Protocol to `cgan.generate`.
+_LABEL = '"parameters":{"seed":1},"inputs":[{"name":"label","datatype":%s,"shape":%s,"data":%s}]'
+WRONG_TENSORS = named(
+    *(_LABEL % ('"INT64"', shape, "[1,2]") for shape in ("[]", "[-2]", "[2,1]", "[0]", "[2147483647]", "2", '["2"]')),
+    *(_LABEL % ('"INT64"', "[2]", data) for data in ("[1]", "[1,true]", "[1,2.5]", '[1,"2"]', "[1,NaN]", "[[1],2]")),
+    *(_LABEL % ('"INT64"', "[2]", data) for data in ("[1,10]", "[-1,1]", f"[1,{MANY_DIGITS}]", "{}", '"12"', "null")),
+    *(_LABEL % (datatype, "[2]", "[1,2]") for datatype in ('"INT32"', '"BYTES"', '""', "1", '"' + "X" * 65 + '"')),
+    *('"inputs":{}', '"inputs":[]', '"inputs":[[]]', '"inputs":[{}]', '"inputs":[' + ",".join(["{}"] * 1000) + "]"),
+    *(f'"parameters":{{"seed":{value}}}' for value in ("-1", "true", '"1"', "9007199254740992", "[]", "1.5")),
+    *('"parameters":{"seed":1,"n":257}', '"parameters":{"seed":1,"first":9007199254740991,"n":2}', '"parameters":[]'),
+    *('"parameters":{"seed":1,"sequence_id":1}', '"parameters":{"seed":1},"outputs":[{"name":"<script>"}]'),
+    *('"parameters":{"seed":1},"id":1', '"parameters":{"seed":1},"id":"' + "x" * 257 + '"', '"unknown":1'),
+)
+_HEAD = (
+    b'{"parameters":{"seed":1},"inputs":[{"name":"label","datatype":"INT64","shape":[2],'
+    b'"parameters":{"binary_data_size":%d}}]}'
+)
+# The length that is given for the JSON, and the body.
+WRONG_BINARY = (
+    *((b"%d" % len(_HEAD % 16), _HEAD % 16 + behind) for behind in (b"", bytes(15), bytes(17), b"\xff" * 16)),
+    *((b"%d" % len(_HEAD % size), _HEAD % size + bytes(16)) for size in (0, 8, 17, 2**40)),
+    *((size, _HEAD % 16 + bytes(16)) for size in (b"0", b"1", b"-1", b"1e3", b"x", b"9" * 400, b"99999")),
+)
 # Queries of `GET /interpolate`.
 WRONG_QUERIES = named(
     *(f"from_seed={value}" for value in ("%2B1", "-1", "9007199254740992", "9" * 300, "%201", "1%0A", "1_0", "0x1")),

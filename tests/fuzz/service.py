@@ -15,6 +15,7 @@ INTENDED = {503, 504}  # overload, and a deadline set by the caller
 # Longer than any answer may take. Incomplete requests are refused much earlier, after the receive deadline.
 TIMEOUT_S = 60
 INCOMPLETE = 408
+INFER = b"/v2/models/cgan.generate/infer"
 Address = tuple[str, int]
 
 
@@ -60,6 +61,10 @@ def requests() -> Iterator[bytes]:
     for body in chain(objects, texts.NO_JSON.values(), texts.NO_OBJECT.values()):
         for path in (b"/generate", b"/interpolate", b"/score", b"/upscale"):
             yield post(path, b"application/json", body)
+    for fields in texts.WRONG_TENSORS.values():
+        yield post(INFER, b"application/json", b"{%b}" % fields.encode())
+    for size, content in texts.WRONG_BINARY:
+        yield post(INFER, b"application/octet-stream\r\nInference-Header-Content-Length: %b" % size, content)
     for content in (files.BAD | files.ODD | files.BROKEN_EXIF).values():
         for path in (b"/reconstruct", b"/score", b"/classify", b"/upscale"):
             yield post(path, b"application/octet-stream", content)

@@ -1,0 +1,348 @@
+"""The data plane: models of the protocol, their tensors, and the job of a request. It serves HTTP and gRPC alike."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app import __version__
+from app.checkpoints.capabilities import CAPABILITIES, Symbol
+from app.checkpoints.manifest import Manifest
+from app.errors import InvalidRequest, ModelNotFound
+from app.images import encode
+from app.inference.batching import Chunk, Job
+from app.inference.engine import Engine
+from app.inference.latents import MAX_SEED
+from app.inference.model import Model
+from app.inference.runtime import Labels, Rows
+from app.inference.sampling import (
+    MAX_LATENT,
+    Given,
+    SamplingOptions,
+    Seeded,
+    class_list,
+    draw,
+    seeded,
+    split,
+    stacked,
+)
+from app.open_inference.messages import InferenceRequest, InputTensor, ModelMetadata, TensorMetadata
+from app.open_inference.tensors import DATATYPES, from_bytes, from_numbers
+from app.settings import Settings
+
+SERVER = {"name": "digits", "version": __version__, "extensions": ["binary_tensor_data"]}
+PLATFORM = "pytorch_torchscript"
+
+IMAGES = {Symbol.IMAGE, Symbol.INPUT_IMAGE}
+NO_LABEL = -1
+
+# The bytes of an answer from the arrays of its outputs, in order.
+Encoder = Callable[[Sequence[NDArray[Any]]], bytes]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a model. Images have no axis of channels, and are 8-bit where the service gives them."""
+
+    name: str
+    symbol: Symbol
+    shape: tuple[int, ...]  # of a row
+    datatypes: tuple[str, ...]  # that an input may have; the first one is in the metadata
+
+    @classmethod
+    def of(cls, manifest: Manifest, symbol: Symbol, name: str | None = None) -> Self:
+        """The tensor for a symbol of the capability table."""
+        shape = manifest.shape(symbol)
+        if symbol in IMAGES:
+            return cls(name or "image", symbol, shape[1:], ("UINT8", "FP32"))
+        return cls(name or symbol.name.lower(), symbol, shape, ("INT64" if symbol is Symbol.LABEL else "FP32",))
+
+    @property
+    def datatype(self) -> str:
+        """The datatype in the metadata, which an output has."""
+        return self.datatypes[0]
+
+    @property
+    def metadata(self) -> TensorMetadata:
+        """The tensor for the metadata of its model."""
+        return TensorMetadata(name=self.name, datatype=self.datatype, shape=[-1, *self.shape])
+
+    def bytes_of(self, rows: int) -> int:
+        """The size of an output with this number of rows."""
+        return rows * math.prod(self.shape) * DATATYPES[self.datatype].itemsize
+
+
+@dataclass(frozen=True)
+class Servable:
+    """A model of the protocol: a capability of a loaded model."""
+
+    model: Model
+    capability: str
+
+    @property
+    def name(self) -> str:
+        """The name that requests use, as in `cgan.generate`."""
+        return f"{self.model.name}.{self.capability}"
+
+    @property
+    def version(self) -> str:
+        """The only version: the digest of the archive."""
+        return self.model.provenance.digest
+
+    @property
+    def takes_latents(self) -> bool:
+        """Whether the capability takes a latent, which a seed can replace."""
+        return Symbol.LATENT in CAPABILITIES[self.capability].inputs
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The inputs that the capability needs."""
+        manifest = self.model.manifest
+        return tuple(Tensor.of(manifest, symbol) for symbol in manifest.inputs(self.capability))
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """The outputs; with those of latents the labels of the images, if the model has labels."""
+        manifest, row = self.model.manifest, CAPABILITIES[self.capability]
+        names = row.output_names or (None,) * len(row.outputs)
+        labelled = self.takes_latents and manifest.has_labels
+        return (
+            *(Tensor.of(manifest, symbol, name) for symbol, name in zip(row.outputs, names, strict=True)),
+            *([Tensor.of(manifest, Symbol.LABEL)] if labelled else []),
+        )
+
+    def origin(self, seed: int | None) -> dict[str, int | str]:
+        """The parameters of an answer: what it depends on besides the request, name and version."""
+        provenance = self.model.provenance
+        named: dict[str, int | str] = {"precision": provenance.precision, "runtime": provenance.runtime}
+        return named if seed is None else named | {"seed": seed}
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """The answer about the model."""
+        return ModelMetadata(
+            name=self.name,
+            versions=[self.version],
+            platform=PLATFORM,
+            inputs=[tensor.metadata for tensor in self.inputs],
+            outputs=[tensor.metadata for tensor in self.outputs],
+        )
+
+
+def find_servable(engine: Engine, name: str, version: str | None) -> Servable:
+    """The model of the protocol with this name and version; without a version, the one that is loaded.
+
+    Raises ModelNotFound.
+    """
+    model_name, _, capability = name.rpartition(".")
+    model = engine.models.get(model_name)
+    if model is None:
+        example = next((f"{each.name}.{next(iter(each.networks))}" for each in engine.models.values()), "cgan.generate")
+        raise ModelNotFound(f"no such model; a name is MODEL.CAPABILITY, as in {example}, and /models lists both")
+    if capability not in model.networks:
+        names = ", ".join(f"{model_name}.{each}" for each in model.networks)
+        raise ModelNotFound(f"no such model; the capabilities of {model_name} are {names}")
+    found = Servable(model, capability)
+    if version and version != found.version:
+        raise ModelNotFound(f"no such version; {found.name} has only {found.version}")
+    return found
+
+
+@dataclass(frozen=True)
+class InferenceJob(Job[list[NDArray[Any]]]):
+    """Rows for a capability. The rows of each capability are batched with one another, see `job_type`."""
+
+    capability: ClassVar[str]
+
+    source: Seeded | Given  # of latents, or the rows that the caller gave, whatever they are
+    first: int
+    rows: int
+    outputs: tuple[Tensor, ...]  # of the model
+    wanted: tuple[int, ...]  # of the outputs, for the answer
+    encode: Encoder
+
+    @property
+    def seed(self) -> int | None:
+        """The seed, if there is one."""
+        return self.source.seed if isinstance(self.source, Seeded) else None
+
+    @classmethod
+    def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[list[NDArray[Any]]]:
+        """The outputs of each chunk, in order."""
+        counts = [chunk.count for chunk in chunks]
+        drawn = draw(model, [(chunk.job.source, chunk.job.first + chunk.first, chunk.count) for chunk in chunks])
+        takes_labels = model.manifest.takes_labels(cls.capability)
+        labels = stacked([known for _, known in drawn]) if takes_labels else None
+        results = model.run(cls.capability, np.concatenate([rows for rows, _ in drawn]), labels)
+        by_output: list[list[NDArray[Any]]] = []
+        for tensor, result in zip(chunks[0].job.outputs, results, strict=False):
+            by_output.append(split(encode.to_uint8(result[:, 0]) if tensor.symbol in IMAGES else result, counts))
+        if len(chunks[0].job.outputs) > len(results):
+            by_output.append([_or_none(known, count) for (_, known), count in zip(drawn, counts, strict=True)])
+        return [list(parts) for parts in zip(*by_output, strict=True)]
+
+    def answer(self, parts: Sequence[list[NDArray[Any]]]) -> bytes:
+        """The bytes of the answer."""
+        return self.encode([np.concatenate([part[index] for part in parts]) for index in self.wanted])
+
+
+def _or_none(labels: Labels | None, count: int) -> Labels:
+    return np.full(count, NO_LABEL, np.int64) if labels is None else labels
+
+
+@cache
+def job_type(capability: str) -> type[InferenceJob]:
+    """The class of the jobs of a capability: a batch holds jobs of one class."""
+    return type(
+        f"InferenceJobOf_{capability}",
+        (InferenceJob,),
+        {"capability": capability, "operation": f"infer_{capability}"},
+    )
+
+
+def make_job(
+    servable: Servable,
+    request: InferenceRequest,
+    contents: Sequence[bytes | Sequence[Any] | None],
+    settings: Settings,
+    make_encoder: Callable[[Sequence[Tensor], int, int | None], Encoder],
+) -> InferenceJob:
+    """The job of a request.
+
+    contents: of each input, its bytes, or its numbers; None if the request has them. make_encoder: makes the
+    encoder of the answer from its outputs, the number of rows, and the seed.
+
+    Raises InvalidRequest and CapabilityMissing for tensors and parameters that the model does not take.
+    """
+    if request.model_name is not None and request.model_name != servable.name:
+        raise InvalidRequest("model_name differs from the model that the request is for")
+    outputs = servable.outputs
+    wanted = _wanted(servable, request)
+    rows, source, first = _source(servable, request, contents, settings)
+    pixels = sum(math.prod(outputs[index].shape) for index in wanted if outputs[index].symbol in IMAGES)
+    if rows * pixels > settings.max_answer_pixels:
+        raise InvalidRequest(f"an answer is limited to {settings.max_answer_pixels} pixels; request fewer images")
+    seed = source.seed if isinstance(source, Seeded) else None
+    encoder = make_encoder([outputs[index] for index in wanted], rows, seed)
+    return job_type(servable.capability)(source, first, rows, outputs, wanted, encoder)
+
+
+def _wanted(servable: Servable, request: InferenceRequest) -> tuple[int, ...]:
+    """The outputs of the answer, by their index among those of the model."""
+    indices = {tensor.name: index for index, tensor in enumerate(servable.outputs)}
+    names = [output.name for output in request.outputs]
+    if not set(names) <= set(indices):
+        raise InvalidRequest(f"the outputs of {servable.name} are {', '.join(indices)}")
+    if len(set(names)) != len(names):
+        raise InvalidRequest("an output is requested twice")
+    return tuple(indices[name] for name in names) if names else tuple(indices.values())
+
+
+def _source(
+    servable: Servable, request: InferenceRequest, contents: Sequence[bytes | Sequence[Any] | None], settings: Settings
+) -> tuple[int, Seeded | Given, int]:
+    """The number of rows, where they come from, and the index of the first one."""
+    manifest, asked = servable.model.manifest, request.parameters
+    is_seeded = servable.takes_latents and "latent" not in {tensor.name for tensor in request.inputs}
+    if is_seeded and asked.seed is None:
+        raise InvalidRequest(f"{servable.name} needs the input latent, or the parameter seed")
+    if asked.sampling and not is_seeded:
+        parameters = ", ".join(asked.sampling)
+        advice = "go without the input latent" if servable.takes_latents else f"{servable.name} takes no latent"
+        raise InvalidRequest(f"the parameters {parameters} draw latents: {advice}")
+    taken = servable.inputs
+    if is_seeded:
+        taken = (Tensor.of(manifest, Symbol.LABEL),) if manifest.has_labels else ()
+    arrays = _arrays(servable, taken, request.inputs, contents, settings)
+    labels = arrays.pop("label", None)
+    if is_seeded:
+        return _seeded(servable, request, labels, settings)
+    missing = [tensor.name for tensor in taken if tensor.name not in {each.name for each in request.inputs}]
+    if missing:
+        raise InvalidRequest(f"{servable.name} also needs the input {' and '.join(missing)}")
+    (rows,) = arrays.values()
+    if labels is not None and len(labels) != len(rows):
+        raise InvalidRequest("the inputs must have the same number of rows")
+    return len(rows), Given(rows, None if labels is None else tuple(labels.tolist())), 0
+
+
+def _seeded(
+    servable: Servable, request: InferenceRequest, labels: Labels | None, settings: Settings
+) -> tuple[int, Seeded, int]:
+    manifest, asked = servable.model.manifest, request.parameters
+    assert asked.seed is not None
+    count = asked.n or (1 if labels is None else len(labels))
+    first = asked.first or 0
+    if labels is not None and len(labels) != count:
+        raise InvalidRequest("n must be the number of rows of label")
+    if count > settings.max_images:
+        raise InvalidRequest(f"a request is limited to {settings.max_images} images; page with `first`")
+    if first + count - 1 > MAX_SEED:
+        raise InvalidRequest("first + n - 1 must not exceed 2^53 - 1")
+    names = None
+    if labels is not None:
+        # A source takes its classes in turn by index, which is `first` for the first row.
+        names = [manifest.classes[label] for label in np.roll(labels, first % count)]
+    options = SamplingOptions(names, asked.prior, asked.temperature, asked.truncation)
+    return count, seeded(manifest, options, asked.seed), first
+
+
+def _arrays(
+    servable: Servable,
+    taken: Sequence[Tensor],
+    inputs: Sequence[InputTensor],
+    contents: Sequence[bytes | Sequence[Any] | None],
+    settings: Settings,
+) -> dict[str, NDArray[Any]]:
+    """The inputs as arrays with the shape and the type that a network takes, by name."""
+    known = {tensor.name: tensor for tensor in taken}
+    arrays: dict[str, NDArray[Any]] = {}
+    for given, content in zip(inputs, contents, strict=True):
+        tensor = known.get(given.name)
+        if tensor is None:
+            raise InvalidRequest(f"{servable.name} takes {_listed(known)} for this request")
+        if tensor.name in arrays:
+            raise InvalidRequest(f"the input {tensor.name} is given twice")
+        if given.datatype not in tensor.datatypes:
+            raise InvalidRequest(f"the datatype of the input {tensor.name} is {' or '.join(tensor.datatypes)}")
+        if not given.shape or tuple(given.shape[1:]) != tensor.shape or not given.shape[0]:
+            raise InvalidRequest(
+                f"the shape of the input {tensor.name} is {[-1, *tensor.shape]}, with at least one row"
+            )
+        if given.shape[0] > settings.max_images:
+            raise InvalidRequest(f"a request is limited to {settings.max_images} rows")
+        numbers = given.data if content is None else content
+        if numbers is None:
+            raise InvalidRequest(f"the input {tensor.name} has no data")
+        if isinstance(numbers, bytes):
+            array = from_bytes(tensor.name, given.datatype, given.shape, numbers)
+        else:
+            array = from_numbers(tensor.name, given.datatype, given.shape, numbers)
+        arrays[tensor.name] = _checked(servable, tensor, array)
+    return arrays
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(f"the input {name}" for name in names) or "no input"
+
+
+def _checked(servable: Servable, tensor: Tensor, array: NDArray[Any]) -> NDArray[Any]:
+    """An input as a network takes it. Raises InvalidRequest for values out of range; none compares with a NaN."""
+    if tensor.symbol is Symbol.LABEL:
+        manifest = servable.model.manifest
+        if not ((array >= 0) & (array < len(manifest.classes))).all():
+            highest = len(manifest.classes) - 1
+            raise InvalidRequest(f"a label is from 0 to {highest}, the index of a class: {class_list(manifest)}")
+        return array
+    if tensor.symbol in IMAGES:
+        rows: Rows = encode.from_uint8(array) if array.dtype == np.uint8 else array.astype(np.float32)
+        if not ((rows >= 0) & (rows <= 1)).all():
+            raise InvalidRequest("a pixel is a number from 0 to 1, or of UINT8 an integer from 0 to 255")
+        return rows[:, None]
+    if not (np.abs(array) <= MAX_LATENT).all():
+        raise InvalidRequest(f"the numbers of {tensor.name} are finite and between -{MAX_LATENT:g} and {MAX_LATENT:g}")
+    return array.astype(np.float32)

@@ -1,0 +1,293 @@
+"""The protocol over gRPC, with the extra `grpc`: every RPC of its service, over the same data plane as HTTP.
+
+Each process of the service has a server of its own at the same port, among which the system distributes connections
+(SO_REUSEPORT), as gRPC cannot take over a listening socket.
+"""
+
+import hashlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClassesForFiles
+from grpc import StatusCode, aio
+from numpy.typing import NDArray
+
+from app.api.admission import UNCOUNTED_BYTES, too_many_bytes
+from app.api.call import State
+from app.api.middleware import MAX_HEADER_BYTES, answer_to, check_key, id_of_caller
+from app.errors import CallerGone, InvalidRequest, Overloaded, ServiceError, Unavailable, retry_after
+from app.logs import REQUEST_ID, log_access
+from app.open_inference.dataplane import SERVER, Encoder, Servable, Tensor, find_servable, make_job
+from app.open_inference.messages import MAX_RANK, MAX_TENSORS, InferenceRequest, read_request
+from app.open_inference.tensors import to_bytes
+
+log = logging.getLogger(__name__)
+
+SERVICE = "inference.GRPCInferenceService"
+# RPCs that need no key, as the probes of HTTP.
+PROBES = frozenset({"ServerLive", "ServerReady"})
+# The bytes of a message, which is parsed on the event loop: 334 images of 28x28 numbers.
+MAX_MESSAGE_BYTES = 2**20
+MAX_PARAMETERS = 16
+# Open connections, each of which carries many calls: within the open files that a process has in reserve.
+MAX_CONNECTIONS = 128
+# After which a client connects again: connections of processes that ended spread over those that replaced them, and
+# none is held open by a request that never arrives.
+CONNECTION_AGE_S = 600
+
+CODES = {
+    401: StatusCode.UNAUTHENTICATED,
+    404: StatusCode.NOT_FOUND,
+    413: StatusCode.INVALID_ARGUMENT,
+    422: StatusCode.INVALID_ARGUMENT,
+    503: StatusCode.UNAVAILABLE,
+    504: StatusCode.DEADLINE_EXCEEDED,
+}
+# The field of the contents of each datatype that a tensor here has.
+CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents", "UINT8": "uint_contents"}
+
+
+def load_messages() -> dict[str, Any]:
+    """The message classes, in a pool of their own: clients in the same process have others of the same names."""
+    (file,) = FileDescriptorSet.FromString(Path(__file__).with_name("open_inference.desc").read_bytes()).file
+    pool = DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return {
+        name.removeprefix(f"{file.package}."): made
+        for name, made in GetMessageClassesForFiles([file.name], pool).items()
+    }
+
+
+class CannotServe(Exception):
+    """Nothing can listen at the port of gRPC."""
+
+
+class GrpcServer:
+    """The gRPC server of a process. It belongs to one running event loop."""
+
+    def __init__(self, state: State) -> None:
+        self._settings = state["settings"]
+        self._readiness = state["readiness"]
+        self._metrics = state["metrics"]
+        self._requests = state["scoreboard"].counter("requests")
+        self._bytes = state["scoreboard"].counter("bytes")
+        key = self._settings.api_key
+        self._key_digest = None if key is None else hashlib.sha256(key.get_secret_value().encode()).digest()
+        self._messages = load_messages()
+        limit = self._settings.max_requests
+        self._server = aio.server(
+            # More than are admitted, which are refused with a reason and a time to retry.
+            maximum_concurrent_rpcs=2 * limit,
+            options=(
+                ("grpc.so_reuseport", 1),
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_metadata_size", MAX_HEADER_BYTES),
+                ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+                ("grpc.max_connection_age_ms", CONNECTION_AGE_S * 1000),
+                ("grpc.max_connection_age_grace_ms", int(self._settings.request_timeout_s * 1000)),
+            ),
+        )
+        answers: dict[str, Callable[[Any, Any], Awaitable[bytes]]] = {
+            "ServerLive": self._server_live,
+            "ServerReady": self._server_ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._infer,
+        }
+        handlers = {
+            # Without serializers: messages are parsed after admission, and answers serialized on a worker.
+            name: grpc.unary_unary_rpc_method_handler(partial(self._serve, name, answer))
+            for name, answer in answers.items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port, for `port` 0 a free one. Raises CannotServe."""
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound: int = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise CannotServe(f"gRPC cannot listen at {address}: {error}") from error
+        await self._server.start()
+        return bound
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept nothing more, and end the calls that are not answered within the grace."""
+        await self._server.stop(grace_s)
+
+    async def _serve(
+        self, name: str, answer: Callable[[Any, Any], Awaitable[bytes]], content: bytes, context: Any
+    ) -> bytes:
+        """An RPC from its message to its answer. Aborts it with the status of an error."""
+        started = monotonic()
+        metadata = [
+            (key.encode(), value.encode() if isinstance(value, str) else value)
+            for key, value in context.invocation_metadata() or ()
+        ]
+        request_id = id_of_caller(metadata) or f"{random.getrandbits(128):032x}"
+        REQUEST_ID.set(request_id)
+        origin = ("x-request-id", request_id)
+        context.set_trailing_metadata((origin,))
+        failure: ServiceError | None = CallerGone("the caller cancelled the call")
+        try:
+            if name not in PROBES and self._key_digest is not None:
+                check_key([value for key, value in metadata if key == b"authorization"], self._key_digest)
+            with self._admitted(len(content), name):
+                answered = await answer(self._parsed(name, content), context)
+            failure = None
+            return answered
+        except Exception as error:
+            failure = answer_to(error)
+            assert failure is not None
+            if isinstance(error, ServiceError) and failure.status == 500:
+                log.error("the request failed: %s", failure.detail)
+        finally:
+            status, code = (200, None) if failure is None else (failure.status, failure.code)
+            path, seconds = f"/{SERVICE}/{name}", monotonic() - started
+            self._metrics.request_ended("POST", path, status, seconds, code)
+            if self._settings.access_log:
+                log_access("POST", path, status, seconds, code)
+        # Clients that are set up to retry wait as long.
+        retry = [("grpc-retry-pushback-ms", str(1000 * retry_after()))] if isinstance(failure, Unavailable) else []
+        await context.abort(CODES.get(failure.status, StatusCode.INTERNAL), failure.detail, (origin, *retry))
+        raise AssertionError("abort raises")
+
+    @contextmanager
+    def _admitted(self, size: int, name: str) -> Iterator[None]:
+        """Count a request and its bytes as those of HTTP. Raises Overloaded."""
+        if name in PROBES:
+            yield
+            return
+        counted = max(0, size - UNCOUNTED_BYTES)
+        if self._requests.total >= self._settings.max_requests:
+            raise Overloaded("too many requests are in flight; retry later")
+        if self._bytes.total + counted > self._settings.max_bytes_in_flight:
+            raise too_many_bytes()
+        self._requests.add(1)
+        self._bytes.add(counted)
+        try:
+            yield
+        finally:
+            self._requests.add(-1)
+            self._bytes.add(-counted)
+
+    def _parsed(self, name: str, content: bytes) -> Any:
+        try:
+            return self._messages[f"{name}Request"].FromString(content)
+        except DecodeError:
+            raise InvalidRequest("the message is malformed") from None
+
+    def _answer(self, rpc: str, /, **fields: Any) -> bytes:
+        content: bytes = self._messages[f"{rpc}Response"](**fields).SerializeToString()
+        return content
+
+    async def _server_live(self, _request: Any, _context: Any) -> bytes:
+        return self._answer("ServerLive", live=True)
+
+    async def _server_ready(self, _request: Any, _context: Any) -> bytes:
+        return self._answer("ServerReady", ready=not self._readiness.reasons())
+
+    async def _model_ready(self, request: Any, _context: Any) -> bytes:
+        if self._readiness.reasons():
+            return self._answer("ModelReady", ready=False)
+        find_servable(self._readiness.engine(), request.name, request.version)
+        return self._answer("ModelReady", ready=True)
+
+    async def _server_metadata(self, _request: Any, _context: Any) -> bytes:
+        self._readiness.engine()
+        return self._answer("ServerMetadata", **SERVER)
+
+    async def _model_metadata(self, request: Any, _context: Any) -> bytes:
+        found = find_servable(self._readiness.engine(), request.name, request.version)
+        return self._answer("ModelMetadata", **found.metadata.model_dump())
+
+    async def _infer(self, request: Any, context: Any) -> bytes:
+        remaining = context.time_remaining()
+        limit = self._settings.request_timeout_s
+        deadline = monotonic() + (limit if remaining is None else min(remaining, limit))
+        engine = self._readiness.engine()
+        servable = find_servable(engine, request.model_name, request.model_version)
+        asked = read_request(_fields(request))
+
+        def make_encoder(outputs: Sequence[Tensor], _rows: int, seed: int | None) -> Encoder:
+            return partial(self._encode, servable, asked, seed, outputs)
+
+        job = make_job(servable, asked, _contents(request), self._settings, make_encoder)
+        with engine.admit(servable.model, job):
+            return await engine.run(servable.model, job, deadline)
+
+    def _encode(
+        self,
+        servable: Servable,
+        asked: InferenceRequest,
+        seed: int | None,
+        outputs: Sequence[Tensor],
+        arrays: Sequence[NDArray[Any]],
+    ) -> bytes:
+        """The message of an answer, with raw contents."""
+        return self._answer(
+            "ModelInfer",
+            model_name=servable.name,
+            model_version=servable.version,
+            id=asked.id or "",
+            parameters={
+                name: {"int64_param" if isinstance(value, int) else "string_param": value}
+                for name, value in servable.origin(seed).items()
+            },
+            outputs=[
+                {"name": tensor.name, "datatype": tensor.datatype, "shape": array.shape}
+                for tensor, array in zip(outputs, arrays, strict=True)
+            ],
+            raw_output_contents=[
+                to_bytes(array, tensor.datatype) for tensor, array in zip(outputs, arrays, strict=True)
+            ],
+        )
+
+
+def _fields(request: Any) -> dict[str, Any]:
+    """The fields of a request besides the contents of its tensors; of too many, enough for the error."""
+    return {
+        "id": request.id or None,
+        "parameters": _values(request.parameters),
+        "inputs": [
+            {
+                "name": tensor.name,
+                "datatype": tensor.datatype,
+                "shape": tensor.shape[: MAX_RANK + 1],
+                "parameters": _values(tensor.parameters),
+            }
+            for tensor in request.inputs[: MAX_TENSORS + 1]
+        ],
+        "outputs": [
+            {"name": output.name, "parameters": _values(output.parameters)}
+            for output in request.outputs[: MAX_TENSORS + 1]
+        ],
+    }
+
+
+def _values(parameters: Any) -> dict[str, Any]:
+    """Parameters by name."""
+    if len(parameters) > MAX_PARAMETERS:
+        raise InvalidRequest(f"there are at most {MAX_PARAMETERS} parameters")
+    chosen = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
+    return {name: choice and getattr(parameters[name], choice) for name, choice in chosen.items()}
+
+
+def _contents(request: Any) -> list[bytes | Sequence[Any]]:
+    """The bytes or the numbers of each input. Raises InvalidRequest if raw contents are not those of all inputs."""
+    if not request.raw_input_contents:
+        return [getattr(tensor.contents, CONTENTS.get(tensor.datatype, "bytes_contents")) for tensor in request.inputs]
+    if len(request.raw_input_contents) != len(request.inputs):
+        raise InvalidRequest("raw_input_contents must have one item for each input")
+    return [*request.raw_input_contents]

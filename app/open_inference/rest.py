@@ -1,0 +1,334 @@
+"""The protocol over HTTP: `/v2`, with JSON, and with binary tensors behind the JSON.
+
+Source: https://github.com/kserve/open-inference-protocol, and Triton's extension of binary tensor data.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app.api.call import Call, OperationRoute, state_of
+from app.api.fields import LIMITED_BY
+from app.api.negotiation import JSON
+from app.api.responses import BINARY, OCTET_STREAM, documented, error_responses, to_json
+from app.errors import Draining, InvalidRequest, NotReady, UnsupportedMediaType
+from app.open_inference.dataplane import SERVER, Encoder, Servable, Tensor, find_servable, make_job
+from app.open_inference.messages import InferenceRequest, InferenceResponse, ModelMetadata, read_request
+from app.open_inference.tensors import to_bytes
+
+router = APIRouter(tags=["inference"], route_class=OperationRoute)
+# Probes must be answered in every state of the service.
+health = APIRouter(tags=["health"])
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+# Of the JSON of a request, which is parsed on the event loop: 256 images of 8 bits, or 40 of numbers with a fraction.
+MAX_JSON_BYTES = 2**20
+
+
+class InferenceError(BaseModel):
+    """An error of the protocol."""
+
+    error: str = Field(description="how to mend the request, or when to retry", examples=["no such model"])
+
+
+class ServerMetadata(BaseModel):
+    """The server."""
+
+    name: str = Field(examples=["digits"])
+    version: str = Field(examples=["0.1.0"])
+    extensions: list[str] = Field(examples=[["binary_tensor_data"]])
+
+
+class ServerLive(BaseModel):
+    """The process answers."""
+
+    live: bool = Field(True, examples=[True])
+
+
+class ServerReady(BaseModel):
+    """The service is ready."""
+
+    ready: bool = Field(True, examples=[True])
+
+
+class ModelReady(BaseModel):
+    """The model is ready."""
+
+    name: str = Field(examples=["cgan.generate"])
+    ready: bool = Field(True, examples=[True])
+
+
+def _errors(responses: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    """The documentation of responses, with errors in the form of the protocol."""
+    return {
+        status: response
+        if int(status) < 400
+        else {name: value for name, value in response.items() if name != "content"} | {"model": InferenceError}
+        for status, response in responses.items()
+    }
+
+
+@health.get(
+    "/v2/health/live", operation_id="v2_live", summary="Is the process alive?", responses=_errors(error_responses())
+)
+async def live() -> ServerLive:
+    """200 whenever the server answers."""
+    return ServerLive()
+
+
+@health.get(
+    "/v2/health/ready", operation_id="v2_ready", summary="Is the service ready?", responses=_errors(error_responses())
+)
+async def ready(request: Request) -> ServerReady:
+    """As `/readyz`. Raises NotReady and Draining."""
+    readiness = state_of(request)["readiness"]
+    if reasons := readiness.reasons():
+        raise (Draining if readiness.leaving else NotReady)("; ".join(reasons))
+    return ServerReady()
+
+
+@router.get(
+    "/v2",
+    operation_id="v2_server",
+    summary="Describe the server",
+    response_model=ServerMetadata,
+    responses=_errors(error_responses(401, 406, 422)),
+)
+async def describe_server(call: Call) -> JSONResponse:
+    """Name, version and extensions of the protocol."""
+    _check(call)
+    return JSONResponse(SERVER)
+
+
+Name = Annotated[str, Path(max_length=128, description="MODEL.CAPABILITY", examples=["cgan.generate"])]
+Version = Annotated[
+    str, Path(max_length=64, description="the digest of the archive", examples=["f12893a7ee89" + 52 * "0"])
+]
+OF_MODEL = _errors(error_responses(401, 404, 406, 422))
+INFER = documented(JSON, OCTET_STREAM, body=InferenceRequest)
+INFER["responses"] = _errors(INFER["responses"])
+INFER["responses"][200]["headers"] |= {
+    HEADER_LENGTH: {"description": "bytes of the JSON, before those of binary tensors", "schema": {"type": "integer"}}
+}
+INFER["openapi_extra"]["requestBody"]["content"][OCTET_STREAM] = {
+    "schema": BINARY | {"description": "JSON, then binary tensors", LIMITED_BY: "max_upload_bytes"}
+}
+INFER["openapi_extra"]["parameters"].append(
+    {
+        "name": HEADER_LENGTH,
+        "in": "header",
+        "required": False,
+        "description": "bytes of the JSON, before those of binary tensors; default: the whole body is JSON",
+        "schema": {"type": "integer", "minimum": 0, "examples": [180]},
+    }
+)
+
+
+@router.get(
+    "/v2/models/{name}",
+    operation_id="v2_model",
+    summary="Describe a model",
+    response_model=ModelMetadata,
+    responses=OF_MODEL,
+)
+async def describe_model(call: Call, name: Name) -> JSONResponse:
+    """The inputs that the model needs, and its outputs."""
+    return describe_version(call, name, None)
+
+
+@router.get(
+    "/v2/models/{name}/versions/{version}",
+    operation_id="v2_model_version",
+    summary="Describe a version of a model",
+    response_model=ModelMetadata,
+    responses=OF_MODEL,
+)
+async def describe_model_version(call: Call, name: Name, version: Version) -> JSONResponse:
+    """As without a version; 404 unless it is loaded."""
+    return describe_version(call, name, version)
+
+
+def describe_version(call: Call, name: str, version: str | None) -> JSONResponse:
+    """The metadata of a model."""
+    _check(call)
+    return JSONResponse(find_servable(call.engine, name, version).metadata.model_dump())
+
+
+@router.get(
+    "/v2/models/{name}/ready",
+    operation_id="v2_model_ready",
+    summary="Is a model ready?",
+    response_model=ModelReady,
+    responses=OF_MODEL,
+)
+async def model_ready(call: Call, name: Name) -> JSONResponse:
+    """200 if the model is loaded."""
+    return version_ready(call, name, None)
+
+
+@router.get(
+    "/v2/models/{name}/versions/{version}/ready",
+    operation_id="v2_model_version_ready",
+    summary="Is a version of a model ready?",
+    response_model=ModelReady,
+    responses=OF_MODEL,
+)
+async def model_version_ready(call: Call, name: Name, version: Version) -> JSONResponse:
+    """200 if this version of the model is loaded."""
+    return version_ready(call, name, version)
+
+
+def version_ready(call: Call, name: str, version: str | None) -> JSONResponse:
+    """The readiness of a model, which exists only when it is ready."""
+    _check(call)
+    return JSONResponse(ModelReady(name=find_servable(call.engine, name, version).name).model_dump())
+
+
+@router.post(
+    "/v2/models/{name}/infer",
+    operation_id="v2_infer",
+    summary="Run a model on tensors",
+    response_model=InferenceResponse,
+    **INFER,
+)
+async def infer(call: Call, name: Name) -> Response:
+    """JSON, or JSON with binary tensors behind it, whose length `Inference-Header-Content-Length` gives.
+
+    The answer has binary tensors behind its JSON if outputs are requested as binary.
+    """
+    return await infer_version(call, name, None)
+
+
+@router.post(
+    "/v2/models/{name}/versions/{version}/infer",
+    operation_id="v2_infer_version",
+    summary="Run a version of a model on tensors",
+    response_model=InferenceResponse,
+    **INFER,
+)
+async def infer_with_version(call: Call, name: Name, version: Version) -> Response:
+    """As without a version; 404 unless it is loaded."""
+    return await infer_version(call, name, version)
+
+
+async def infer_version(call: Call, name: str, version: str | None) -> Response:
+    """The answer to an inference request."""
+    if call.scope["query_string"]:
+        raise InvalidRequest("this path has no query parameters")
+    _check_body_type(call)
+    content = await call.read_body(call.settings.max_upload_bytes)
+    servable = find_servable(call.engine, name, version)
+    request, contents = _read(content, call.header_values(HEADER_LENGTH.lower().encode()))
+    default = bool(request.parameters.binary_data_output)
+    chosen = {
+        output.name: default if output.parameters.binary_data is None else output.parameters.binary_data
+        for output in request.outputs
+    }
+    binary_size = 0
+
+    def make_encoder(outputs: Sequence[Tensor], rows: int, seed: int | None) -> Encoder:
+        nonlocal binary_size
+        binary = [chosen.get(tensor.name, default) for tensor in outputs]
+        binary_size = sum(tensor.bytes_of(rows) for tensor, each in zip(outputs, binary, strict=True) if each)
+        return partial(_encode, _head(servable, request, seed), outputs, binary)
+
+    job = make_job(servable, request, contents, call.settings, make_encoder)
+    media_type = call.negotiate(OCTET_STREAM if binary_size else JSON)
+    answer = await call.answer(servable.model, job, media_type, job.seed)
+    if binary_size:
+        answer.headers[HEADER_LENGTH] = str(len(answer.body) - binary_size)
+    return answer
+
+
+def _head(servable: Servable, request: InferenceRequest, seed: int | None) -> dict[str, Any]:
+    """The fields of an answer besides its outputs."""
+    return {
+        "model_name": servable.name,
+        "model_version": servable.version,
+        **({} if request.id is None else {"id": request.id}),
+        "parameters": servable.origin(seed),
+    }
+
+
+def _encode(
+    head: dict[str, Any], outputs: Sequence[Tensor], binary: Sequence[bool], arrays: Sequence[NDArray[Any]]
+) -> bytes:
+    """The body of an answer: JSON, then the binary outputs."""
+    items: list[dict[str, Any]] = []
+    behind: list[bytes] = []
+    for tensor, is_binary, array in zip(outputs, binary, arrays, strict=True):
+        item: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": array.shape}
+        if is_binary:
+            behind.append(to_bytes(array, tensor.datatype))
+            items.append(item | {"parameters": {"binary_data_size": len(behind[-1])}})
+        else:
+            items.append(item | {"data": array.ravel().tolist()})
+    return b"".join([to_json(head | {"outputs": items}).encode(), *behind])
+
+
+def _read(content: bytes, header_length: Sequence[str]) -> tuple[InferenceRequest, list[bytes | None]]:
+    """The request, and for each input its bytes, None if it has numbers. Raises InvalidRequest."""
+    length = len(content)
+    if header_length:
+        if len(header_length) > 1 or not header_length[0].isdecimal() or len(header_length[0]) > 15:
+            raise InvalidRequest(f"{HEADER_LENGTH} is one number of bytes")
+        length = int(header_length[0])
+        if length > len(content):
+            raise InvalidRequest(f"{HEADER_LENGTH} is more than the bytes of the body")
+    if length > MAX_JSON_BYTES:
+        raise InvalidRequest(f"JSON is limited to {MAX_JSON_BYTES} bytes; send tensors as binary")
+    request = read_request(_json(content[:length]))
+    contents: list[bytes | None] = []
+    start = length
+    for tensor in request.inputs:
+        size = tensor.parameters.binary_data_size
+        if size is not None and tensor.data is not None:
+            raise InvalidRequest("an input has data or binary_data_size, not both")
+        contents.append(None if size is None else content[start : start + size])
+        start += size or 0
+    if start != len(content):
+        raise InvalidRequest(
+            f"behind the JSON of {length} bytes, {start - length} bytes of tensors were announced, and "
+            f"{len(content) - length} were sent"
+        )
+    return request, contents
+
+
+def _json(content: bytes) -> object:
+    """Parsed JSON. Raises InvalidRequest for what is not JSON in UTF-8, and for a name twice in an object."""
+    try:
+        return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("the body is not valid JSON, or not UTF-8") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise InvalidRequest("the body has a name twice in one object")
+    return fields
+
+
+def _refuse_constant(_: str) -> None:
+    raise InvalidRequest("NaN and infinities are not JSON; no tensor here has them")
+
+
+def _check_body_type(call: Call) -> None:
+    """Refuse other media types. Triton's client sends none, or that of the binary form with JSON."""
+    if call.header_values(b"content-type"):
+        call.media_type(JSON, OCTET_STREAM)
+    elif any(coding.strip().lower() != "identity" for coding in call.header_values(b"content-encoding")):
+        raise UnsupportedMediaType("compressed bodies are not supported")
+
+
+def _check(call: Call) -> None:
+    call.negotiate(JSON)
+    if call.scope["query_string"]:
+        raise InvalidRequest("this path has no query parameters")
