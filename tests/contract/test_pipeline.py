@@ -14,7 +14,7 @@ from tests.api.reading import image, pixels_of
 from tests.conftest import FIXTURES, serving
 from training import export
 from training.data import Dataset
-from training.families import families, gan
+from training.families import batch_norm, families
 from training.trainer import train
 
 
@@ -22,7 +22,7 @@ from training.trainer import train
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """The export makes images by the thousand, to compare archives and for statistics: a minute of a GAN's."""
     monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
-    monkeypatch.setattr(gan, "STATISTICS_BATCHES", 1)
+    monkeypatch.setattr(batch_norm, "BATCHES", 1)
 
 
 @pytest.fixture(scope="module")

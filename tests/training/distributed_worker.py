@@ -17,7 +17,7 @@ from training import run, trainer
 from training.archive import Networks
 from training.config import TrainConfig
 from training.data import Dataset
-from training.families import build_learner, families, gan
+from training.families import batch_norm, build_learner, families, 
 from training.learner import DataShape, Learner, TrainingSet
 from training.stopping import Stopped
 
@@ -81,7 +81,7 @@ def main() -> None:
     dataset = Dataset(**torch.load(root / "dataset.pt"))
     trainer.export = lambda *_: root  # type: ignore[attr-defined]
     trainer.evaluate_checkpoint = lambda *_: None  # type: ignore[assignment,attr-defined]
-    gan.STATISTICS_BATCHES = 1
+    batch_norm.BATCHES = 1
     distributed.init_process_group("gloo")  # once for all jobs, as torchrun's store does not allow a second group
     for job in json.loads(sys.argv[2]):
         torch.save(run_job(job, dataset, rank), root / f"{job['results']}-{rank}.pt")
