@@ -17,7 +17,7 @@ from training import run, trainer
 from training.archive import Networks
 from training.config import TrainConfig
 from training.data import Dataset
-from training.families import batch_norm, build_learner, families, 
+from training.families import batch_norm, build_learner, families
 from training.learner import DataShape, Learner, TrainingSet
 from training.stopping import Stopped
 
