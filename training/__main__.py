@@ -15,7 +15,6 @@ from app.checkpoints.store import CheckpointError
 from training.card import quality_text
 from training.config import BadConfigFile, Choices, TrainConfig, first_mistake, read_config_file
 from training.data import DataUnavailable, TooFewImages
-from training.datasets import load_dataset
 from training.divergence import Diverged
 from training.evaluation.evaluate import CannotEvaluate, EvaluateConfig, evaluate_named
 from training.evaluation.feature_extractor import ClassifierConfig, ClassifierDamaged, make_classifier
@@ -23,6 +22,7 @@ from training.families import families
 from training.generation import NotANumber
 from training.golden import ExportMismatch
 from training.run_lock import RunTaken, check_finished
+from training.sources import load_dataset
 from training.state import CannotResume
 from training.stopping import Stopped
 from training.trainer import export_run, train

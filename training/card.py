@@ -7,7 +7,7 @@ from shlex import quote
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality, TrainingRecord
 from training.evaluation.eval_protocol import COPY_IMAGES, NORMAL, PROTOCOL, SEEDS
-from training.evaluation.likelihood import GIVEN_LABEL
+from training.evaluation.figures import GIVEN_LABEL
 from training.generation import gives_labels
 
 # The explanation of each figure. `copies` is the number of images that were compared with training images.

@@ -29,13 +29,13 @@ from training.config import TrainConfig
 from training.contrast import adjust_contrast
 from training.curves import curves_png
 from training.data import Dataset
-from training.datasets import FOLDER
 from training.evaluation.feature_extractor import find_extractor
 from training.files import remove_partial, write_atomically
 from training.golden import deviation, golden_rows, refuse_diverged
 from training.learner import Learner
 from training.monitoring import losses_of
 from training.previews import preview
+from training.sources import FOLDER
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from contextlib import ExitStack
 
 from training.config import TrainConfig
 from training.data import Dataset
-from training.datasets import load_dataset
 from training.device import choose_device, choose_precision
 from training.distribution import joined
 from training.evaluation.evaluate import evaluate_checkpoint
@@ -15,6 +14,7 @@ from training.families import build_learner
 from training.learner import DataShape, Learner
 from training.run import Run, check_batch
 from training.run_lock import check_replaceable, mark_exported, run_lock
+from training.sources import load_dataset
 from training.state import CannotResume, Progress, check_same_run, read_state, restore, state_file
 from training.stopping import StopRequest
 

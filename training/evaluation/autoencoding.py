@@ -8,17 +8,16 @@ from torch import Tensor
 
 from app.checkpoints.manifest import Figure, Manifest
 from training.data import Dataset, to_unit_range
-from training.evaluation.figures import over_images, over_seeds
-from training.evaluation.likelihood import (
+from training.evaluation.binarisation import fixed_binarisation
+from training.evaluation.elbo import (
     ACTIVE,
     Autoencoder,
     active_units,
     cross_entropy,
     elbo,
-    fixed_binarisation,
-    given_text,
     importance_weighted_bound,
 )
+from training.evaluation.figures import given_text, over_images, over_seeds
 from training.evaluation.resizing import area_averages
 
 BOUND_IMAGES, BOUND_SAMPLES = 1_000, 500

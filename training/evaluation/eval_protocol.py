@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
 from training.data import Dataset
+from training.evaluation.accuracy import accuracy_score, classification_figures
 from training.evaluation.autoencoding import elbo_figures, reconstruction_figures
-from training.evaluation.classifying import accuracy_score, classification_figures
 from training.evaluation.feature_extractor import FeatureExtractor
 from training.evaluation.fidelity import Comparison, label_agreement
 from training.evaluation.figures import over_seeds

@@ -13,7 +13,6 @@ from training.archive import open_archive
 from training.card import PICTURES, card, quality_table
 from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset
-from training.datasets import load_dataset
 from training.evaluation.eval_protocol import SEEDS, measure_quality
 from training.evaluation.feature_extractor import find_extractor
 from training.evaluation.reference import Reference
@@ -21,6 +20,7 @@ from training.evaluation.resizing import area_averages
 from training.files import write_atomically
 from training.generation import draw_images, labels_in_turn
 from training.previews import neighbour_grid, preview, reconstruction_grid, traversal_grid
+from training.sources import load_dataset
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset, to_unit_range
-from training.evaluation.classifier import ROWS, LeNet5, accuracy, train_classifier
+from training.evaluation.lenet5 import ROWS, LeNet5, accuracy, train_classifier
 from training.files import write_atomically
 from training.randomness import shielded
 

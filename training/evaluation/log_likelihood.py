@@ -8,8 +8,9 @@ from torch import Tensor
 
 from app.checkpoints.manifest import Figure, Manifest
 from training.data import Dataset, to_unit_range
-from training.evaluation.figures import over_images
-from training.evaluation.likelihood import cross_entropy, fixed_binarisation, given_text
+from training.evaluation.binarisation import fixed_binarisation
+from training.evaluation.elbo import cross_entropy
+from training.evaluation.figures import given_text, over_images
 from training.evaluation.resizing import area_averages
 
 BATCH = 500

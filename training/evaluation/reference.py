@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.transforms import functional  # type: ignore[import-untyped]
 
 from training.data import Dataset
-from training.evaluation.classifying import trained_accuracy
+from training.evaluation.accuracy import trained_accuracy
 from training.evaluation.feature_extractor import FeatureExtractor
 from training.evaluation.fidelity import measure
 

@@ -28,7 +28,7 @@ from training.average import Average
 from training.config import NAME_PATTERN, TrainConfig
 from training.data import Dataset, to_unit_range
 from training.evaluation.annealing import anneal, inverse_temperatures
-from training.evaluation.likelihood import fixed_binarisation
+from training.evaluation.binarisation import fixed_binarisation
 from training.families import Family
 from training.fast_layers import ToImages
 from training.learner import DataShape, Learner, TrainingSet

@@ -13,13 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from app.checkpoints.manifest import Manifest
-from training.data import to_unit_range
-
 BATCH = 500
-# Of the black and white test images that every model is measured on.
-BINARISATION_SEED = 0
-GIVEN_LABEL = ", given the label"
 # A parameter that float32 rounds to 0 or 1 would make a pixel impossible: the decoder is clamped.
 LEAST = 1e-6
 # Least variance of the posterior mean of an active latent dimension. Source: see `active_units`.
@@ -103,24 +97,6 @@ def cross_entropy(probabilities: Tensor, images: Tensor) -> Tensor:
     """Binary cross-entropy, summed over pixels: `(N, 1, H, W)` twice to float64 `(N,)`."""
     clamped = probabilities.double().clamp(LEAST, 1 - LEAST)
     return functional.binary_cross_entropy(clamped, images.double(), reduction="none").flatten(1).sum(dim=1)
-
-
-def binarised(images: Tensor, source: torch.Generator) -> Tensor:
-    """uint8 images to 0 and 1, float32: the grey value of a pixel is its probability of 1.
-
-    Source: R. Salakhutdinov, I. Murray, "On the Quantitative Analysis of Deep Belief Networks", 2008.
-    """
-    return torch.bernoulli(to_unit_range(images), generator=source)
-
-
-def fixed_binarisation(images: Tensor) -> Tensor:
-    """uint8 images to the 0 and 1, float32, that every model of binarised images is measured on."""
-    return binarised(images, torch.Generator().manual_seed(BINARISATION_SEED))
-
-
-def given_text(manifest: Manifest) -> str:
-    """What the unit of a likelihood says of a conditional model: the label is worth up to log(classes)."""
-    return GIVEN_LABEL if manifest.conditional else ""
 
 
 def _batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

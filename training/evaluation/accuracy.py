@@ -9,8 +9,8 @@ from torch import Tensor
 
 from app.checkpoints.manifest import Figure, Manifest
 from training.data import Dataset, to_unit_range
-from training.evaluation.classifier import accuracy, train_classifier
 from training.evaluation.figures import over_images, over_seeds
+from training.evaluation.lenet5 import accuracy, train_classifier
 from training.evaluation.resizing import area_averages
 
 BATCH = 500

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from training.evaluation.likelihood import (
+from training.evaluation.elbo import (
     Autoencoder,
     active_units,
     elbo,
