@@ -28,8 +28,8 @@ from training.stopping import Stopped
 from training.trainer import export_run, train
 
 COMMANDS: dict[str, type[Choices]] = {"classifier": ClassifierConfig, "evaluate": EvaluateConfig}
-# Failures that the user can mend, each one line on standard error.
-MENDABLE = (
+# Failures that the user can correct, each one line on standard error.
+USER_ERRORS = (
     CannotEvaluate,
     CannotResume,
     CheckpointError,
@@ -95,16 +95,16 @@ def main() -> int:
     try:
         return run(arguments)
     except Stopped as stopped:
-        complain(str(stopped))
-        return 128 + stopped.number
+        print_error(str(stopped))
+        return 128 + stopped.signal_number
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_error("interrupted")
         return 128 + signal.SIGINT
     except BadConfigFile as error:
-        complain(str(error))
+        print_error(str(error))
         return 2
-    except MENDABLE as error:
-        complain(f"{type(error).__name__}: {error}")
+    except USER_ERRORS as error:
+        print_error(f"{type(error).__name__}: {error}")
         return 1
 
 
@@ -119,7 +119,7 @@ def run(arguments: dict[str, Any]) -> int:
         config = kind(**(given | arguments))
     except ValidationError as error:
         *name, cause = first_mistake(error)
-        complain(": ".join([*(f"--{part.replace('_', '-')}" for part in name), cause]))
+        print_error(": ".join([*(f"--{part.replace('_', '-')}" for part in name), cause]))
         return 2
     if isinstance(config, ClassifierConfig):
         make_classifier(config, load_dataset(config.dataset, config.data_dir))
@@ -136,7 +136,7 @@ def run(arguments: dict[str, Any]) -> int:
     return 0
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """Write a line to standard error, with the rank of the process unless it is the first.
 
     Errors of PyTorch have many lines, and names of files may have any character.

@@ -29,8 +29,8 @@ MEANING = {
     "classification_accuracy_score": "accuracy on the test images of a LeNet-5 trained on the generated images of a "
     "seed with the requested labels; the floor is that of one trained on as many training images",
     "nearest_training_distance": "mean of {copies} images; copies have 0, and smooth images are near to all others",
-    "near_copies": "share of {copies} images nearer to a training image than all but 1 % of the test images with such "
-    "labels are",
+    "near_copies": "share of {copies} images nearer to a training image than all but 1 % of the test images with "
+    "the same label distribution are",
     "negative_elbo": "reconstruction error plus KL divergence",
     "reconstruction_error": "binary cross-entropy of the test images, one posterior sample each",
     "kl_divergence": "of q(z given x) from N(0, I)",
@@ -55,8 +55,8 @@ MEANING = {
 }
 # Figures of generated images, which the table of several models has in columns.
 GENERATED = list(MEANING)[: list(MEANING).index("near_copies") + 1]
-# The data's labels come with their natural frequencies; a model that takes labels is asked for each in turn.
-IN_TURN, NATURAL = "real images, labels in turn", "real images, natural labels"
+# The data's labels have their natural frequencies; a model that takes labels is asked for balanced ones.
+BALANCED, NATURAL = "real images, balanced labels", "real images, natural labels"
 PICTURES = {
     "samples.png": "Samples of fixed noise, not selected",
     "upscaled.png": "Test images: the input, bicubic interpolation, the upscaled image, and the original, from above",
@@ -154,7 +154,7 @@ def quality_text(manifest: Manifest) -> str:
     head = ["figure", "value", "floor", "ceilings", "better", "unit"]
     copies = f"{min(COPY_IMAGES, quality.images):,}"
     meanings = "\n".join(
-        f"- {named(name)}: {MEANING[name].format(copies=copies)}" for name in quality.figures if name in MEANING
+        f"- {in_words(name)}: {MEANING[name].format(copies=copies)}" for name in quality.figures if name in MEANING
     )
     return f"""## Quality, protocol `{quality.protocol}`
 
@@ -184,7 +184,7 @@ def protocol_text(manifest: Manifest, quality: Quality) -> str:
         text.append(f"{cause}: the figures that need one are left out.")
     text.append("Values are means over the seeds ± their standard deviation, or over the test images.")
     if "frechet_distance" in quality.figures:
-        labels = "with labels in turn" if gives_labels(manifest) else "with natural frequencies of the labels"
+        labels = "with balanced labels" if gives_labels(manifest) else "with natural frequencies of the labels"
         text.append(f"The floor is the figure of real images in place of generated ones, {labels}, ± its standard")
         text.append(
             "deviation over disjoint draws, or of a perfect model. The real images are training images, test images for"
@@ -201,8 +201,8 @@ def protocol_text(manifest: Manifest, quality: Quality) -> str:
 
 def figure_row(name: str, figure: Figure) -> list[str]:
     """One row of the table of figures."""
-    ceilings = ", ".join(f"{named(ceiling)} {number(reached)}" for ceiling, reached in figure.ceilings.items())
-    return [named(name), value_text(figure), floor_text(figure), ceilings, BETTER[figure.better], figure.unit]
+    ceilings = ", ".join(f"{in_words(ceiling)} {number(reached)}" for ceiling, reached in figure.ceilings.items())
+    return [in_words(name), value_text(figure), floor_text(figure), ceilings, BETTER[figure.better], figure.unit]
 
 
 def value_text(figure: Figure) -> str:
@@ -233,7 +233,7 @@ def controls_text(quality: Quality) -> str:
 {quality.control_images:,} images of seed {quality.seeds[0]} against as many test images. These rows are comparable with
 each other, but not with the table above.
 
-{table(["latents", *map(named, names)], rows)}
+{table(["latents", *map(in_words, names)], rows)}
 """
 
 
@@ -307,7 +307,7 @@ def training_command(family: str, record: TrainingRecord) -> str:
 def quality_table(manifests: Sequence[Manifest]) -> str:
     """The figures of several models of one protocol: a table of generated images, and one of all other figures.
 
-    The first has a row for each model, for the floors with labels in turn and natural ones, and for each ceiling. The
+    The first has a row for each model, for the floors with balanced labels and natural ones, and for each ceiling. The
     second has a row for each figure of a model, with its own floor and ceilings.
     """
     measured = {manifest.name: manifest.quality.figures for manifest in manifests if manifest.quality}
@@ -345,14 +345,14 @@ def generation_table(manifests: Sequence[Manifest]) -> str:
         normal = [value_text(found[NORMAL + name]) if NORMAL + name in found else "" for name in names]
         if any(normal):
             rows.append([f"`{model}`, N(0, I)", *normal])
-    for title, in_turn in ((IN_TURN, True), (NATURAL, False)):
-        alike = [figures[manifest.name] for manifest in manifests if gives_labels(manifest) == in_turn]
+    for title, balanced in ((BALANCED, True), (NATURAL, False)):
+        alike = [figures[manifest.name] for manifest in manifests if gives_labels(manifest) == balanced]
         floors = [next((floor_text(found[name]) for found in alike if name in found), "") for name in names]
         if any(floors):
             rows.append([title, *floors])
     ceilings = list({ceiling: None for figure in known for ceiling in figure.ceilings})
-    rows += [[named(name), *(number(figure.ceilings.get(name)) for figure in known)] for name in ceilings]
-    return table(["images of", *map(named, names)], rows)
+    rows += [[in_words(name), *(number(figure.ceilings.get(name)) for figure in known)] for name in ceilings]
+    return table(["images of", *map(in_words, names)], rows)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -363,7 +363,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in padded)
 
 
-def named(name: str) -> str:
+def in_words(name: str) -> str:
     """The name of a figure or a ceiling in words."""
     return name.replace("_", " ")
 

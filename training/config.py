@@ -60,7 +60,7 @@ class TrainConfig(Choices):
         1, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
     )
     tensorboard: bool = Field(True, description="write events for TensorBoard")
-    note: str | None = Field(None, description="a sentence for the card, as on runs that failed before this one")
+    note: str | None = Field(None, description="a sentence for the card, for example on earlier runs that failed")
     train_images: int | None = Field(None, ge=1, description="use only the first images")
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")

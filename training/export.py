@@ -81,7 +81,7 @@ def export(
     content = script(fast)
     archive = open_archive(content)
     golden = golden_rows(eager, archive, learner, dataset)
-    archives: dict[Precision, Archive] = {"float32": described(config.name, content)}
+    archives: dict[Precision, Archive] = {"float32": archive_entry(config.name, content)}
     contents: dict[Precision, bytes] = {"float32": content}
     if lower := low_precision_archive(config, learner, eager, archive, dataset):
         archives["bfloat16"], contents["bfloat16"] = lower
@@ -131,7 +131,7 @@ def low_precision_archive(
     if not largest <= PIXEL_BOUND:
         log.info("no bfloat16 archive: a pixel differs by %.2f/255, 2 are allowed", 255 * largest)
         return None
-    return described(config.name, content, Deviation(images=DEVIATION_IMAGES, largest=largest, mean=mean)), content
+    return archive_entry(config.name, content, Deviation(images=DEVIATION_IMAGES, largest=largest, mean=mean)), content
 
 
 def image_form(shape: tuple[int, int, int], dataset: Dataset) -> ImageForm:
@@ -165,7 +165,7 @@ def write_checkpoint(
     return directory
 
 
-def described(name: str, content: bytes, deviation: Deviation | None = None) -> Archive:
+def archive_entry(name: str, content: bytes, deviation: Deviation | None = None) -> Archive:
     """The entry of an archive in the manifest. The file name contains the digest."""
     digest = hashlib.sha256(content).hexdigest()
     return Archive(file=f"{name}-{digest[:12]}.pt", digest=digest, bytes=len(content), deviation=deviation)

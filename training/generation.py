@@ -48,7 +48,7 @@ class Controls:
 PLAIN = Controls()
 
 
-def labels_in_turn(count: int, classes: int) -> Tensor:
+def balanced_labels(count: int, classes: int) -> Tensor:
     """Labels int64 `(count,)`: image i has i mod classes. All are 0 for unlabelled data."""
     return torch.arange(count) % max(classes, 1)
 

@@ -13,7 +13,7 @@ from app.checkpoints.capabilities import CAPABILITIES, Symbol
 from app.checkpoints.manifest import Golden, TensorRecord
 from training.archive import EagerArchive
 from training.data import Dataset, to_unit_range
-from training.generation import draw_latents, labels_in_turn
+from training.generation import balanced_labels, draw_latents
 from training.learner import Learner
 
 GOLDEN_ROWS = 4
@@ -59,12 +59,12 @@ def deviation(
 ) -> tuple[float, float]:
     """The largest and the mean difference of pixels between two archives, over `count` images of a capability.
 
-    Latents are drawn from the default prior, for all classes in turn. Both are NaN where a pixel is.
+    Latents are drawn from the default prior, for balanced labels. Both are NaN where a pixel is.
     """
     largest, means = torch.zeros(()), []
     inputs = input_rows(learner, dataset, capability, count)
     if learner.inputs(capability)[0] is Symbol.LATENT:
-        inputs = (draw_latents(reference, learner, labels_in_turn(count, len(dataset.classes)), seed), *inputs[1:])
+        inputs = (draw_latents(reference, learner, balanced_labels(count, len(dataset.classes)), seed), *inputs[1:])
     for rows in zip(*(torch.split(each, BATCH) for each in inputs), strict=True):
         difference = (getattr(lower, capability)(*rows) - getattr(reference, capability)(*rows)).abs()
         largest = torch.maximum(largest, difference.max())
@@ -75,8 +75,8 @@ def deviation(
 def input_rows(learner: Learner, dataset: Dataset, capability: str, count: int) -> tuple[Tensor, ...]:
     """`count` rows of each input of a capability.
 
-    Latents and noise are standard normal. Images are test images with their labels; without images, labels are the
-    classes in turn.
+    Latents and noise are standard normal. Images are test images with their labels; without images, labels are
+    balanced.
     """
     source = torch.Generator().manual_seed(0)
     rows = torch.arange(count) % len(dataset.test_images)
@@ -94,7 +94,7 @@ def input_rows(learner: Learner, dataset: Dataset, capability: str, count: int) 
                 inputs.append(resized(dataset.test_images[rows], learner.input_shape))
             case Symbol.LABEL:
                 of_images = {Symbol.IMAGE, Symbol.INPUT_IMAGE} & set(symbols)
-                inputs.append(dataset.test_labels[rows] if of_images else labels_in_turn(count, len(dataset.classes)))
+                inputs.append(dataset.test_labels[rows] if of_images else balanced_labels(count, len(dataset.classes)))
             case _:
                 raise ValueError(f"no golden rows are known for the input {symbol.name} of {capability}")
     return tuple(inputs)

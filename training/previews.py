@@ -23,11 +23,11 @@ from training.generation import (
     PLAIN,
     Controls,
     Form,
+    balanced_labels,
     draw_images,
     draw_latents,
     generate,
     gives_labels,
-    labels_in_turn,
     quantised,
 )
 from training.learner import Learner
@@ -62,7 +62,7 @@ def preview(
 def sample_grid(network: nn.Module, form: Form, classes: int, seed: int, controls: Controls = PLAIN) -> bytes:
     """Images of fixed noise, with one column per class where images have labels."""
     columns = min(classes, CLASS_COLUMNS) if gives_labels(form, controls) else COLUMNS
-    labels = labels_in_turn(ROWS * columns, classes)
+    labels = balanced_labels(ROWS * columns, classes)
     return grid_png(draw_images(network, form, labels, seed, controls), columns)
 
 
@@ -146,7 +146,7 @@ def _varied_codes(archive: nn.Module, manifest: Manifest, dataset: Dataset) -> t
     images = area_averages(dataset.test_images[:1000], manifest.upload_form.shape)
     codes = code_of(archive, manifest)(to_unit_range(images), labels)
     means, deviations = torch.zeros_like(codes[0]), torch.ones_like(codes[0])
-    if "encode" not in manifest.capabilities:  # there is no prior that the codes are trained towards
+    if "encode" not in manifest.capabilities:  # deterministic codes may have any mean and variance
         means, deviations = codes.mean(dim=0), codes.std(dim=0)
     dimensions = codes.var(dim=0).argsort(descending=True)[:ROWS]
     latents = codes[:1].repeat(len(dimensions), STEPS, 1)  # (rows, steps, latent)
@@ -156,7 +156,7 @@ def _varied_codes(archive: nn.Module, manifest: Manifest, dataset: Dataset) -> t
 
 
 def _great_circles(archive: nn.Module, manifest: Manifest, classes: int, seed: int) -> tuple[Tensor, Tensor]:
-    labels = labels_in_turn(ROWS, classes)
+    labels = balanced_labels(ROWS, classes)
     latents = draw_latents(archive, manifest, labels.repeat(2), seed, Controls(prior=manifest.priors[-1]))
     start, end = latents[:ROWS, None], latents[ROWS:, None]  # (rows, 1, latent)
     # With sine and cosine weights every latent is standard normal like the ends.

@@ -24,7 +24,7 @@ from training.learner import Learner
 from training.randomness import random_state, restore_random_state
 
 # Choices that may change when a run is resumed: paths, saving and monitoring.
-FREE = {
+MAY_CHANGE_ON_RESUME = {
     "epochs",  # see check_epochs
     "device",
     "dataset",  # its digest is compared instead
@@ -126,7 +126,7 @@ def read_state(config: TrainConfig) -> dict[str, Any]:
 
 def check_same_run(config: TrainConfig, state: dict[str, Any], dataset_digest: str) -> None:
     """Raises CannotResume where the state belongs to a run of another config or of other data."""
-    now, then = config.model_dump(mode="json", exclude=FREE), state["config"]
+    now, then = config.model_dump(mode="json", exclude=MAY_CHANGE_ON_RESUME), state["config"]
     changed = sorted(key for key, value in now.items() if then.get(key) != value)
     if changed:
         raise CannotResume(f"the state in {config.run_dir} was made with another {', '.join(changed)}")

@@ -140,7 +140,7 @@ def test_the_card_says_when_the_contrast_was_changed(manifest):
 
 
 def test_the_card_says_whose_labels_the_floor_has(manifest):
-    assert "labels in turn" in quality_text(measured(manifest))
+    assert "balanced labels" in quality_text(measured(manifest))
     plain = manifest.model_copy(update={"priors": ("normal",)})
     assert "natural" in quality_text(measured(plain))
 
@@ -169,7 +169,7 @@ def test_the_table_of_several_models_has_the_floors_of_both_kinds_of_labels(mani
     text = quality_table([model("labelled", 1.1), model("plain", 0.7, priors=("normal",))])
     assert cells(text, "better")[1:] == ["lower"]
     assert cells(text, "`labelled`")[1:] == ["12.35 ± 0.46"]
-    assert cells(text, "real images, labels in turn")[1:] == ["1.1 ± 0.03"]
+    assert cells(text, "real images, balanced labels")[1:] == ["1.1 ± 0.03"]
     assert cells(text, "real images, natural labels")[1:] == ["0.7 ± 0.03"]
     assert cells(text, "noise")[1:] == ["600"]
     others = [line for line in text.splitlines() if line.startswith("| importance weighted bound ")]

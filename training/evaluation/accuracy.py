@@ -17,7 +17,7 @@ BATCH = 500
 # A probability that float32 rounds to 0 would have an infinite logarithm.
 LEAST = 1e-30
 CALIBRATION_BINS = 15
-# Of the classifiers that are trained to measure the images they learn from.
+# How the classifiers are trained that measure the images they learn from.
 EPOCHS, SEED = 12, 0
 
 

@@ -18,7 +18,7 @@ from training.evaluation.feature_extractor import find_extractor
 from training.evaluation.reference import Reference
 from training.evaluation.resizing import area_averages
 from training.files import write_atomically
-from training.generation import draw_images, labels_in_turn
+from training.generation import balanced_labels, draw_images
 from training.previews import neighbour_grid, preview, reconstruction_grid, traversal_grid
 from training.sources import load_dataset
 
@@ -117,7 +117,7 @@ def pictures_of(archive: nn.Module, manifest: Manifest, dataset: Dataset, seed: 
     shown = preview(archive, manifest.capabilities, manifest, dataset, manifest.training.seed)
     pictures = dict([shown] if shown else [])
     if "generate" in manifest.capabilities:
-        images = draw_images(archive, manifest, labels_in_turn(NEIGHBOURS, len(dataset.classes)), seed)
+        images = draw_images(archive, manifest, balanced_labels(NEIGHBOURS, len(dataset.classes)), seed)
         train_images = dataset.train_images[: manifest.dataset.train_images]
         pictures["neighbours.png"] = neighbour_grid(images, area_averages(train_images, manifest.image.shape))
         if manifest.smooth_latents:

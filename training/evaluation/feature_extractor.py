@@ -18,7 +18,7 @@ from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset, to_unit_range
 from training.evaluation.lenet5 import ROWS, LeNet5, accuracy, train_classifier
 from training.files import write_atomically
-from training.randomness import shielded
+from training.randomness import preserved_random_state
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def load_extractor(weights: Path, record: ClassifierRecord) -> FeatureExtractor:
     digest = hashlib.sha256(content).hexdigest()
     if digest != record.sha256:
         raise ClassifierDamaged(f"{weights} has SHA-256 {digest}, its record says {record.sha256}")
-    with shielded():  # the initialisation draws random numbers
+    with preserved_random_state():  # the initialisation draws random numbers
         network = LeNet5(record.classes)
     network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
     return FeatureExtractor(network.eval(), record)

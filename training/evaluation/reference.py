@@ -1,4 +1,4 @@
-"""Floors and ceilings of a data set: the figures of real images and of useless ones in place of generated images."""
+"""Floors and ceilings of a data set: the figures of real images, and of noise and other bad ones."""
 
 import logging
 from functools import cached_property
@@ -34,23 +34,23 @@ class Reference:
         assert self.extractor is not None, "asked only where there is a classifier"
         return measure(images, self._real, self.extractor)
 
-    def floors(self, *, in_turn: bool) -> list[dict[str, float]]:
-        """The figures of each draw of training images, with labels in turn or with natural frequencies."""
-        if in_turn not in self._floors:
-            draws = real_draws(self.dataset.train_labels, self.count, in_turn=in_turn)
-            self._floors[in_turn] = [self.measure(self.dataset.train_images[rows]) for rows in draws]
-        return self._floors[in_turn]
+    def floors(self, *, balanced: bool) -> list[dict[str, float]]:
+        """The figures of each draw of training images, with balanced labels or with natural frequencies."""
+        if balanced not in self._floors:
+            draws = real_draws(self.dataset.train_labels, self.count, balanced=balanced)
+            self._floors[balanced] = [self.measure(self.dataset.train_images[rows]) for rows in draws]
+        return self._floors[balanced]
 
     @cached_property
     def ceilings(self) -> dict[str, dict[str, float]]:
-        """The figures of each kind of useless images, by its name."""
-        return {name: self.measure(images) for name, images in useless_images(self.dataset, self.count).items()}
+        """The figures of each kind of images of `ceiling_images`, by its name."""
+        return {name: self.measure(images) for name, images in ceiling_images(self.dataset, self.count).items()}
 
     @cached_property
     def trained_accuracies(self) -> list[float]:
-        """The accuracy of a classifier trained on each draw of training images with labels in turn."""
+        """The accuracy of a classifier trained on each draw of training images with balanced labels."""
         accuracies = []
-        for rows in real_draws(self.dataset.train_labels, self.count, in_turn=True):
+        for rows in real_draws(self.dataset.train_labels, self.count, balanced=True):
             images, labels = self.dataset.train_images[rows], self.dataset.train_labels[rows]
             accuracies.append(trained_accuracy(images, labels, self.dataset))
             log.info("a classifier trained on %d real images: accuracy %.4f", len(rows), accuracies[-1])
@@ -62,14 +62,14 @@ class Reference:
         return self.extractor.features(self.dataset.test_images[: self.count])
 
 
-def real_draws(labels: Tensor, count: int, *, in_turn: bool) -> list[Tensor]:
+def real_draws(labels: Tensor, count: int, *, balanced: bool) -> list[Tensor]:
     """The rows of disjoint random draws of images with these labels, int64 `(N,)` with N at most `count`.
 
-    There are up to FLOOR_DRAWS draws, and at least one. Labels come in turn, each equally often, or as they are drawn.
+    There are up to FLOOR_DRAWS draws, and at least one. With `balanced` the labels come in turn, each equally often, else as they are drawn.
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     groups = [order]
-    if in_turn:
+    if balanced:
         groups = [order[labels[order] == label] for label in torch.unique(labels)]
     least = min(len(group) for group in groups)
     share = min(-(-count // len(groups)), least)
@@ -79,13 +79,13 @@ def real_draws(labels: Tensor, count: int, *, in_turn: bool) -> list[Tensor]:
     ]
 
 
-def useless_images(dataset: Dataset, count: int) -> dict[str, Tensor]:
+def ceiling_images(dataset: Dataset, count: int) -> dict[str, Tensor]:
     """The ceilings by name, uint8 `(N, 1, H, W)` with N at most `count`.
 
     They are uniform noise, real images after a Gaussian blur, and training images of the first class. A second, slight
-    blur is not useless: it shows how much a distance depends on the sharpness of edges.
+    blur leaves good images: it shows how much a distance depends on the sharpness of edges.
     """
-    real = dataset.train_images[real_draws(dataset.train_labels, count, in_turn=False)[0]]
+    real = dataset.train_images[real_draws(dataset.train_labels, count, balanced=False)[0]]
     noise = torch.randint(256, real.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return {
         "noise": noise,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from app.checkpoints.manifest import ImageForm
 from training.data import to_unit_range
 from training.evaluation.eval_protocol import PROTOCOL, TEMPERATURES, TRUNCATIONS, measure_quality
-from training.evaluation.reference import real_draws, useless_images
+from training.evaluation.reference import ceiling_images, real_draws
 from training.evaluation.resizing import area_averages
 
 FEATURE_FIGURES = {
@@ -102,24 +102,24 @@ def test_the_test_images_themselves_are_perfect_in_every_figure(digits, referenc
 
 
 def test_training_images_are_as_good_as_one_draw_of_the_floor_and_noise_as_its_ceiling(digits, reference, generator):
-    rows = real_draws(digits.train_labels, 90, in_turn=False)[0]
+    rows = real_draws(digits.train_labels, 90, balanced=False)[0]
     train = measure_quality(Copyist(digits.train_images[rows]), generator, reference).figures
-    noise = measure_quality(Copyist(useless_images(digits, 90)["noise"]), generator, reference).figures
-    draw = reference.floors(in_turn=False)[0]
+    noise = measure_quality(Copyist(ceiling_images(digits, 90)["noise"]), generator, reference).figures
+    draw = reference.floors(balanced=False)[0]
     for name in FEATURE_FIGURES:
         assert train[name].value == pytest.approx(draw[name], abs=1e-6)
         assert noise[name].value == pytest.approx(noise[name].ceilings["noise"], rel=1e-6)
     assert train["frechet_distance"].value < train["frechet_distance"].ceilings["noise"]
 
 
-@pytest.mark.parametrize("in_turn", [True, False])
+@pytest.mark.parametrize("balanced", [True, False])
 def test_the_floor_has_labels_as_the_generated_images_and_its_deviation_over_the_draws(
-    digits, reference, generator, in_turn
+    digits, reference, generator, balanced
 ):
-    model = generator.model_copy(update={"conditional": in_turn})
+    model = generator.model_copy(update={"conditional": balanced})
     figures = measure_quality(Copyist(digits.test_images), model, reference).figures
     for name in FEATURE_FIGURES:
-        draws = [figures_of_draw[name] for figures_of_draw in reference.floors(in_turn=in_turn)]
+        draws = [figures_of_draw[name] for figures_of_draw in reference.floors(balanced=balanced)]
         assert len(draws) == 2
         assert figures[name].floor == pytest.approx(statistics.fmean(draws))
         assert figures[name].floor_deviation == pytest.approx(statistics.stdev(draws))
@@ -130,8 +130,8 @@ def test_a_model_with_two_priors_gets_figures_of_both_with_the_floors_of_their_l
     figures = measure_quality(Painter(), manifest.model_copy(update=update), reference).figures
     normal = {f"normal_prior_{name}" for name in ("frechet_distance", "precision", "recall")}
     assert set(figures) == FEATURE_FIGURES | COPY_FIGURES | LABEL_FIGURES | normal
-    for name, in_turn in (("frechet_distance", True), ("normal_prior_frechet_distance", False)):
-        draws = [draw["frechet_distance"] for draw in reference.floors(in_turn=in_turn)]
+    for name, balanced in (("frechet_distance", True), ("normal_prior_frechet_distance", False)):
+        draws = [draw["frechet_distance"] for draw in reference.floors(balanced=balanced)]
         assert figures[name].floor == pytest.approx(statistics.fmean(draws))
     plain = manifest.model_copy(update={"capabilities": ("generate",)})
     expected = measure_quality(Painter(), plain, reference).figures["frechet_distance"]
