@@ -20,12 +20,14 @@ class NotANumber(ValueError):
 
 
 class Form(Protocol):
-    """What both a manifest and a learner say about latents and labels."""
+    """What both a manifest and a learner say about inputs and labels."""
 
     @property
     def latent_dim(self) -> int | None: ...  # noqa: D102
     @property
     def noise_dim(self) -> int | None: ...  # noqa: D102
+    @property
+    def input_shape(self) -> tuple[int, int, int]: ...  # noqa: D102
     @property
     def conditional(self) -> bool: ...  # noqa: D102
     @property
@@ -58,6 +60,11 @@ def gives_labels(form: Form, controls: Controls = PLAIN) -> bool:
     return form.conditional or _prior(form, controls) == "fitted"
 
 
+def with_labels(form: Form, rows: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """The inputs of a network of the model: rows, and their labels where it is conditional."""
+    return (rows, labels) if form.conditional else (rows,)
+
+
 def draw_images(network: nn.Module, form: Form, labels: Tensor, seed: int, controls: Controls = PLAIN) -> Tensor:
     """One image for each label, uint8 `(N, 1, H, W)` on the CPU, quantised as by the service.
 
@@ -73,8 +80,8 @@ def generate(network: nn.Module, form: Form, latents: Tensor, labels: Tensor) ->
     device = next(network.parameters()).device
     images = []
     for rows, wanted in zip(torch.split(latents, BATCH), torch.split(labels, BATCH), strict=True):
-        inputs = (rows.to(device), wanted.to(device)) if form.conditional else (rows.to(device),)
-        images.append(quantised(network.generate(*inputs)).cpu())  # type: ignore[operator]
+        made = network.generate(*with_labels(form, rows.to(device), wanted.to(device)))  # type: ignore[operator]
+        images.append(quantised(made).cpu())
     return torch.cat(images)
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from app.checkpoints.capabilities import CAPABILITIES, Symbol
 from app.checkpoints.manifest import Golden, TensorRecord
 from training.archive import EagerArchive
-from training.data import Dataset, to_unit_range
+from training.data import Dataset
+from training.evaluation.resizing import resized
 from training.generation import balanced_labels, draw_latents
 from training.learner import Learner
 
@@ -98,12 +98,6 @@ def input_rows(learner: Learner, dataset: Dataset, capability: str, count: int) 
             case _:
                 raise ValueError(f"no golden rows are known for the input {symbol.name} of {capability}")
     return tuple(inputs)
-
-
-def resized(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """uint8 images `(N, 1, H, W)` to float32 images of another shape in [0, 1]."""
-    pixels = to_unit_range(images)
-    return pixels if pixels.shape[1:] == shape else functional.interpolate(pixels, shape[1:], mode="area")
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

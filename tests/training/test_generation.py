@@ -18,6 +18,7 @@ class Shape:
     conditional: bool = False
     priors: tuple[Prior, ...] = ("normal",)
     latent_dim: int = 3
+    input_shape: tuple[int, int, int] = (1, 4, 4)
 
     @property
     def noise_dim(self) -> int:

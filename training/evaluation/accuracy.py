@@ -24,7 +24,7 @@ EPOCHS, SEED = 12, 0
 @torch.no_grad()
 def classification_figures(archive: Any, manifest: Manifest, dataset: Dataset) -> dict[str, Figure]:
     """Accuracy, negative log-likelihood and calibration error of `classify` on the test images."""
-    images = area_averages(dataset.test_images, manifest.upload_form.shape)
+    images = area_averages(dataset.test_images, manifest.input_shape)
     probabilities = torch.cat([archive.classify(to_unit_range(batch)) for batch in torch.split(images, BATCH)])
     given = probabilities.double().gather(1, dataset.test_labels[:, None])[:, 0]
     classes = probabilities.shape[1]

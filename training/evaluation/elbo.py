@@ -6,29 +6,21 @@ minimum is the entropy of the pixels and not 0.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from training.generation import Form, with_labels
 
 BATCH = 500
 # A parameter that float32 rounds to 0 or 1 would make a pixel impossible: the decoder is clamped.
 LEAST = 1e-6
 # Least variance of the posterior mean of an active latent dimension. Source: see `active_units`.
 ACTIVE = 0.01
-
-Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-Decode = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Autoencoder:
-    """The two capabilities of an archive, both called with labels, which unconditional archives ignore."""
-
-    encode: Encode
-    decode: Decode
 
 
 @dataclass(frozen=True)
@@ -45,33 +37,35 @@ class Elbo:
 
 
 @torch.no_grad()
-def elbo(autoencoder: Autoencoder, images: Tensor, labels: Tensor, source: torch.Generator) -> Elbo:
+def elbo(archive: Any, form: Form, images: Tensor, labels: Tensor, source: torch.Generator) -> Elbo:
     """Both terms of the ELBO of images `(N, 1, H, W)` in [0, 1], one posterior sample each.
 
     Source: D. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114, equations 7 and 10.
     """
     errors, divergences = [], []
     for rows, wanted in _batches(images, labels):
-        mean, log_variance = autoencoder.encode(rows, wanted)
+        mean, log_variance = archive.encode(*with_labels(form, rows, wanted))
         latents = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=source)
-        errors.append(cross_entropy(autoencoder.decode(latents, wanted), rows))
+        errors.append(cross_entropy(archive.decode(*with_labels(form, latents, wanted)), rows))
         divergences.append(-0.5 * (1 + log_variance - mean.square() - log_variance.exp()).double().sum(dim=1))
     return Elbo(float(torch.cat(errors).mean()), float(torch.cat(divergences).mean()))
 
 
 @torch.no_grad()
-def active_units(autoencoder: Autoencoder, images: Tensor, labels: Tensor) -> int:
+def active_units(archive: Any, form: Form, images: Tensor, labels: Tensor) -> int:
     """The number of latent dimensions whose posterior mean has a variance above `ACTIVE`.
 
     Source: Y. Burda et al., "Importance Weighted Autoencoders", 2016, arXiv:1509.00519, section 5.2.
     """
-    means = torch.cat([autoencoder.encode(rows, wanted)[0] for rows, wanted in _batches(images, labels)])
+    means = torch.cat(
+        [archive.encode(*with_labels(form, rows, wanted))[0] for rows, wanted in _batches(images, labels)]
+    )
     return int((means.double().var(dim=0) > ACTIVE).sum())
 
 
 @torch.no_grad()
 def importance_weighted_bound(
-    autoencoder: Autoencoder, images: Tensor, labels: Tensor, samples: int, source: torch.Generator
+    archive: Any, form: Form, images: Tensor, labels: Tensor, samples: int, source: torch.Generator
 ) -> tuple[float, float]:
     """An upper bound on -log p(x) of binary images, in nats, and its standard error over the images.
 
@@ -80,11 +74,11 @@ def importance_weighted_bound(
     """
     bounds = []
     for rows, wanted in _batches(images, labels):
-        means, log_variances = autoencoder.encode(rows, wanted)
+        means, log_variances = archive.encode(*with_labels(form, rows, wanted))
         for image, label, mean, log_variance in zip(rows, wanted, means, log_variances, strict=True):
             noise = torch.randn(samples, len(mean), generator=source)
             latents = mean + torch.exp(0.5 * log_variance) * noise
-            probabilities = autoencoder.decode(latents, label.expand(samples))
+            probabilities = archive.decode(*with_labels(form, latents, label.expand(samples)))
             likelihoods = -cross_entropy(probabilities, image.expand_as(probabilities))  # (samples,)
             # log p(z) - log q(z|x); their constants are equal.
             ratios = 0.5 * (noise.square() + log_variance - latents.square()).double().sum(dim=1)

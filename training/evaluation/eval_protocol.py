@@ -1,6 +1,6 @@
 """The evaluation protocol `digits-eval-2`. The capabilities of a checkpoint determine what is measured.
 
-10,000 images per seed, with balanced labels and quantised to 8 bits as by the service, are compared with the 10,000 test
+10,000 images per seed, with balanced labels and in 8 bits as from the service, are compared with the 10,000 test
 images in the features of one pinned classifier. Each figure has a floor, that of 10,000 training images with labels as
 those of the generated images, balanced or natural, and ceilings, those of noise, blurred images and a single class.
 Images that are not of the size of the data are compared with area averages of the data's, in pixels only.
@@ -72,7 +72,7 @@ def measure_quality(
         figures = generation_figures(archive, manifest, reference, seeds)
         if extractor is not None:
             controls = control_effects(archive, manifest, reference, extractor, seeds[0])
-    if {"encode", "decode"} <= capabilities and manifest.upload_form.shape == manifest.image.shape and fits:
+    if {"encode", "decode"} <= capabilities and manifest.input_shape == manifest.image.shape and fits:
         figures |= elbo_figures(archive, manifest, dataset, seeds)
     if "decode" in capabilities and {"encode", "embed"} & capabilities:
         figures |= reconstruction_figures(archive, manifest, dataset)

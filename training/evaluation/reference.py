@@ -65,7 +65,8 @@ class Reference:
 def real_draws(labels: Tensor, count: int, *, balanced: bool) -> list[Tensor]:
     """The rows of disjoint random draws of images with these labels, int64 `(N,)` with N at most `count`.
 
-    There are up to FLOOR_DRAWS draws, and at least one. With `balanced` the labels come in turn, each equally often, else as they are drawn.
+    There are up to FLOOR_DRAWS draws, and at least one. With `balanced` the labels come in turn, each equally often,
+    else as they are drawn.
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     groups = [order]
