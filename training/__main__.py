@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
@@ -15,6 +16,8 @@ from app.checkpoints.store import CheckpointError
 from training.card import quality_text
 from training.config import BadConfigFile, Choices, TrainConfig, first_mistake, read_config_file
 from training.data import DataUnavailable, TooFewImages
+from training.device import DeviceUnavailable
+from training.distribution import ProcessLost
 from training.divergence import Diverged
 from training.evaluation.evaluate import CannotEvaluate, EvaluateConfig, evaluate_named
 from training.evaluation.feature_extractor import ClassifierConfig, ClassifierDamaged, make_classifier
@@ -35,13 +38,15 @@ USER_ERRORS = (
     CheckpointError,
     ClassifierDamaged,
     DataUnavailable,
+    DeviceUnavailable,
     Diverged,
     ExportMismatch,
     NotANumber,
+    ProcessLost,
     RunTaken,
     TooFewImages,
     OSError,
-    RuntimeError,
+    torch.OutOfMemoryError,
 )
 
 

@@ -295,7 +295,7 @@ def test_a_bad_argument_is_named_on_the_last_line_and_nothing_is_written(
     ("arguments", "named"),
     [
         (["train", "vae", "--train-images", 5], "TooFewImages"),
-        (["train", "vae", "--device", "banana"], "RuntimeError: device 'banana'"),
+        (["train", "vae", "--device", "banana"], "DeviceUnavailable: device 'banana'"),
         (["train", "gan", "--resume"], "CannotResume"),
         (["evaluate", "nobody"], "CheckpointError"),
         (["train", "vae", "--models-dir", "/dev/null"], "NotADirectoryError"),
