@@ -87,6 +87,10 @@ class TrainConfig(Choices):
         """How many of `count` training images, the first ones, a run learns from."""
         return min(count, self.train_images or count)
 
+    def epoch_steps(self, count: int) -> int:
+        """The number of steps of an epoch on `count` training images."""
+        return self.learned_images(count) // self.batch_size
+
     @property
     def run_dir(self) -> Path:
         """The directory of the state, curves and previews of this run."""

@@ -24,13 +24,6 @@ class ExportMismatch(Exception):
     """The archive does not compute what the trained network computes."""
 
 
-def refuse_diverged(learner: Learner) -> None:
-    """Raises ExportMismatch where a weight is not finite."""
-    for name, weight in learner.state_dict().items():
-        if not torch.isfinite(weight).all():
-            raise ExportMismatch(f"the run has diverged: {name} has a value that is not a finite number")
-
-
 @torch.no_grad()
 def golden_rows(eager: EagerArchive, archive: Any, learner: Learner, dataset: Dataset) -> dict[str, Golden]:
     """Inputs and outputs of each capability. Raises ExportMismatch where `archive` differs from `eager`."""

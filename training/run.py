@@ -61,7 +61,7 @@ class Run:
         self.config, self.dataset, self.processes, self.stop = config, dataset, processes, stop
         count = config.learned_images(len(dataset.train_images))
         self.images, self.labels = dataset.train_images[:count], dataset.train_labels[:count]
-        self.steps = count // config.batch_size
+        self.steps = config.epoch_steps(len(dataset.train_images))
         torch.manual_seed(config.seed)
         self.learner = build_learner(config, DataShape.of(dataset), config.epochs * self.steps)
         self.learner.compute_dtype = getattr(torch, config.precision)
@@ -151,7 +151,8 @@ class Run:
         check_losses(self.config, self._totals(), len(self.progress.history) + 1, self.progress.done)
         check_weights(self.config, self.learner)
         counted_s = process_time()
-        self.progress.cpu_s += counted_s - self._cpu_counted_s
+        if self.progress.cpu_s is not None:
+            self.progress.cpu_s += counted_s - self._cpu_counted_s
         self._cpu_counted_s = counted_s
         save_state(self.config, self.learner, self.progress, self.dataset.digest, self.processes)
         self._saved_at = time.monotonic()

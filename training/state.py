@@ -61,7 +61,7 @@ class Progress:
     done: int = 0  # steps of the current epoch
     totals: dict[str, Tensor] = field(default_factory=dict)  # sums of the losses of these steps in this process
     best: Best | None = None
-    cpu_s: float = 0.0  # CPU time of the first process in seconds
+    cpu_s: float | None = 0.0  # CPU time of the first process in seconds; None if an earlier part of it is unknown
 
 
 def save_state(
@@ -152,7 +152,7 @@ def restore(config: TrainConfig, state: dict[str, Any], learner: Learner) -> Pro
     with _fitting(config):
         learner.load_training_state(state["learner"])
         best = Best(**state["best"]) if state["best"] else None
-    return Progress(state["history"], state["done"], {}, best, state.get("cpu_s", 0.0))
+    return Progress(state["history"], state["done"], {}, best, state.get("cpu_s"))
 
 
 def restore_own(config: TrainConfig, state: dict[str, Any], progress: Progress, processes: Processes) -> None:

@@ -30,8 +30,7 @@ def train(config: TrainConfig, *, resume: bool = False, restart: bool = False, d
     measures, shows, writes and exports.
 
     Raises Stopped after SIGINT or SIGTERM, when the state has been saved; Diverged when continuing would be useless;
-    DataUnavailable, TooFewImages, RunTaken, CannotResume, ClassifierDamaged, OSError, and RuntimeError for an absent
-    device or a lost process.
+    DataUnavailable, TooFewImages, RunTaken, CannotResume, ClassifierDamaged, DeviceUnavailable, ProcessLost, OSError.
     """
     device = choose_device(config.device)
     dtype = choose_precision(config.precision, device)
@@ -72,7 +71,8 @@ def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
     config = config.model_copy(update={key: state["config"][key] for key in ("epochs", "device", "precision")})
     dataset = dataset or load_dataset(config.dataset, config.data_dir)
     check_same_run(config, state, dataset.digest)
-    learner = build_learner(config, DataShape.of(dataset), config.epochs)
+    steps = config.epochs * config.epoch_steps(len(dataset.train_images))
+    learner = build_learner(config, DataShape.of(dataset), steps)
     progress = restore(config, state, learner)
     if not progress.history:
         raise CannotResume(f"the state in {config.run_dir} is of the first epoch: there is nothing to export yet")
