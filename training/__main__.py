@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from app.checkpoints.store import CheckpointError
-from training.card import quality_text
 from training.config import BadConfigFile, Choices, TrainConfig, first_mistake, read_config_file
 from training.data import DataUnavailable, TooFewImages
 from training.device import DeviceUnavailable
@@ -24,6 +23,7 @@ from training.evaluation.feature_extractor import ClassifierConfig, ClassifierDa
 from training.families import families
 from training.generation import NotANumber
 from training.golden import ExportMismatch
+from training.quality_report import quality_text
 from training.run_lock import RunTaken, check_finished
 from training.sources import load_dataset
 from training.state import CannotResume

@@ -7,9 +7,10 @@ import pytest
 from app.checkpoints.manifest import ControlEffect, Figure, ImageForm, Manifest, Quality
 from tests.training.conftest import manifest_of
 from training.__main__ import parser
-from training.card import card, commands, epochs_text, quality_table, quality_text, training_command
+from training.card import card, commands, epochs_text, training_command
 from training.evaluation.eval_protocol import PROTOCOL
 from training.families import families
+from training.quality_report import quality_table, quality_text
 
 FIGURES = {
     "frechet_distance": Figure(
@@ -146,11 +147,10 @@ def test_the_card_says_whose_labels_the_floor_has(manifest):
 
 
 def test_the_card_says_that_a_likelihood_is_given_the_label(manifest):
-    def text(unit: str) -> str:
-        return quality_text(measured(manifest, figures={"negative_elbo": Figure(value=1, unit=unit, better="lower")}))
-
-    assert "2.3 nats" in text("nats an image, given the label")
-    assert "2.3 nats" not in text("nats an image")
+    assert "2.3 nats" in quality_text(measured(manifest.model_copy(update={"conditional": True})))
+    assert "2.3 nats" not in quality_text(measured(manifest))
+    generator = manifest.model_copy(update={"conditional": True, "capabilities": ("generate",)})
+    assert "2.3 nats" not in quality_text(measured(generator))
 
 
 def test_the_card_says_why_figures_of_a_classifier_are_left_out(manifest):

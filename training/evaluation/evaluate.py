@@ -10,7 +10,7 @@ from torch import nn
 from app.checkpoints.manifest import Manifest
 from app.checkpoints.store import read_archive, read_manifest
 from training.archive import open_archive
-from training.card import PICTURES, card, quality_table
+from training.card import PICTURES, card
 from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset
 from training.evaluation.eval_protocol import SEEDS, measure_quality
@@ -20,6 +20,7 @@ from training.evaluation.resizing import area_averages
 from training.files import write_atomically
 from training.generation import balanced_labels, draw_images
 from training.previews import neighbour_grid, preview, reconstruction_grid, traversal_grid
+from training.quality_report import quality_table
 from training.sources import load_dataset
 
 log = logging.getLogger(__name__)

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from app.checkpoints.manifest import Figure, Manifest
 
-GIVEN_LABEL = ", given the label"
-
 
 def over_seeds(values: Sequence[float], floors: Sequence[float] = (), **rest: object) -> Figure:
     """A figure from one value per seed: their mean and their standard deviation.
@@ -37,4 +35,4 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
 
 def given_text(manifest: Manifest) -> str:
     """What the unit of a likelihood says of a conditional model: the label is worth up to log(classes)."""
-    return GIVEN_LABEL if manifest.conditional else ""
+    return ", given the label" if manifest.conditional else ""
