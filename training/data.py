@@ -8,6 +8,8 @@ from torch import Tensor
 
 from app.checkpoints.manifest import check_classes
 
+# Channels, height and width of the images of every data set.
+IMAGE_SHAPE = (1, 28, 28)
 DIGITS = tuple(str(digit) for digit in range(10))
 
 

@@ -4,31 +4,31 @@ import math
 from collections.abc import Sequence
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
-from training.evaluation.eval_protocol import COPY_IMAGES, NORMAL, NORMAL_FIDELITY, PROTOCOL
+from training.data import IMAGE_SHAPE
+from training.evaluation.eval_protocol import COPY_IMAGES, NORMAL, NORMAL_FIDELITY
+from training.evaluation.resizing import size_text
 from training.generation import gives_labels
 
 # The explanations of figures of generated images, which the table of several models has in columns. `copies` is the
 # number of images that were compared with training images.
 GENERATED = {
-    "frechet_distance": "between normal distributions fitted to the features of generated and of test images; near its "
-    "floor it measures contrast and the sharpness of edges, see the ceiling of slightly blurred images",
-    "kernel_distance": "squared maximum mean discrepancy of the features under a cubic kernel",
+    "frechet_distance": "between normal distributions fitted to the features of generated and of test images; near "
+    "that of real images it measures contrast and the sharpness of edges, compare slightly blurred images",
     "precision": "share of generated images in the manifold of the test images; smooth images, and even noise, have "
     "more than real images",
     "recall": "share of test images in the manifold of the generated images",
     "density": "number of neighbourhoods of test images that a generated image is in, relative to the expected five",
     "coverage": "share of test images with a generated image in their neighbourhood",
     "class_balance": "entropy of the classes that the classifier predicts, 1 where all are equally frequent",
-    "confidence": "probability of the class that the classifier predicts",
     "normal_prior_frechet_distance": "the Frechet distance of images of latents from N(0, I), not from the mixtures",
     "normal_prior_precision": "the precision of these images",
     "normal_prior_recall": "the recall of these images",
     "label_agreement": "share of images for which the classifier predicts the requested label",
     "classification_accuracy_score": "accuracy on the test images of a LeNet-5 trained on the generated images of a "
-    "seed with the requested labels; the floor is that of one trained on as many training images",
+    "seed with the requested labels; that of real images, of one trained on as many training images",
     "nearest_training_distance": "mean of {copies} images; copies have 0, and smooth images are near to all others",
     "near_copies": "share of {copies} images nearer to a training image than all but 1 % of the test images with "
-    "the same label distribution are",
+    "the same label distribution are; that of real images is 1 % by construction",
 }
 # The explanations of all other figures.
 OTHERS = {
@@ -36,28 +36,31 @@ OTHERS = {
     "reconstruction_error": "binary cross-entropy of the test images, one posterior sample each",
     "kl_divergence": "of q(z given x) from N(0, I)",
     "active_units": "latent dimensions whose posterior mean varies over the images",
-    "importance_weighted_bound": "upper bound on -log p(x) under N(0, I), with its standard error over the images; "
-    "Burda et al., 2016, report 86.76 for a VAE with one stochastic layer, at 5,000 samples",
+    "importance_weighted_bound": "upper bound on -log p(x) under N(0, I), with its standard error over the images, not "
+    "on all test images, since each takes as many passes through the decoder as there are samples; Burda et al., 2016, report "
+    "86.76 for a VAE with one stochastic layer, at 5,000 samples",
     "negative_elbo_of_these_images": "of the images of the bound, to compare with it; one posterior sample each",
     "negative_log_likelihood": "-log p(x) of all test images, binarised once with a fixed seed",
-    "bits_per_dimension": "-log2 p(x) of all 8-bit test images over the number of pixels; the ceilings are a model of "
-    "pixels without dependence and one of random bytes",
+    "bits_per_dimension": "-log2 p(x) of all 8-bit test images over the number of pixels; of a flow an upper bound, "
+    "estimated with one fixed draw of the dequantisation noise; for comparison a model of independent pixels and one of "
+    "random bytes",
     "mean_squared_error": "of the test images decoded from their code, the posterior mean where the encoder has one",
     "cross_entropy_of_reconstructions": "binary cross-entropy of the test images, decoded in the same way",
     "psnr": "peak signal-to-noise ratio of the upscaled test images, mean over the images; the inputs are their area "
     "averages in 8 bits",
-    "upscaled_accuracy": "accuracy of the classifier on the upscaled test images; the floor is that on the originals",
+    "upscaled_accuracy": "accuracy of the classifier on the upscaled test images; that of real images, on the "
+    "originals",
     "upscaled_frechet_distance": "between the features of the upscaled test images and of the originals",
     "accuracy": "share of test images whose likeliest class is their label",
     "negative_log_likelihood_of_labels": "-log of the probability of the label of a test image",
     "expected_calibration_error": "mean difference of confidence and accuracy, over bins of the confidence",
     "lower_rbm_negative_log_likelihood": "-log p(x) under the lower Boltzmann machine alone, with log Z by annealed "
-    "importance sampling; the whole network has no tractable likelihood",
+    "importance sampling, whose error is part of the standard error; the whole network has no tractable likelihood",
 }
 MEANING = GENERATED | OTHERS
 # The data's labels have their natural frequencies; a model that takes labels is asked for balanced ones.
 BALANCED, NATURAL = "real images, balanced labels", "real images, natural labels"
-BETTER = {"lower": "lower", "higher": "higher", "floor": "near the floor", None: ""}
+BETTER = {"lower": "lower", "higher": "higher", "floor": "near real images", None: ""}
 
 
 def quality_text(manifest: Manifest) -> str:
@@ -68,7 +71,7 @@ def quality_text(manifest: Manifest) -> str:
     if not quality.figures:
         return f"## Quality\n\nThe protocol `{quality.protocol}` has no figures for these capabilities."
     rows = [figure_row(name, figure) for name, figure in quality.figures.items()]
-    head = ["figure", "value", "floor", "ceilings", "better", "unit"]
+    head = ["figure", "value", "real images", "for comparison", "better", "unit"]
     copies = f"{min(COPY_IMAGES, quality.images):,}"
     meanings = "\n".join(
         f"- {in_words(name)}: {MEANING[name].format(copies=copies)}" for name in quality.figures if name in MEANING
@@ -85,7 +88,7 @@ def quality_text(manifest: Manifest) -> str:
 
 
 def protocol_text(manifest: Manifest, quality: Quality) -> str:
-    """What was compared, in which features, and what floors and ceilings are."""
+    """What was compared, in which features, and what the columns beside the values are."""
     text = ["Measured with the float32 archive on the test images."]
     if "generate" in manifest.capabilities:
         seeds = ", ".join(str(seed) for seed in quality.seeds)
@@ -93,8 +96,8 @@ def protocol_text(manifest: Manifest, quality: Quality) -> str:
     if quality.extractor is not None:
         text.append(f"Features are those of the LeNet-5 with SHA-256 `{quality.extractor}`.")
     elif {"generate", "upscale"} & set(manifest.capabilities):
-        if quality.protocol == PROTOCOL:
-            size = "x".join(str(side) for side in manifest.image.shape[1:])
+        if manifest.image.shape != IMAGE_SHAPE:
+            size = size_text(manifest.image.shape)
             cause = f"Images of {size} are compared with area averages of the data's, and no classifier takes them"
         else:
             cause = "There is no classifier of this data"
@@ -102,14 +105,14 @@ def protocol_text(manifest: Manifest, quality: Quality) -> str:
     text.append("Values are means over the seeds ± their standard deviation, or over the test images.")
     if "frechet_distance" in quality.figures:
         labels = "with balanced labels" if gives_labels(manifest) else "with natural frequencies of the labels"
-        text.append(f"The floor is the figure of real images in place of generated ones, {labels}, ± its standard")
+        text.append(f"`real images`: the figure of real images in place of generated ones, {labels}, ± its standard")
         text.append(
-            "deviation over disjoint draws, or of a perfect model. The real images are training images, test images for"
+            "deviation over disjoint draws, or of a perfect model. They are training images; test images for the"
         )
-        text.append("the distance to training images.")
+        text.append("distance to training images and for label agreement, since the classifier has seen the former.")
     else:
-        text.append("The floor is the figure of real images, or of a perfect model.")
-    text.append("The ceilings are the figures of useless or simpler models, and of blurred real images.")
+        text.append("`real images`: the figure of real images, or of a perfect model.")
+    text.append("`for comparison`: the figures of noise, blurred images, a single class, or simpler models.")
     if manifest.conditional and {"encode", "embed", "log_likelihood"} & set(manifest.capabilities):
         worth = f"up to ln {len(manifest.classes)} = {math.log(len(manifest.classes)):.1f} nats"
         text.append(f"Where the unit says so, the model is given the label of a test image, which is worth {worth}.")
@@ -133,7 +136,7 @@ def value_text(figure: Figure) -> str:
 
 
 def floor_text(figure: Figure) -> str:
-    """A floor with its deviation, or nothing."""
+    """The figure of real images with its deviation, or nothing."""
     return number(figure.floor) + ("" if figure.floor_deviation is None else f" ± {figure.floor_deviation:.2g}")
 
 
@@ -182,7 +185,7 @@ def quality_table(manifests: Sequence[Manifest]) -> str:
         first, *cells = figure_row(name, measured[model][name])
         rows.append([first, f"`{model}`", *cells])
     if rows:
-        parts.append(table(["figure", "model", "value", "floor", "ceilings", "better", "unit"], rows))
+        parts.append(table(["figure", "model", "value", "real images", "for comparison", "better", "unit"], rows))
     return "\n\n".join(parts)
 
 

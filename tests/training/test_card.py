@@ -156,6 +156,7 @@ def test_the_card_says_that_a_likelihood_is_given_the_label(manifest):
 def test_the_card_says_why_figures_of_a_classifier_are_left_out(manifest):
     small = manifest.model_copy(update={"image": ImageForm(shape=(1, 7, 7), normalization=None)})
     assert "7x7" in quality_text(measured(small, extractor=None))
+    assert "7x7" in quality_text(measured(small, extractor=None, protocol="strokes-eval-2"))
     assert "no classifier of this data" in quality_text(measured(manifest, extractor=None, protocol="strokes-eval-2"))
     classifier = manifest.model_copy(update={"capabilities": ("classify",)})
     assert "left out" not in quality_text(measured(classifier, extractor=None))

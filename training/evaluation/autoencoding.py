@@ -73,21 +73,23 @@ def elbo_figures(archive: Any, manifest: Manifest, dataset: Dataset, seeds: Sequ
     """
     labels = dataset.test_labels
     binary, given = bool(manifest.training.config.get("binarised")), given_text(manifest)
-    greys = to_unit_range(dataset.test_images)
-    images = fixed_binarisation(dataset.test_images) if binary else greys
+    images = fixed_binarisation(dataset.test_images) if binary else to_unit_range(dataset.test_images)
     terms = [elbo(archive, manifest, images, labels, torch.Generator().manual_seed(seed)) for seed in seeds]
     bounds = _bounds(to_unit_range(dataset.train_images).mean(dim=0, keepdim=True), images)
     if binary:
         bounds["floor"] = None
     unit = f"nats an image{given}" if binary else f"nats an image, of grey pixels{given}"
     figures = {
-        "negative_elbo": over_seeds([term.negative for term in terms], unit=unit, better="lower", **bounds),
-        "reconstruction_error": over_seeds(
-            [term.reconstruction_error for term in terms], unit=unit, better="lower", **bounds
+        "negative_elbo": over_seeds(
+            [float(term.negative.mean()) for term in terms], unit=unit, better="lower", **bounds
         ),
-        "kl_divergence": over_seeds([term.kl_divergence for term in terms], unit=f"nats an image{given}", better=None),
+        "reconstruction_error": over_seeds(
+            [float(term.reconstruction_error.mean()) for term in terms], unit=unit, better="lower", **bounds
+        ),
+        # The same for every seed: nothing in it is sampled.
+        "kl_divergence": over_images(terms[0].kl_divergence, unit=f"nats an image{given}", better=None),
         "active_units": Figure(
-            value=active_units(archive, manifest, greys, labels),
+            value=active_units(archive, manifest, images, labels),
             unit=f"of {manifest.latent_dim} latent dimensions, variance above {ACTIVE}",
             better=None,
         ),
@@ -116,5 +118,7 @@ def _bound_figures(
         "importance_weighted_bound": Figure(
             value=value, standard_error=error, unit=f"{unit}, {BOUND_SAMPLES} samples each", better="lower"
         ),
-        "negative_elbo_of_these_images": over_seeds([term.negative for term in terms], unit=unit, better="lower"),
+        "negative_elbo_of_these_images": over_seeds(
+            [float(term.negative.mean()) for term in terms], unit=unit, better="lower"
+        ),
     }

@@ -25,13 +25,13 @@ ACTIVE = 0.01
 
 @dataclass(frozen=True)
 class Elbo:
-    """Means over images, in nats."""
+    """Both terms for each image, float64 `(N,)`, in nats."""
 
-    reconstruction_error: float
-    kl_divergence: float
+    reconstruction_error: Tensor
+    kl_divergence: Tensor
 
     @property
-    def negative(self) -> float:
+    def negative(self) -> Tensor:
         """The negative ELBO, the sum of the two."""
         return self.reconstruction_error + self.kl_divergence
 
@@ -48,7 +48,7 @@ def elbo(archive: Any, form: Form, images: Tensor, labels: Tensor, source: torch
         latents = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=source)
         errors.append(cross_entropy(archive.decode(*with_labels(form, latents, wanted)), rows))
         divergences.append(-0.5 * (1 + log_variance - mean.square() - log_variance.exp()).double().sum(dim=1))
-    return Elbo(float(torch.cat(errors).mean()), float(torch.cat(divergences).mean()))
+    return Elbo(torch.cat(errors), torch.cat(divergences))
 
 
 @torch.no_grad()

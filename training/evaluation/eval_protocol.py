@@ -43,13 +43,11 @@ EXTRACTOR = "fcf41e502e8ab99ded201772ffbf57517be20b33bcd1d3b444b66070a1b8ed8c"
 
 FIDELITY = {
     "frechet_distance": ("squared distance in features", "lower"),
-    "kernel_distance": ("squared maximum mean discrepancy", "lower"),
     "precision": ("fraction", "floor"),
     "recall": ("fraction", "higher"),
     "density": ("ratio", "floor"),
     "coverage": ("fraction", "higher"),
     "class_balance": ("entropy over its maximum", "floor"),
-    "confidence": ("probability", "higher"),
 }
 # Figures of the images under N(0, I) of a model whose default prior is another one.
 NORMAL = "normal_prior_"
@@ -114,7 +112,7 @@ def generation_figures(
         if "normal" in manifest.priors[1:]:
             figures |= normal_prior_figures(archive, manifest, reference, labels, seeds)
         if labelled:
-            figures["label_agreement"] = agreement_figure(generated, labels, reference.extractor)
+            figures["label_agreement"] = agreement_figure(generated, labels, reference, reference.extractor)
     if labelled:
         figures |= accuracy_score(generated, labels, dataset, reference.trained_accuracies)
     return figures | copy_figures(generated, manifest, dataset)
@@ -149,12 +147,13 @@ def normal_prior_figures(
     return {NORMAL + name: figures[name] for name in NORMAL_FIDELITY}
 
 
-def agreement_figure(generated: Sequence[Tensor], labels: Tensor, extractor: FeatureExtractor) -> Figure:
-    """How often the classifier recognises the requested label. The floor is its accuracy on test images."""
+def agreement_figure(
+    generated: Sequence[Tensor], labels: Tensor, reference: Reference, extractor: FeatureExtractor
+) -> Figure:
+    """How often the classifier recognises the requested label. The floor is that of draws of test images."""
     values = [label_agreement(extractor.probabilities(extractor.features(images)), labels) for images in generated]
-    record = extractor.record
-    ceiling = {"chance": 1 / record.classes}
-    return over_seeds(values, unit="fraction", better="higher", floor=record.test_accuracy, ceilings=ceiling)
+    ceiling = {"chance": 1 / extractor.record.classes}
+    return over_seeds(values, reference.label_agreements, unit="fraction", better="higher", ceilings=ceiling)
 
 
 def copy_figures(generated: Sequence[Tensor], manifest: Manifest, dataset: Dataset) -> dict[str, Figure]:

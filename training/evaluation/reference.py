@@ -10,7 +10,7 @@ from torchvision.transforms import functional  # type: ignore[import-untyped]
 from training.data import Dataset
 from training.evaluation.accuracy import trained_accuracy
 from training.evaluation.feature_extractor import FeatureExtractor
-from training.evaluation.fidelity import measure
+from training.evaluation.fidelity import label_agreement, measure
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,20 @@ class Reference:
     def ceilings(self) -> dict[str, dict[str, float]]:
         """The figures of each kind of images of `ceiling_images`, by its name."""
         return {name: self.measure(images) for name, images in ceiling_images(self.dataset, self.count).items()}
+
+    @cached_property
+    def label_agreements(self) -> list[float]:
+        """The share of images whose label the classifier recognises, of each draw of test images with balanced labels.
+
+        It has learned from the training images, and recognises more of them than of new images. Draws are a quarter of
+        the usual size, so that there are several.
+        """
+        assert self.extractor is not None, "asked only where there is a classifier"
+        images, labels = self.dataset.test_images, self.dataset.test_labels
+        return [
+            label_agreement(self.extractor.probabilities(self.extractor.features(images[rows])), labels[rows])
+            for rows in real_draws(labels, max(self.count // 4, 1), balanced=True)
+        ]
 
     @cached_property
     def trained_accuracies(self) -> list[float]:

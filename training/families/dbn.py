@@ -414,9 +414,11 @@ class DbnLearner(Learner):
             rbm.weight, rbm.visible_bias, rbm.hidden_bias, base, inverse_temperatures(), chains=100, source=source
         )
         log.info("log Z of the lower RBM is %.2f, standard error %.2f", log_z, error)
-        energies = free_energy(images, rbm.visible_bias, rbm.hidden_logits(images))
+        energies = free_energy(images, rbm.visible_bias, rbm.hidden_logits(images)).double()
         figure = Figure(
-            value=float(energies.double().mean()) + log_z,
+            value=float(energies.mean()) + log_z,
+            # The errors of log Z and of the mean over the images are independent.
+            standard_error=math.sqrt(error**2 + float(energies.var()) / len(energies)),
             unit=f"nats an image, {len(images):,} binarised images",
             better="lower",
         )
