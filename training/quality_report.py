@@ -37,13 +37,13 @@ OTHERS = {
     "kl_divergence": "of q(z given x) from N(0, I)",
     "active_units": "latent dimensions whose posterior mean varies over the images",
     "importance_weighted_bound": "upper bound on -log p(x) under N(0, I), with its standard error over the images, not "
-    "on all test images, since each takes as many passes through the decoder as there are samples; Burda et al., 2016, report "
-    "86.76 for a VAE with one stochastic layer, at 5,000 samples",
+    "on all test images, since each takes as many passes through the decoder as there are samples; Burda et al., "
+    "2016, report 86.76 for a VAE with one stochastic layer, at 5,000 samples",
     "negative_elbo_of_these_images": "of the images of the bound, to compare with it; one posterior sample each",
     "negative_log_likelihood": "-log p(x) of all test images, binarised once with a fixed seed",
     "bits_per_dimension": "-log2 p(x) of all 8-bit test images over the number of pixels; of a flow an upper bound, "
-    "estimated with one fixed draw of the dequantisation noise; for comparison a model of independent pixels and one of "
-    "random bytes",
+    "estimated with one fixed draw of the dequantisation noise; for comparison a model of independent pixels and "
+    "one of random bytes",
     "mean_squared_error": "of the test images decoded from their code, the posterior mean where the encoder has one",
     "cross_entropy_of_reconstructions": "binary cross-entropy of the test images, decoded in the same way",
     "psnr": "peak signal-to-noise ratio of the upscaled test images, mean over the images; the inputs are their area "
@@ -107,9 +107,9 @@ def protocol_text(manifest: Manifest, quality: Quality) -> str:
         labels = "with balanced labels" if gives_labels(manifest) else "with natural frequencies of the labels"
         text.append(f"`real images`: the figure of real images in place of generated ones, {labels}, ± its standard")
         text.append(
-            "deviation over disjoint draws, or of a perfect model. They are training images; test images for the"
+            "deviation over disjoint draws, or of a perfect model. They are training images, but test images for"
         )
-        text.append("distance to training images and for label agreement, since the classifier has seen the former.")
+        text.append("the distance to training images and for label agreement: the classifier has seen training images.")
     else:
         text.append("`real images`: the figure of real images, or of a perfect model.")
     text.append("`for comparison`: the figures of noise, blurred images, a single class, or simpler models.")
