@@ -18,12 +18,12 @@ from training.data import DataUnavailable, TooFewImages
 from training.device import DeviceUnavailable
 from training.distribution import ProcessLost
 from training.divergence import Diverged
-from training.evaluation.evaluate import CannotEvaluate, EvaluateConfig, evaluate_named
+from training.evaluation.evaluate import CannotEvaluate, EvaluateConfig, evaluate_held_out, evaluate_named
 from training.evaluation.feature_extractor import ClassifierConfig, ClassifierDamaged, make_classifier
 from training.families import families
 from training.generation import NotANumber
 from training.golden import ExportMismatch
-from training.quality_report import quality_text
+from training.quality_report import figures_table, quality_text
 from training.run_lock import RunTaken, check_finished
 from training.sources import load_dataset
 from training.state import CannotResume
@@ -128,6 +128,9 @@ def run(arguments: dict[str, Any]) -> int:
         return 2
     if isinstance(config, ClassifierConfig):
         make_classifier(config, load_dataset(config.dataset, config.data_dir))
+    elif isinstance(config, EvaluateConfig) and config.classifier is not None:
+        for name, figures in evaluate_held_out(config):
+            print(f"{name}\n\n{figures_table(figures)}\n")
     elif isinstance(config, EvaluateConfig):
         for manifest in evaluate_named(config):
             print(f"{manifest.name}\n\n{quality_text(manifest)}")

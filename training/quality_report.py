@@ -1,7 +1,7 @@
 """The measured quality of models in Markdown: what was compared, tables of figures, and what each figure means."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
 from training.data import IMAGE_SHAPE
@@ -70,8 +70,6 @@ def quality_text(manifest: Manifest) -> str:
         return "## Quality\n\nNot measured yet."
     if not quality.figures:
         return f"## Quality\n\nThe protocol `{quality.protocol}` has no figures for these capabilities."
-    rows = [figure_row(name, figure) for name, figure in quality.figures.items()]
-    head = ["figure", "value", "real images", "for comparison", "better", "unit"]
     copies = f"{min(COPY_IMAGES, quality.images):,}"
     meanings = "\n".join(
         f"- {in_words(name)}: {MEANING[name].format(copies=copies)}" for name in quality.figures if name in MEANING
@@ -80,7 +78,7 @@ def quality_text(manifest: Manifest) -> str:
 
 {protocol_text(manifest, quality)}
 
-{table(head, rows)}
+{figures_table(quality.figures)}
 
 {meanings}
 
@@ -105,11 +103,11 @@ def protocol_text(manifest: Manifest, quality: Quality) -> str:
     text.append("Values are means over the seeds ± their standard deviation, or over the test images.")
     if "frechet_distance" in quality.figures:
         labels = "with balanced labels" if gives_labels(manifest) else "with natural frequencies of the labels"
-        text.append(f"`real images`: the figure of real images in place of generated ones, {labels}, ± its standard")
         text.append(
-            "deviation over disjoint draws, or of a perfect model. They are training images, but test images for"
+            f"`real images`: the figure of real images in place of generated ones, {labels}, ± its standard deviation "
+            "over disjoint draws, or of a perfect model. They are training images, but test images for the distance to "
+            "training images and for label agreement: the classifier has seen the training images."
         )
-        text.append("the distance to training images and for label agreement: the classifier has seen training images.")
     else:
         text.append("`real images`: the figure of real images, or of a perfect model.")
     text.append("`for comparison`: the figures of noise, blurred images, a single class, or simpler models.")
@@ -117,6 +115,12 @@ def protocol_text(manifest: Manifest, quality: Quality) -> str:
         worth = f"up to ln {len(manifest.classes)} = {math.log(len(manifest.classes)):.1f} nats"
         text.append(f"Where the unit says so, the model is given the label of a test image, which is worth {worth}.")
     return " ".join(text)
+
+
+def figures_table(figures: Mapping[str, Figure]) -> str:
+    """A table of figures, one in a row."""
+    head = ["figure", "value", "real images", "for comparison", "better", "unit"]
+    return table(head, [figure_row(name, figure) for name, figure in figures.items()])
 
 
 def figure_row(name: str, figure: Figure) -> list[str]:

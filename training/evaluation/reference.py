@@ -9,7 +9,7 @@ from torchvision.transforms import functional  # type: ignore[import-untyped]
 
 from training.data import Dataset
 from training.evaluation.accuracy import trained_accuracy
-from training.evaluation.feature_extractor import FeatureExtractor
+from training.evaluation.feature_extractor import Classifier, FeatureExtractor
 from training.evaluation.fidelity import label_agreement, measure
 
 log = logging.getLogger(__name__)
@@ -48,17 +48,9 @@ class Reference:
 
     @cached_property
     def label_agreements(self) -> list[float]:
-        """The share of images whose label the classifier recognises, of each draw of test images with balanced labels.
-
-        It has learned from the training images, and recognises more of them than of new images. Draws are a quarter of
-        the usual size, so that there are several.
-        """
+        """As `label_agreements`, for the classifier of the protocol."""
         assert self.extractor is not None, "asked only where there is a classifier"
-        images, labels = self.dataset.test_images, self.dataset.test_labels
-        return [
-            label_agreement(self.extractor.probabilities(self.extractor.features(images[rows])), labels[rows])
-            for rows in real_draws(labels, max(self.count // 4, 1), balanced=True)
-        ]
+        return label_agreements(self.dataset, self.extractor, self.count)
 
     @cached_property
     def trained_accuracies(self) -> list[float]:
@@ -74,6 +66,19 @@ class Reference:
     def _real(self) -> Tensor:
         assert self.extractor is not None, "asked only where there is a classifier"
         return self.extractor.features(self.dataset.test_images[: self.count])
+
+
+def label_agreements(dataset: Dataset, classifier: Classifier, count: int) -> list[float]:
+    """The share of images whose label a classifier recognises, of each draw of test images with balanced labels.
+
+    It has learned from the training images, and recognises more of them than of new images. Draws have a quarter of
+    `count` images, so that there are several.
+    """
+    images, labels = dataset.test_images, dataset.test_labels
+    return [
+        label_agreement(classifier.probabilities(classifier.features(images[rows])), labels[rows])
+        for rows in real_draws(labels, max(count // 4, 1), balanced=True)
+    ]
 
 
 def real_draws(labels: Tensor, count: int, *, balanced: bool) -> list[Tensor]:
