@@ -171,7 +171,7 @@ def quality_table(manifests: Sequence[Manifest]) -> str:
     """The figures of several models of one protocol: a table of generated images, and one of all other figures.
 
     The first has a row for each model, for the floors with balanced labels and natural ones, and for each ceiling. The
-    second has a row for each figure of a model, with its own floor and ceilings.
+    second has a row for each other figure of MEANING of a model, with its own floor and ceilings.
     """
     measured = {manifest.name: manifest.quality.figures for manifest in manifests if manifest.quality}
     generators = [manifest for manifest in manifests if "frechet_distance" in measured.get(manifest.name, {})]
@@ -179,10 +179,10 @@ def quality_table(manifests: Sequence[Manifest]) -> str:
     compared = {manifest.name for manifest in generators}
     order = list(MEANING)
     others = sorted(
-        (order.index(name) if name in order else len(order), figure.unit, model, name)
+        (order.index(name), figure.unit, model, name)
         for model, figures in measured.items()
         for name, figure in figures.items()
-        if not (model in compared and name in GENERATED)
+        if name in OTHERS or (name in GENERATED and model not in compared)
     )
     rows = []
     for _, _, model, name in others:
