@@ -3,6 +3,8 @@
 10,000 images per seed, with balanced labels and in 8 bits as from the service, are compared with the 10,000 test
 images in the features of one pinned classifier. Each figure has a floor, that of 10,000 training images with labels as
 those of the generated images, balanced or natural, and ceilings, those of noise, blurred images and a single class.
+The floors of label agreement and of the distance to training images are those of test images, which the classifier has
+not learned from.
 Images that are not of the size of the data are compared with area averages of the data's, in pixels only.
 
 Other data sets have protocols of their own names, with their own classifiers; without a classifier, the figures that
