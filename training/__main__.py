@@ -123,8 +123,8 @@ def run(arguments: dict[str, Any]) -> int:
     try:
         config = kind(**(given | arguments))
     except ValidationError as error:
-        *name, cause = first_mistake(error)
-        print_error(": ".join([*(f"--{part.replace('_', '-')}" for part in name), cause]))
+        *choice, cause = first_mistake(error)
+        print_error(": ".join([*(f"--{part.replace('_', '-')}" for part in choice), cause]))
         return 2
     if isinstance(config, ClassifierConfig):
         make_classifier(config, load_dataset(config.dataset, config.data_dir))
