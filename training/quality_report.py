@@ -54,6 +54,7 @@ OTHERS = {
     "accuracy": "share of test images whose likeliest class is their label",
     "negative_log_likelihood_of_labels": "-log of the probability of the label of a test image",
     "expected_calibration_error": "mean difference of confidence and accuracy, over bins of the confidence",
+    "round_trip_errors": "pixels of the test images that have another grey level after encoding and decoding",
     "lower_rbm_negative_log_likelihood": "-log p(x) under the lower Boltzmann machine alone, with log Z by annealed "
     "importance sampling, whose error is part of the standard error; the whole network has no tractable likelihood",
 }

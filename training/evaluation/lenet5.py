@@ -24,7 +24,7 @@ EMA_DECAY = 0.998
 
 
 class LeNet5(nn.Module):
-    """Images `(B, 1, H, W)` in [0, 1] to one logit per class. For 28x28 pixels it is the published network."""
+    """Images `(B, 1, H, W)` in [0, 1] to one logit per class. For 28x28 pixels the layers have the published sizes."""
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
