@@ -14,8 +14,9 @@ from app.settings import Settings
 from tests.api.reading import arrays, frames, image
 from tests.conftest import ROOT
 from tests.contract.process import running
-from training.card import PICTURES, card, quality_table
+from training.card import PICTURES, card
 from training.evaluation.eval_protocol import PROTOCOL
+from training.quality_report import quality_table
 
 README = (ROOT / "README.md").read_text()
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()

@@ -8,40 +8,45 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from app.checkpoints.store import CheckpointError
-from training.card import quality_text
 from training.config import BadConfigFile, Choices, TrainConfig, first_mistake, read_config_file
 from training.data import DataUnavailable, TooFewImages
-from training.datasets import load_dataset
+from training.device import DeviceUnavailable
+from training.distribution import ProcessLost
 from training.divergence import Diverged
-from training.evaluation.evaluate import CannotEvaluate, EvaluateConfig, evaluate_named
+from training.evaluation.evaluate import CannotEvaluate, EvaluateConfig, evaluate_held_out, evaluate_named
 from training.evaluation.feature_extractor import ClassifierConfig, ClassifierDamaged, make_classifier
 from training.families import families
 from training.generation import NotANumber
 from training.golden import ExportMismatch
+from training.quality_report import figures_table, quality_text
 from training.run_lock import RunTaken, check_finished
+from training.sources import load_dataset
 from training.state import CannotResume
 from training.stopping import Stopped
 from training.trainer import export_run, train
 
 COMMANDS: dict[str, type[Choices]] = {"classifier": ClassifierConfig, "evaluate": EvaluateConfig}
-# Failures that the user can mend, each one line on standard error.
-MENDABLE = (
+# Failures that the user can correct, each one line on standard error.
+USER_ERRORS = (
     CannotEvaluate,
     CannotResume,
     CheckpointError,
     ClassifierDamaged,
     DataUnavailable,
+    DeviceUnavailable,
     Diverged,
     ExportMismatch,
     NotANumber,
+    ProcessLost,
     RunTaken,
     TooFewImages,
     OSError,
-    RuntimeError,
+    torch.OutOfMemoryError,
 )
 
 
@@ -95,16 +100,16 @@ def main() -> int:
     try:
         return run(arguments)
     except Stopped as stopped:
-        complain(str(stopped))
-        return 128 + stopped.number
+        print_error(str(stopped))
+        return 128 + stopped.signal_number
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_error("interrupted")
         return 128 + signal.SIGINT
     except BadConfigFile as error:
-        complain(str(error))
+        print_error(str(error))
         return 2
-    except MENDABLE as error:
-        complain(f"{type(error).__name__}: {error}")
+    except USER_ERRORS as error:
+        print_error(f"{type(error).__name__}: {error}")
         return 1
 
 
@@ -118,11 +123,14 @@ def run(arguments: dict[str, Any]) -> int:
     try:
         config = kind(**(given | arguments))
     except ValidationError as error:
-        *name, cause = first_mistake(error)
-        complain(": ".join([*(f"--{part.replace('_', '-')}" for part in name), cause]))
+        *choice, cause = first_mistake(error)
+        print_error(": ".join([*(f"--{part.replace('_', '-')}" for part in choice), cause]))
         return 2
     if isinstance(config, ClassifierConfig):
         make_classifier(config, load_dataset(config.dataset, config.data_dir))
+    elif isinstance(config, EvaluateConfig) and config.classifier is not None:
+        for name, figures in evaluate_held_out(config):
+            print(f"{name}\n\n{figures_table(figures)}\n")
     elif isinstance(config, EvaluateConfig):
         for manifest in evaluate_named(config):
             print(f"{manifest.name}\n\n{quality_text(manifest)}")
@@ -136,7 +144,7 @@ def run(arguments: dict[str, Any]) -> int:
     return 0
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """Write a line to standard error, with the rank of the process unless it is the first.
 
     Errors of PyTorch have many lines, and names of files may have any character.

@@ -1,63 +1,13 @@
 """The model card of a checkpoint, in Markdown, from its manifest."""
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from shlex import quote
 
 from app.checkpoints.capabilities import Symbol
-from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality, TrainingRecord
-from training.evaluation.eval_protocol import COPY_IMAGES, NORMAL, PROTOCOL, SEEDS
-from training.evaluation.likelihood import GIVEN_LABEL
-from training.generation import gives_labels
+from app.checkpoints.manifest import Manifest, TrainingRecord
+from training.evaluation.eval_protocol import SEEDS
+from training.quality_report import quality_text, table
 
-# The explanation of each figure. `copies` is the number of images that were compared with training images.
-MEANING = {
-    "frechet_distance": "between normal distributions fitted to the features of generated and of test images; near its "
-    "floor it measures contrast and the sharpness of edges, see the ceiling of slightly blurred images",
-    "kernel_distance": "squared maximum mean discrepancy of the features under a cubic kernel",
-    "precision": "share of generated images in the manifold of the test images; smooth images, and even noise, have "
-    "more than real images",
-    "recall": "share of test images in the manifold of the generated images",
-    "density": "number of neighbourhoods of test images that a generated image is in, relative to the expected five",
-    "coverage": "share of test images with a generated image in their neighbourhood",
-    "class_balance": "entropy of the classes that the classifier predicts, 1 where all are equally frequent",
-    "confidence": "probability of the class that the classifier predicts",
-    "normal_prior_frechet_distance": "the Frechet distance of images of latents from N(0, I), not from the mixtures",
-    "normal_prior_precision": "the precision of these images",
-    "normal_prior_recall": "the recall of these images",
-    "label_agreement": "share of images for which the classifier predicts the requested label",
-    "classification_accuracy_score": "accuracy on the test images of a LeNet-5 trained on the generated images of a "
-    "seed with the requested labels; the floor is that of one trained on as many training images",
-    "nearest_training_distance": "mean of {copies} images; copies have 0, and smooth images are near to all others",
-    "near_copies": "share of {copies} images nearer to a training image than all but 1 % of the test images with such "
-    "labels are",
-    "negative_elbo": "reconstruction error plus KL divergence",
-    "reconstruction_error": "binary cross-entropy of the test images, one posterior sample each",
-    "kl_divergence": "of q(z given x) from N(0, I)",
-    "active_units": "latent dimensions whose posterior mean varies over the images",
-    "importance_weighted_bound": "upper bound on -log p(x) under N(0, I), with its standard error over the images; "
-    "Burda et al., 2016, report 86.76 for a VAE with one stochastic layer, at 5,000 samples",
-    "negative_elbo_of_these_images": "of the images of the bound, to compare with it; one posterior sample each",
-    "negative_log_likelihood": "-log p(x) of all test images, binarised once with a fixed seed",
-    "bits_per_dimension": "-log2 p(x) of all 8-bit test images over the number of pixels; the ceilings are a model of "
-    "pixels without dependence and one of random bytes",
-    "mean_squared_error": "of the test images decoded from their code, the posterior mean where the encoder has one",
-    "cross_entropy_of_reconstructions": "binary cross-entropy of the test images, decoded in the same way",
-    "psnr": "peak signal-to-noise ratio of the upscaled test images, mean over the images; the inputs are their area "
-    "averages in 8 bits",
-    "upscaled_accuracy": "accuracy of the classifier on the upscaled test images; the floor is that on the originals",
-    "upscaled_frechet_distance": "between the features of the upscaled test images and of the originals",
-    "accuracy": "share of test images whose likeliest class is their label",
-    "negative_log_likelihood_of_labels": "-log of the probability of the label of a test image",
-    "expected_calibration_error": "mean difference of confidence and accuracy, over bins of the confidence",
-    "round_trip_errors": "pixels of the test images that have another grey level after encoding and decoding",
-    "lower_rbm_negative_log_likelihood": "-log p(x) under the lower Boltzmann machine alone, with log Z by annealed "
-    "importance sampling; the whole network has no tractable likelihood",
-}
-# Figures of generated images, which the table of several models has in columns.
-GENERATED = list(MEANING)[: list(MEANING).index("near_copies") + 1]
-# The data's labels come with their natural frequencies; a model that takes labels is asked for each in turn.
-IN_TURN, NATURAL = "real images, labels in turn", "real images, natural labels"
 PICTURES = {
     "samples.png": "Samples of fixed noise, not selected",
     "upscaled.png": "Test images: the input, bicubic interpolation, the upscaled image, and the original, from above",
@@ -66,7 +16,6 @@ PICTURES = {
     "traversals.png": "Traversals of the latent space, one per row",
     "curves.png": "Losses and figures over the epochs",
 }
-BETTER = {"lower": "lower", "higher": "higher", "floor": "near the floor", None: ""}
 # Fields of a config that do not affect the weights.
 NOT_LEARNED = {
     "family",
@@ -144,117 +93,26 @@ def contrast_text(record: TrainingRecord) -> str:
     )
 
 
-def quality_text(manifest: Manifest) -> str:
-    """The chapter on quality: protocol, figures, and the effect of the sampling controls."""
-    quality = manifest.quality
-    if quality is None:
-        return "## Quality\n\nNot measured yet."
-    if not quality.figures:
-        return f"## Quality\n\nThe protocol `{quality.protocol}` has no figures for these capabilities."
-    rows = [figure_row(name, figure) for name, figure in quality.figures.items()]
-    head = ["figure", "value", "floor", "ceilings", "better", "unit"]
-    copies = f"{min(COPY_IMAGES, quality.images):,}"
-    meanings = "\n".join(
-        f"- {named(name)}: {MEANING[name].format(copies=copies)}" for name in quality.figures if name in MEANING
-    )
-    return f"""## Quality, protocol `{quality.protocol}`
-
-{protocol_text(manifest, quality)}
-
-{table(head, rows)}
-
-{meanings}
-
-{controls_text(quality)}""".rstrip()
-
-
-def protocol_text(manifest: Manifest, quality: Quality) -> str:
-    """What was compared, in which features, and what floors and ceilings are."""
-    text = ["Measured with the float32 archive on the test images."]
-    if "generate" in manifest.capabilities:
-        seeds = ", ".join(str(seed) for seed in quality.seeds)
-        text = [f"{quality.images:,} images of each of the seeds {seeds}, in 8 bits, from the float32 archive."]
-    if quality.extractor is not None:
-        text.append(f"Features are those of the LeNet-5 with SHA-256 `{quality.extractor}`.")
-    elif {"generate", "upscale"} & set(manifest.capabilities):
-        if quality.protocol == PROTOCOL:
-            size = "x".join(str(side) for side in manifest.image.shape[1:])
-            cause = f"Images of {size} are compared with area averages of the data's, and no classifier takes them"
-        else:
-            cause = "There is no classifier of this data"
-        text.append(f"{cause}: the figures that need one are left out.")
-    text.append("Values are means over the seeds ± their standard deviation, or over the test images.")
-    if "frechet_distance" in quality.figures:
-        labels = "with labels in turn" if gives_labels(manifest) else "with natural frequencies of the labels"
-        text.append(f"The floor is the figure of real images in place of generated ones, {labels}, ± its standard")
-        text.append(
-            "deviation over disjoint draws, or of a perfect model. The real images are training images, test images for"
-        )
-        text.append("the distance to training images.")
-    else:
-        text.append("The floor is the figure of real images, or of a perfect model.")
-    text.append("The ceilings are the figures of useless or simpler models, and of blurred real images.")
-    if any(GIVEN_LABEL in figure.unit for figure in quality.figures.values()):
-        worth = f"up to ln {len(manifest.classes)} = {math.log(len(manifest.classes)):.1f} nats"
-        text.append(f"Where the unit says so, the model is given the label of a test image, which is worth {worth}.")
-    return " ".join(text)
-
-
-def figure_row(name: str, figure: Figure) -> list[str]:
-    """One row of the table of figures."""
-    ceilings = ", ".join(f"{named(ceiling)} {number(reached)}" for ceiling, reached in figure.ceilings.items())
-    return [named(name), value_text(figure), floor_text(figure), ceilings, BETTER[figure.better], figure.unit]
-
-
-def value_text(figure: Figure) -> str:
-    """A value with its deviation or its standard error."""
-    value = number(figure.value)
-    if figure.deviation is not None:
-        value += f" ± {figure.deviation:.2g}"
-    if figure.standard_error is not None:
-        value += f" (standard error {figure.standard_error:.2g})"
-    return value
-
-
-def floor_text(figure: Figure) -> str:
-    """A floor with its deviation, or nothing."""
-    return number(figure.floor) + ("" if figure.floor_deviation is None else f" ± {figure.floor_deviation:.2g}")
-
-
-def controls_text(quality: Quality) -> str:
-    """Figures under each setting of the sampling controls."""
-    if not quality.controls:
-        return ""
-    names = list({name: None for effect in quality.controls for name in effect.figures})
-    rows = [
-        [setting_text(effect), *(number(effect.figures.get(name)) for name in names)] for effect in quality.controls
-    ]
-    return f"""### Sampling controls
-
-{quality.control_images:,} images of seed {quality.seeds[0]} against as many test images. These rows are comparable with
-each other, but not with the table above.
-
-{table(["latents", *map(named, names)], rows)}
-"""
-
-
-def setting_text(effect: ControlEffect) -> str:
-    """One setting of the sampling controls."""
-    text = f"{effect.prior} prior, temperature {effect.temperature:g}"
-    return text if effect.truncation is None else f"{text}, truncation {effect.truncation:g}"
-
-
 def epochs_text(record: TrainingRecord) -> str:
     """How long the model was trained, and which epoch was exported if it is not the last one."""
-    planned = int(record.config.get("epochs", record.epochs))
-    text = (
-        f"{record.epochs} epochs" if record.epochs == planned else f"stopped after {record.epochs} of {planned} epochs"
-    )
+    text = f"{record.epochs} epochs"
+    if was_stopped(record):
+        text = f"stopped after {record.epochs} of {planned_epochs(record)} epochs"
     if record.steps:
         text += f" and {record.steps} steps of the next"
     if record.epoch in {None, record.epochs}:
         return text
     return f"{text}; epoch {record.epoch}, the best by Frechet distance, was exported"
+
+
+def was_stopped(record: TrainingRecord) -> bool:
+    """Whether the model was exported before the end of its run."""
+    return record.epochs != planned_epochs(record)
+
+
+def planned_epochs(record: TrainingRecord) -> int:
+    """The number of epochs that the run was started for."""
+    return int(record.config.get("epochs", record.epochs))
 
 
 def run_text(record: TrainingRecord) -> str:
@@ -273,7 +131,7 @@ def commands(manifest: Manifest) -> list[str]:
     if source and quality is not None and quality.extractor is not None:
         lines.append(f".venv/bin/python -m training classifier{source}")
     lines.append(training_command(manifest.family, record))
-    if epochs_text(record).startswith("stopped"):
+    if was_stopped(record):
         lines.append(f"# It was {epochs_text(record)}, then exported by `python -m training export`.")
     seeds = "" if quality is None or quality.seeds == SEEDS else f" --seeds {len(quality.seeds)}"
     return [*lines, f".venv/bin/python -m training evaluate {manifest.name}{source}{seeds}"]
@@ -303,75 +161,6 @@ def training_command(family: str, record: TrainingRecord) -> str:
         else:
             words.append(f"{flag} {quote(str(value))}")
     return " ".join(words)
-
-
-def quality_table(manifests: Sequence[Manifest]) -> str:
-    """The figures of several models of one protocol: a table of generated images, and one of all other figures.
-
-    The first has a row for each model, for the floors with labels in turn and natural ones, and for each ceiling. The
-    second has a row for each figure of a model, with its own floor and ceilings.
-    """
-    measured = {manifest.name: manifest.quality.figures for manifest in manifests if manifest.quality}
-    generators = [manifest for manifest in manifests if "frechet_distance" in measured.get(manifest.name, {})]
-    parts = [generation_table(generators)] if generators else []
-    compared = {manifest.name for manifest in generators}
-    order = list(MEANING)
-    others = sorted(
-        (order.index(name) if name in order else len(order), figure.unit, model, name)
-        for model, figures in measured.items()
-        for name, figure in figures.items()
-        if not (model in compared and name in GENERATED)
-    )
-    rows = []
-    for _, _, model, name in others:
-        first, *cells = figure_row(name, measured[model][name])
-        rows.append([first, f"`{model}`", *cells])
-    if rows:
-        parts.append(table(["figure", "model", "value", "floor", "ceilings", "better", "unit"], rows))
-    return "\n\n".join(parts)
-
-
-def generation_table(manifests: Sequence[Manifest]) -> str:
-    """Figures of generated images: models, floors and ceilings in rows.
-
-    A model whose default prior is fitted has a second row, of latents from N(0, I).
-    """
-    figures = {manifest.name: manifest.quality.figures for manifest in manifests if manifest.quality}
-    names = [name for name in GENERATED if any(name in found for found in figures.values())]
-    names = [name for name in names if not name.startswith(NORMAL)]
-    known = [next(found[name] for found in figures.values() if name in found) for name in names]
-    rows = [["better", *(BETTER[figure.better] for figure in known)]]
-    for model, found in figures.items():
-        rows.append([f"`{model}`", *(value_text(found[name]) if name in found else "" for name in names)])
-        normal = [value_text(found[NORMAL + name]) if NORMAL + name in found else "" for name in names]
-        if any(normal):
-            rows.append([f"`{model}`, N(0, I)", *normal])
-    for title, in_turn in ((IN_TURN, True), (NATURAL, False)):
-        alike = [figures[manifest.name] for manifest in manifests if gives_labels(manifest) == in_turn]
-        floors = [next((floor_text(found[name]) for found in alike if name in found), "") for name in names]
-        if any(floors):
-            rows.append([title, *floors])
-    ceilings = list({ceiling: None for figure in known for ceiling in figure.ceilings})
-    rows += [[named(name), *(number(figure.ceilings.get(name)) for figure in known)] for name in ceilings]
-    return table(["images of", *map(named, names)], rows)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns."""
-    widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
-    lines = [head, ["-" * max(width, 3) for width in widths], *rows]
-    padded = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in padded)
-
-
-def named(name: str) -> str:
-    """The name of a figure or a ceiling in words."""
-    return name.replace("_", " ")
-
-
-def number(value: float | None) -> str:
-    """A figure with four digits, or nothing."""
-    return "" if value is None else f"{value:.4g}"
 
 
 def listed(values: Mapping[str, object]) -> str:

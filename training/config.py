@@ -60,7 +60,7 @@ class TrainConfig(Choices):
         1, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
     )
     tensorboard: bool = Field(True, description="write events for TensorBoard")
-    note: str | None = Field(None, description="a sentence for the card, as on runs that failed before this one")
+    note: str | None = Field(None, description="a sentence for the card, for example on earlier runs that failed")
     train_images: int | None = Field(None, ge=1, description="use only the first images")
     data_dir: Path = Path("data")
     runs_dir: Path = Path("runs")
@@ -86,6 +86,10 @@ class TrainConfig(Choices):
     def learned_images(self, count: int) -> int:
         """How many of `count` training images, the first ones, a run learns from."""
         return min(count, self.train_images or count)
+
+    def epoch_steps(self, count: int) -> int:
+        """The number of steps of an epoch on `count` training images."""
+        return self.learned_images(count) // self.batch_size
 
     @property
     def run_dir(self) -> Path:

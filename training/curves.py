@@ -6,8 +6,6 @@ import math
 
 from matplotlib.figure import Figure
 
-from training.monitoring import losses_of
-
 CURVES_ACROSS = 4
 
 
@@ -29,7 +27,6 @@ def curves_png(history: list[dict[str, float]]) -> bytes:
     """PNG with one plot for each loss and figure over the epochs."""
     # A Figure without pyplot needs no display and has no global state.
     names = [name for name in columns(history) if name != "epoch"]
-    losses = losses_of(history[0])
     across = min(len(names), CURVES_ACROSS)
     down = math.ceil(len(names) / across)
     figure = Figure(figsize=(5 * across, 3.5 * down), layout="constrained")
@@ -38,7 +35,7 @@ def curves_png(history: list[dict[str, float]]) -> bytes:
         rows = [row for row in history if name in row]
         axes.plot([row["epoch"] for row in rows], [row[name] for row in rows], marker=".")
         axes.set_xlabel("epoch")
-        axes.set_title(f"{name.replace('_', ' ')} (nats)" if name in losses else name.replace("_", " "))
+        axes.set_title(name.replace("_", " "))
         axes.grid(alpha=0.3)
     for axes in plots[len(names) :]:
         axes.set_axis_off()

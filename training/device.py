@@ -6,10 +6,14 @@ from typing import Literal
 import torch
 
 
+class DeviceUnavailable(Exception):
+    """PyTorch cannot compute on the device."""
+
+
 def choose_device(name: str) -> torch.device:
     """The device of a PyTorch name; `auto` is CUDA, else MPS, else the CPU.
 
-    Raises RuntimeError with a message of one line for unknown names and absent devices.
+    Raises DeviceUnavailable with a message of one line for unknown names and absent devices.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -23,7 +27,7 @@ def choose_device(name: str) -> torch.device:
         torch.ones(1, device=device).item()  # an absent device fails here rather than after the data are loaded
     except Exception as error:  # of a type and length that depend on the backend
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RuntimeError(f"device {name!r} cannot be used: {reason}") from error
+        raise DeviceUnavailable(f"device {name!r} cannot be used: {reason}") from error
     return device
 
 

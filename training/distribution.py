@@ -22,6 +22,10 @@ TORCHRUN = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 Result = TypeVar("Result")
 
 
+class ProcessLost(Exception):
+    """The processes of a run cannot connect, or one has ended."""
+
+
 @dataclass(frozen=True)
 class Processes:
     """A process of a run. With a single process the methods do nothing."""
@@ -42,7 +46,8 @@ class Processes:
         with torch.no_grad():
             for tensor in [*learner.parameters(), *learner.buffers()]:
                 content = tensor.detach().contiguous()
-                distributed.broadcast(content, 0)
+                with connected():
+                    distributed.broadcast(content, 0)
                 tensor.copy_(content)
         for optimizer in optimizers:
             optimizer.register_step_pre_hook(self._average_gradients)
@@ -64,7 +69,8 @@ class Processes:
         if self.count == 1:
             return values
         vector = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
-        distributed.all_reduce(vector)
+        with connected():
+            distributed.all_reduce(vector)
         return dict(zip(values, (vector / self.count).tolist(), strict=True))
 
     def any_of(self, *flags: bool) -> tuple[bool, ...]:
@@ -72,7 +78,8 @@ class Processes:
         if self.count == 1:
             return flags
         vector = torch.tensor(flags, dtype=torch.int32, device=self.device)
-        distributed.all_reduce(vector, distributed.ReduceOp.MAX)
+        with connected():
+            distributed.all_reduce(vector, distributed.ReduceOp.MAX)
         return tuple(bool(flag) for flag in vector.tolist())
 
     def gather(self, value: Any) -> list[Any]:
@@ -80,7 +87,8 @@ class Processes:
         if self.count == 1:
             return [value]
         values: list[Any] | None = [None] * self.count if self.is_first else None
-        distributed.gather_object(value, values)
+        with connected():
+            distributed.gather_object(value, values)
         return values or []
 
     def from_first(self, make: Callable[[], Result]) -> Result:
@@ -93,7 +101,8 @@ class Processes:
                 outcome[0] = make()
             except Exception as error:
                 outcome[1] = error
-        distributed.broadcast_object_list(outcome, 0)
+        with connected():
+            distributed.broadcast_object_list(outcome, 0)
         if outcome[1] is not None:
             raise outcome[1]
         result: Result = outcome[0]
@@ -108,17 +117,27 @@ class Processes:
         if not tensors:
             return
         vector = torch.cat([tensor.detach().flatten() for tensor in tensors])
-        distributed.all_reduce(vector)
+        with connected():
+            distributed.all_reduce(vector)
         vector /= self.count
         for tensor, mean in zip(tensors, torch.split(vector, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view(tensor.shape))
 
 
 @contextmanager
+def connected() -> Iterator[None]:
+    """Raises ProcessLost where a message to the other processes fails. PyTorch has no error of its own for that."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLost(str(error)) from error
+
+
+@contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """Join the process group of torchrun, if there is one. On CUDA each process uses the device of its local rank.
 
-    An existing group is used and not destroyed. Raises RuntimeError if the processes cannot connect.
+    An existing group is used and not destroyed. Raises ProcessLost if the processes cannot connect.
     """
     if not os.environ.keys() >= TORCHRUN or os.environ["WORLD_SIZE"] == "1":
         yield Processes(device)
@@ -128,7 +147,8 @@ def joined(device: torch.device) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     own = not distributed.is_initialized()
     if own:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        with connected():
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Processes(device, distributed.get_rank(), distributed.get_world_size())
     finally:

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from training.config import TrainConfig
 
-# Shares of the training images' spread and separation, below which a model has collapsed. The spread of the shipped
-# models is 0.83 to 0.97, and that of a vae and a gan after 25 steps 0.4.
+# Shares of the training images' spread and separation, below which a model has collapsed. When they were
+# chosen, the spread of the shipped models was 0.83 to 0.97, and that of a vae and a gan after 25 steps 0.4.
 LEAST_SPREAD = 0.1
-# The separation of the shipped models is 0.79 to 1.09, and 0.59 to 1.10 after the first epoch; that of ten repeated
+# The separation of the shipped models was 0.79 to 1.09, and 0.59 to 1.10 after the first epoch; that of ten repeated
 # images is 0, or 0.08 with noise of 5 / 255. Recall is no alternative: after a vae's first epoch it was 0.001.
 LEAST_SEPARATION = 0.1
 # Untrained models have no spread either: a cvae's within a class is 0.08 after 100 steps and 0.4 after 200.

@@ -1,4 +1,4 @@
-"""From a trained run to a checkpoint in `models/`: archives, manifest, card and pictures."""
+"""From a trained run to a checkpoint in `models/`: archives, manifest, card and curves."""
 
 import hashlib
 import logging
@@ -17,6 +17,8 @@ from app.checkpoints.manifest import (
     Archive,
     DatasetUsed,
     Deviation,
+    Figure,
+    Golden,
     ImageForm,
     Manifest,
     Normalization,
@@ -29,18 +31,22 @@ from training.config import TrainConfig
 from training.contrast import adjust_contrast
 from training.curves import curves_png
 from training.data import Dataset
-from training.datasets import FOLDER
+from training.divergence import check_weights
 from training.evaluation.feature_extractor import find_extractor
 from training.files import remove_partial, write_atomically
-from training.golden import deviation, golden_rows, refuse_diverged
+from training.golden import deviation, golden_rows
 from training.learner import Learner
 from training.monitoring import losses_of
-from training.previews import preview
+from training.sources import FOLDER
 
 log = logging.getLogger(__name__)
 
 # Images to compare a bfloat16 archive with the float32 one by.
 DEVIATION_IMAGES = 8192
+
+
+# The entry of each archive in the manifest, and its content.
+Files = dict[Precision, tuple[Archive, bytes]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Trained:
     epoch: int  # of the history, from 1
     steps: int = 0  # of the unfinished epoch after it
     processes: int = 1
-    cpu_s: float = 0.0  # of the first process, in seconds
+    cpu_s: float | None = None  # of the first process, in seconds; None if unknown
 
 
 def export(
@@ -60,33 +66,57 @@ def export(
     history: list[dict[str, float]],
     trained: Trained | None = None,
 ) -> Path:
-    """Write `models_dir/name`: archives, manifest, card and pictures. Returns the directory.
+    """Write `models_dir/name`: archives, manifest, card and curves. Returns the directory.
 
     The archive is the fast form of the trained networks, scripted, reloaded and compared with the textbook form. A
     bfloat16 archive is added where the family has such a form and its images are within PIXEL_BOUND of those of the
-    float32 archive. `trained` defaults to the whole history in one process. The quality is measured later.
+    float32 archive. `trained` defaults to the whole history in one process. The evaluation adds quality and pictures.
 
-    Replacing the manifest is the switch. Raises ExportMismatch, ClassifierDamaged, and OSError on a full disk: before
-    the switch the previous checkpoint is untouched; after it the new one is whole, and only its card and pictures may
-    be old.
+    Replacing the manifest is the switch. Raises Diverged, ExportMismatch, ClassifierDamaged, and OSError on a full
+    disk: before the switch the previous checkpoint is untouched; after it the new one is whole, and only its card and
+    pictures may be old.
     """
-    refuse_diverged(learner)
+    check_weights(config, learner)
     training_set = (dataset.train_images[: config.train_images], dataset.train_labels[: config.train_images])
     eager = learner.archive(training_set).cpu().to(memory_format=torch.contiguous_format)
     contrast = 1.0
     if learner.chooses_contrast:
         contrast = adjust_contrast(eager, learner, training_set, find_extractor(dataset, config.runs_dir))
+    files, golden = archive_files(config, learner, eager, dataset)
+    record = training_record(
+        config, eager, history, trained or Trained(len(history)), contrast, learner.figures(dataset)
+    )
+    manifest = manifest_of(config, learner, dataset, files, golden, record)
+    return write_checkpoint(config.models_dir, manifest, files, {"curves.png": curves_png(history)})
+
+
+def archive_files(
+    config: TrainConfig, learner: Learner, eager: EagerArchive, dataset: Dataset
+) -> tuple[Files, dict[str, Golden]]:
+    """The archives by precision, and the golden rows of the float32 one. Raises ExportMismatch."""
     fast = learner.fast_archive(eager, torch.float32)
     assert fast is not None, "every family has a float32 form"
     content = script(fast)
     archive = open_archive(content)
     golden = golden_rows(eager, archive, learner, dataset)
-    archives: dict[Precision, Archive] = {"float32": described(config.name, content)}
-    contents: dict[Precision, bytes] = {"float32": content}
+    files: Files = {"float32": (archive_entry(config.name, content), content)}
     if lower := low_precision_archive(config, learner, eager, archive, dataset):
-        archives["bfloat16"], contents["bfloat16"] = lower
+        files["bfloat16"] = lower
+    return files, golden
+
+
+def manifest_of(
+    config: TrainConfig,
+    learner: Learner,
+    dataset: Dataset,
+    files: Files,
+    golden: dict[str, Golden],
+    record: TrainingRecord,
+) -> Manifest:
+    """The manifest of a checkpoint that is not measured yet."""
     image = image_form(learner.image_shape, dataset)
-    manifest = Manifest(
+    learned = config.learned_images(len(dataset.train_images))
+    return Manifest(
         name=config.name,
         family=config.family,
         capabilities=tuple(golden),
@@ -100,17 +130,11 @@ def export(
         image=image,
         input_image=None if learner.input_shape == image.shape else image_form(learner.input_shape, dataset),
         classes=dataset.classes,
-        archives=archives,
-        dataset=DatasetUsed(name=dataset.name, digest=dataset.digest, train_images=len(training_set[0])),
-        training=training_record(config, eager, history, trained or Trained(len(history))).model_copy(
-            update={"contrast": contrast, "figures": learner.figures(dataset)}
-        ),
+        archives={precision: entry for precision, (entry, _) in files.items()},
+        dataset=DatasetUsed(name=dataset.name, digest=dataset.digest, train_images=learned),
+        training=record,
         golden=golden,
     )
-    pictures = {"curves.png": curves_png(history)}
-    if shown := preview(archive, manifest.capabilities, manifest, dataset, config.seed):
-        pictures[shown[0]] = shown[1]
-    return write_checkpoint(config.models_dir, manifest, contents, pictures)
 
 
 def low_precision_archive(
@@ -131,7 +155,7 @@ def low_precision_archive(
     if not largest <= PIXEL_BOUND:
         log.info("no bfloat16 archive: a pixel differs by %.2f/255, 2 are allowed", 255 * largest)
         return None
-    return described(config.name, content, Deviation(images=DEVIATION_IMAGES, largest=largest, mean=mean)), content
+    return archive_entry(config.name, content, Deviation(images=DEVIATION_IMAGES, largest=largest, mean=mean)), content
 
 
 def image_form(shape: tuple[int, int, int], dataset: Dataset) -> ImageForm:
@@ -141,16 +165,14 @@ def image_form(shape: tuple[int, int, int], dataset: Dataset) -> ImageForm:
     return ImageForm(shape=(1, height, width), normalization=Normalization(box=dataset.box) if dataset.box else None)
 
 
-def write_checkpoint(
-    models_dir: Path, manifest: Manifest, contents: dict[Precision, bytes], pictures: dict[str, bytes]
-) -> Path:
+def write_checkpoint(models_dir: Path, manifest: Manifest, files: Files, pictures: dict[str, bytes]) -> Path:
     """Write archives, manifest, pictures by file name and card, in this order. Returns the directory.
 
     Old archives and partial files are removed at the end. Raises OSError on a full disk.
     """
     directory = models_dir / manifest.name
-    for precision, archive in manifest.archives.items():
-        write_atomically(directory / archive.file, contents[precision])
+    for entry, content in files.values():
+        write_atomically(directory / entry.file, content)
     write_atomically(directory / "manifest.json", manifest.file_content())
     for name, picture in pictures.items():
         write_atomically(directory / name, picture)
@@ -165,16 +187,21 @@ def write_checkpoint(
     return directory
 
 
-def described(name: str, content: bytes, deviation: Deviation | None = None) -> Archive:
+def archive_entry(name: str, content: bytes, deviation: Deviation | None = None) -> Archive:
     """The entry of an archive in the manifest. The file name contains the digest."""
     digest = hashlib.sha256(content).hexdigest()
     return Archive(file=f"{name}-{digest[:12]}.pt", digest=digest, bytes=len(content), deviation=deviation)
 
 
 def training_record(
-    config: TrainConfig, eager: EagerArchive, history: list[dict[str, float]], trained: Trained
+    config: TrainConfig,
+    eager: EagerArchive,
+    history: list[dict[str, float]],
+    trained: Trained,
+    contrast: float,
+    figures: dict[str, Figure],
 ) -> TrainingRecord:
-    """The record that repeats the training, with its losses, without what is measured at the export."""
+    """The record that repeats the training, with its losses, the contrast and the figures measured at the export."""
     return TrainingRecord(
         config=portable(config),
         seed=config.seed,
@@ -190,7 +217,9 @@ def training_record(
         },
         source_commit=source_commit(),
         processes=trained.processes,
-        cpu_minutes=round(trained.processes * trained.cpu_s / 60, 2) or None,
+        cpu_minutes=None if trained.cpu_s is None else round(trained.processes * trained.cpu_s / 60, 2),
+        figures=figures,
+        contrast=contrast,
     )
 
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.config import check_text
-from training.data import Dataset, DataUnavailable
+from training.data import IMAGE_SHAPE, Dataset, DataUnavailable
 
-SIDE = 28
+SIDE = IMAGE_SHAPE[1]
 # The share of test images. An image's digest decides on its split, so adding images moves no others, and copies of an
 # image are in the same split.
 TEST_SHARE = 0.1

@@ -20,12 +20,14 @@ class NotANumber(ValueError):
 
 
 class Form(Protocol):
-    """What both a manifest and a learner say about latents and labels."""
+    """What both a manifest and a learner say about inputs and labels."""
 
     @property
     def latent_dim(self) -> int | None: ...  # noqa: D102
     @property
     def noise_dim(self) -> int | None: ...  # noqa: D102
+    @property
+    def input_shape(self) -> tuple[int, int, int]: ...  # noqa: D102
     @property
     def conditional(self) -> bool: ...  # noqa: D102
     @property
@@ -48,7 +50,7 @@ class Controls:
 PLAIN = Controls()
 
 
-def labels_in_turn(count: int, classes: int) -> Tensor:
+def balanced_labels(count: int, classes: int) -> Tensor:
     """Labels int64 `(count,)`: image i has i mod classes. All are 0 for unlabelled data."""
     return torch.arange(count) % max(classes, 1)
 
@@ -56,6 +58,11 @@ def labels_in_turn(count: int, classes: int) -> Tensor:
 def gives_labels(form: Form, controls: Controls = PLAIN) -> bool:
     """Whether the class of images drawn in this way can be chosen."""
     return form.conditional or _prior(form, controls) == "fitted"
+
+
+def with_labels(form: Form, rows: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """The inputs of a network of the model: rows, and their labels where it is conditional."""
+    return (rows, labels) if form.conditional else (rows,)
 
 
 def draw_images(network: nn.Module, form: Form, labels: Tensor, seed: int, controls: Controls = PLAIN) -> Tensor:
@@ -73,8 +80,8 @@ def generate(network: nn.Module, form: Form, latents: Tensor, labels: Tensor) ->
     device = next(network.parameters()).device
     images = []
     for rows, wanted in zip(torch.split(latents, BATCH), torch.split(labels, BATCH), strict=True):
-        inputs = (rows.to(device), wanted.to(device)) if form.conditional else (rows.to(device),)
-        images.append(quantised(network.generate(*inputs)).cpu())  # type: ignore[operator]
+        made = network.generate(*with_labels(form, rows.to(device), wanted.to(device)))  # type: ignore[operator]
+        images.append(quantised(made).cpu())
     return torch.cat(images)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from app.checkpoints.capabilities import CAPABILITIES, Symbol
 from app.checkpoints.manifest import Golden, TensorRecord
 from training.archive import EagerArchive
-from training.data import Dataset, to_unit_range
-from training.generation import draw_latents, labels_in_turn
+from training.data import Dataset
+from training.evaluation.resizing import resized
+from training.generation import balanced_labels, draw_latents
 from training.learner import Learner
 
 GOLDEN_ROWS = 4
@@ -22,13 +22,6 @@ BATCH = 64
 
 class ExportMismatch(Exception):
     """The archive does not compute what the trained network computes."""
-
-
-def refuse_diverged(learner: Learner) -> None:
-    """Raises ExportMismatch where a weight is not finite."""
-    for name, weight in learner.state_dict().items():
-        if not torch.isfinite(weight).all():
-            raise ExportMismatch(f"the run has diverged: {name} has a value that is not a finite number")
 
 
 @torch.no_grad()
@@ -59,12 +52,12 @@ def deviation(
 ) -> tuple[float, float]:
     """The largest and the mean difference of pixels between two archives, over `count` images of a capability.
 
-    Latents are drawn from the default prior, for all classes in turn. Both are NaN where a pixel is.
+    Latents are drawn from the default prior, for balanced labels. Both are NaN where a pixel is.
     """
     largest, means = torch.zeros(()), []
     inputs = input_rows(learner, dataset, capability, count)
     if learner.inputs(capability)[0] is Symbol.LATENT:
-        inputs = (draw_latents(reference, learner, labels_in_turn(count, len(dataset.classes)), seed), *inputs[1:])
+        inputs = (draw_latents(reference, learner, balanced_labels(count, len(dataset.classes)), seed), *inputs[1:])
     for rows in zip(*(torch.split(each, BATCH) for each in inputs), strict=True):
         difference = (getattr(lower, capability)(*rows) - getattr(reference, capability)(*rows)).abs()
         largest = torch.maximum(largest, difference.max())
@@ -75,8 +68,8 @@ def deviation(
 def input_rows(learner: Learner, dataset: Dataset, capability: str, count: int) -> tuple[Tensor, ...]:
     """`count` rows of each input of a capability.
 
-    Latents and noise are standard normal. Images are test images with their labels; without images, labels are the
-    classes in turn.
+    Latents and noise are standard normal. Images are test images with their labels; without images, labels are
+    balanced.
     """
     source = torch.Generator().manual_seed(0)
     rows = torch.arange(count) % len(dataset.test_images)
@@ -94,16 +87,10 @@ def input_rows(learner: Learner, dataset: Dataset, capability: str, count: int) 
                 inputs.append(resized(dataset.test_images[rows], learner.input_shape))
             case Symbol.LABEL:
                 of_images = {Symbol.IMAGE, Symbol.INPUT_IMAGE} & set(symbols)
-                inputs.append(dataset.test_labels[rows] if of_images else labels_in_turn(count, len(dataset.classes)))
+                inputs.append(dataset.test_labels[rows] if of_images else balanced_labels(count, len(dataset.classes)))
             case _:
                 raise ValueError(f"no golden rows are known for the input {symbol.name} of {capability}")
     return tuple(inputs)
-
-
-def resized(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """uint8 images `(N, 1, H, W)` to float32 images of another shape in [0, 1]."""
-    pixels = to_unit_range(images)
-    return pixels if pixels.shape[1:] == shape else functional.interpolate(pixels, shape[1:], mode="area")
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

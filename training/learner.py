@@ -47,7 +47,7 @@ class Learner(nn.Module, ABC):
     sampling: tuple[Control, ...] = ()
     smooth_latents: bool = True  # whether images change gradually with their latents
     chooses_contrast: bool = False  # whether the export chooses a contrast, see `training.contrast`
-    sequential: bool = False  # whether a pass has hundreds of steps, as of a pixel at a time
+    sequential: bool = False  # whether a pass has dozens of steps or hundreds, such as one per pixel
 
     def __init__(self, data: DataShape) -> None:
         super().__init__()

@@ -16,8 +16,8 @@ from training.divergence import separation, spread, spread_within
 from training.evaluation.feature_extractor import find_extractor
 from training.evaluation.fidelity import Comparison
 from training.evaluation.resizing import Shape, area_averages
-from training.generation import Form, draw_images, gives_labels, labels_in_turn
-from training.randomness import shielded
+from training.generation import Form, balanced_labels, draw_images, gives_labels
+from training.randomness import preserved_random_state
 
 log = logging.getLogger(__name__)
 
@@ -62,15 +62,15 @@ class EpochMonitor:
         """
         if "generate" not in archive.networks:
             return {}
-        with shielded():
-            labels = labels_in_turn(SPREAD_IMAGES, min(self._classes, SPREAD_CLASSES))
+        with preserved_random_state():
+            labels = balanced_labels(SPREAD_IMAGES, min(self._classes, SPREAD_CLASSES))
             images = draw_images(archive, form, labels, SEED)
             real = self._training_figures((1, images.shape[2], images.shape[3]))
             figures = {SPREAD: real.relative_spread(images, labels if gives_labels(form) else None)}
             figures[SEPARATION] = separation(images) / real.separation if real.separation > 0 else 1.0
             if quality and self._comparison and images.shape[1:] == self._dataset.train_images.shape[1:]:
                 started = time.monotonic()
-                labels = labels_in_turn(IMAGES, self._classes)
+                labels = balanced_labels(IMAGES, self._classes)
                 images = draw_images(archive, form, labels, SEED)
                 figures |= self._comparison.figures(images, labels if gives_labels(form) else None)
                 values = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())

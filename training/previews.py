@@ -16,21 +16,21 @@ from torch.nn import functional
 
 from app.checkpoints.manifest import Manifest
 from training.data import Dataset, to_unit_range
-from training.evaluation.autoencoding import code_of
+from training.evaluation.autoencoding import codes_of
 from training.evaluation.memorisation import nearest
-from training.evaluation.resizing import Shape, area_averages, bicubic
+from training.evaluation.resizing import area_averages, bicubic
 from training.generation import (
     PLAIN,
     Controls,
     Form,
+    balanced_labels,
     draw_images,
     draw_latents,
     generate,
     gives_labels,
-    labels_in_turn,
     quantised,
+    with_labels,
 )
-from training.learner import Learner
 
 ROWS, COLUMNS = 8, 8
 CLASS_COLUMNS = 10  # at most, of models whose images have labels
@@ -62,7 +62,7 @@ def preview(
 def sample_grid(network: nn.Module, form: Form, classes: int, seed: int, controls: Controls = PLAIN) -> bytes:
     """Images of fixed noise, with one column per class where images have labels."""
     columns = min(classes, CLASS_COLUMNS) if gives_labels(form, controls) else COLUMNS
-    labels = labels_in_turn(ROWS * columns, classes)
+    labels = balanced_labels(ROWS * columns, classes)
     return grid_png(draw_images(network, form, labels, seed, controls), columns)
 
 
@@ -70,11 +70,11 @@ def sample_grid(network: nn.Module, form: Form, classes: int, seed: int, control
 def reconstruction_grid(network: Any, form: Form, dataset: Dataset, columns: int = CLASS_COLUMNS) -> bytes:
     """Test images, each above its reconstruction from its code or its posterior mean."""
     device = next(network.parameters()).device
-    images, labels = area_averages(dataset.test_images[:columns], input_shape(form)), dataset.test_labels[:columns]
-    given = (labels.to(device),) if form.conditional else ()
+    images = area_averages(dataset.test_images[:columns], form.input_shape)
+    labels = dataset.test_labels[:columns].to(device)
     encode = network.encode if hasattr(network, "encode") else network.embed
-    codes = encode(to_unit_range(images.to(device)), *given)
-    decoded = network.decode(codes[0] if isinstance(codes, tuple) else codes, *given)
+    codes = encode(*with_labels(form, to_unit_range(images.to(device)), labels))
+    decoded = network.decode(*with_labels(form, codes[0] if isinstance(codes, tuple) else codes, labels))
     return grid_png(torch.cat([enlarged(images, decoded.shape[-1]), quantised(decoded).cpu()]), len(images))
 
 
@@ -83,7 +83,7 @@ def upscaling_grid(network: Any, form: Form, dataset: Dataset, columns: int = CL
     """Rows of small test images, their bicubic interpolation, their enlargement by the model, and the originals."""
     device = next(network.parameters()).device
     originals = dataset.test_images[:columns]
-    small = area_averages(originals, input_shape(form))
+    small = area_averages(originals, form.input_shape)
     ours = quantised(network.upscale(to_unit_range(small.to(device)))).cpu()
     shape = (1, ours.shape[2], ours.shape[3])
     rows = [enlarged(small, shape[2]), bicubic(small, shape), ours, area_averages(originals, shape)]
@@ -93,14 +93,6 @@ def upscaling_grid(network: Any, form: Form, dataset: Dataset, columns: int = CL
 def enlarged(images: Tensor, width: int) -> Tensor:
     """Square uint8 images `(N, 1, H, W)` at another width, each pixel that of the nearest place."""
     return functional.interpolate(images.float(), [width, width], mode="nearest").to(torch.uint8)
-
-
-def input_shape(form: Form) -> Shape:
-    """The shape of the images that a model takes: a manifest and a learner say it in different words."""
-    if isinstance(form, Manifest):
-        return form.upload_form.shape
-    assert isinstance(form, Learner), "a form is one of the two"
-    return form.input_shape
 
 
 def neighbour_grid(images: Tensor, train_images: Tensor, columns: int = CLASS_COLUMNS) -> bytes:
@@ -143,10 +135,10 @@ def grid_png(images: Tensor, columns: int, scale: int = 2) -> bytes:
 @torch.no_grad()
 def _varied_codes(archive: nn.Module, manifest: Manifest, dataset: Dataset) -> tuple[Tensor, Tensor]:
     labels = dataset.test_labels[:1000]
-    images = area_averages(dataset.test_images[:1000], manifest.upload_form.shape)
-    codes = code_of(archive, manifest)(to_unit_range(images), labels)
+    images = area_averages(dataset.test_images[:1000], manifest.input_shape)
+    codes = codes_of(archive, manifest, to_unit_range(images), labels)
     means, deviations = torch.zeros_like(codes[0]), torch.ones_like(codes[0])
-    if "encode" not in manifest.capabilities:  # there is no prior that the codes are trained towards
+    if "encode" not in manifest.capabilities:  # deterministic codes may have any mean and variance
         means, deviations = codes.mean(dim=0), codes.std(dim=0)
     dimensions = codes.var(dim=0).argsort(descending=True)[:ROWS]
     latents = codes[:1].repeat(len(dimensions), STEPS, 1)  # (rows, steps, latent)
@@ -156,7 +148,7 @@ def _varied_codes(archive: nn.Module, manifest: Manifest, dataset: Dataset) -> t
 
 
 def _great_circles(archive: nn.Module, manifest: Manifest, classes: int, seed: int) -> tuple[Tensor, Tensor]:
-    labels = labels_in_turn(ROWS, classes)
+    labels = balanced_labels(ROWS, classes)
     latents = draw_latents(archive, manifest, labels.repeat(2), seed, Controls(prior=manifest.priors[-1]))
     start, end = latents[:ROWS, None], latents[ROWS:, None]  # (rows, 1, latent)
     # With sine and cosine weights every latent is standard normal like the ends.

@@ -37,7 +37,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 @contextmanager
-def shielded() -> Iterator[None]:
+def preserved_random_state() -> Iterator[None]:
     """Restore the global generators on exit, so that drawing inside does not change later numbers."""
     state = random_state()
     try:

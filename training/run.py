@@ -22,7 +22,7 @@ from training.generation import Controls
 from training.learner import DataShape
 from training.monitoring import CHOICE, FITTED_IMAGES, SEPARATION, SPREAD, EpochMonitor, is_due, losses_of
 from training.previews import preview
-from training.randomness import shielded
+from training.randomness import preserved_random_state
 from training.state import (
     Best,
     Progress,
@@ -61,7 +61,7 @@ class Run:
         self.config, self.dataset, self.processes, self.stop = config, dataset, processes, stop
         count = config.learned_images(len(dataset.train_images))
         self.images, self.labels = dataset.train_images[:count], dataset.train_labels[:count]
-        self.steps = count // config.batch_size
+        self.steps = config.epoch_steps(len(dataset.train_images))
         torch.manual_seed(config.seed)
         self.learner = build_learner(config, DataShape.of(dataset), config.epochs * self.steps)
         self.learner.compute_dtype = getattr(torch, config.precision)
@@ -142,7 +142,7 @@ class Run:
             progress.best = Best(epoch, distance, modules)
         self.save()
         self.report(events)
-        (asked,) = self.processes.any_of(self.stop.number is not None)
+        (asked,) = self.processes.any_of(self.stop.signal_number is not None)
         if asked:
             raise self._stopped()
 
@@ -151,7 +151,8 @@ class Run:
         check_losses(self.config, self._totals(), len(self.progress.history) + 1, self.progress.done)
         check_weights(self.config, self.learner)
         counted_s = process_time()
-        self.progress.cpu_s += counted_s - self._cpu_counted_s
+        if self.progress.cpu_s is not None:
+            self.progress.cpu_s += counted_s - self._cpu_counted_s
         self._cpu_counted_s = counted_s
         save_state(self.config, self.learner, self.progress, self.dataset.digest, self.processes)
         self._saved_at = time.monotonic()
@@ -199,16 +200,15 @@ class Run:
         due = config.save_steps is not None and self.steps_done % config.save_steps == 0
         if self.processes.is_first and config.save_minutes > 0:
             due = due or time.monotonic() - self._saved_at >= 60 * config.save_minutes
-        due, asked = self.processes.any_of(due, self.stop.number is not None)
+        due, asked = self.processes.any_of(due, self.stop.signal_number is not None)
         if due or asked:
             self.save()
         if asked:
             raise self._stopped()
 
     def _stopped(self) -> Stopped:
-        number = self.stop.number
         where = f"step {self.steps_done} of {self.config.epochs * self.steps}"
-        return Stopped(f"stopped at {where}; the state is saved, --resume continues from it", number)
+        return Stopped(f"stopped at {where}; the state is saved, --resume continues from it", self.stop.signal_number)
 
     def _make_monitor(self) -> bool:
         self.monitor = EpochMonitor(self.dataset, self.config.runs_dir)
@@ -221,7 +221,7 @@ class Run:
     def _archive(self) -> EagerArchive:
         # Built once per epoch: statistics of batch normalisation and mixtures of latents take seconds.
         if self._archived is None or self._archived[0] != self.steps_done:
-            with shielded():
+            with preserved_random_state():
                 fitted = self.images[:FITTED_IMAGES], self.labels[:FITTED_IMAGES]
                 self._archived = (self.steps_done, self.learner.archive(fitted))
         return self._archived[1]

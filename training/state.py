@@ -24,7 +24,7 @@ from training.learner import Learner
 from training.randomness import random_state, restore_random_state
 
 # Choices that may change when a run is resumed: paths, saving and monitoring.
-FREE = {
+MAY_CHANGE_ON_RESUME = {
     "epochs",  # see check_epochs
     "device",
     "dataset",  # its digest is compared instead
@@ -61,7 +61,7 @@ class Progress:
     done: int = 0  # steps of the current epoch
     totals: dict[str, Tensor] = field(default_factory=dict)  # sums of the losses of these steps in this process
     best: Best | None = None
-    cpu_s: float = 0.0  # CPU time of the first process in seconds
+    cpu_s: float | None = 0.0  # CPU time of the first process in seconds; None if an earlier part of it is unknown
 
 
 def save_state(
@@ -126,7 +126,7 @@ def read_state(config: TrainConfig) -> dict[str, Any]:
 
 def check_same_run(config: TrainConfig, state: dict[str, Any], dataset_digest: str) -> None:
     """Raises CannotResume where the state belongs to a run of another config or of other data."""
-    now, then = config.model_dump(mode="json", exclude=FREE), state["config"]
+    now, then = config.model_dump(mode="json", exclude=MAY_CHANGE_ON_RESUME), state["config"]
     changed = sorted(key for key, value in now.items() if then.get(key) != value)
     if changed:
         raise CannotResume(f"the state in {config.run_dir} was made with another {', '.join(changed)}")
@@ -152,7 +152,7 @@ def restore(config: TrainConfig, state: dict[str, Any], learner: Learner) -> Pro
     with _fitting(config):
         learner.load_training_state(state["learner"])
         best = Best(**state["best"]) if state["best"] else None
-    return Progress(state["history"], state["done"], {}, best, state.get("cpu_s", 0.0))
+    return Progress(state["history"], state["done"], {}, best, state.get("cpu_s"))
 
 
 def restore_own(config: TrainConfig, state: dict[str, Any], progress: Progress, processes: Processes) -> None:

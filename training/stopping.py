@@ -14,20 +14,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Stopped(Exception):
     """A run was stopped by a signal, and saved its state."""
 
-    def __init__(self, message: str, number: int | None) -> None:
+    def __init__(self, message: str, signal_number: int | None) -> None:
+        """`signal_number` is None if another process received the signal."""
         super().__init__(message)
-        self.number = number or signal.SIGTERM  # None if another process received it
+        self.signal_number = signal_number or signal.SIGTERM
 
 
 class StopRequest:
-    """A context in which the first SIGINT or SIGTERM only sets `number`; the next one has its usual effect.
+    """A context in which the first SIGINT or SIGTERM only sets `signal_number`; the next one has its usual effect.
 
     Ignored signals stay ignored, such as SIGINT in a shell's background job. Outside the main thread, where Python
-    cannot handle signals, `number` stays None.
+    cannot handle signals, `signal_number` stays None.
     """
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.signal_number: int | None = None
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
@@ -40,7 +41,7 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler
-        self.number = number
+        self.signal_number = number
         self._restore()
         log.info("stopping after this step; a second signal stops at once, without saving")
 

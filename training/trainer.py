@@ -5,7 +5,6 @@ from contextlib import ExitStack
 
 from training.config import TrainConfig
 from training.data import Dataset
-from training.datasets import load_dataset
 from training.device import choose_device, choose_precision
 from training.distribution import joined
 from training.evaluation.evaluate import evaluate_checkpoint
@@ -15,6 +14,7 @@ from training.families import build_learner
 from training.learner import DataShape, Learner
 from training.run import Run, check_batch
 from training.run_lock import check_replaceable, mark_exported, run_lock
+from training.sources import load_dataset
 from training.state import CannotResume, Progress, check_same_run, read_state, restore, state_file
 from training.stopping import StopRequest
 
@@ -30,8 +30,7 @@ def train(config: TrainConfig, *, resume: bool = False, restart: bool = False, d
     measures, shows, writes and exports.
 
     Raises Stopped after SIGINT or SIGTERM, when the state has been saved; Diverged when continuing would be useless;
-    DataUnavailable, TooFewImages, RunTaken, CannotResume, ClassifierDamaged, OSError, and RuntimeError for an absent
-    device or a lost process.
+    DataUnavailable, TooFewImages, RunTaken, CannotResume, ClassifierDamaged, DeviceUnavailable, ProcessLost, OSError.
     """
     device = choose_device(config.device)
     dtype = choose_precision(config.precision, device)
@@ -72,7 +71,8 @@ def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
     config = config.model_copy(update={key: state["config"][key] for key in ("epochs", "device", "precision")})
     dataset = dataset or load_dataset(config.dataset, config.data_dir)
     check_same_run(config, state, dataset.digest)
-    learner = build_learner(config, DataShape.of(dataset), config.epochs)
+    steps = config.epochs * config.epoch_steps(len(dataset.train_images))
+    learner = build_learner(config, DataShape.of(dataset), steps)
     progress = restore(config, state, learner)
     if not progress.history:
         raise CannotResume(f"the state in {config.run_dir} is of the first epoch: there is nothing to export yet")

@@ -286,6 +286,11 @@ class PublicManifest(_Part):
         return self.input_image or self.image
 
     @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The shape of the images that the model takes: channels, height, width."""
+        return self.upload_form.shape
+
+    @property
     def has_labels(self) -> bool:
         """Whether images can be requested by label."""
         return any(self.gives_labels(prior) for prior in self.priors)

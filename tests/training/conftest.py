@@ -16,12 +16,12 @@ from torchvision import datasets  # type: ignore[import-untyped]
 from app.checkpoints.manifest import Manifest
 from app.inference.checks import warm_up
 from app.inference.runtime import Runtime
-from training import data, export, monitoring, run, trainer
+from training import export, mnist, monitoring, run, trainer
 from training.archive import open_archive, script
 from training.config import TrainConfig
 from training.curves import curves_png
-from training.data import Dataset
-from training.evaluation import classifying
+from training.data import Dataset, to_unit_range
+from training.evaluation import accuracy
 from training.families import batch_norm, build_learner, dbn, families
 from training.families.gan import GanConfig
 from training.families.vae import VaeConfig
@@ -109,7 +109,7 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="session")
 def images(dataset: Dataset) -> Tensor:
     """The training images in [0, 1]."""
-    return data.to_unit_range(dataset.train_images)
+    return to_unit_range(dataset.train_images)
 
 
 def one_curve(history: list[dict[str, float]]) -> bytes:
@@ -125,7 +125,7 @@ def little_work() -> Iterator[None]:
         monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
         monkeypatch.setattr(dbn, "inverse_temperatures", lambda: [0.0, 0.5, 1.0])
         monkeypatch.setattr(monitoring, "SPREAD_IMAGES", 64)
-        monkeypatch.setattr(classifying, "EPOCHS", 1)
+        monkeypatch.setattr(accuracy, "EPOCHS", 1)
         monkeypatch.setattr(batch_norm, "ROWS", 64)
         monkeypatch.setattr(batch_norm, "BATCHES", 1)
         monkeypatch.setattr("training.families.dbn.CHAIN_STEPS", 3)
@@ -193,9 +193,9 @@ def raw_files(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> dict[str, by
         "t10k-images-idx3-ubyte": idx(dataset.test_images[:, 0]),
         "t10k-labels-idx1-ubyte": idx(dataset.test_labels),
     }
-    assert files.keys() == data.MNIST_SHA256.keys()
+    assert files.keys() == mnist.MNIST_SHA256.keys()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(data, "MNIST_SHA256", digests)
+    monkeypatch.setattr(mnist, "MNIST_SHA256", digests)
     return files
 
 

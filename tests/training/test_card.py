@@ -7,9 +7,10 @@ import pytest
 from app.checkpoints.manifest import ControlEffect, Figure, ImageForm, Manifest, Quality
 from tests.training.conftest import manifest_of
 from training.__main__ import parser
-from training.card import card, commands, epochs_text, quality_table, quality_text, training_command
+from training.card import card, commands, epochs_text, training_command
 from training.evaluation.eval_protocol import PROTOCOL
 from training.families import families
+from training.quality_report import quality_table, quality_text
 
 FIGURES = {
     "frechet_distance": Figure(
@@ -140,22 +141,22 @@ def test_the_card_says_when_the_contrast_was_changed(manifest):
 
 
 def test_the_card_says_whose_labels_the_floor_has(manifest):
-    assert "labels in turn" in quality_text(measured(manifest))
+    assert "balanced labels" in quality_text(measured(manifest))
     plain = manifest.model_copy(update={"priors": ("normal",)})
     assert "natural" in quality_text(measured(plain))
 
 
 def test_the_card_says_that_a_likelihood_is_given_the_label(manifest):
-    def text(unit: str) -> str:
-        return quality_text(measured(manifest, figures={"negative_elbo": Figure(value=1, unit=unit, better="lower")}))
-
-    assert "2.3 nats" in text("nats an image, given the label")
-    assert "2.3 nats" not in text("nats an image")
+    assert "2.3 nats" in quality_text(measured(manifest.model_copy(update={"conditional": True})))
+    assert "2.3 nats" not in quality_text(measured(manifest))
+    generator = manifest.model_copy(update={"conditional": True, "capabilities": ("generate",)})
+    assert "2.3 nats" not in quality_text(measured(generator))
 
 
 def test_the_card_says_why_figures_of_a_classifier_are_left_out(manifest):
     small = manifest.model_copy(update={"image": ImageForm(shape=(1, 7, 7), normalization=None)})
     assert "7x7" in quality_text(measured(small, extractor=None))
+    assert "7x7" in quality_text(measured(small, extractor=None, protocol="strokes-eval-2"))
     assert "no classifier of this data" in quality_text(measured(manifest, extractor=None, protocol="strokes-eval-2"))
     classifier = manifest.model_copy(update={"capabilities": ("classify",)})
     assert "left out" not in quality_text(measured(classifier, extractor=None))
@@ -169,7 +170,7 @@ def test_the_table_of_several_models_has_the_floors_of_both_kinds_of_labels(mani
     text = quality_table([model("labelled", 1.1), model("plain", 0.7, priors=("normal",))])
     assert cells(text, "better")[1:] == ["lower"]
     assert cells(text, "`labelled`")[1:] == ["12.35 ± 0.46"]
-    assert cells(text, "real images, labels in turn")[1:] == ["1.1 ± 0.03"]
+    assert cells(text, "real images, balanced labels")[1:] == ["1.1 ± 0.03"]
     assert cells(text, "real images, natural labels")[1:] == ["0.7 ± 0.03"]
     assert cells(text, "noise")[1:] == ["600"]
     others = [line for line in text.splitlines() if line.startswith("| importance weighted bound ")]

@@ -15,7 +15,8 @@ from PIL import Image
 
 from app.checkpoints.manifest import Manifest
 from tests.training.conftest import SMALL
-from training import data, run, trainer
+from training import mnist as pinned
+from training import run, trainer
 from training.__main__ import main
 from training.data import Dataset
 from training.families import families
@@ -232,8 +233,8 @@ def test_a_signal_ends_the_program_with_a_saved_state_and_one_line(mnist, tmp_pa
         {"epochs": 100_000, "batch_size": 8, "device": "cpu", "save_steps": 1, "tensorboard": False} | places
     )
     script = (
-        "import sys; from training import data, __main__ as program; "
-        f"data.MNIST_SHA256 = {data.MNIST_SHA256!r}; sys.exit(program.main())"
+        "import sys; from training import mnist, __main__ as program; "
+        f"mnist.MNIST_SHA256 = {pinned.MNIST_SHA256!r}; sys.exit(program.main())"
     )
     command = [sys.executable, "-c", script, "train", "vae", *map(str, values)]
     with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as program:
@@ -294,7 +295,7 @@ def test_a_bad_argument_is_named_on_the_last_line_and_nothing_is_written(
     ("arguments", "named"),
     [
         (["train", "vae", "--train-images", 5], "TooFewImages"),
-        (["train", "vae", "--device", "banana"], "RuntimeError: device 'banana'"),
+        (["train", "vae", "--device", "banana"], "DeviceUnavailable: device 'banana'"),
         (["train", "gan", "--resume"], "CannotResume"),
         (["evaluate", "nobody"], "CheckpointError"),
         (["train", "vae", "--models-dir", "/dev/null"], "NotADirectoryError"),

@@ -178,6 +178,8 @@ def test_the_figure_is_the_likelihood_of_the_lower_machine(dataset, monkeypatch)
     (figure,) = model.figures(dataset).values()
     # With weights near 0 each pixel costs log 2.
     assert figure.value == pytest.approx(784 * math.log(2), rel=0.02)
+    assert figure.standard_error
+    assert figure.standard_error < 1
 
 
 @torch.no_grad()

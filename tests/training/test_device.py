@@ -1,16 +1,18 @@
+"""The device and the precision of a run."""
+
 from pathlib import Path
 
 import pytest
 import torch
 
-from training.device import choose_device, choose_precision
+from training.device import DeviceUnavailable, choose_device, choose_precision
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "meta", "banana", "cpu\ncpu"])
 def test_an_absent_device_is_named_in_an_error_of_one_line(name):
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(DeviceUnavailable) as caught:
         choose_device(name)
     assert repr(name) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1

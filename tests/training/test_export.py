@@ -18,14 +18,15 @@ import training.export
 from app.checkpoints.manifest import Manifest
 from training.config import TrainConfig
 from training.data import to_unit_range
+from training.divergence import Diverged
 from training.export import Trained, export, portable
 from training.families import build_learner
 from training.families.vae import VaeConfig
-from training.generation import draw_latents, labels_in_turn
+from training.generation import balanced_labels, draw_latents
 from training.golden import ExportMismatch
 from training.learner import DataShape, Learner
 
-EXPORTED = {"manifest.json", "samples.png", "curves.png", "card.md"}
+EXPORTED = {"manifest.json", "curves.png", "card.md"}
 HISTORY = [{"epoch": 1, "negative_elbo": 300.0, "kl_divergence": 3.0}]
 
 # A program that runs where this project cannot be imported.
@@ -164,7 +165,7 @@ def test_a_bfloat16_archive_is_exported_with_its_deviation_from_float32(vae_run,
     assert archive.deviation is not None
     assert manifest.archives["float32"].deviation is None
     assert archive.deviation.images == training.export.DEVIATION_IMAGES
-    latents = draw_latents(reference, manifest, labels_in_turn(64, 10), vae_run.seed)
+    latents = draw_latents(reference, manifest, balanced_labels(64, 10), vae_run.seed)
     difference = (lower.generate(latents) - reference.generate(latents)).abs()
     assert archive.deviation.largest == pytest.approx(float(difference.max()), rel=1e-3)
     assert archive.deviation.mean == pytest.approx(float(difference.mean()), rel=1e-3)
@@ -178,16 +179,16 @@ def test_a_bfloat16_archive_beyond_the_bound_is_not_exported(tiny, dataset, monk
     assert set(assert_whole(directory).archives) == {"float32"}
 
 
-@pytest.mark.parametrize("fault", ["differs", "diverged"])
-def test_a_refused_export_leaves_the_previous_checkpoint(tiny, dataset, monkeypatch, fault):
+@pytest.mark.parametrize(("fault", "expected"), [("differs", ExportMismatch), ("not finite", Diverged)])
+def test_a_refused_export_leaves_the_previous_checkpoint(tiny, dataset, monkeypatch, fault, expected):
     config = tiny("vae")
     directory = export(config, vae(config, seed=1), dataset, HISTORY)
     before, learner = contents(directory), vae(config, seed=2)
-    if fault == "diverged":
+    if expected is Diverged:
         nn.init.constant_(next(learner.parameters()), float("nan"))
     else:
         other = vae(config, seed=3).networks((dataset.train_images, dataset.train_labels))
         monkeypatch.setattr(learner, "fast", lambda networks, dtype: other)
-    with pytest.raises(ExportMismatch, match=fault):
+    with pytest.raises(expected, match=fault):
         export(config, learner, dataset, HISTORY)
     assert contents(directory) == before

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from app.checkpoints.manifest import Prior
-from training.generation import Controls, draw_images, draw_latents, labels_in_turn, quantised
+from training.generation import Controls, balanced_labels, draw_images, draw_latents, quantised
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Shape:
     conditional: bool = False
     priors: tuple[Prior, ...] = ("normal",)
     latent_dim: int = 3
+    input_shape: tuple[int, int, int] = (1, 4, 4)
 
     @property
     def noise_dim(self) -> int:
@@ -46,7 +47,7 @@ MANY = torch.zeros(40_000, dtype=torch.int64)
 
 
 def test_a_conditional_model_receives_the_label_of_each_image():
-    images = draw_images(Spy(), CONDITIONAL, labels_in_turn(700, 10), seed=0)
+    images = draw_images(Spy(), CONDITIONAL, balanced_labels(700, 10), seed=0)
     assert (images.shape, images.dtype) == ((700, 1, 4, 4), torch.uint8)
     assert images[:, 0, 0, 0].tolist() == [number % 10 for number in range(700)]
 
@@ -61,7 +62,7 @@ def test_truncated_latents_follow_the_truncated_normal_distribution():
 
 
 def test_a_fitted_prior_receives_labels_and_a_column_that_temperature_does_not_scale():
-    labels = labels_in_turn(40_000, 10)
+    labels = balanced_labels(40_000, 10)
     latents = draw_latents(Spy(), FITTED, labels, 0, Controls(temperature=0.5))
     assert torch.equal(latents[:, 0], labels.float())
     assert latents[:, 1].std() == pytest.approx(0.5, rel=0.02)
@@ -72,11 +73,11 @@ def test_a_fitted_prior_receives_labels_and_a_column_that_temperature_does_not_s
 
 def test_a_seed_gives_the_same_images_and_does_not_change_the_global_random_state():
     state = torch.get_rng_state()
-    first = draw_images(Spy(), PLAIN, labels_in_turn(300, 10), seed=1)
+    first = draw_images(Spy(), PLAIN, balanced_labels(300, 10), seed=1)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(5)
-    assert torch.equal(draw_images(Spy(), PLAIN, labels_in_turn(300, 10), seed=1), first)
-    assert not torch.equal(draw_images(Spy(), PLAIN, labels_in_turn(300, 10), seed=2), first)
+    assert torch.equal(draw_images(Spy(), PLAIN, balanced_labels(300, 10), seed=1), first)
+    assert not torch.equal(draw_images(Spy(), PLAIN, balanced_labels(300, 10), seed=2), first)
 
 
 def test_quantised_images_are_those_of_the_service():

@@ -62,8 +62,8 @@ def archives(learner: Learner) -> tuple[EagerArchive, Any]:
 
 def test_golden_labels_are_those_of_the_images_or_the_classes_in_turn(dataset):
     golden = golden_rows(*archives(ToyLearner()), ToyLearner(), dataset)
-    latents, in_turn = (record.array() for record in golden["generate"].inputs)
-    assert (latents.shape, in_turn.tolist()) == ((4, 4), [0, 1, 2, 3])
+    latents, balanced = (record.array() for record in golden["generate"].inputs)
+    assert (latents.shape, balanced.tolist()) == ((4, 4), [0, 1, 2, 3])
     images, labels = (record.array() for record in golden["encode"].inputs)
     assert torch.equal((torch.from_numpy(images) * 255).round().to(torch.uint8), dataset.test_images[:4])
     assert labels.tolist() == dataset.test_labels[:4].tolist()

@@ -115,6 +115,20 @@ def test_the_cpu_time_of_a_run_counts_over_its_stops(tiny, dataset, monkeypatch)
 
 
 @pytest.mark.usefixtures("no_export")
+def test_a_run_that_goes_on_from_a_state_without_its_cpu_time_has_none(tiny, dataset, monkeypatch):
+    config = tiny("vae")
+    with monkeypatch.context() as context:
+        at_step(context, STEPS + 2, crash)
+        with pytest.raises(Crash):
+            train(config, dataset=dataset)
+    state = read_state(config)
+    del state["cpu_s"]
+    (config.run_dir / "state.pt").write_bytes(with_digest(state))
+    train(config, resume=True, dataset=dataset)
+    assert read_state(config)["cpu_s"] is None
+
+
+@pytest.mark.usefixtures("no_export")
 def test_the_state_is_saved_every_save_minutes(tiny, dataset, monkeypatch):
     clock = iter(range(0, 10_000, 60))  # a minute passes between any two looks
     monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: next(clock)))

@@ -1,6 +1,6 @@
 """Figures of archives that encode and decode, on test images. All use `decode`, which has the contrast of training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,48 +8,40 @@ from torch import Tensor
 
 from app.checkpoints.manifest import Figure, Manifest
 from training.data import Dataset, to_unit_range
-from training.evaluation.figures import over_images, over_seeds
-from training.evaluation.likelihood import (
+from training.evaluation.binarisation import fixed_binarisation
+from training.evaluation.elbo import (
     ACTIVE,
-    Autoencoder,
     active_units,
     cross_entropy,
     elbo,
-    fixed_binarisation,
-    given_text,
     importance_weighted_bound,
 )
+from training.evaluation.figures import given_text, over_images, over_seeds
 from training.evaluation.resizing import area_averages
+from training.generation import with_labels
 
 BOUND_IMAGES, BOUND_SAMPLES = 1_000, 500
 BATCH = 500
 
 
-def autoencoder_of(archive: Any, manifest: Manifest) -> Autoencoder:
-    """The capabilities `encode` and `decode` of an archive."""
-    encode, decode = archive.encode, archive.decode
-    if manifest.conditional:
-        return Autoencoder(encode, decode)
-    return Autoencoder(lambda rows, _: encode(rows), lambda rows, _: decode(rows))
-
-
-def code_of(archive: Any, manifest: Manifest) -> Callable[[Tensor, Tensor], Tensor]:
+def codes_of(archive: Any, manifest: Manifest, images: Tensor, labels: Tensor) -> Tensor:
     """Images `(B, 1, H, W)` in [0, 1] and labels to codes `(B, latent)`: the posterior mean, or what `embed` gives."""
-    if "encode" in manifest.capabilities:
-        encode = autoencoder_of(archive, manifest).encode
-        return lambda rows, labels: encode(rows, labels)[0]
-    return lambda rows, labels: archive.embed(rows, *([labels] if manifest.conditional else []))
+    inputs = with_labels(manifest, images, labels)
+    codes: Tensor = archive.encode(*inputs)[0] if "encode" in manifest.capabilities else archive.embed(*inputs)
+    return codes
 
 
 @torch.no_grad()
 def reconstruction_figures(archive: Any, manifest: Manifest, dataset: Dataset) -> dict[str, Figure]:
-    """Errors of the test images decoded from their codes, as `code_of` gives them and as the service reconstructs."""
-    inputs = to_unit_range(area_averages(dataset.test_images, manifest.upload_form.shape))
+    """Errors of the test images decoded from their codes, as `codes_of` gives them and as the service reconstructs."""
+    inputs = to_unit_range(area_averages(dataset.test_images, manifest.input_shape))
     images = to_unit_range(area_averages(dataset.test_images, manifest.image.shape))
-    code = code_of(archive, manifest)
     batches = zip(torch.split(inputs, BATCH), torch.split(dataset.test_labels, BATCH), strict=True)
     decoded = torch.cat(
-        [archive.decode(code(rows, labels), *([labels] if manifest.conditional else [])) for rows, labels in batches]
+        [
+            archive.decode(*with_labels(manifest, codes_of(archive, manifest, rows, labels), labels))
+            for rows, labels in batches
+        ]
     )
     mean_image = to_unit_range(area_averages(dataset.train_images, manifest.image.shape)).mean(dim=0, keepdim=True)
     unit = f"of pixels in [0, 1]{given_text(manifest)}"
@@ -79,28 +71,30 @@ def elbo_figures(archive: Any, manifest: Manifest, dataset: Dataset, seeds: Sequ
     tighter bound on its likelihood, on fewer images, with their negative ELBO. On grey pixels, as the unit says, there
     is no likelihood.
     """
-    autoencoder, labels = autoencoder_of(archive, manifest), dataset.test_labels
+    labels = dataset.test_labels
     binary, given = bool(manifest.training.config.get("binarised")), given_text(manifest)
-    greys = to_unit_range(dataset.test_images)
-    images = fixed_binarisation(dataset.test_images) if binary else greys
-    terms = [elbo(autoencoder, images, labels, torch.Generator().manual_seed(seed)) for seed in seeds]
+    images = fixed_binarisation(dataset.test_images) if binary else to_unit_range(dataset.test_images)
+    terms = [elbo(archive, manifest, images, labels, torch.Generator().manual_seed(seed)) for seed in seeds]
     bounds = _bounds(to_unit_range(dataset.train_images).mean(dim=0, keepdim=True), images)
     if binary:
         bounds["floor"] = None
     unit = f"nats an image{given}" if binary else f"nats an image, of grey pixels{given}"
     figures = {
-        "negative_elbo": over_seeds([term.negative for term in terms], unit=unit, better="lower", **bounds),
-        "reconstruction_error": over_seeds(
-            [term.reconstruction_error for term in terms], unit=unit, better="lower", **bounds
+        "negative_elbo": over_seeds(
+            [float(term.negative.mean()) for term in terms], unit=unit, better="lower", **bounds
         ),
-        "kl_divergence": over_seeds([term.kl_divergence for term in terms], unit=f"nats an image{given}", better=None),
+        "reconstruction_error": over_seeds(
+            [float(term.reconstruction_error.mean()) for term in terms], unit=unit, better="lower", **bounds
+        ),
+        # The same for every seed: nothing in it is sampled.
+        "kl_divergence": over_images(terms[0].kl_divergence, unit=f"nats an image{given}", better=None),
         "active_units": Figure(
-            value=active_units(autoencoder, greys, labels),
+            value=active_units(archive, manifest, images, labels),
             unit=f"of {manifest.latent_dim} latent dimensions, variance above {ACTIVE}",
             better=None,
         ),
     }
-    return figures | _bound_figures(autoencoder, images, labels, seeds, given) if binary else figures
+    return figures | _bound_figures(archive, manifest, images, labels, seeds) if binary else figures
 
 
 def _bounds(mean_image: Tensor, images: Tensor) -> dict[str, Any]:
@@ -111,18 +105,20 @@ def _bounds(mean_image: Tensor, images: Tensor) -> dict[str, Any]:
 
 
 def _bound_figures(
-    autoencoder: Autoencoder, images: Tensor, labels: Tensor, seeds: Sequence[int], given: str
+    archive: Any, manifest: Manifest, images: Tensor, labels: Tensor, seeds: Sequence[int]
 ) -> dict[str, Figure]:
     # From all over the test set: the first half of MNIST's was written more neatly than the second.
     step = max(len(images) // BOUND_IMAGES, 1)
     images, labels = images[::step][:BOUND_IMAGES], labels[::step][:BOUND_IMAGES]
     source = torch.Generator().manual_seed(seeds[0])
-    value, error = importance_weighted_bound(autoencoder, images, labels, BOUND_SAMPLES, source)
-    terms = [elbo(autoencoder, images, labels, torch.Generator().manual_seed(seed)) for seed in seeds]
-    unit = f"nats an image{given}, {len(images):,} images"
+    value, error = importance_weighted_bound(archive, manifest, images, labels, BOUND_SAMPLES, source)
+    terms = [elbo(archive, manifest, images, labels, torch.Generator().manual_seed(seed)) for seed in seeds]
+    unit = f"nats an image{given_text(manifest)}, {len(images):,} images"
     return {
         "importance_weighted_bound": Figure(
             value=value, standard_error=error, unit=f"{unit}, {BOUND_SAMPLES} samples each", better="lower"
         ),
-        "negative_elbo_of_these_images": over_seeds([term.negative for term in terms], unit=unit, better="lower"),
+        "negative_elbo_of_these_images": over_seeds(
+            [float(term.negative.mean()) for term in terms], unit=unit, better="lower"
+        ),
     }

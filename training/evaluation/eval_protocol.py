@@ -1,8 +1,10 @@
 """The evaluation protocol `digits-eval-2`. The capabilities of a checkpoint determine what is measured.
 
-10,000 images per seed, with labels in turn and quantised to 8 bits as by the service, are compared with the 10,000 test
+10,000 images per seed, with balanced labels and in 8 bits as from the service, are compared with the 10,000 test
 images in the features of one pinned classifier. Each figure has a floor, that of 10,000 training images with labels as
-those of the generated images, in turn or natural, and ceilings, those of noise, blurred images and a single class.
+those of the generated images, balanced or natural, and ceilings, those of noise, blurred images and a single class.
+The floors of label agreement and of the distance to training images are those of test images, which the classifier has
+not learned from.
 Images that are not of the size of the data are compared with area averages of the data's, in pixels only.
 
 Other data sets have protocols of their own names, with their own classifiers; without a classifier, the figures that
@@ -16,8 +18,8 @@ from torch import Tensor, nn
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
 from training.data import Dataset
+from training.evaluation.accuracy import accuracy_score, classification_figures
 from training.evaluation.autoencoding import elbo_figures, reconstruction_figures
-from training.evaluation.classifying import accuracy_score, classification_figures
 from training.evaluation.feature_extractor import FeatureExtractor
 from training.evaluation.fidelity import Comparison, label_agreement
 from training.evaluation.figures import over_seeds
@@ -26,7 +28,7 @@ from training.evaluation.memorisation import nearest
 from training.evaluation.reference import Reference, real_draws
 from training.evaluation.resizing import area_averages, size_text
 from training.evaluation.upscaling import upscaling_figures
-from training.generation import Controls, draw_images, gives_labels, labels_in_turn
+from training.generation import Controls, balanced_labels, draw_images, gives_labels
 
 PROTOCOL = "digits-eval-2"
 SEEDS = (0, 1, 2)
@@ -43,13 +45,11 @@ EXTRACTOR = "fcf41e502e8ab99ded201772ffbf57517be20b33bcd1d3b444b66070a1b8ed8c"
 
 FIDELITY = {
     "frechet_distance": ("squared distance in features", "lower"),
-    "kernel_distance": ("squared maximum mean discrepancy", "lower"),
     "precision": ("fraction", "floor"),
     "recall": ("fraction", "higher"),
     "density": ("ratio", "floor"),
     "coverage": ("fraction", "higher"),
     "class_balance": ("entropy over its maximum", "floor"),
-    "confidence": ("probability", "higher"),
 }
 # Figures of the images under N(0, I) of a model whose default prior is another one.
 NORMAL = "normal_prior_"
@@ -72,7 +72,7 @@ def measure_quality(
         figures = generation_figures(archive, manifest, reference, seeds)
         if extractor is not None:
             controls = control_effects(archive, manifest, reference, extractor, seeds[0])
-    if {"encode", "decode"} <= capabilities and manifest.upload_form.shape == manifest.image.shape and fits:
+    if {"encode", "decode"} <= capabilities and manifest.input_shape == manifest.image.shape and fits:
         figures |= elbo_figures(archive, manifest, dataset, seeds)
     if "decode" in capabilities and {"encode", "embed"} & capabilities:
         figures |= reconstruction_figures(archive, manifest, dataset)
@@ -104,29 +104,29 @@ def generation_figures(
 ) -> dict[str, Figure]:
     """Figures of the images of each seed, which are generated once."""
     dataset, labelled = reference.dataset, gives_labels(manifest)
-    labels = labels_in_turn(reference.count, len(dataset.classes))
+    labels = balanced_labels(reference.count, len(dataset.classes))
     generated = [draw_images(archive, manifest, labels, seed) for seed in seeds]
     if manifest.image.shape != dataset.test_images.shape[1:]:
         return copy_figures(generated, manifest, dataset)
     figures: dict[str, Figure] = {}
     if reference.extractor is not None:
-        figures |= fidelity_figures(generated, reference, in_turn=labelled)
+        figures |= fidelity_figures(generated, reference, balanced=labelled)
         if "normal" in manifest.priors[1:]:
             figures |= normal_prior_figures(archive, manifest, reference, labels, seeds)
         if labelled:
-            figures["label_agreement"] = agreement_figure(generated, labels, reference.extractor)
+            figures["label_agreement"] = agreement_figure(generated, labels, reference, reference.extractor)
     if labelled:
         figures |= accuracy_score(generated, labels, dataset, reference.trained_accuracies)
     return figures | copy_figures(generated, manifest, dataset)
 
 
-def fidelity_figures(generated: Sequence[Tensor], reference: Reference, *, in_turn: bool) -> dict[str, Figure]:
+def fidelity_figures(generated: Sequence[Tensor], reference: Reference, *, balanced: bool) -> dict[str, Figure]:
     """Figures of the images of each seed against the test images, with floor and ceilings.
 
-    `in_turn`: whether the labels of the images come in turn; else the floor has natural frequencies.
+    `balanced`: whether the labels of the images are; else the floor has natural frequencies.
     """
     measured = [reference.measure(images) for images in generated]
-    floors = reference.floors(in_turn=in_turn)
+    floors = reference.floors(balanced=balanced)
     return {
         name: over_seeds(
             [values[name] for values in measured],
@@ -145,16 +145,17 @@ def normal_prior_figures(
     """Some of the figures for latents from N(0, I)."""
     controls = Controls(prior="normal")
     generated = [draw_images(archive, manifest, labels, seed, controls) for seed in seeds]
-    figures = fidelity_figures(generated, reference, in_turn=gives_labels(manifest, controls))
+    figures = fidelity_figures(generated, reference, balanced=gives_labels(manifest, controls))
     return {NORMAL + name: figures[name] for name in NORMAL_FIDELITY}
 
 
-def agreement_figure(generated: Sequence[Tensor], labels: Tensor, extractor: FeatureExtractor) -> Figure:
-    """How often the classifier recognises the requested label. The floor is its accuracy on test images."""
+def agreement_figure(
+    generated: Sequence[Tensor], labels: Tensor, reference: Reference, extractor: FeatureExtractor
+) -> Figure:
+    """How often the classifier recognises the requested label. The floor is that of draws of test images."""
     values = [label_agreement(extractor.probabilities(extractor.features(images)), labels) for images in generated]
-    record = extractor.record
-    ceiling = {"chance": 1 / record.classes}
-    return over_seeds(values, unit="fraction", better="higher", floor=record.test_accuracy, ceilings=ceiling)
+    ceiling = {"chance": 1 / extractor.record.classes}
+    return over_seeds(values, reference.label_agreements, unit="fraction", better="higher", ceilings=ceiling)
 
 
 def copy_figures(generated: Sequence[Tensor], manifest: Manifest, dataset: Dataset) -> dict[str, Figure]:
@@ -162,7 +163,7 @@ def copy_figures(generated: Sequence[Tensor], manifest: Manifest, dataset: Datas
     shape = manifest.image.shape
     size = "" if shape == dataset.test_images.shape[1:] else f", at {size_text(shape)}"
     train_images = area_averages(dataset.train_images[: manifest.dataset.train_images], shape)
-    draws = real_draws(dataset.test_labels, COPY_IMAGES, in_turn=gives_labels(manifest))
+    draws = real_draws(dataset.test_labels, COPY_IMAGES, balanced=gives_labels(manifest))
     real = [nearest(area_averages(dataset.test_images[rows], shape), train_images)[0] for rows in draws]
     bound = torch.cat(real).quantile(COPY_SHARE)
     ours = [nearest(images[:COPY_IMAGES], train_images)[0] for images in generated]
@@ -199,7 +200,7 @@ def control_effects(
     if manifest.sequential:
         return []
     count, dataset = control_count(reference), reference.dataset
-    labels = labels_in_turn(count, len(dataset.classes))
+    labels = balanced_labels(count, len(dataset.classes))
     # From all over the test set: its halves were written by different people.
     comparison = Comparison(extractor, dataset.test_images[:: max(reference.count // count, 1)][:count])
     effects = []

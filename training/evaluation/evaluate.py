@@ -3,24 +3,27 @@
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
-from app.checkpoints.manifest import Manifest
+from app.checkpoints.manifest import Figure, Manifest
 from app.checkpoints.store import read_archive, read_manifest
 from training.archive import open_archive
-from training.card import PICTURES, card, quality_table
+from training.card import PICTURES, card
 from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset
-from training.datasets import load_dataset
 from training.evaluation.eval_protocol import SEEDS, measure_quality
-from training.evaluation.feature_extractor import find_extractor
+from training.evaluation.feature_extractor import Classifier, find_extractor, load_extractor, read_record
+from training.evaluation.held_out import ArchivedClassifier, held_out_figures
 from training.evaluation.reference import Reference
 from training.evaluation.resizing import area_averages
 from training.files import write_atomically
-from training.generation import draw_images, labels_in_turn
+from training.generation import balanced_labels, draw_images
 from training.previews import neighbour_grid, preview, reconstruction_grid, traversal_grid
+from training.quality_report import quality_table
+from training.sources import load_dataset
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +40,19 @@ class EvaluateConfig(Choices):
     runs_dir: Path = Field(Path("runs"), description="where to look for a classifier of the data")
     models_dir: Path = Path("models")
     document: Path | None = Field(None, description="Markdown file whose table of quality is replaced")
+    classifier: str | None = Field(
+        None, description="measure by another classifier, a .pt file or a model that classifies, and write nothing"
+    )
+
+    @model_validator(mode="after")
+    def _check_document(self) -> Self:
+        if self.classifier is not None and self.document is not None:
+            raise ValueError("--classifier writes nothing: leave out --document")
+        return self
 
 
 class CannotEvaluate(Exception):
-    """A checkpoint was trained on other data, or changed meanwhile, or a document has no place for the table."""
+    """A checkpoint or a classifier does not fit, or changed meanwhile, or a document has no place for the table."""
 
 
 def evaluate_named(config: EvaluateConfig) -> Iterator[Manifest]:
@@ -54,6 +66,35 @@ def evaluate_named(config: EvaluateConfig) -> Iterator[Manifest]:
         yield manifest
     if config.document is not None:
         write_table(config.document, config.models_dir, protocol)
+
+
+def evaluate_held_out(config: EvaluateConfig) -> Iterator[tuple[str, dict[str, Figure]]]:
+    """The names of the checkpoints with their figures by `config.classifier`. Raises as `evaluate_named`."""
+    assert config.classifier is not None, "asked with a classifier only"
+    dataset = load_dataset(config.dataset, config.data_dir)
+    classifier = find_classifier(config.classifier, config.models_dir, dataset)
+    for name in config.names:
+        manifest, archive = open_checkpoint(config.models_dir / name, dataset)
+        if "generate" not in manifest.capabilities or manifest.image.shape != dataset.test_images.shape[1:]:
+            raise CannotEvaluate(f"{name} generates no images that the classifier takes")
+        yield name, held_out_figures(archive, manifest, dataset, classifier, range(config.seeds))
+
+
+def find_classifier(name: str, models_dir: Path, dataset: Dataset) -> Classifier:
+    """A classifier: the weights that `python -m training classifier` wrote, if the name ends in .pt, else a checkpoint.
+
+    Raises CannotEvaluate where it has learned from other data, CheckpointError and ClassifierDamaged.
+    """
+    path = Path(name)
+    if path.suffix == ".pt":
+        record = read_record(path.with_suffix(".json"))
+        if record.dataset_digest != dataset.digest:
+            raise CannotEvaluate(f"{path} was trained on {record.dataset}, not on this {dataset.name}")
+        return load_extractor(path, record)
+    manifest, archive = open_checkpoint(models_dir / name, dataset)
+    if "classify" not in manifest.capabilities:
+        raise CannotEvaluate(f"{name} does not classify")
+    return ArchivedClassifier(archive)
 
 
 def write_table(document: Path, models_dir: Path, protocol: str) -> None:
@@ -94,11 +135,7 @@ def reference_of(dataset: Dataset, runs_dir: Path) -> Reference:
 def evaluate_against(reference: Reference, directory: Path, seeds: Sequence[int]) -> Manifest:
     """Evaluate a checkpoint as `evaluate_checkpoint` does. Several checkpoints can share a reference."""
     path, dataset = directory / "manifest.json", reference.dataset
-    manifest = read_manifest(path)
-    if manifest.dataset.digest != dataset.digest:
-        raise CannotEvaluate(f"{directory} was trained on {manifest.dataset.name}, not on this {dataset.name}")
-    entry = manifest.archives["float32"]
-    archive = open_archive(read_archive(directory / entry.file, entry))
+    manifest, archive = open_checkpoint(directory, dataset)
     quality = measure_quality(archive, manifest, reference, seeds)
     pictures = pictures_of(archive, manifest, dataset, seeds[0])
     if read_manifest(path).archives != manifest.archives:
@@ -112,12 +149,21 @@ def evaluate_against(reference: Reference, directory: Path, seeds: Sequence[int]
     return manifest
 
 
+def open_checkpoint(directory: Path, dataset: Dataset) -> tuple[Manifest, nn.Module]:
+    """The manifest and the float32 archive of a checkpoint of this data. Raises CannotEvaluate and CheckpointError."""
+    manifest = read_manifest(directory / "manifest.json")
+    if manifest.dataset.digest != dataset.digest:
+        raise CannotEvaluate(f"{directory} was trained on {manifest.dataset.name}, not on this {dataset.name}")
+    entry = manifest.archives["float32"]
+    return manifest, open_archive(read_archive(directory / entry.file, entry))
+
+
 def pictures_of(archive: nn.Module, manifest: Manifest, dataset: Dataset, seed: int) -> dict[str, bytes]:
     """The pictures that the capabilities of a checkpoint allow, by file name."""
     shown = preview(archive, manifest.capabilities, manifest, dataset, manifest.training.seed)
     pictures = dict([shown] if shown else [])
     if "generate" in manifest.capabilities:
-        images = draw_images(archive, manifest, labels_in_turn(NEIGHBOURS, len(dataset.classes)), seed)
+        images = draw_images(archive, manifest, balanced_labels(NEIGHBOURS, len(dataset.classes)), seed)
         train_images = dataset.train_images[: manifest.dataset.train_images]
         pictures["neighbours.png"] = neighbour_grid(images, area_averages(train_images, manifest.image.shape))
         if manifest.smooth_latents:

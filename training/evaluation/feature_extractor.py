@@ -9,6 +9,7 @@ import logging
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,9 +17,9 @@ from torch import Tensor
 
 from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset, to_unit_range
-from training.evaluation.classifier import ROWS, LeNet5, accuracy, train_classifier
+from training.evaluation.lenet5 import ROWS, LeNet5, accuracy, train_classifier
 from training.files import write_atomically
-from training.randomness import shielded
+from training.randomness import preserved_random_state
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,13 @@ class ClassifierRecord(BaseModel):
     epochs: int
     seed: int
     versions: dict[str, str]
+
+
+class Classifier(Protocol):
+    """Takes uint8 images `(N, 1, H, W)` to features, and features to class probabilities `(N, classes)`."""
+
+    def features(self, images: Tensor) -> Tensor: ...  # noqa: D102
+    def probabilities(self, features: Tensor) -> Tensor: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -108,17 +116,22 @@ def find_extractor(dataset: Dataset, runs_dir: Path) -> FeatureExtractor | None:
     """
     for folder in (SHIPPED, runs_dir / FOLDER):
         for path in sorted(folder.glob("*.json")):
-            try:
-                record = ClassifierRecord.model_validate_json(path.read_bytes())
-            except OSError as error:
-                raise ClassifierDamaged(f"{path} cannot be read: {error.strerror}") from error
-            except ValidationError as error:
-                raise ClassifierDamaged(f"{path}: {error.errors()[0]['msg']}") from error
+            record = read_record(path)
             if record.dataset_digest == dataset.digest:
                 if record.classes != len(dataset.classes):
                     raise ClassifierDamaged(f"{path} has {record.classes} classes, the data {len(dataset.classes)}")
                 return load_extractor(path.with_suffix(".pt"), record)
     return None
+
+
+def read_record(path: Path) -> ClassifierRecord:
+    """The record in a file. Raises ClassifierDamaged."""
+    try:
+        return ClassifierRecord.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ClassifierDamaged(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ClassifierDamaged(f"{path}: {error.errors()[0]['msg']}") from error
 
 
 def load_extractor(weights: Path, record: ClassifierRecord) -> FeatureExtractor:
@@ -130,7 +143,7 @@ def load_extractor(weights: Path, record: ClassifierRecord) -> FeatureExtractor:
     digest = hashlib.sha256(content).hexdigest()
     if digest != record.sha256:
         raise ClassifierDamaged(f"{weights} has SHA-256 {digest}, its record says {record.sha256}")
-    with shielded():  # the initialisation draws random numbers
+    with preserved_random_state():  # the initialisation draws random numbers
         network = LeNet5(record.classes)
     network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True))
     return FeatureExtractor(network.eval(), record)

@@ -7,13 +7,11 @@ maintained library has them; torch-fidelity computes the other distances.
 import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric  # type: ignore[import-untyped]
-from torch_fidelity.metric_kid import kid_features_to_metric  # type: ignore[import-untyped]
 from torch_fidelity.metric_prc import prc_features_to_metric  # type: ignore[import-untyped]
 
 from training.evaluation.feature_extractor import FeatureExtractor
 
 # As in the papers that the functions cite.
-KERNEL_SUBSETS, KERNEL_SUBSET_ROWS = 100, 1000
 PRECISION_NEIGHBOURS = 3
 DENSITY_NEIGHBOURS = 5
 ROWS = 2500
@@ -47,18 +45,15 @@ class Comparison:
 def measure(images: Tensor, real: Tensor, extractor: FeatureExtractor) -> dict[str, float]:
     """All figures of uint8 images `(N, 1, H, W)` against real features `(M, 84)`."""
     features = extractor.features(images)
-    probabilities = extractor.probabilities(features)
     precision, recall = precision_recall(features, real)
     density, coverage = density_coverage(features, real)
     return {
         "frechet_distance": frechet_distance(features, real),
-        "kernel_distance": kernel_distance(features, real),
         "precision": precision,
         "recall": recall,
         "density": density,
         "coverage": coverage,
-        "class_balance": class_balance(probabilities),
-        "confidence": confidence(probabilities),
+        "class_balance": class_balance(extractor.probabilities(features)),
     }
 
 
@@ -70,19 +65,6 @@ def frechet_distance(generated: Tensor, real: Tensor) -> float:
     """
     statistics = [fid_features_to_statistics(features.double()) for features in (generated, real)]
     return float(fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
-
-
-def kernel_distance(generated: Tensor, real: Tensor) -> float:
-    """Squared maximum mean discrepancy under a cubic kernel, unbiased: around 0 for samples of one distribution.
-
-    It is the mean over random subsets of both sets, with a fixed seed. Source: M. Binkowski et al., "Demystifying MMD
-    GANs", 2018, arXiv:1801.01401.
-    """
-    rows = min(KERNEL_SUBSET_ROWS, len(generated), len(real))
-    measured = kid_features_to_metric(
-        generated.double(), real.double(), kid_subsets=KERNEL_SUBSETS, kid_subset_size=rows, rng_seed=0, verbose=False
-    )
-    return float(measured["kernel_inception_distance_mean"])
 
 
 def precision_recall(generated: Tensor, real: Tensor) -> tuple[float, float]:
@@ -125,11 +107,6 @@ def class_balance(probabilities: Tensor) -> float:
     classes = probabilities.shape[1]
     shares = torch.bincount(probabilities.argmax(dim=1), minlength=classes).double() / len(probabilities)
     return float(torch.special.entr(shares).sum() / torch.log(torch.tensor(float(classes))))
-
-
-def confidence(probabilities: Tensor) -> float:
-    """Mean probability of the likeliest class, in [1 / classes, 1]."""
-    return float(probabilities.double().max(dim=1).values.mean())
 
 
 def label_agreement(probabilities: Tensor, labels: Tensor) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from app.checkpoints.manifest import Figure
+from app.checkpoints.manifest import Figure, Manifest
 
 
 def over_seeds(values: Sequence[float], floors: Sequence[float] = (), **rest: object) -> Figure:
@@ -31,3 +31,8 @@ def over_images(values: Tensor, **rest: object) -> Figure:
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation; None for the deviation of a single value."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def given_text(manifest: Manifest) -> str:
+    """What the unit of a likelihood says of a conditional model: the label is worth up to log(classes)."""
+    return ", given the label" if manifest.conditional else ""

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from app.checkpoints.manifest import Figure, Manifest
 from training.data import Dataset, to_unit_range
-from training.evaluation.figures import over_images
-from training.evaluation.likelihood import cross_entropy, fixed_binarisation, given_text
+from training.evaluation.binarisation import fixed_binarisation
+from training.evaluation.elbo import cross_entropy
+from training.evaluation.figures import given_text, over_images
 from training.evaluation.resizing import area_averages
+from training.generation import with_labels
 
 BATCH = 500
 GREYS = 256
@@ -23,7 +25,7 @@ def log_likelihood_figures(archive: Any, manifest: Manifest, dataset: Dataset) -
 
     A model of binarised images is measured in nats on binarised images, any other one in bits per dimension.
     """
-    shape = manifest.upload_form.shape
+    shape = manifest.input_shape
     greys, train = area_averages(dataset.test_images, shape), area_averages(dataset.train_images, shape)
     binary, given = bool(manifest.training.config.get("binarised")), given_text(manifest)
     images = fixed_binarisation(greys) if binary else to_unit_range(greys)
@@ -41,7 +43,7 @@ def log_likelihood_figures(archive: Any, manifest: Manifest, dataset: Dataset) -
 def log_likelihoods(archive: Any, manifest: Manifest, images: Tensor, labels: Tensor) -> Tensor:
     """The logarithm of p(x), or of p(x given the label): images `(N, 1, H, W)` in [0, 1] to nats, float64 `(N,)`."""
     batches = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
-    found = [archive.log_likelihood(rows, *([wanted] if manifest.conditional else [])) for rows, wanted in batches]
+    found = [archive.log_likelihood(*with_labels(manifest, rows, wanted)) for rows, wanted in batches]
     return torch.cat(found).double()
 
 

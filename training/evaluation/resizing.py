@@ -1,4 +1,4 @@
-"""Images at another size, in 8 bits."""
+"""Images at another size."""
 
 import torch
 from torch import Tensor
@@ -6,11 +6,16 @@ from torch.nn import functional
 
 from training.data import to_unit_range
 from training.generation import quantised
-from training.golden import resized
 
 BATCH = 5_000
 
 Shape = tuple[int, int, int]  # channels, height, width
+
+
+def resized(images: Tensor, shape: Shape) -> Tensor:
+    """uint8 images `(N, 1, H, W)` to float32 images of another shape in [0, 1]: means over areas."""
+    pixels = to_unit_range(images)
+    return pixels if pixels.shape[1:] == shape else functional.interpolate(pixels, shape[1:], mode="area")
 
 
 def area_averages(images: Tensor, shape: Shape) -> Tensor:

@@ -27,7 +27,7 @@ def upscaling_figures(
     Inputs are area averages of the test images, inputs and results are in 8 bits. Without an extractor of the larger
     size only pixels are compared.
     """
-    before, after = manifest.upload_form.shape, manifest.image.shape
+    before, after = manifest.input_shape, manifest.image.shape
     small, originals = (area_averages(dataset.test_images, shape) for shape in (before, after))
     ours = torch.cat([quantised(archive.upscale(to_unit_range(batch))) for batch in torch.split(small, BATCH)])
     plain = bicubic(small, after)

@@ -16,7 +16,7 @@ from training.archive import Networks
 from training.average import Average
 from training.config import TrainConfig
 from training.data import to_unit_range
-from training.evaluation.classifier import distort
+from training.evaluation.lenet5 import distort
 from training.families.batch_norm import estimate_batch_norm
 from training.learner import DataShape, GradientLearner, TrainingSet
 

@@ -28,7 +28,7 @@ from training.average import Average
 from training.config import NAME_PATTERN, TrainConfig
 from training.data import Dataset, to_unit_range
 from training.evaluation.annealing import anneal, inverse_temperatures
-from training.evaluation.likelihood import fixed_binarisation
+from training.evaluation.binarisation import fixed_binarisation
 from training.families import Family
 from training.fast_layers import ToImages
 from training.learner import DataShape, Learner, TrainingSet
@@ -416,9 +416,11 @@ class DbnLearner(Learner):
             rbm.weight, rbm.visible_bias, rbm.hidden_bias, base, inverse_temperatures(), chains=100, source=source
         )
         log.info("log Z of the lower RBM is %.2f, standard error %.2f", log_z, error)
-        energies = free_energy(images, rbm.visible_bias, rbm.hidden_logits(images))
+        energies = free_energy(images, rbm.visible_bias, rbm.hidden_logits(images)).double()
         figure = Figure(
-            value=float(energies.double().mean()) + log_z,
+            value=float(energies.mean()) + log_z,
+            # The errors of log Z and of the mean over the images are independent.
+            standard_error=math.sqrt(error**2 + float(energies.var()) / len(energies)),
             unit=f"nats an image, {len(images):,} binarised images",
             better="lower",
         )

@@ -344,7 +344,7 @@ class Density(nn.Module):
         pixels = (images * (self.levels - 1) + fractions) / self.levels
         logits, log_determinants = pixel_logits(pixels, self.margin)
         latents, log_flow = self.flow(logits, labels)
-        # Of a density over grey levels rather than over [0, 1].
+        # From a density over [0, 1] to one over grey levels.
         log_levels = latents.shape[1] * math.log(self.levels)
         bound: Tensor = log_normal(latents) + log_flow + log_determinants - log_levels - log_q
         return bound

@@ -1,4 +1,4 @@
-"""LeNet-5 as a checkpoint, with calibrated probabilities. The network is in `training.evaluation.classifier`.
+"""LeNet-5 as a checkpoint, with calibrated probabilities. The network is in `training.evaluation.lenet5`.
 
 Source: Y. LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, section II.
 """
@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from training.config import NAME_PATTERN
-from training.evaluation.classifier import LeNet5
+from training.evaluation.lenet5 import LeNet5
 from training.families import Family
 from training.families.classification import ClassificationConfig, ClassificationLearner
 from training.learner import DataShape

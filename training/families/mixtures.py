@@ -26,7 +26,7 @@ class Mixtures(nn.Module):
     """
 
     def __init__(self, thresholds: Tensor, means: Tensor, factors: Tensor) -> None:
-        """Of shapes `(classes, K - 1)`, `(classes, K, D)` and `(classes, K, D, D)`, lower triangular."""
+        """Shapes: `(classes, K - 1)`, `(classes, K, D)` and `(classes, K, D, D)`, lower triangular."""
         super().__init__()
         self.thresholds = nn.Parameter(thresholds, requires_grad=False)
         self.means = nn.Parameter(means, requires_grad=False)

@@ -26,9 +26,9 @@ from training.families import Family
 from training.learner import DataShape, GradientLearner, TrainingSet
 
 QUARTERS = 4
-# Of each pixel the networks take its value and whether it has ink.
+# The networks take the value of each pixel and whether it has ink.
 FEATURES = 2
-# Of the layers in turn. With kernels of two rows, three layers see seven rows up.
+# One for each layer. With kernels of two rows, three layers see seven rows up.
 DILATIONS = (1, 2, 4)
 CONTEXT_LAYERS = 3
 WARM_UP_SHARE = 0.01  # of the steps

@@ -8,10 +8,11 @@ from PIL import Image
 from app.checkpoints.manifest import Manifest
 from tests.conftest import FIXTURES
 from tests.training.conftest import manifest_of
-from training.data import MNIST_SHA256, Dataset, files_digest
+from training.data import Dataset
 from training.evaluation.feature_extractor import FeatureExtractor, find_extractor
 from training.evaluation.reference import Reference
 from training.families.vae import VaeConfig
+from training.mnist import MNIST_SHA256, files_digest
 
 
 @pytest.fixture(scope="session")

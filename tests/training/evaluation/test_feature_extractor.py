@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from tests.conftest import FIXTURES
-from training.data import MNIST_SHA256, files_digest
 from training.evaluation.feature_extractor import (
     ClassifierConfig,
     ClassifierDamaged,
@@ -16,6 +15,7 @@ from training.evaluation.feature_extractor import (
     find_extractor,
     make_classifier,
 )
+from training.mnist import MNIST_SHA256, files_digest
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.evaluation import classifying
-from training.evaluation.classifying import (
+from training.evaluation import accuracy
+from training.evaluation.accuracy import (
     classification_figures,
     expected_calibration_error,
     trained_accuracy,
@@ -64,7 +64,7 @@ def test_a_wrong_verdict_without_doubt_has_a_finite_likelihood(digits, manifest)
 
 
 def test_a_classifier_learns_from_images_with_their_labels_and_not_from_wrong_ones(digits, monkeypatch):
-    monkeypatch.setattr(classifying, "EPOCHS", 40)
+    monkeypatch.setattr(accuracy, "EPOCHS", 40)
     images, labels = digits.train_images, digits.train_labels
     state = torch.get_rng_state()
     assert trained_accuracy(images, labels, digits) > 0.9

@@ -1,9 +1,10 @@
-"""Datasets by the names that configs use."""
+"""Data sets by the names that configs use."""
 
 from pathlib import Path
 
-from training.data import Dataset, load_fashion_mnist, load_mnist
+from training.data import Dataset
 from training.folder import load_folder
+from training.mnist import load_fashion_mnist, load_mnist
 
 FOLDER = "folder:"
 

@@ -6,78 +6,66 @@ minimum is the entropy of the pixels and not 0.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from app.checkpoints.manifest import Manifest
-from training.data import to_unit_range
+from training.generation import Form, with_labels
 
 BATCH = 500
-# Of the black and white test images that every model is measured on.
-BINARISATION_SEED = 0
-GIVEN_LABEL = ", given the label"
 # A parameter that float32 rounds to 0 or 1 would make a pixel impossible: the decoder is clamped.
 LEAST = 1e-6
 # Least variance of the posterior mean of an active latent dimension. Source: see `active_units`.
 ACTIVE = 0.01
 
-Encode = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-Decode = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Autoencoder:
-    """The two capabilities of an archive, both called with labels, which unconditional archives ignore."""
-
-    encode: Encode
-    decode: Decode
-
 
 @dataclass(frozen=True)
 class Elbo:
-    """Means over images, in nats."""
+    """Both terms for each image, float64 `(N,)`, in nats."""
 
-    reconstruction_error: float
-    kl_divergence: float
+    reconstruction_error: Tensor
+    kl_divergence: Tensor
 
     @property
-    def negative(self) -> float:
+    def negative(self) -> Tensor:
         """The negative ELBO, the sum of the two."""
         return self.reconstruction_error + self.kl_divergence
 
 
 @torch.no_grad()
-def elbo(autoencoder: Autoencoder, images: Tensor, labels: Tensor, source: torch.Generator) -> Elbo:
+def elbo(archive: Any, form: Form, images: Tensor, labels: Tensor, source: torch.Generator) -> Elbo:
     """Both terms of the ELBO of images `(N, 1, H, W)` in [0, 1], one posterior sample each.
 
     Source: D. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114, equations 7 and 10.
     """
     errors, divergences = [], []
     for rows, wanted in _batches(images, labels):
-        mean, log_variance = autoencoder.encode(rows, wanted)
+        mean, log_variance = archive.encode(*with_labels(form, rows, wanted))
         latents = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=source)
-        errors.append(cross_entropy(autoencoder.decode(latents, wanted), rows))
+        errors.append(cross_entropy(archive.decode(*with_labels(form, latents, wanted)), rows))
         divergences.append(-0.5 * (1 + log_variance - mean.square() - log_variance.exp()).double().sum(dim=1))
-    return Elbo(float(torch.cat(errors).mean()), float(torch.cat(divergences).mean()))
+    return Elbo(torch.cat(errors), torch.cat(divergences))
 
 
 @torch.no_grad()
-def active_units(autoencoder: Autoencoder, images: Tensor, labels: Tensor) -> int:
+def active_units(archive: Any, form: Form, images: Tensor, labels: Tensor) -> int:
     """The number of latent dimensions whose posterior mean has a variance above `ACTIVE`.
 
     Source: Y. Burda et al., "Importance Weighted Autoencoders", 2016, arXiv:1509.00519, section 5.2.
     """
-    means = torch.cat([autoencoder.encode(rows, wanted)[0] for rows, wanted in _batches(images, labels)])
+    means = torch.cat(
+        [archive.encode(*with_labels(form, rows, wanted))[0] for rows, wanted in _batches(images, labels)]
+    )
     return int((means.double().var(dim=0) > ACTIVE).sum())
 
 
 @torch.no_grad()
 def importance_weighted_bound(
-    autoencoder: Autoencoder, images: Tensor, labels: Tensor, samples: int, source: torch.Generator
+    archive: Any, form: Form, images: Tensor, labels: Tensor, samples: int, source: torch.Generator
 ) -> tuple[float, float]:
     """An upper bound on -log p(x) of binary images, in nats, and its standard error over the images.
 
@@ -86,11 +74,11 @@ def importance_weighted_bound(
     """
     bounds = []
     for rows, wanted in _batches(images, labels):
-        means, log_variances = autoencoder.encode(rows, wanted)
+        means, log_variances = archive.encode(*with_labels(form, rows, wanted))
         for image, label, mean, log_variance in zip(rows, wanted, means, log_variances, strict=True):
             noise = torch.randn(samples, len(mean), generator=source)
             latents = mean + torch.exp(0.5 * log_variance) * noise
-            probabilities = autoencoder.decode(latents, label.expand(samples))
+            probabilities = archive.decode(*with_labels(form, latents, label.expand(samples)))
             likelihoods = -cross_entropy(probabilities, image.expand_as(probabilities))  # (samples,)
             # log p(z) - log q(z|x); their constants are equal.
             ratios = 0.5 * (noise.square() + log_variance - latents.square()).double().sum(dim=1)
@@ -103,24 +91,6 @@ def cross_entropy(probabilities: Tensor, images: Tensor) -> Tensor:
     """Binary cross-entropy, summed over pixels: `(N, 1, H, W)` twice to float64 `(N,)`."""
     clamped = probabilities.double().clamp(LEAST, 1 - LEAST)
     return functional.binary_cross_entropy(clamped, images.double(), reduction="none").flatten(1).sum(dim=1)
-
-
-def binarised(images: Tensor, source: torch.Generator) -> Tensor:
-    """uint8 images to 0 and 1, float32: the grey value of a pixel is its probability of 1.
-
-    Source: R. Salakhutdinov, I. Murray, "On the Quantitative Analysis of Deep Belief Networks", 2008.
-    """
-    return torch.bernoulli(to_unit_range(images), generator=source)
-
-
-def fixed_binarisation(images: Tensor) -> Tensor:
-    """uint8 images to the 0 and 1, float32, that every model of binarised images is measured on."""
-    return binarised(images, torch.Generator().manual_seed(BINARISATION_SEED))
-
-
-def given_text(manifest: Manifest) -> str:
-    """What the unit of a likelihood says of a conditional model: the label is worth up to log(classes)."""
-    return GIVEN_LABEL if manifest.conditional else ""
 
 
 def _batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

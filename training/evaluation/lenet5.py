@@ -37,7 +37,7 @@ class LeNet5(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Images `(B, 1, H, W)` in [0, 1] to the inputs of the last layer, `(B, 84)`, not negative."""
         x = functional.max_pool2d(functional.relu(self.conv1(images)), 2)  # (B, 6, H / 2, W / 2)
-        # Of 28x28 pixels these are windows of 2x2.
+        # For 28x28 pixels these are windows of 2x2.
         x = functional.adaptive_max_pool2d(functional.relu(self.conv2(x)), 5)  # (B, 16, 5, 5)
         return functional.relu(self.dense2(functional.relu(self.dense1(x.flatten(1)))))
 

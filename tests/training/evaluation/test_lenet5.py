@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from training.data import Dataset, to_unit_range
-from training.evaluation.classifier import LeNet5, distort, train_classifier
+from training.evaluation.lenet5 import LeNet5, distort, train_classifier
 
 
 def bright_or_dark(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

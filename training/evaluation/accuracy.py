@@ -9,22 +9,22 @@ from torch import Tensor
 
 from app.checkpoints.manifest import Figure, Manifest
 from training.data import Dataset, to_unit_range
-from training.evaluation.classifier import accuracy, train_classifier
 from training.evaluation.figures import over_images, over_seeds
+from training.evaluation.lenet5 import accuracy, train_classifier
 from training.evaluation.resizing import area_averages
 
 BATCH = 500
 # A probability that float32 rounds to 0 would have an infinite logarithm.
 LEAST = 1e-30
 CALIBRATION_BINS = 15
-# Of the classifiers that are trained to measure the images they learn from.
+# How the classifiers are trained that measure the images they learn from.
 EPOCHS, SEED = 12, 0
 
 
 @torch.no_grad()
 def classification_figures(archive: Any, manifest: Manifest, dataset: Dataset) -> dict[str, Figure]:
     """Accuracy, negative log-likelihood and calibration error of `classify` on the test images."""
-    images = area_averages(dataset.test_images, manifest.upload_form.shape)
+    images = area_averages(dataset.test_images, manifest.input_shape)
     probabilities = torch.cat([archive.classify(to_unit_range(batch)) for batch in torch.split(images, BATCH)])
     given = probabilities.double().gather(1, dataset.test_labels[:, None])[:, 0]
     classes = probabilities.shape[1]
