@@ -18,7 +18,14 @@ from training.data import DataUnavailable, TooFewImages
 from training.device import DeviceUnavailable
 from training.distribution import ProcessLost
 from training.divergence import Diverged
-from training.evaluation.evaluate import CannotEvaluate, EvaluateConfig, evaluate_held_out, evaluate_named
+from training.evaluation.evaluate import (
+    CannotEvaluate,
+    DocumentConfig,
+    EvaluateConfig,
+    evaluate_held_out,
+    evaluate_named,
+    write_documents,
+)
 from training.evaluation.feature_extractor import ClassifierConfig, ClassifierDamaged, make_classifier
 from training.families import families
 from training.generation import NotANumber
@@ -30,7 +37,11 @@ from training.state import CannotResume
 from training.stopping import Stopped
 from training.trainer import export_run, train
 
-COMMANDS: dict[str, type[Choices]] = {"classifier": ClassifierConfig, "evaluate": EvaluateConfig}
+COMMANDS: dict[str, type[Choices]] = {
+    "classifier": ClassifierConfig,
+    "document": DocumentConfig,
+    "evaluate": EvaluateConfig,
+}
 # Failures that the user can correct, each one line on standard error.
 USER_ERRORS = (
     CannotEvaluate,
@@ -69,6 +80,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate = actions.add_parser("evaluate", help="measure checkpoints and write their manifests and cards")
     evaluate.add_argument("names", nargs="+", metavar="NAME", help="a directory in the models directory")
     add_flags(evaluate, EvaluateConfig)
+    document = actions.add_parser("document", help="write cards and the table of quality again from the manifests")
+    add_flags(document, DocumentConfig)
     return root
 
 
@@ -134,6 +147,8 @@ def run(arguments: dict[str, Any]) -> int:
     elif isinstance(config, EvaluateConfig):
         for manifest in evaluate_named(config):
             print(f"{manifest.name}\n\n{quality_text(manifest)}")
+    elif isinstance(config, DocumentConfig):
+        write_documents(config)
     elif isinstance(config, TrainConfig):
         if action == "train":
             if not resume and not restart:

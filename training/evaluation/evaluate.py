@@ -14,7 +14,7 @@ from training.archive import open_archive
 from training.card import PICTURES, card
 from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset
-from training.evaluation.eval_protocol import SEEDS, measure_quality
+from training.evaluation.eval_protocol import PROTOCOL, SEEDS, measure_quality
 from training.evaluation.feature_extractor import Classifier, find_extractor, load_extractor, read_record
 from training.evaluation.held_out import ArchivedClassifier, held_out_figures
 from training.evaluation.reference import Reference
@@ -49,6 +49,13 @@ class EvaluateConfig(Choices):
         if self.classifier is not None and self.document is not None:
             raise ValueError("--classifier writes nothing: leave out --document")
         return self
+
+
+class DocumentConfig(Choices):
+    """Where the checkpoints and the table of quality are."""
+
+    models_dir: Path = Path("models")
+    document: Path = Field(Path("docs/quality.md"), description="Markdown file whose table of quality is replaced")
 
 
 class CannotEvaluate(Exception):
@@ -95,6 +102,19 @@ def find_classifier(name: str, models_dir: Path, dataset: Dataset) -> Classifier
     if "classify" not in manifest.capabilities:
         raise CannotEvaluate(f"{name} does not classify")
     return ArchivedClassifier(archive)
+
+
+def write_documents(config: DocumentConfig) -> None:
+    """Write all cards and the table of quality again from the manifests, without measuring. Raises as `write_table`."""
+    for path in sorted(config.models_dir.glob("*/manifest.json")):
+        write_card(path.parent, read_manifest(path))
+    write_table(config.document, config.models_dir, PROTOCOL)
+
+
+def write_card(directory: Path, manifest: Manifest) -> None:
+    """Replace the card of a checkpoint. Raises OSError."""
+    present = [name for name in PICTURES if (directory / name).is_file()]
+    write_atomically(directory / "card.md", card(manifest, present).encode())
 
 
 def write_table(document: Path, models_dir: Path, protocol: str) -> None:
@@ -144,8 +164,7 @@ def evaluate_against(reference: Reference, directory: Path, seeds: Sequence[int]
     write_atomically(path, manifest.file_content())
     for name, content in pictures.items():
         write_atomically(directory / name, content)
-    present = [name for name in PICTURES if (directory / name).is_file()]
-    write_atomically(directory / "card.md", card(manifest, present).encode())
+    write_card(directory, manifest)
     return manifest
 
 

@@ -11,7 +11,13 @@ from app.checkpoints.manifest import Manifest
 from app.checkpoints.store import CheckpointError
 from tests.tiny_models import ConditionalGan, ConditionalVae, FittedVae, write
 from training.evaluation import eval_protocol, evaluate
-from training.evaluation.evaluate import CannotEvaluate, evaluate_checkpoint, write_table
+from training.evaluation.evaluate import (
+    CannotEvaluate,
+    DocumentConfig,
+    evaluate_checkpoint,
+    write_documents,
+    write_table,
+)
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.families.vae import VaeConfig
 
@@ -128,6 +134,19 @@ def test_the_table_of_a_document_is_replaced_between_its_marks(directory, datase
     assert lines[2].startswith("| figure ")
     assert any(line.startswith("| negative elbo ") for line in lines)
     assert "old" not in lines
+
+
+def test_cards_and_table_are_written_again_from_the_manifests(directory, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "PROTOCOL", "strokes-eval-2")
+    evaluate_checkpoint(directory, dataset, tmp_path)
+    document = tmp_path / "README.md"
+    document.write_text("<!-- quality: begin --><!-- quality: end -->")
+    write_table(document, directory.parent, "strokes-eval-2")
+    texts = [path.read_bytes() for path in (document, directory / "card.md")]
+    document.write_text("<!-- quality: begin -->old<!-- quality: end -->")
+    (directory / "card.md").unlink()
+    write_documents(DocumentConfig(models_dir=directory.parent, document=document))
+    assert [path.read_bytes() for path in (document, directory / "card.md")] == texts
 
 
 @pytest.mark.parametrize("content", [b"nothing\n", b"\xff"])
