@@ -26,11 +26,15 @@ pytest: export OMP_NUM_THREADS := 1
 pytest: $(VENV)/.installed-train,test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# What needs a browser, a cluster or foreign clients. On Debian, missing programs are installed.
-PROGRAMS := dnsmasq-base haproxy iproute2 nginx prometheus wrk
+# Tests that need other programs: HAProxy, Prometheus, Ray, kubectl, clients of the Open Inference Protocol. On Debian,
+# missing programs are installed.
+PROGRAMS := dnsmasq haproxy ip prometheus promtool wrk
+PACKAGES := dnsmasq-base haproxy iproute2 prometheus wrk
 test-integration: export OMP_NUM_THREADS := 1
 test-integration: $(VENV)/.installed-train,test,integration
-	dpkg --status $(PROGRAMS) >/dev/null 2>&1 || { apt-get update && apt-get install --yes --no-install-recommends $(PROGRAMS); }
+	@for program in $(PROGRAMS); do command -v $$program >/dev/null || missing=$$program; done; \
+	[ -z "$$missing" ] || { apt-get update && apt-get install --yes --no-install-recommends $(PACKAGES); } || \
+		{ echo "make test-integration needs $(PROGRAMS); as root: apt-get install $(PACKAGES)"; exit 1; }
 	$(BIN)/python -m pytest tests/integration
 
 lint: $(VENV)/.installed-train,test

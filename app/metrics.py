@@ -70,7 +70,8 @@ class Metrics:
         queue = ("model", "operation")
         self.request_duration = histogram(
             "request_duration_seconds",
-            "Time from the arrival of a request to the end of its answer, or the start of a stream.",
+            "Time from the arrival of a request to the end of its answer, or the start of a stream, without probes and "
+            "scrapes.",
             ("method", "route", "status"),
         )
         self.request_errors = counter(

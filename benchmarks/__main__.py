@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     command = add("drills", drill, "replace, kill, partition and slow down replicas behind the proxy")
     command.add_argument("--only", metavar="TEXT", help="only drills whose name contains this")
     command.add_argument("--seconds", type=float, default=drills.SECONDS, help=f"a drill, default {drills.SECONDS:g}")
+    command.add_argument("--replicas", type=int, nargs="+", default=list(drills.REPLICAS), help="numbers of replicas")
     command = add("soak", soak_test, "load the service with twice its capacity")
     command.add_argument("--seconds", type=float, default=60, help="default 60")
     command.add_argument("--model", default="gan")
@@ -196,11 +197,12 @@ def drill(arguments: argparse.Namespace) -> int:
     """Run the drills, print and write the results; 1 where a promise was broken."""
     in_namespaces()
     found = []
-    for outcome in drills.measure(arguments.only, arguments.seconds):
+    for outcome in drills.measure(arguments.only, arguments.seconds, arguments.replicas):
         print(outcome, flush=True)
         found.append(outcome)
     print(drills.markdown(found))
     complete = not arguments.only and arguments.seconds >= drills.SECONDS
+    complete &= arguments.replicas == list(drills.REPLICAS)
     write_results("drills", found, conditions(), RESULTS if complete else WORK / "results")
     return int(any(outcome.broken() for outcome in found))
 

@@ -35,7 +35,7 @@ INSIDE = "BENCH_IN_NAMESPACES"
 
 
 class CannotIsolate(Exception):
-    """There is no network namespace to be had, or a program is missing; the text says which."""
+    """Network namespaces or a program are missing; the text says which."""
 
 
 def in_namespaces() -> None:
@@ -46,13 +46,22 @@ def in_namespaces() -> None:
     """
     if INSIDE in os.environ:
         return
+    check_isolation()
+    os.environ[INSIDE] = "1"
+    command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    os.execvp(command[0], [*command, sys.executable, "-m", "benchmarks", *sys.argv[1:]])  # noqa: S606
+
+
+def check_isolation() -> None:
+    """Raises CannotIsolate where namespaces or bridges are not to be had, as in most containers."""
     if os.geteuid() != 0:
         raise CannotIsolate("network namespaces need root")
     if missing := [package for program, package in PROGRAMS.items() if shutil.which(program) is None]:
         raise CannotIsolate(f"a program is missing: apt-get install {' '.join(missing)}")
-    os.environ[INSIDE] = "1"
-    command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    os.execvp(command[0], [*command, sys.executable, "-m", "benchmarks", *sys.argv[1:]])  # noqa: S606
+    probe = ["unshare", "--net", "--mount", "--pid", "--fork", "ip", "link", "add", "pods", "type", "bridge"]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotIsolate(f"this machine has no network namespaces with bridges: {done.stderr.strip()}")
 
 
 class Manifest:

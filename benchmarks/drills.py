@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pydantic import BaseModel, ConfigDict
@@ -15,11 +15,11 @@ from benchmarks.wrk import WrkFailed, WrkResult, read_result, wrk_command
 REPLICAS = (2, 3)
 CALLERS, SECONDS = 32, 15.0
 REFERENCE = json.dumps({"model": MODEL, "n": 4, "seed": 8}).encode()
-# wrk is stopped before.
-MOST_S = 600
+# Ends a load that nothing stops.
+LOAD_LIMIT_S = 600
 NONE, ROLLING, KILL, PARTITION, SLOW = "none", "rolling restart", "one killed", "one partitioned", "one slow"
 # Requests in flight may be lost, at most one of each caller.
-LOSE = {KILL, PARTITION}
+MAY_LOSE_REQUESTS = {KILL, PARTITION}
 
 
 class Outcome(BaseModel):
@@ -44,20 +44,20 @@ class Outcome(BaseModel):
     def broken(self) -> list[str]:
         """The promises that were not kept."""
         found = []
-        if self.failed > (CALLERS if self.drill in LOSE else 0):
+        if self.failed > (CALLERS if self.drill in MAY_LOSE_REQUESTS else 0):
             found.append(f"{self.failed} failed requests")
         if not self.same_bytes:
             found.append("the bytes of a seed differ between replicas")
         return found
 
 
-def measure(only: str | None, seconds: float) -> Iterator[Outcome]:
-    """Every drill with each number of replicas. seconds: before, during and after a fault, together.
+def measure(only: str | None, seconds: float, numbers: Sequence[int] = REPLICAS) -> Iterator[Outcome]:
+    """Every drill with each of these numbers of replicas. seconds: before, during and after a fault, together.
 
     Raises ServerFailed and WrkFailed.
     """
     cluster = Cluster()
-    for replicas in REPLICAS:
+    for replicas in numbers:
         cluster.grow(replicas)
         for drill, act in DRILLS.items():
             if only is not None and only not in drill:
@@ -91,7 +91,7 @@ def run(cluster: Cluster, drill: str, act: Callable[[Cluster, float], float | No
 @contextmanager
 def load() -> Iterator[Callable[[], WrkResult]]:
     """A closed loop of callers through the proxy; the function ends it and gives its figures, or raises WrkFailed."""
-    command = wrk_command(PROXY_PORT, "/generate", CALLERS, MOST_S, ["generate", MODEL, "1", "0"])
+    command = wrk_command(PROXY_PORT, "/generate", CALLERS, LOAD_LIMIT_S, ["generate", MODEL, "1", "0"])
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as wrk:
 
         def finish() -> WrkResult:

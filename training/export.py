@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from app.checkpoints.capabilities import CAPABILITIES
+from app.checkpoints.files import remove_partial, write_atomically
 from app.checkpoints.manifest import (
     PIXEL_BOUND,
     Archive,
@@ -33,7 +34,6 @@ from training.curves import curves_png
 from training.data import Dataset
 from training.divergence import check_weights
 from training.evaluation.feature_extractor import find_extractor
-from training.files import remove_partial, write_atomically
 from training.golden import deviation, golden_rows
 from training.learner import Learner
 from training.monitoring import losses_of

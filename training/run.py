@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from app.checkpoints.files import remove_partial, write_atomically
 from training.archive import EagerArchive
 from training.config import TrainConfig
 from training.curves import csv_bytes, curves_png
@@ -17,7 +18,6 @@ from training.distribution import Processes
 from training.divergence import check_collapse, check_losses, check_weights
 from training.events import Events
 from training.families import build_learner
-from training.files import remove_partial, write_atomically
 from training.generation import Controls
 from training.learner import DataShape
 from training.monitoring import CHOICE, FITTED_IMAGES, SEPARATION, SPREAD, EpochMonitor, is_due, losses_of

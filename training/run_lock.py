@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from app.checkpoints.files import write_atomically
 from app.checkpoints.store import CheckpointError, read_manifest
 from training.config import TrainConfig
 from training.data import Dataset
-from training.files import write_atomically
 from training.state import read_state
 
 # A file in the directory of a run with the digest of the exported state.

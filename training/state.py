@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.checkpoints.files import write_atomically
 from training.config import TrainConfig
 from training.distribution import Processes
-from training.files import write_atomically
 from training.learner import Learner
 from training.randomness import random_state, restore_random_state
 

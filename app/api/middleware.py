@@ -103,11 +103,11 @@ class RequestContext:
             if (refused := of_server.get("refused")) is not None:  # by the server, while the app waited for the body
                 status, code = refused.status, refused.code
             seconds = monotonic() - started
-            # A probe that finds the service not ready is an answer rather than a failed request.
-            counted = None if scope["path"] in OUTSIDE_ADMISSION else code
-            # The rest of a stream is as long as its reader wants.
-            measured = scope.get("first_piece_at", started + seconds) - started
-            self._metrics.request_ended(method, getattr(scope.get("route"), "path", None), status, measured, counted)
+            # Probes and scrapes are not requests of callers: they would hide that these fail or are slow.
+            if scope["path"] not in OUTSIDE_ADMISSION:
+                # The rest of a stream is as long as its reader wants.
+                measured = scope.get("first_piece_at", started + seconds) - started
+                self._metrics.request_ended(method, getattr(scope.get("route"), "path", None), status, measured, code)
             if self._access_log:
                 log_access(method, scope["path"], status, seconds, code)
 

@@ -78,8 +78,8 @@ class Framing:
         """What goes before the pieces."""
         return idx_header(self._count, *self._shape) if self._media_type == IDX else b""
 
-    def passed(self, piece: bytes) -> None:
-        """Take note of a piece."""
+    def add(self, piece: bytes) -> None:
+        """Record a piece for the directory of a ZIP."""
         if self._media_type == ZIP:
             self._directory.add(piece)
 
@@ -111,9 +111,11 @@ async def answer_stream(
     """
     framing = Framing(media_type, count, model.manifest.image.shape[1:])
     pieces = compute(call, model, piece, count)
+    first = asyncio.ensure_future(anext(pieces))
     try:
-        started = await call.while_connected(asyncio.ensure_future(anext(pieces)))
+        started = await call.while_connected(first)
     except BaseException:
+        await asyncio.gather(first, return_exceptions=True)  # a generator that runs cannot be closed
         await pieces.aclose()
         raise
     response = ImageStream(started, pieces, framing, media_type)
@@ -170,11 +172,11 @@ class ImageStream(StreamingResponse):
             await send({"type": "http.response.body", "body": content, "more_body": more})
 
         self._scope["first_piece_at"] = monotonic()
-        self._framing.passed(self._started)
+        self._framing.add(self._started)
         await write(self._framing.begin() + self._started)
         try:
             async for piece in self._pieces:
-                self._framing.passed(piece)
+                self._framing.add(piece)
                 await write(piece)
         except Exception as error:
             if not isinstance(error, ServiceError):

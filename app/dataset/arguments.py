@@ -11,7 +11,7 @@ MAX_SEED = 2**53 - 1  # as of a request
 MAX_PROCESSES = 256
 
 DESCRIPTION = """Write images 0 to COUNT - 1 of a seed into a folder, with their labels, a manifest and a data set card.
-The same arguments write the same bytes. A run that was stopped goes on when the same command is given again."""
+The same arguments write the same bytes. Run the same command again to resume a run that was stopped."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

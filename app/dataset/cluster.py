@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.dataset.plan import GOES_ON, DatasetError, Plan, Request
+from app.dataset.plan import RESUME_HINT, DatasetError, Plan, Request
 from app.dataset.shards import Setup, Shard, make_plan, make_shard
 
 CONNECT_TIMEOUT_S = 5
@@ -37,7 +37,7 @@ class Cluster:
         try:
             yield cls(setup)
         except ray.exceptions.RayError as error:
-            raise DatasetError(f"the Ray cluster failed: {_line(error)}; {GOES_ON}") from error
+            raise DatasetError(f"the Ray cluster failed: {_line(error)}; {RESUME_HINT}") from error
         finally:
             ray.shutdown()
 

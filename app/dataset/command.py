@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NoReturn, Protocol
 
 from app.dataset.directory import DatasetDirectory
-from app.dataset.plan import GOES_ON, DatasetError, Plan, Request
+from app.dataset.plan import RESUME_HINT, DatasetError, Plan, Request
 from app.dataset.processes import Here, Processes
 from app.dataset.shards import Setup, Shard, check
 from app.inference.machine import default_processes
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"digits dataset: {error}", file=sys.stderr)
         return 1
     except Interrupted as error:
-        print(f"digits dataset: stopped; {GOES_ON}", file=sys.stderr)
+        print(f"digits dataset: stopped; {RESUME_HINT}", file=sys.stderr)
         return SIGNALLED + error.number
 
 

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from app.checkpoints.files import is_partial, write_atomically
 from app.dataset.card import card
 from app.dataset.formats import FORMATS, Place
-from app.dataset.plan import GOES_ON, DatasetError, Plan, ShardRecord
+from app.dataset.plan import RESUME_HINT, DatasetError, Plan, ShardRecord
 from app.dataset.shards import Shard
 
 MANIFEST, CARD = "manifest.json", "README.md"
@@ -92,7 +93,8 @@ class DatasetDirectory:
         found = self._found()
         if found is None:
             with _naming(self._path):
-                foreign = next(self._path.iterdir(), None)
+                # A command that was killed at its very start leaves a part of its first file.
+                foreign = next((path for path in self._path.iterdir() if not is_partial(path)), None)
             if foreign is not None:
                 raise DatasetError(f"{self._path}: is not empty and holds no data set of this command")
         elif difference := _difference(found.plan, self._plan.model_dump(mode="json")):
@@ -148,6 +150,9 @@ class DatasetDirectory:
                     file.seek(place.offset)
                     file.write(content)
                 return
+            if place.path in {PROGRESS, MANIFEST, CARD}:
+                write_atomically(path, content)  # also over a power cut: these have no digest
+                return
             temporary = path.with_name(f".{path.name}.tmp")
             try:
                 temporary.write_bytes(content)
@@ -182,4 +187,4 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}; {GOES_ON}") from error
+        raise DatasetError(f"{path}: {error.strerror}; {RESUME_HINT}") from error

@@ -1,4 +1,4 @@
-"""What is asked for, and what all bytes of a data set depend on."""
+"""The plan of a data set: everything that its bytes depend on."""
 
 import shlex
 
@@ -8,7 +8,7 @@ from app.checkpoints.manifest import Precision, Prior
 from app.inference.runtime import Labels
 from app.inference.sampling import Seeded
 
-GOES_ON = "finished shards are kept, and the same command goes on"
+RESUME_HINT = "finished shards are kept; run the same command again to resume"
 
 
 class DatasetError(Exception):

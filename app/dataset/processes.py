@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from threading import Thread
 
-from app.dataset.plan import GOES_ON, DatasetError, Plan, Request
+from app.dataset.plan import RESUME_HINT, DatasetError, Plan, Request
 from app.dataset.shards import Setup, Shard, make_plan, make_shard
 
 
@@ -42,7 +42,7 @@ class Processes:
         try:
             yield cls(setup, pool, size)
         except BrokenProcessPool:
-            raise DatasetError(f"a process was killed, perhaps for want of memory; {GOES_ON}") from None
+            raise DatasetError(f"a process was killed, perhaps for want of memory; {RESUME_HINT}") from None
         finally:
             for process in multiprocessing.active_children():
                 process.terminate()

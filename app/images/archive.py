@@ -1,7 +1,7 @@
-"""ZIP and IDX files that are written while they are read, front to back.
+"""ZIP and IDX files, written front to back while the caller reads them.
 
 `zipfile` keeps an object of several hundred bytes for each entry and writes one entry at a time. Here workers write the
-entries of a whole batch, and a stream keeps 47 bytes and the name of each for the directory at the end.
+entries of a whole batch, and a stream keeps 46 bytes and the name of each for the directory at the end.
 
 Sources: APPNOTE.TXT, .ZIP File Format Specification, version 6.3.10, PKWARE 2022; Y. LeCun et al., "The MNIST database
 of handwritten digits" (IDX).

@@ -4,6 +4,7 @@ Each process of the service has a server of its own at the same port, among whic
 (SO_REUSEPORT), as gRPC cannot take over a listening socket.
 """
 
+import asyncio
 import hashlib
 import logging
 import random
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from app.api.admission import UNCOUNTED_BYTES, too_many_bytes
 from app.api.call import State
 from app.api.middleware import MAX_HEADER_BYTES, answer_to, check_key, id_of_caller
-from app.errors import CallerGone, InvalidRequest, Overloaded, ServiceError, Unavailable, retry_after
+from app.errors import CallerGone, Draining, InvalidRequest, Overloaded, ServiceError, Unavailable, retry_after
 from app.logs import REQUEST_ID, log_access
 from app.open_inference.dataplane import SERVER, Encoder, Servable, Tensor, find_servable, make_job
 from app.open_inference.messages import MAX_RANK, MAX_TENSORS, InferenceRequest, read_request
@@ -147,6 +148,10 @@ class GrpcServer:
                 answered = await answer(self._parsed(name, content), context)
             failure = None
             return answered
+        except asyncio.CancelledError:
+            if self._readiness.leaving:  # the grace of the shutdown is over
+                failure = Draining()
+            raise
         except Exception as error:
             failure = answer_to(error)
             assert failure is not None
@@ -155,7 +160,8 @@ class GrpcServer:
         finally:
             status, code = (200, None) if failure is None else (failure.status, failure.code)
             path, seconds = f"/{SERVICE}/{name}", monotonic() - started
-            self._metrics.request_ended("POST", path, status, seconds, code)
+            if name not in PROBES:
+                self._metrics.request_ended("POST", path, status, seconds, code)
             if self._settings.access_log:
                 log_access("POST", path, status, seconds, code)
         # Clients that are set up to retry wait as long.

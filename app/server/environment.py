@@ -108,7 +108,7 @@ def check_grpc(settings: "Settings") -> None:
     try:
         version("grpcio"), version("protobuf")
     except PackageNotFoundError:
-        raise ExtraMissing("DIGITS_GRPC_PORT needs the extra grpc: pip install 'digits[grpc]'") from None
+        raise ExtraMissing("DIGITS_GRPC_PORT needs the extra grpc: pip install '.[grpc]'") from None
     listen_at(settings.host, settings.grpc_port, "DIGITS_GRPC_PORT").close()
 
 

@@ -178,6 +178,19 @@ def test_the_first_piece_fails_as_any_answer(tiny_models, failing):
         problem_of(generate(client, ZIP, n=1000), 500, "internal_error")
 
 
+def test_a_caller_that_leaves_before_the_first_piece_is_counted_as_gone(tiny_models, gate):
+    with serving(models_dir=tiny_models) as client:
+        with gate.hold(client, "/generate", json={"n": 1}):
+            with pytest.raises(httpx.ReadTimeout):
+                client.post("/generate", json={"n": 1000}, headers={"Accept": NDJSON}, timeout=0.2)
+            for _ in range(10_000):
+                page = client.get("/metrics").text
+                if metric(page, "digits_request_errors_total", code="caller_gone", cause="caller"):
+                    break
+        assert metric(page, "digits_request_errors_total", code="caller_gone", cause="caller") == 1
+        assert metric(page, "digits_request_errors_total", code="internal_error", cause="service") == 0
+
+
 def test_a_reader_that_stops_and_leaves_ends_the_computation(tiny_models):
     n = 100_000
     with serving(models_dir=tiny_models) as client:

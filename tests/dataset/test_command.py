@@ -133,7 +133,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(write, tmp_path, cap
     assert write(tmp_path / "whole", format=form) == 0
     with at_shard_1(interrupt):
         assert write(tmp_path / "out", format=form) == 128 + signal.SIGINT
-    assert "the same command goes on" in error(capsys)
+    assert "run the same command again" in error(capsys)
     with at_shard_1(lambda: None):
         assert write(tmp_path / "out", format=form) == 0
     assert "wrote 2 of 3 shards" in capsys.readouterr().out

@@ -1,7 +1,9 @@
 """Data sets as the libraries `datasets` and `webdataset` read them."""
 
+import gc
 import io
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,13 @@ from tests.conftest import ROOT
 COUNT = 30
 # The libraries leave files and event loops to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Warnings of what the libraries leave open come within the test that ignores them."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

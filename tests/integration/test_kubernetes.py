@@ -215,7 +215,7 @@ def test_the_metric_that_scales_is_one_of_the_service(tmp_path):
         name for each in scaled["spec"]["triggers"] for name in re.findall(r"digits_\w+", each["metadata"]["query"])
     }
     with running(models="gan") as service:
-        page = httpx.get(f"{service.url}/metrics").text
+        page = httpx.get(f"{service.url}/metrics", timeout=60).text
     assert used
     assert used <= set(re.findall(r"^(\w+)", page, re.MULTILINE))
 
@@ -226,7 +226,8 @@ def test_checkov_finds_nothing_else_that_is_missing(tmp_path):
     python = python_of(Path(__file__).parent / "checkov")
     command = [python.with_name("checkov"), "--directory", tmp_path, "--framework", "kubernetes", "--skip-download"]
     command += ["--output", "json", "--skip-check", ",".join(NOT_CHECKED)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.stdout, done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert found["summary"]["passed"] > 0
     assert [

@@ -72,7 +72,10 @@ def test_the_compiled_messages_are_those_of_the_source(tmp_path):
 
 def test_a_port_of_grpc_that_is_taken_ends_the_start_with_one_line(service, grpc_port):
     process = start(free_port(), models="cgan", grpc_port=str(grpc_port))
-    _, log = process.communicate(timeout=60)
+    try:
+        _, log = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 1
     assert f"DIGITS_GRPC_PORT={grpc_port}" in log
     assert "Traceback" not in log

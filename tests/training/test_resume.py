@@ -16,9 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from app.checkpoints import files
 from tests.conftest import ROOT
 from tests.training.conftest import STEPS, Crash, at_step, crash, manifest_of, same, weights
-from training import files, monitoring, run, trainer
+from training import monitoring, run, trainer
 from training.config import TrainConfig
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.families import families

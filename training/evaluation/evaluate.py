@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from app.checkpoints.files import write_atomically
 from app.checkpoints.manifest import Figure, Manifest
 from app.checkpoints.store import read_archive, read_manifest
 from training.archive import open_archive
@@ -19,7 +20,6 @@ from training.evaluation.feature_extractor import Classifier, find_extractor, lo
 from training.evaluation.held_out import ArchivedClassifier, held_out_figures
 from training.evaluation.reference import Reference
 from training.evaluation.resizing import area_averages
-from training.files import write_atomically
 from training.generation import balanced_labels, draw_images
 from training.previews import neighbour_grid, preview, reconstruction_grid, traversal_grid
 from training.quality_report import quality_table

@@ -15,10 +15,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from app.checkpoints.files import write_atomically
 from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset, to_unit_range
 from training.evaluation.lenet5 import ROWS, LeNet5, accuracy, train_classifier
-from training.files import write_atomically
 from training.randomness import preserved_random_state
 
 log = logging.getLogger(__name__)

@@ -116,7 +116,7 @@ def spans(collector: tuple[Collector, str]) -> Callable[..., list[Span]]:
 def test_a_request_is_followed_through_queue_and_batch(service, spans):
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     headers = {"traceparent": f"00-{trace}-{CALLER}-01", "X-Request-Id": "mine"}
-    answer = httpx.post(f"{service.url}/generate", json={"n": 3}, headers=headers)
+    answer = httpx.post(f"{service.url}/generate", json={"n": 3}, headers=headers, timeout=60)
     assert answer.headers["x-request-id"] == "mine"
     request, queue, batch = spans(trace, "POST /generate", "queue", "batch")
     assert (request.name, request.parent) == ("POST /generate", CALLER)
@@ -132,7 +132,7 @@ def test_a_request_is_followed_through_queue_and_batch(service, spans):
 
 
 def test_a_request_of_several_batches_has_a_span_for_each(service, spans):
-    answer = httpx.post(f"{service.url}/generate", json={"n": 100})
+    answer = httpx.post(f"{service.url}/generate", json={"n": 100}, timeout=60)
     trace = answer.headers["x-request-id"]
     found = spans(trace, "POST /generate", "queue", "batch", "batch", "batch", "batch")
     batches = [span for span in found if span.name == "batch"]
@@ -141,7 +141,7 @@ def test_a_request_of_several_batches_has_a_span_for_each(service, spans):
 
 
 def test_the_decoding_of_an_upload_comes_before_its_queue(service, spans, digit):
-    answer = httpx.post(f"{service.url}/reconstruct", content=digit, headers={"Content-Type": "image/png"})
+    answer = httpx.post(f"{service.url}/reconstruct", content=digit, headers={"Content-Type": "image/png"}, timeout=60)
     assert answer.status_code == 200
     found = spans(answer.headers["x-request-id"], "POST /reconstruct", "decode", "queue", "batch")
     assert [span.name for span in found] == ["POST /reconstruct", "decode", "queue", "batch"]
@@ -170,7 +170,7 @@ def test_pipelined_requests_have_traces_of_their_own(service, collector):
 
 def test_probes_scrapes_and_requests_that_are_not_sampled_have_no_trace(service, spans):
     trace = "5bf92f3577b34da6a3ce929d0e0e4736"
-    with httpx.Client(base_url=service.url) as client:  # one connection, so one process
+    with httpx.Client(base_url=service.url, timeout=60) as client:  # one connection, so one process
         for path in ("/livez", "/readyz", "/metrics"):
             assert client.get(path, headers={"traceparent": f"00-{trace}-{CALLER}-01"}).status_code == 200
         client.post("/generate", json={}, headers={"traceparent": f"00-{trace}-{CALLER}-00"}).raise_for_status()
@@ -180,7 +180,7 @@ def test_probes_scrapes_and_requests_that_are_not_sampled_have_no_trace(service,
 
 
 def test_an_error_is_in_its_trace(service, spans):
-    answer = httpx.post(f"{service.url}/generate", json={"n": 0})
+    answer = httpx.post(f"{service.url}/generate", json={"n": 0}, timeout=60)
     (request,) = spans(answer.json()["request_id"], "POST /generate")
     assert request.attributes["http.response.status_code"] == 422
 
@@ -188,5 +188,5 @@ def test_an_error_is_in_its_trace(service, spans):
 def test_without_a_collector_requests_are_answered_and_the_service_ends_in_time(models, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     with running(models_dir=str(models), tracing="true", shutdown_grace_s="10") as service:
-        assert httpx.post(f"{service.url}/generate", json={}).status_code == 200
+        assert httpx.post(f"{service.url}/generate", json={}, timeout=60).status_code == 200
     assert service.process.returncode == 0

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from training.files import write_atomically
+from app.checkpoints.files import write_atomically
 
 
 def test_a_file_is_written_with_missing_directories_and_is_readable_by_other_users(tmp_path):

@@ -33,6 +33,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.close(directory)
 
 
+def is_partial(path: Path) -> bool:
+    """Whether a file is a temporary one of `write_atomically`, perhaps of a writer that was killed."""
+    return path.name.startswith(".") and path.name.endswith(PARTIAL)
+
+
 def remove_partial(directory: Path) -> None:
     """Remove the temporary files of a writer that was killed from a directory."""
     for path in directory.glob(f".*{PARTIAL}"):
