@@ -22,6 +22,7 @@ from tests.contract.wire import Address
 
 # A process that does not end by itself is made to after an hour, which no test waits for.
 IN_ORDER = {"shutdown_grace_s": "3600"}
+MODELS = "gan,vae"  # all would take long to load
 QUEUE = {"model": "gan", "operation": "generate"}
 REQUEST = (
     b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -84,7 +85,7 @@ def test_what_an_operator_can_get_wrong_is_one_line_however_the_service_is_start
 def test_standard_streams_that_are_closed_are_never_those_of_a_connection(command):
     port = free_port()
     closing = "import os, sys; os.closerange(0, 3); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
-    process = start(port, ("-c", closing, *command), processes="2")
+    process = start(port, ("-c", closing, *command), processes="2", models=MODELS)
     try:
         wait_until_ready(process, f"http://127.0.0.1:{port}")
         assert {os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)} == {os.devnull}
@@ -136,7 +137,7 @@ def test_a_bad_settings_file_ends_the_start_with_status_2_and_one_line_that_name
 
 
 def test_requests_sent_before_sigterm_are_answered_and_the_process_ends_with_status_0():
-    with running(max_batch_rows="1", shutdown_lag_s="0", **IN_ORDER) as service, ExitStack() as stack:
+    with running(models=MODELS, max_batch_rows="1", shutdown_lag_s="0", **IN_ORDER) as service, ExitStack() as stack:
         callers = stack.enter_context(ThreadPoolExecutor(8))
 
         def ask() -> int:
@@ -157,7 +158,7 @@ def test_requests_sent_before_sigterm_are_answered_and_the_process_ends_with_sta
 
 
 def test_after_sigterm_requests_are_served_for_the_lag_and_a_second_sigterm_ends_the_process_with_status_1():
-    with running(shutdown_lag_s="1000", **IN_ORDER) as service:
+    with running(models=MODELS, shutdown_lag_s="1000", **IN_ORDER) as service:
         service.process.send_signal(signal.SIGTERM)
         while httpx.get(f"{service.url}/readyz", timeout=60).status_code != 503:
             pass
@@ -171,7 +172,7 @@ def test_after_sigterm_requests_are_served_for_the_lag_and_a_second_sigterm_ends
 
 def test_when_the_grace_is_over_waiting_clients_are_told_and_no_client_keeps_the_process():
     settings = {"receive_timeout_s": "3600", "shutdown_grace_s": "6", "shutdown_lag_s": "0", "max_batch_rows": "1"}
-    with running(workers="1", **settings) as service, ExitStack() as stack:
+    with running(models=MODELS, workers="1", **settings) as service, ExitStack() as stack:
         callers = stack.enter_context(ThreadPoolExecutor(16))
         large = b"GET /interpolate?steps=256&scale=16 HTTP/1.1\r\nHost: x\r\n\r\n"
         for number in range(12):

@@ -32,7 +32,7 @@ def models(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def lasting() -> Iterator[Service]:
     """A service whose models do not change. Tests leave it with two processes."""
-    with running(processes="2", worker_checks="3") as service:
+    with running(processes="2", worker_checks="3", models=",".join(MODELS)) as service:
         yield service
 
 
