@@ -15,6 +15,7 @@ from app.api.call import State
 from app.api.middleware import CrossOrigin, Guard, RequestContext
 from app.api.uploads import Decoders
 from app.errors import WorkerLost, install_error_handlers
+from app.inference.limit import Limit
 from app.inference.loading import Loader
 from app.inference.readiness import Readiness
 from app.metrics import Metrics
@@ -126,6 +127,7 @@ def _lifespan(
         metrics.service.ready = lambda: not readiness.reasons()
         scoreboard = readiness.scoreboard
         decoders = Decoders(settings, scoreboard)
+        streams = Limit(settings.max_streams, scoreboard.counter("streams"), small=1, what="streams")
         loader = Loader(settings, readiness, metrics)
         # A task, so that the server listens while models are being loaded.
         running = asyncio.create_task(_run(loader, readiness, reload, on_failure))
@@ -137,6 +139,7 @@ def _lifespan(
                 metrics=metrics,
                 readiness=readiness,
                 decoders=decoders,
+                streams=streams,
                 scoreboard=scoreboard,
             )
         finally:

@@ -162,6 +162,7 @@ class ServiceCollector(Collector):
             "Rows in flight of sequential models, which have a bound of their own.",
         ),
         ("files", "files_in_flight", "Uploaded files that are decoded or wait for it."),
+        ("streams", "streams_in_flight", "Streamed answers that were admitted and have not ended."),
         ("busy", "busy_workers", "Workers that compute a batch."),
         ("busy_sequential", "busy_sequential_workers", "Workers that compute a batch of a sequential model."),
     )

@@ -18,6 +18,7 @@ FIELDS = (
     "rows",
     "sequential_rows",
     "files",
+    "streams",
     "scrapes",
     "busy",
     "busy_sequential",

@@ -72,8 +72,17 @@ class Settings(BaseSettings):
     )
     max_images: int = Field(256, ge=16, le=4096, description="images of a request")
     max_stream_images: int = Field(100_000, ge=16, le=1_000_000, description="images of a streamed answer")
+    max_streams: int = Field(
+        16,
+        ge=1,
+        le=10_000,
+        description="streamed answers in flight, each with up to 64 rows that count as rows in flight",
+    )
     max_answer_pixels: int = Field(
-        2**24, ge=2**16, le=2**28, description="total pixels of the images in an answer, after `scale`"
+        2**24,
+        ge=2**16,
+        le=2**28,
+        description="total pixels of the images in an answer, or in a piece of a stream, after `scale`",
     )
     max_json_bytes: int = Field(16 * 1024, ge=1024, le=2**24, description="bytes of a JSON body")
     max_upload_bytes: int = Field(2**23, ge=1024, le=2**28, description="bytes of a body with images")
@@ -199,6 +208,7 @@ class Settings(BaseSettings):
             "rows": self.max_queued_rows,
             "sequential_rows": max(self.max_images, self.max_queued_rows // SEQUENTIAL_SHARE),
             "files": self.max_queued_files,
+            "streams": self.max_streams,
         }
 
 

@@ -23,6 +23,7 @@ from app.checkpoints.manifest import ImageForm
 from app.errors import BodyTooLarge, CallerGone, DeadlineExceeded, InvalidRequest, UnsupportedMediaType
 from app.inference.batching import Job
 from app.inference.engine import Engine
+from app.inference.limit import Limit
 from app.inference.model import Model, Provenance
 from app.inference.readiness import Readiness
 from app.inference.runtime import Rows
@@ -53,6 +54,7 @@ class State(TypedDict):
     readiness: Readiness
     decoders: Decoders
     scoreboard: Scoreboard
+    streams: Limit
 
 
 def state_of(request: Request) -> State:
@@ -96,6 +98,7 @@ class Call(Request):
         state = state_of(self)
         self.settings = state["settings"]
         self.decoders = state["decoders"]
+        self.streams = state["streams"]
         self.engine: Engine = state["readiness"].engine()
 
     def negotiate(self, *media_types: str) -> str:
@@ -217,7 +220,11 @@ class Call(Request):
         if count > self.settings.max_images:
             advice = "; page with `first`" if paged else ""
             raise InvalidRequest(f"a request is limited to {self.settings.max_images} images{advice}")
-        if count * pictures * model.manifest.image.pixels * scale**2 > self.settings.max_answer_pixels:
+        self.check_pixels(model, count * pictures, scale)
+
+    def check_pixels(self, model: Model, pictures: int, scale: int) -> None:
+        """Raises InvalidRequest for more pixels after scaling than an answer may have."""
+        if pictures * model.manifest.image.pixels * scale**2 > self.settings.max_answer_pixels:
             limit = self.settings.max_answer_pixels
             raise InvalidRequest(f"an answer is limited to {limit} pixels; request fewer images or a smaller scale")
 

@@ -7,7 +7,7 @@ grow with the number of images, and a reader that is slow or gone stops the comp
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.call import Call, name_origin
 from app.api.negotiation import EVENT_STREAM, IDX, NDJSON, ZIP
 from app.api.rendering import json_items
-from app.errors import ServiceError, internal_error, problem_of
+from app.errors import CallerGone, Draining, ServiceError, internal_error, problem_of
 from app.images import encode
 from app.images.archive import ZipDirectory, folder_name, idx_header, zip_entry
 from app.images.encode import Pixels
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 STREAMED = (NDJSON, EVENT_STREAM, ZIP, IDX)
 PIECE_IMAGES = 64
+# For the error at the end of a stream that a shutdown cuts off.
+LAST_WORDS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +129,16 @@ async def compute(
 ) -> AsyncGenerator[bytes, None]:
     """The pieces in order.
 
-    The rows of one piece are admitted for the whole stream: it is refused at its start or not at all. Each piece has
-    the time of a request, the first one that of the caller.
+    A stream is refused at its start or not at all. Each piece has the time of a request, the first one that of the
+    caller.
     """
     jobs = (piece(first, min(PIECE_IMAGES, count - first)) for first in range(0, count, PIECE_IMAGES))
-    job = next(jobs)
-    with call.engine.admit(model, job):
-        computed = call.engine.run(model, job, call.deadline)
+    with call.streams.admit(1):
+        computed = call.engine.run_piece(model, next(jobs), call.deadline)
         try:
             for job in jobs:
                 finished = await computed
-                computed = call.engine.run(model, job, monotonic() + call.settings.request_timeout_s)
+                computed = call.engine.run_piece(model, job, monotonic() + call.settings.request_timeout_s)
                 yield finished
             yield await computed
         finally:
@@ -157,34 +158,42 @@ class ImageStream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer. The computation ends with it, also when the reader disconnects."""
+        # For the metrics, unless the stream ends well or for another reason.
+        scope["problem_code"] = CallerGone.code
         self._scope = scope
         async with aclosing(self._pieces):
             try:
                 await super().__call__(scope, receive, send)
             except asyncio.CancelledError:  # by the server, which then closes the connection
-                log.warning("a stream ended early: the grace period of the shutdown is over")
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LAST_WORDS_S):
+                        await self._break_off(Draining(), send)
 
     async def stream_response(self, send: Send) -> None:
         """Send all pieces."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-
-        async def write(content: bytes, *, more: bool = True) -> None:
-            await send({"type": "http.response.body", "body": content, "more_body": more})
-
         self._scope["first_piece_at"] = monotonic()
         self._framing.add(self._started)
-        await write(self._framing.begin() + self._started)
+        await write(send, self._framing.begin() + self._started)
         try:
             async for piece in self._pieces:
                 self._framing.add(piece)
-                await write(piece)
+                await write(send, piece)
+        except ServiceError as error:
+            await self._break_off(error, send)
         except Exception as error:
-            if not isinstance(error, ServiceError):
-                log.error("a stream failed", exc_info=error)
-            ended = error if isinstance(error, ServiceError) else internal_error()
-            log.warning("a stream ended early: %s", ended.detail)
-            problem = bytes(problem_of(Request(self._scope), ended).body)
-            # Without a last message the server closes the connection: the reader sees that the body is incomplete.
-            await write(self._framing.broken(problem))
-            return
-        await write(self._framing.end(), more=False)
+            log.error("a stream failed", exc_info=error)
+            await self._break_off(internal_error(), send)
+        else:
+            await write(send, self._framing.end(), more=False)
+            del self._scope["problem_code"]
+
+    async def _break_off(self, error: ServiceError, send: Send) -> None:
+        """Tell the reader why the stream ends, without a last message: the server then closes the connection."""
+        log.warning("a stream ended early: %s", error.detail)
+        await write(send, self._framing.broken(bytes(problem_of(Request(self._scope), error).body)))
+
+
+async def write(send: Send, content: bytes, *, more: bool = True) -> None:
+    """Send a part of the body; the last one if there are no more."""
+    await send({"type": "http.response.body", "body": content, "more_body": more})

@@ -77,6 +77,8 @@ def _write(arguments: argparse.Namespace, settings: Settings) -> str:
     except ImportError:
         raise DatasetError("needs the package tqdm of the extra `dataset`: pip install '.[dataset]'") from None
 
+    if arguments.out.resolve().is_relative_to(settings.models_dir.resolve()):
+        raise DatasetError(f"{arguments.out}: is in {settings.models_dir}, which holds checkpoints only")
     request = Request(
         model=arguments.model,
         count=arguments.count,

@@ -81,8 +81,12 @@ class DatasetDirectory:
         records = [self.records[shard] for shard in range(self._plan.shards)]
         manifest = {"schema_version": SCHEMA_VERSION} | self._plan.model_dump(mode="json")
         manifest["shards"] = [record.model_dump(mode="json", exclude={"shard"}) for record in records]
-        self._write(Place(CARD), card(self._plan, records).encode())
-        self._write(Place(MANIFEST), json.dumps(manifest, indent=1).encode() + b"\n")
+        files = {CARD: card(self._plan, records), MANIFEST: json.dumps(manifest, indent=1) + "\n"}
+        for name, text in files.items():
+            with _naming(self._path / name):
+                is_there = (self._path / name).is_file() and (self._path / name).read_bytes() == text.encode()
+            if not is_there:  # a data set on a read-only disk can be verified
+                self._write(Place(name), text.encode())
         with _naming(self._path / PROGRESS):
             (self._path / PROGRESS).unlink(missing_ok=True)
 

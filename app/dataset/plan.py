@@ -60,8 +60,8 @@ class Plan(_Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def command(self) -> str:
-        """The command without the arguments on which no byte depends."""
-        asked = self.request.model_dump(exclude_none=True)
+        """The command, with FOLDER for the only other argument that is required."""
+        asked = self.request.model_dump(exclude_none=True) | {"out": "FOLDER"}
         return shlex.join(["python", "-m", "app", "dataset", *(f"--{name}={value}" for name, value in asked.items())])
 
     @property

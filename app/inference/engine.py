@@ -89,6 +89,14 @@ class Engine:
         """Count the rows of a job as in flight. Raises Overloaded at once if there are too many."""
         return self.pool(model, job).limit.admit(job.rows)
 
+    def run_piece(self, model: Model, job: Job[Any], deadline: float) -> asyncio.Future[bytes]:
+        """As `run`, for a piece of a stream that was admitted: its rows count as in flight, and are never refused."""
+        limit = self.pool(model, job).limit
+        future = self.run(model, job, deadline)
+        limit.count(job.rows)
+        future.add_done_callback(lambda _: limit.count(-job.rows))
+        return future
+
     def run(self, model: Model, job: Job[Any], deadline: float) -> asyncio.Future[bytes]:
         """The body of the answer to a job. Raises and fails as `Batcher.submit`."""
         pool = self.pool(model, job)

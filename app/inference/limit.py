@@ -27,9 +27,13 @@ class Limit:
         in_flight = self._in_flight.total
         most = self._most if number <= self._small or not in_flight else self._most * 3 // 4
         if number and in_flight + number > most:
-            raise Overloaded(f"too many {self._what} are waiting; retry later")
-        self._in_flight.add(number)
+            raise Overloaded(f"too many {self._what} are in flight; retry later")
+        self.count(number)
         try:
             yield
         finally:
-            self._in_flight.add(-number)
+            self.count(-number)
+
+    def count(self, number: int) -> None:
+        """Count `number` more, or fewer, as in flight, whatever the bound is."""
+        self._in_flight.add(number)

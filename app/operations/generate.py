@@ -15,7 +15,7 @@ from app.api.fields import LIMITED_BY, First, Latent, ModelName, SampledBody, Sc
 from app.api.negotiation import IDX, JSON, NPZ, PNG
 from app.api.rendering import ImageRenderer
 from app.api.responses import Answer, ImageItem, documented
-from app.api.streaming import STREAMED, PieceRenderer, answer_stream
+from app.api.streaming import PIECE_IMAGES, STREAMED, PieceRenderer, answer_stream
 from app.checkpoints.manifest import Prior
 from app.errors import CapabilityMissing, InvalidRequest
 from app.images import encode
@@ -154,6 +154,7 @@ async def generate_images(call: Call) -> Response:
         return await call.answer(model, GenerateJob(source, asked.first, asked.count, renderer), media_type, seed)
     if asked.count > call.settings.max_stream_images:
         raise InvalidRequest(f"a stream is limited to {call.settings.max_stream_images} images; page with `first`")
+    call.check_pixels(model, min(asked.count, PIECE_IMAGES), asked.scale)
     if asked.idx == "labels":
         content = await asyncio.to_thread(labels_file, source, asked.first, asked.count)
         return name_origin(Response(content, media_type=media_type), model.provenance, seed)

@@ -128,11 +128,26 @@ def test_a_model_without_labels_is_refused_for_a_file_of_labels(labelled):
     assert_refused_naming(generate(labelled, IDX, model="gan", n=2, idx="labels"), "boots")
 
 
-def test_a_stream_beyond_the_bound_of_rows_is_refused_before_it_starts(tiny_models, gate):
-    with serving(models_dir=tiny_models, max_images=64, max_queued_rows=64) as client:
-        with gate.hold(client, "/generate", json={"n": 1}):
-            problem_of(generate(client, NDJSON, n=200), 503, "overloaded")
-        assert len(lines(generate(client, NDJSON, n=16).content)) == 16
+def test_streams_beyond_their_bound_are_refused_before_they_start_and_others_are_not(tiny_models):
+    with (
+        serving(models_dir=tiny_models, max_streams=1, max_images=16, max_queued_rows=16) as client,
+        client.stream("POST", "/generate", json={"n": 100_000}, headers={"Accept": NDJSON}) as answer,
+    ):
+        pieces = answer.iter_bytes()
+        next(pieces)
+        problem_of(generate(client, NDJSON, n=1), 503, "overloaded")
+        for _ in range(10_000):  # the reader has stopped, and so the computation does
+            page = client.get("/metrics").text
+            if not metric(page, "digits_rows_in_flight"):
+                break
+        assert metric(page, "digits_streams_in_flight") == 1
+        assert generate(client, "application/json", n=16).status_code == 200
+
+
+def test_the_pixels_of_a_piece_are_limited(tiny_models):
+    with serving(models_dir=tiny_models, max_answer_pixels=2**16) as client:
+        assert generate(client, ZIP, n=1000).status_code == 200
+        problem_of(generate(client, ZIP, n=1000, scale=2), 422, "invalid_request")
 
 
 @pytest.fixture
@@ -196,11 +211,11 @@ def test_a_reader_that_stops_and_leaves_ends_the_computation(tiny_models):
     with serving(models_dir=tiny_models) as client:
         with client.stream("POST", "/generate", json={"n": n}, headers={"Accept": NDJSON}) as answer:
             next(answer.iter_bytes())
-        # The service has ended the stream once its rows are no longer in flight, so that all others are admitted.
         for _ in range(10_000):
             page = client.get("/metrics").text
-            if not metric(page, "digits_rows_in_flight"):
+            if not metric(page, "digits_streams_in_flight"):
                 break
+        assert metric(page, "digits_request_errors_total", code="caller_gone", cause="caller") == 1
         assert 64 <= metric(page, "digits_images_total", model="plain", operation="generate") < n
 
 

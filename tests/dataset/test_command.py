@@ -128,6 +128,18 @@ def test_without_a_classifier_of_such_images_the_card_says_so(write, tmp_path):
     assert "not measured" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_a_data_set_among_the_checkpoints_is_refused(write, models, capsys):
+    assert write(models / "new") == 1
+    assert "holds checkpoints only" in error(capsys)
+    assert not (models / "new").exists()
+
+
+def test_a_killed_start_leaves_a_folder_that_the_same_command_takes(write, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".progress.jsonl.x1.partial").write_bytes(b"{")
+    assert write(tmp_path / "out") == 0
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(write, tmp_path, capsys, form):
     assert write(tmp_path / "whole", format=form) == 0
