@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api import docs, health, models
+from app.api import docs, health, models, studio
 from app.api.admission import Admission
 from app.api.call import State
 from app.api.middleware import CrossOrigin, Guard, RequestContext
@@ -90,7 +90,7 @@ def create_app(
         )
     app.add_middleware(RequestContext, metrics=metrics, access_log=settings.access_log)
     install_error_handlers(app)
-    for router in (*routers(), models.router, health.router, docs.router):
+    for router in (*routers(), models.router, health.router, docs.router, studio.router):
         app.router.routes.extend(router.routes)  # FastAPI matches a request twice against routers that are included
     docs.describe(app, settings)
     return app
