@@ -4,7 +4,7 @@ import { useEffect, useErrorBoundary, useRef, useState } from "preact/hooks";
 import { listModels, onUnauthorized, openapi, readyz, useKey } from "./client.js";
 import { html } from "./parts/html.js";
 import { ProblemNotice, Spoken } from "./parts/notice.js";
-import { link, useLocation } from "./state.js";
+import { link, settle, useLocation } from "./state.js";
 
 const RETRY_MS = 1000;
 const names = document.querySelector('meta[name="rooms"]').content.split(" ");
@@ -60,8 +60,12 @@ function Studio() {
   const visited = useRef(null);
   useEffect(() => {
     if (!room) return;
+    settle(room.id);
     document.title = `${room.title} · digits studio`;
-    if (visited.current && visited.current !== room.id) main.current.focus();
+    if (visited.current && visited.current !== room.id) {
+      main.current.focus({ preventScroll: true });
+      scrollTo(0, 0);
+    }
     visited.current = room.id;
   }, [room?.id]);
 
@@ -101,7 +105,7 @@ function KeyDialog({ said, onKey }) {
     event.preventDefault();
     onKey(event.target.elements.key.value.trim());
   };
-  return html`<dialog ref=${dialog} aria-labelledby="key-title" onCancel=${(event) => event.preventDefault()}>
+  return html`<dialog ref=${dialog} aria-labelledby="key-title" onClose=${() => dialog.current?.showModal()}>
     <form class="key" onSubmit=${submit}>
       <h2 id="key-title">This service needs a key</h2>
       <p>The page keeps it in memory until it is closed or loaded again, and sends it to this service only.</p>

@@ -43,7 +43,9 @@ export function update(changes) {
   changed();
 }
 
-/** Go to a room, with an entry in the history. */
-export function go(room, params) {
-  location.hash = link(room, params);
+/** Name the room that is shown in an address that names none, or one that is not there. */
+export function settle(room) {
+  if (current.room === room) return;
+  current = { ...current, room };
+  update({});
 }

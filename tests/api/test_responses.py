@@ -51,6 +51,10 @@ def test_scores(labelled, digit, name):
     assert_declared(labelled.post("/score", params=params, files={"files": digit}), ScoreAnswer)
 
 
+def test_a_normalized_upload(labelled, digit):
+    assert_declared(labelled.post("/normalize", files={"file": digit}), NormalizeAnswer)
+
+
 def test_classes(labelled, digit):
     assert_declared(labelled.post("/classify", files=[("files", digit)] * 3), ClassifyAnswer)
 

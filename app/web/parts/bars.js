@@ -13,8 +13,10 @@ export function Bar({ name, share, text = asPercent(share), best = false }) {
   </li>`;
 }
 
-/** The probabilities of classes, in the order of the classes. With many classes, the most probable ones. */
-export function Probabilities({ probabilities, most = 12 }) {
+/** The probabilities of classes, in the order of the classes. With many classes, the most probable ones. Without any: empty bars. */
+export function Probabilities({ classes = [], probabilities, most = 12 }) {
+  if (!probabilities)
+    return html`<ul class="bars">${classes.slice(0, most).map((name) => html`<${Bar} key=${name} name=${name} share=${0} text="–" />`)}</ul>`;
   let entries = Object.entries(probabilities);
   const best = Math.max(...entries.map(([, share]) => share));
   if (entries.length > most) entries = entries.sort((a, b) => b[1] - a[1]).slice(0, most);

@@ -14,7 +14,7 @@ export const classNames = (models) => [...new Set(models.flatMap((model) => mode
 
 /** What a person calls a model's kind. */
 export function kind(model) {
-  const words = [model.family];
+  const words = model.family === model.name ? [] : [model.family];
   if (model.conditional) words.push("conditional");
   if (model.sequential) words.push("slow");
   const [, height, width] = model.image.shape;

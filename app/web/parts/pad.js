@@ -8,7 +8,7 @@ const STEP = 1 / 24; // of the pen moved by an arrow key
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /**
- * strokes, picture: what is drawn so far. onLive(strokes): while a stroke is drawn. onDone(strokes): after it.
+ * strokes, picture: what is drawn so far, the stroke that is being drawn included. onLive(strokes): while a stroke is drawn. onDone(strokes): after it.
  */
 export function Pad({ strokes, picture, onLive, onDone, children }) {
   const element = useRef(null);
@@ -18,7 +18,7 @@ export function Pad({ strokes, picture, onLive, onDone, children }) {
   useLayoutEffect(() => {
     const canvas = element.current;
     const side = Math.round(canvas.clientWidth * devicePixelRatio);
-    if (canvas.width !== side) canvas.width = canvas.height = side;
+    if (canvas.width !== side || canvas.height !== side) Object.assign(canvas, { width: side, height: side });
     const context = canvas.getContext("2d");
     paint(context, strokes, picture);
     if (pen) mark(context, pen);
@@ -29,30 +29,36 @@ export function Pad({ strokes, picture, onLive, onDone, children }) {
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   }
 
+  const drawn = () => [...stroke.current.before, [...stroke.current.points]];
+
+  function finish() {
+    const strokes = drawn();
+    stroke.current = null;
+    onDone(strokes);
+  }
+
   function start(event) {
     if (stroke.current || event.button !== 0) return;
     event.preventDefault();
     element.current.focus({ preventScroll: true });
     element.current.setPointerCapture(event.pointerId);
     const pressure = event.pointerType === "pen" && event.pressure ? 0.5 + event.pressure : 1;
-    stroke.current = { id: event.pointerId, points: [Math.round(WIDTH * pressure)] };
+    stroke.current = { id: event.pointerId, before: strokes, points: [Math.round(WIDTH * pressure)] };
     setPen(null);
     extend(stroke.current.points, ...place(event));
-    onLive([...strokes, stroke.current.points]);
+    onLive(drawn());
   }
 
   function move(event) {
     if (stroke.current?.id !== event.pointerId) return;
     const events = event.getCoalescedEvents?.() ?? [];
     const added = (events.length ? events : [event]).map((each) => extend(stroke.current.points, ...place(each)));
-    if (added.some(Boolean)) onLive([...strokes, [...stroke.current.points]]);
+    if (added.some(Boolean)) onLive(drawn());
   }
 
   function end(event) {
     if (stroke.current?.id !== event.pointerId) return;
-    const { points } = stroke.current;
-    stroke.current = null;
-    onDone([...strokes, points]);
+    finish();
   }
 
   function press(event) {
@@ -61,22 +67,21 @@ export function Pad({ strokes, picture, onLive, onDone, children }) {
     event.preventDefault();
     const { x, y, down } = pen ?? { x: 0.5, y: 0.25, down: false };
     if (!arrow) {
-      if (!down) stroke.current = { points: extended([WIDTH], x, y) };
-      if (down && stroke.current) onDone([...strokes, stroke.current.points]);
-      else onLive([...strokes, stroke.current.points]);
-      if (down) stroke.current = null;
       setPen({ x, y, down: !down });
+      if (down) return finish();
+      stroke.current = { before: strokes, points: [WIDTH] };
+      extend(stroke.current.points, x, y);
+      onLive(drawn());
       return;
     }
     const step = STEP / (event.shiftKey ? 4 : 1);
     const [newX, newY] = [x + arrow[0] * step, y + arrow[1] * step].map((value) => Math.min(Math.max(value, 0), 1));
     setPen({ x: newX, y: newY, down });
-    if (down && stroke.current && extend(stroke.current.points, newX, newY)) onLive([...strokes, [...stroke.current.points]]);
+    if (down && extend(stroke.current.points, newX, newY)) onLive(drawn());
   }
 
   function leave() {
-    if (pen?.down && stroke.current) onDone([...strokes, stroke.current.points]);
-    if (pen) stroke.current = null;
+    if (pen?.down) finish();
     setPen(null);
   }
 
@@ -87,8 +92,6 @@ export function Pad({ strokes, picture, onLive, onDone, children }) {
     <p id="pad-help" class="spoken">Arrow keys move the pen, space puts it down and lifts it, shift makes smaller steps.</p>
   </div>`;
 }
-
-const extended = (stroke, x, y) => (extend(stroke, x, y), stroke);
 
 /** Show where the pen of the keyboard is. */
 function mark(context, { x, y, down }) {

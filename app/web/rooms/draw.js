@@ -177,7 +177,7 @@ function Tools({ drawing, models, offers, main }) {
     <button type="button" disabled=${!drawing.strokes.length && !drawing.picture} onClick=${drawing.undo}>Undo</button>
     <button type="button" disabled=${!drawing.upload} onClick=${drawing.clear}>Clear</button>
     ${generator && html`<button type="button" onClick=${loadExample} title=${`An image of ${generator.name}`}>Example</button>`}
-    <button type="button" onClick=${() => chooser.current.click()}>Open a picture…</button>
+    <button type="button" title="A PNG or JPEG, also a photo" onClick=${() => chooser.current.click()}>Open…</button>
     <input ref=${chooser} type="file" accept="image/png,image/jpeg" hidden aria-label="Open a picture"
       onChange=${({ target }) => {
         if (target.files[0]) open(target.files[0]);
@@ -206,9 +206,9 @@ function Reader({ model, picture, live, onLabel }) {
   const result = answer?.results[0];
   useEffect(() => onLabel?.(result?.label ?? null), [result]);
   return html`<section class="reader" aria-label=${`${model.name} reads`}>
-    <h3>${model.name} <span class="kind">${result ? html`reads <strong>${result.label}</strong>` : "classifier"}</span></h3>
+    <h2 class="name">${model.name} <span class="kind">${result ? html`reads <strong>${result.label}</strong>` : "classifier"}</span></h2>
     <${ProblemNotice} problem=${problem} retry=${retry} />
-    <${Probabilities} probabilities=${result?.probabilities ?? Object.fromEntries(model.classes.map((name) => [name, 0]))} />
+    <${Probabilities} classes=${model.classes} probabilities=${result?.probabilities} />
     ${!live && result && html`<${Spoken}>${`${model.name} reads ${result.label}, ${asPercent(result.probabilities[result.label])}`}<//>`}
   </section>`;
 }
@@ -250,11 +250,11 @@ function Reconstruction({ model, params, offers, picture, label, live }) {
           : html`<${Picture} alt="no difference yet" />`}
       <//>
     </div>
-    <dl class="numbers">
+    ${!pulled && html`<dl class="numbers three">
       <${Number_} name="cross-entropy" value=${answer?.errors.bce.toFixed(1)} unit="nats" />
       <${Number_} name="squared error" value=${answer?.errors.mse.toFixed(4)} unit="a pixel" />
       ${(!answer || answer.errors.kl !== null) && html`<${Number_} name="KL divergence" value=${answer?.errors.kl.toFixed(1)} unit="nats" />`}
-    </dl>
+    </dl>`}
     ${pullable && html`<button type="button" class="quiet" aria-expanded=${open}
         onClick=${() => update(open ? { pull: undefined, z: undefined } : { pull: model.name, z: encodeLatent(answer.latent.mean) })}>
         ${open ? "Let go of the latent" : `Pull the ${answer.latent.mean.length} numbers of the latent`}</button>`}

@@ -95,7 +95,7 @@ function Gauge({ name, unit, digits, values }) {
   const last = values.at(-1) ?? null;
   const text = last === null ? "–" : last.toLocaleString("en", { maximumFractionDigits: digits });
   return html`<div class="gauge">
-    <h3>${name}</h3>
+    <h2 class="name">${name}</h2>
     <p class="value">${text} <span class="unit">${unit}</span></p>
     <${Spark} values=${values} length=${KEPT} label=${`${name} in the last two minutes`} />
   </div>`;

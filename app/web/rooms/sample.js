@@ -49,22 +49,24 @@ function Sample({ models, offers, params, rooms }) {
       ${classes.length > 0 && html`<${Select} label="Label" value=${controls.label}
         options=${[["balanced", "each class in turn"], ["any", "drawn from the seed"], ...classes.map((name) => [name, name])]}
         onChange=${(label) => update({ label: label === "balanced" ? undefined : label, open: undefined })} />`}
-      ${both && html`<${Select} label="Prior" value=${controls.prior ?? ""} options=${[["", "fitted, where there is one"], ["normal", "normal"]]}
+      ${both && html`<${Select} label="Prior" value=${controls.prior ?? ""} options=${[["", "fitted, if there is one"], ["normal", "normal"]]}
         onChange=${(prior) => update({ prior, open: undefined })} />`}
       ${supports("temperature") && html`<${Slider} label="Temperature" min="0.1" max="2" step="0.1" value=${controls.temperature ?? 1}
         onInput=${(value) => update({ temperature: value === 1 ? undefined : value, open: undefined })} />`}
       ${supports("truncation") && html`<${Slider} label="Truncation" min="0.25" max=${NO_TRUNCATION} step="0.25" value=${controls.truncation ?? NO_TRUNCATION}
         shown=${controls.truncation ?? "none"}
         onInput=${(value) => update({ truncation: value === NO_TRUNCATION ? undefined : value, open: undefined })} />`}
-      <div class="field pager" role="group" aria-label="Page">
+    </div>
+    <div class="above">
+      <p class="about">A seed is a number that a model draws its noise from. It is not the same idea in each model: image 3 of one has nothing to do with
+      image 3 of another. The figures are those of the model's card at these controls, measured against test images: precision, the share of its images that
+      look real; recall, the share of real images that it could have made; and the Fréchet distance, lower is closer.</p>
+      <div class="pager" role="group" aria-label="Page">
         <button type="button" disabled=${controls.first === 0} onClick=${() => update({ first: Math.max(0, controls.first - COUNT) || undefined })}>Back</button>
         <span>images ${controls.first} to ${controls.first + COUNT - 1}</span>
         <button type="button" onClick=${() => update({ first: controls.first + COUNT })}>More</button>
       </div>
     </div>
-    <p class="about">A seed is a number that a model draws its noise from. It is not the same idea in each model: image 3 of one has nothing to do with
-      image 3 of another. The figures are those of the model's card at these controls, measured against test images: precision, the share of its images that
-      look real; recall, the share of real images that it could have made; and the Fréchet distance, lower is closer.</p>
     <div class="rows">
       ${generators.map((model) => html`<${Row} key=${model.name} ...${{ model, models, controls, offers, rooms, open: params.open }} />`)}
     </div>
@@ -101,7 +103,7 @@ function Row({ model, models, controls, offers, rooms, open }) {
   const image = opened !== undefined && answer?.images.find(({ index }) => index === Number(opened));
   return html`<article class="row" aria-label=${model.name} aria-busy=${pending}>
     <header>
-      <h3>${model.name}</h3><span class="kind">${kind(model)}</span>
+      <h2 class="name">${model.name}</h2><span class="kind">${kind(model)}</span>
       <${Figures} ...${{ model, asked }} />
     </header>
     <div class="strip">
