@@ -27,7 +27,7 @@ pytest: $(VENV)/.installed-train,test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # What needs a browser, a cluster or foreign clients. On Debian, missing programs are installed.
-PROGRAMS := haproxy nginx prometheus wrk
+PROGRAMS := chromium haproxy nginx prometheus wrk
 test-integration: export OMP_NUM_THREADS := 1
 test-integration: $(VENV)/.installed-train,test,integration
 	dpkg --status $(PROGRAMS) >/dev/null 2>&1 || { apt-get update && apt-get install --yes --no-install-recommends $(PROGRAMS); }

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from app.operations.classify import ClassifyAnswer
 from app.operations.generate import GenerateAnswer
 from app.operations.interpolate import InterpolateAnswer
+from app.operations.normalize import NormalizeAnswer
 from app.operations.reconstruct import ReconstructAnswer
 from app.operations.score import ScoreAnswer
 from app.operations.upscale import UpscaleAnswer
