@@ -50,8 +50,8 @@ class NormalizeAnswer(Answer):
 async def normalize(call: Call) -> Response:
     """Any PNG or JPEG of a digit: dark on light or light on dark, a drawing or a photo.
 
-    No network computes. The image, sent on with `normalize=false`, gives the answers of the upload, from every model that
-    takes images of the same form.
+    No network computes. The image, sent on with `normalize=false`, gives the answers of the upload, from every model
+    that takes images of the same form.
     """
     media_type = call.negotiate(*MEDIA_TYPES)
     body_type = call.media_type(MULTIPART, *IMAGE_TYPES)

@@ -120,7 +120,13 @@ def test_utf_8_can_be_declared(client, charset):
 def test_a_body_that_is_one_image_has_the_answer_of_a_form_whatever_format_it_declares(labelled, path, media_type):
     photo = (FIXTURES / "drawings" / "2-table.jpg").read_bytes()
     answer = post(labelled, path, photo, media_type)
-    models = {"/normalize": "boots", "/reconstruct": "fitted", "/score": "gan", "/classify": "reader", "/upscale": "double"}
+    models = {
+        "/normalize": "boots",
+        "/reconstruct": "fitted",
+        "/score": "gan",
+        "/classify": "reader",
+        "/upscale": "double",
+    }
     assert_named(answer, models[path])
     assert answer.content == labelled.post(path, files={FIELDS[path]: photo}).content
 

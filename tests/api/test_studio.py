@@ -112,7 +112,14 @@ def test_a_file_is_compressed_for_those_who_accept_it(guarded, path):
 
 @pytest.mark.parametrize(
     ("accepted", "expected"),
-    [("gzip", True), ("br;q=1.0, GZIP;q=0.5", True), ("gzip;q=0", False), ("gzip; q=0.0", False), ("br", False), ("", False)],
+    [
+        ("gzip", True),
+        ("br;q=1.0, GZIP;q=0.5", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.0", False),
+        ("br", False),
+        ("", False),
+    ],
 )
 def test_gzip_is_used_only_where_it_is_accepted(accepted, expected):
     assert accepts_gzip(accepted) is expected
@@ -161,7 +168,11 @@ def test_a_module_imports_only_files_that_are_served(name):
 
 
 def test_only_the_client_module_makes_requests():
-    makers = [name for name in MODULES if re.search(r"\bfetch\(|XMLHttpRequest|EventSource|sendBeacon", (FOLDER / name).read_text())]
+    makers = [
+        name
+        for name in MODULES
+        if re.search(r"\bfetch\(|XMLHttpRequest|EventSource|sendBeacon", (FOLDER / name).read_text())
+    ]
     assert makers == ["client.js"]
 
 
@@ -178,7 +189,15 @@ def test_each_file_in_rooms_is_a_room_with_operations_of_the_service(description
 
 def test_each_call_of_the_client_module_is_an_operation_with_these_fields(description):
     calls = CALL.findall((FOLDER / "client.js").read_text())
-    assert {name for name, *_ in calls} >= {"generate", "normalize", "reconstruct", "classify", "score", "listModels", "metrics"}
+    assert {name for name, *_ in calls} >= {
+        "generate",
+        "normalize",
+        "reconstruct",
+        "classify",
+        "score",
+        "listModels",
+        "metrics",
+    }
     schemas = description["components"]["schemas"]
     for name, _, method, path, options in calls:
         if path == "/openapi.json":  # describes the operations, and is none

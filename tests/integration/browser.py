@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 375, "height": 740}
+WAIT_S, POLL_MS, QUIET_POLLS = 60, 50, 8
 # A three, as points in shares of the drawing area.
 THREE = ((0.3, 0.22), (0.5, 0.15), (0.67, 0.3), (0.47, 0.48), (0.68, 0.63), (0.52, 0.83), (0.28, 0.75))
 
@@ -25,14 +27,44 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
-class Faults(list[str]):
-    """Console errors, exceptions and failed requests of a page, which is every violation of its policy too."""
+class Watched:
+    """What happens on a page.
 
-    def watch(self, page: Page) -> None:
-        """Record those of a page."""
-        page.on("console", lambda message: self.append(message.text) if message.type in {"error", "warning"} else None)
-        page.on("pageerror", lambda error: self.append(str(error)))
-        page.on("response", lambda answer: self.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+    faults: console errors, exceptions and failed requests, which is every violation of its policy too.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self.faults: list[str] = []
+        self._page = page
+        self._flying: set[Request] = set()
+        page.on("console", self._said)
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("response", self._answered)
+        page.on("request", self._started)
+        page.on("requestfinished", self._ended)
+        page.on("requestfailed", self._ended)
+
+    def _started(self, request: Request) -> None:
+        self._flying.add(request)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self.faults.append(message.text)
+
+    def _answered(self, answer: Response) -> None:
+        if answer.status >= 400:
+            self.faults.append(f"{answer.status} {answer.url}")
+
+    def _ended(self, request: Request) -> None:
+        self._flying.discard(request)
+
+    def settle(self) -> None:
+        """Wait until no request has been in flight for a while. Playwright's `networkidle` is of the load only."""
+        quiet, deadline = 0, monotonic() + WAIT_S
+        while quiet < QUIET_POLLS:
+            assert monotonic() < deadline, f"still in flight: {[request.url for request in self._flying]}"
+            self._page.wait_for_timeout(POLL_MS)
+            quiet = 0 if self._flying else quiet + 1
 
 
 def draw(page: Page, points: Sequence[tuple[float, float]] = THREE) -> None:

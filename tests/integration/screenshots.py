@@ -11,11 +11,11 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from tests.integration.browser import DESKTOP, PHONE, chromium, draw
+from tests.integration.browser import DESKTOP, PHONE, Watched, chromium, draw
 
 
 def drawn(page: Page) -> None:
-    """A drawing, with the latent of the first model pulled."""
+    """A drawing, and what the models make of it."""
     draw(page)
     page.get_by_text("reads 3").first.wait_for()
 
@@ -51,10 +51,11 @@ def main() -> None:
             for room in arguments.room or ROOMS:
                 context = browser.new_context(color_scheme=scheme, viewport=size, reduced_motion="reduce")
                 page = context.new_page()
+                watched = Watched(page)
                 page.goto(f"{arguments.url}/#/{room}")
                 page.get_by_role("heading", level=1).wait_for()
                 ROOMS[room](page)
-                page.wait_for_load_state("networkidle")
+                watched.settle()
                 page.mouse.move(0, 0)
                 page.screenshot(path=arguments.output / f"{room}-{look}.png")
                 context.close()

@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.conftest import FIXTURES, serving
-from tests.integration.browser import DESKTOP, PHONE, Faults, chromium, draw
+from tests.integration.browser import DESKTOP, PHONE, Watched, chromium, draw
 from tests.tiny_models import write_checkpoints
 
 KEY = "correct-horse-battery"
@@ -55,8 +55,7 @@ def opened(browser, client, hash_="", **options):
     """A page of the studio, with its faults."""
     context = browser.new_context(**{"viewport": DESKTOP, **options})
     page = context.new_page()
-    page.faults = Faults()
-    page.faults.watch(page)
+    page.watched = Watched(page)
     page.goto(f"{client.base_url}/{hash_}")
     try:
         yield page
@@ -70,7 +69,7 @@ def page(browser, client):
     with opened(browser, client) as page:
         expect(page.get_by_role("heading", level=1)).to_have_text("Draw")
         yield page
-        assert not page.faults
+        assert not page.watched.faults
 
 
 def results(page, name):
@@ -101,10 +100,10 @@ def test_every_room_opens_and_is_accessible(browser, client, scheme, size):
                 page.get_by_role("button", name="Pull the").first.click()
             if name == "sample":
                 expect(page.get_by_role("button", name="Image 0 of seed 8 by vae")).to_be_visible()
-            page.wait_for_load_state("networkidle")
+            page.watched.settle()
             assert_accessible(page)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert not page.faults
+        assert not page.watched.faults
 
 
 def test_a_drawing_has_an_answer_of_every_model_that_takes_images(page):
@@ -126,13 +125,13 @@ def test_the_address_restores_a_drawing_and_its_latent(browser, client, page):
     page.get_by_label("z3", exact=True).fill("2.5")
     reconstruction = results(page, "cvae").get_by_role("img", name="reconstruction")
     expect(reconstruction).not_to_have_attribute("src", before)
-    page.wait_for_load_state("networkidle")
+    page.watched.settle()
     with opened(browser, client, page.url.partition("#")[1] + page.url.partition("#")[2]) as other:
         expect(other.get_by_label("z3", exact=True)).to_have_value("2.5")
         again = results(other, "cvae").get_by_role("img", name="reconstruction")
         expect(again).to_have_attribute("src", reconstruction.get_attribute("src"))
         expect(other.get_by_text("reads 3").first).to_be_visible()
-        assert not other.faults
+        assert not other.watched.faults
 
 
 def test_undo_takes_the_last_stroke_and_clear_takes_all(page):
@@ -191,15 +190,14 @@ def test_drawing_fast_keeps_one_request_in_flight_for_each_operation_and_model(p
     page.evaluate(COUNT_REQUESTS_IN_FLIGHT)
     for _ in range(3):
         draw(page)
-    page.wait_for_load_state("networkidle")
+    page.watched.settle()
     most = page.evaluate("window.most")
     assert {name.split()[0] for name in most} == {"/normalize", "/reconstruct", "/classify", "/score"}
     assert set(most.values()) == {1}
 
 
 def test_a_superseded_request_is_aborted(page):
-    held = []
-    page.route("**/classify?*", lambda route: held.append(route))  # and never answer
+    page.route("**/classify?*", lambda _: None)  # never answer
     draw(page)
     with page.expect_event("requestfailed") as failed:
         page.get_by_role("button", name="Clear").click()
@@ -250,15 +248,14 @@ def test_a_request_of_the_page_is_shown_as_code_that_works(page, tmp_path):
 
 
 def test_the_page_loads_nothing_from_elsewhere(browser, client):
-    context = browser.new_context()
-    page, urls = context.new_page(), []
-    page.on("request", lambda request: urls.append(request.url))
-    page.goto(str(client.base_url))
-    draw(page)
-    page.wait_for_load_state("networkidle")
-    context.close()
-    assert urls
-    assert all(url.startswith((str(client.base_url), "data:", "blob:")) for url in urls)
+    with opened(browser, client) as page:
+        urls = []
+        page.on("request", lambda request: urls.append(request.url))
+        page.reload()
+        draw(page)
+        page.watched.settle()
+        assert urls
+        assert all(url.startswith((str(client.base_url), "data:", "blob:")) for url in urls)
 
 
 def test_an_error_is_shown_where_it_happened_in_the_words_of_the_service(browser, client):
@@ -267,7 +264,7 @@ def test_an_error_is_shown_where_it_happened_in_the_words_of_the_service(browser
         refuse = {"status": 503, "content_type": "application/problem+json", "body": json.dumps(problem)}
         page.route("**/reconstruct?model=vae*", lambda route: route.fulfill(**refuse))
         draw(page)
-        page.wait_for_load_state("networkidle")
+        page.watched.settle()
         notice = results(page, "vae").get_by_role("alert")
         expect(notice).to_contain_text(problem["detail"])
         expect(results(page, "cvae").get_by_role("alert")).to_have_count(0)
@@ -315,17 +312,17 @@ def test_rooms_whose_models_are_not_loaded_are_not_shown(browser):
         draw(page)
         expect(page.get_by_text("reads 3").first).to_be_visible()
         expect(page.get_by_role("heading", name="Reconstructions")).to_have_count(0)
-        assert not page.faults
+        assert not page.watched.faults
 
 
 def test_models_of_other_classes_and_sizes_work_in_every_room(browser, tiny_models):
     with serving(models_dir=tiny_models) as other, opened(browser, other, viewport=PHONE) as page:
         draw(page, TWO)
-        page.wait_for_load_state("networkidle")
+        page.watched.settle()
         page.get_by_role("link", name="Sample").click()
         expect(page.get_by_role("button", name=re.compile(r"by boots, label Ankle boot"))).to_have_count(4)
         page.get_by_label("Label", exact=True).select_option("Bag")
         expect(page.get_by_role("button", name=re.compile(r"by boots, label Bag"))).to_have_count(10)
-        page.wait_for_load_state("networkidle")
+        page.watched.settle()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert not page.faults
+        assert not page.watched.faults

@@ -46,7 +46,9 @@ def test_normalize_false_only_resizes(client):
     assert not np.array_equal(pixels, unbase64(normalize(client, PHOTO).json()["input"]["png"]))
 
 
-@pytest.mark.parametrize(("params", "status"), [({"model": "dbn"}, 422), ({"model": "nobody"}, 404), ({"seed": 1}, 422)])
+@pytest.mark.parametrize(
+    ("params", "status"), [({"model": "dbn"}, 422), ({"model": "nobody"}, 404), ({"seed": 1}, 422)]
+)
 def test_a_model_that_takes_no_images_and_unknown_options_are_refused(client, digit, params, status):
     answer = normalize(client, digit, **params)
     problem_of(answer, status, answer.json()["code"])

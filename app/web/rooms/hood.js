@@ -62,22 +62,24 @@ function rates(before, after) {
   };
 }
 
+let history = []; // kept when the room is left; the next rate is the mean since then
+let last = null;
+
 function useMetrics() {
-  const [state, set] = useState({ history: [] });
+  const [state, set] = useState({ history });
   useEffect(() => {
-    let last = null;
     let timer = null;
     const ask = async () => {
       if (!document.hidden) {
         try {
           const page = { time: performance.now(), samples: parseMetrics(await metrics()) };
           if (last) {
-            const rate = rates(last, page);
-            set((old) => ({ history: [...old.history, rate].slice(-KEPT) }));
+            history = [...history, rates(last, page)].slice(-KEPT);
+            set({ history });
           }
           last = page;
         } catch (problem) {
-          set((old) => ({ ...old, problem }));
+          set({ history, problem });
         }
       }
       if (timer !== undefined) timer = setTimeout(ask, EVERY_MS);
