@@ -56,6 +56,7 @@ function Draw({ models, offers, params }) {
       <//>
       <${Tools} ...${{ drawing, models, offers, main }} />
       <${ProblemNotice} problem=${drawing.problem ?? input.problem} />
+      ${(drawing.upload ? (drawing.warnings ?? input.answer?.warnings ?? []) : []).map((each) => html`<p key=${each.code} class="notice warning" role="status">${each.detail}</p>`)}
       <${LabelChoice} ...${{ models: [...encoders, ...judges], params, reading }} />
     </section>
     <section class="results" aria-label="What the models make of it">
@@ -90,6 +91,7 @@ function useDrawing({ ink, img }) {
   const [picture, setPicture] = useState(null);
   const [upload, setUpload] = useState(null);
   const [problem, setProblem] = useState(null);
+  const [warnings, setWarnings] = useState(null); // of a picture that was opened
   const kept = useMemo(() => decodeStrokes(ink ?? ""), [ink]);
   const strokes = started ?? kept;
 
@@ -110,6 +112,7 @@ function useDrawing({ ink, img }) {
   const show = (changes) => {
     setStarted(null);
     setProblem(null);
+    setWarnings(null);
     update({ pull: undefined, z: undefined, ...changes });
   };
   return {
@@ -122,7 +125,11 @@ function useDrawing({ ink, img }) {
     onDone: (newer) => show({ ink: encodeStrokes(newer) }),
     undo: () => show(kept.length ? { ink: encodeStrokes(kept.slice(0, -1)) } : { img: undefined }),
     clear: () => show({ ink: undefined, img: undefined, label: undefined }),
-    load: (png) => show({ ink: undefined, img: toAddress(png), label: undefined }),
+    load(png, warned = null) {
+      show({ ink: undefined, img: toAddress(png), label: undefined });
+      setWarnings(warned);
+    },
+    warnings,
     setProblem,
   };
 }
@@ -137,7 +144,7 @@ function Tools({ drawing, models, offers, main }) {
   async function open(file) {
     try {
       const answer = await normalize(await photo(file), { model: main.name });
-      drawing.load(answer.input.png);
+      drawing.load(answer.input.png, answer.warnings);
     } catch (problem) {
       drawing.setProblem(problem);
     }
