@@ -70,7 +70,8 @@ def read(name: str) -> bytes:
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
     """The OpenAPI description."""
-    return request.app.state.openapi.response(request, {})
+    description: File = request.app.state.openapi
+    return description.response(request, {})
 
 
 def describe(app: FastAPI, settings: Settings) -> None:

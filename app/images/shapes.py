@@ -43,7 +43,7 @@ def _is_frame(shape: Mask) -> bool:
     """Whether a shape (h, w), cut to its bounding box, covers all four sides of it."""
     reach = FRAME_REACH
     sides = (shape[:reach].any(0), shape[-reach:].any(0), shape[:, :reach].any(1), shape[:, -reach:].any(1))
-    return min(side.mean() for side in sides) >= FRAME_SIDE
+    return bool(min(side.mean() for side in sides) >= FRAME_SIDE)
 
 
 def _is_inside(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> bool:

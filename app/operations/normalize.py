@@ -68,8 +68,8 @@ DETAILS: dict[Sign, str] = {
 async def normalize(call: Call) -> Response:
     """Any PNG or JPEG of a digit: dark on light or light on dark, a drawing or a photo.
 
-    No network computes. `warnings` says where a frame or several digits side by side were seen. The image, sent on with `normalize=false`, gives the answers of the upload, from every model
-    that takes images of the same form.
+    No network computes. `warnings` says where a frame, or several digits side by side, were seen. The image, sent on
+    with `normalize=false`, gives the answers of the upload, from every model that takes images of the same form.
     """
     media_type = call.negotiate(*MEDIA_TYPES)
     body_type = call.media_type(MULTIPART, *IMAGE_TYPES)

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, ViewportSize, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 375, "height": 740}
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
+PHONE: ViewportSize = {"width": 375, "height": 740}
 WAIT_S, POLL_MS, QUIET_POLLS = 60, 50, 8
 # A three, as points in shares of the drawing area.
 THREE = ((0.3, 0.22), (0.5, 0.15), (0.67, 0.3), (0.47, 0.48), (0.68, 0.63), (0.52, 0.83), (0.28, 0.75))

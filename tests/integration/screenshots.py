@@ -8,8 +8,9 @@ One of each room, light and dark, and at the width of a phone.
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, ViewportSize
 
 from tests.integration.browser import DESKTOP, PHONE, Watched, chromium, draw
 
@@ -35,7 +36,11 @@ def busy(page: Page) -> None:
 
 
 ROOMS: dict[str, Callable[[Page], None]] = {"draw": drawn, "sample": sampled, "hood": busy}
-LOOKS = {"light": ("light", DESKTOP), "dark": ("dark", DESKTOP), "phone": ("light", PHONE)}
+LOOKS: dict[str, tuple[Literal["light", "dark"], ViewportSize]] = {
+    "light": ("light", DESKTOP),
+    "dark": ("dark", DESKTOP),
+    "phone": ("light", PHONE),
+}
 
 
 def main() -> None:
