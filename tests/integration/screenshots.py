@@ -2,11 +2,12 @@
 
     python -m tests.integration.screenshots --url http://127.0.0.1:8000 --output docs/studio
 
-One of each room, light and dark, and at the width of a phone.
+`--all` writes every room, light and dark, and at the width of a phone.
 """
 
 import argparse
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,8 @@ LOOKS: dict[str, tuple[Literal["light", "dark"], ViewportSize]] = {
     "dark": ("dark", DESKTOP),
     "phone": ("light", PHONE),
 }
+# The pictures that the documents show.
+SHOWN = (("draw", "light"), ("draw", "phone"), ("sample", "dark"), ("hood", "light"))
 
 
 def main() -> None:
@@ -48,22 +51,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="of a service that is ready")
     parser.add_argument("--output", type=Path, default=Path("docs/studio"), help="folder of the pictures")
-    parser.add_argument("--room", action="append", choices=ROOMS, help="only this room; repeatable")
+    parser.add_argument("--all", action="store_true", help="every room in every look")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
-        for look, (scheme, size) in LOOKS.items():
-            for room in arguments.room or ROOMS:
-                context = browser.new_context(color_scheme=scheme, viewport=size, reduced_motion="reduce")
-                page = context.new_page()
-                watched = Watched(page)
-                page.goto(f"{arguments.url}/#/{room}")
-                page.get_by_role("heading", level=1).wait_for()
-                ROOMS[room](page)
-                watched.settle()
-                page.mouse.move(0, 0)
-                page.screenshot(path=arguments.output / f"{room}-{look}.png")
-                context.close()
+        for room, look in product(ROOMS, LOOKS) if arguments.all else SHOWN:
+            scheme, size = LOOKS[look]
+            context = browser.new_context(color_scheme=scheme, viewport=size, reduced_motion="reduce")
+            page = context.new_page()
+            watched = Watched(page)
+            page.goto(f"{arguments.url}/#/{room}")
+            page.get_by_role("heading", level=1).wait_for()
+            ROOMS[room](page)
+            watched.settle()
+            page.mouse.move(0, 0)
+            page.screenshot(path=arguments.output / f"{room}-{look}.png")
+            context.close()
 
 
 if __name__ == "__main__":

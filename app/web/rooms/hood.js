@@ -94,11 +94,11 @@ function useMetrics() {
 }
 
 function Gauge({ name, unit, digits, values }) {
-  const last = values.at(-1) ?? null;
-  const text = last === null ? "–" : last.toLocaleString("en", { maximumFractionDigits: digits });
+  const known = values.filter((value) => value !== null);
+  const text = (value) => (value === undefined ? "–" : value.toLocaleString("en", { maximumFractionDigits: digits }));
   return html`<div class="gauge">
     <h2 class="name">${name}</h2>
-    <p class="value">${text} <span class="unit">${unit}</span></p>
+    <p class="value">${text(known.at(-1))} <span class="unit">${unit}${known.length > 1 && ` · highest ${text(Math.max(...known))}`}</span></p>
     <${Spark} values=${values} length=${KEPT} label=${`${name} in the last two minutes`} />
   </div>`;
 }

@@ -58,9 +58,12 @@ function Sample({ models, offers, params, rooms }) {
         onInput=${(value) => update({ truncation: value === NO_TRUNCATION ? undefined : value, open: undefined })} />`}
     </div>
     <div class="above">
-      <p class="about">A seed is a number that a model draws its noise from. It is not the same idea in each model: image 3 of one has nothing to do with
-      image 3 of another. The figures are those of the model's card at these controls, measured against test images: precision, the share of its images that
-      look real; recall, the share of real images that it could have made; and the Fréchet distance, lower is closer.</p>
+      <div class="about">
+        <p>A seed is not the same idea in each model: image 3 of one has nothing to do with image 3 of another.</p>
+        <details><summary>What the figures say</summary>
+          <p>They are those of the model's card at these controls, measured against test images. Precision is the share of its images that look
+            real, recall the share of real images that it could have made. The Fréchet distance is between the two sets; lower is closer.</p></details>
+      </div>
       <div class="pager" role="group" aria-label="Page">
         <button type="button" disabled=${controls.first === 0} onClick=${() => update({ first: Math.max(0, controls.first - COUNT) || undefined })}>Back</button>
         <span>images ${controls.first} to ${controls.first + COUNT - 1}</span>
