@@ -47,9 +47,9 @@ function Sample({ models, offers, params, rooms }) {
         <button type="button" onClick=${() => update({ seed: Math.floor(Math.random() * SEEDS), open: undefined })}>New seed</button>
       <//>
       ${classes.length > 0 && html`<${Select} label="Label" value=${controls.label}
-        options=${[["balanced", "each class in turn"], ["any", "drawn from the seed"], ...classes.map((name) => [name, name])]}
+        options=${[["balanced", "each in turn"], ["any", "from the seed"], ...classes.map((name) => [name, name])]}
         onChange=${(label) => update({ label: label === "balanced" ? undefined : label, open: undefined })} />`}
-      ${both && html`<${Select} label="Prior" value=${controls.prior ?? ""} options=${[["", "fitted, if there is one"], ["normal", "normal"]]}
+      ${both && html`<${Select} label="Prior" value=${controls.prior ?? ""} options=${[["", "fitted, if any"], ["normal", "normal"]]}
         onChange=${(prior) => update({ prior, open: undefined })} />`}
       ${supports("temperature") && html`<${Slider} label="Temperature" min="0.1" max="2" step="0.1" value=${controls.temperature ?? 1}
         onInput=${(value) => update({ temperature: value === 1 ? undefined : value, open: undefined })} />`}
