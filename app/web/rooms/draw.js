@@ -57,16 +57,17 @@ function Draw({ models, offers, params }) {
       <${Tools} ...${{ drawing, models, offers, main }} />
       <${ProblemNotice} problem=${drawing.problem ?? input.problem} />
       ${(drawing.upload ? (drawing.warnings ?? input.answer?.warnings ?? []) : []).map((each) => html`<p key=${each.code} class="notice warning" role="status">${each.detail}</p>`)}
-      <${LabelChoice} ...${{ models: [...encoders, ...judges], params, reading }} />
     </section>
     <section class="results" aria-label="What the models make of it">
       ${!drawing.upload && html`<${Hint}>Nothing is drawn yet. Draw with a mouse, a pen, a finger or the arrow keys, paste a picture or drop
         one here, or load an example.<//>`}
       <div class="seen">
-        ${encoders.length + readers.length > 0 &&
-        html`<${Figure} caption="as the models see it">
-          <${Picture} png=${png} alt=${png ? "The drawing as the models see it" : "No drawing yet"} size="large" />
-        <//>`}
+        <div class="as-seen">
+          <${Figure} caption="as the models see it">
+            <${Picture} png=${png} alt=${png ? "The drawing as the models see it" : "No drawing yet"} size="large" />
+          <//>
+          <${LabelChoice} ...${{ models: [...encoders, ...judges], params, reading }} />
+        </div>
         ${readers.map((model, i) => html`<${Reader} key=${model.name} ...${{ model, ...shared, onLabel: i ? null : setReading }} />`)}
       </div>
       ${encoders.length > 0 && html`<h2>Reconstructions</h2>
@@ -200,7 +201,7 @@ function LabelChoice({ models, params, reading }) {
   const automatic = reading ? `as read: ${reading}` : "not said";
   const options = [["", automatic], ...classes.map((name) => [name, name])];
   return html`<${Select} label="It shows" value=${params.label ?? ""} options=${options}
-    hint="Conditional models are told what the picture shows." onChange=${(label) => update({ label })} />`;
+    hint="told to conditional models" onChange=${(label) => update({ label })} />`;
 }
 
 function Reader({ model, picture, live, onLabel }) {
