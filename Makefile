@@ -26,10 +26,10 @@ pytest: export OMP_NUM_THREADS := 1
 pytest: $(VENV)/.installed-train,test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# Tests that need other programs: HAProxy, Prometheus, Ray, kubectl, clients of the Open Inference Protocol. On Debian,
-# missing programs are installed.
-PROGRAMS := dnsmasq haproxy ip prometheus promtool wrk
-PACKAGES := dnsmasq-base haproxy iproute2 prometheus wrk
+# Tests that need other programs: Chromium, HAProxy, Prometheus, Ray, kubectl, clients of the Open Inference Protocol. On
+# Debian, missing programs are installed.
+PROGRAMS := chromium dnsmasq haproxy ip prometheus promtool wrk
+PACKAGES := chromium dnsmasq-base haproxy iproute2 prometheus wrk
 test-integration: export OMP_NUM_THREADS := 1
 test-integration: $(VENV)/.installed-train,test,integration
 	@for program in $(PROGRAMS); do command -v $$program >/dev/null || missing=$$program; done; \

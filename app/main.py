@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 
 from app import __version__
-from app.api import docs, health, models
+from app.api import docs, health, models, studio
 from app.api.admission import Admission
 from app.api.call import State
 from app.api.middleware import CrossOrigin, Guard, RequestContext
@@ -102,7 +102,7 @@ def create_app(
     trace = tracing.trace if tracing else None
     app.add_middleware(RequestContext, metrics=metrics, access_log=settings.access_log, trace=trace)
     install_error_handlers(app)
-    for router in (*routers(), rest.router, models.router, health.router, rest.health, docs.router):
+    for router in (*routers(), rest.router, models.router, health.router, rest.health, docs.router, studio.router):
         app.router.routes.extend(router.routes)  # FastAPI matches a request twice against routers that are included
     docs.describe(app, settings)
     return app

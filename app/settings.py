@@ -119,6 +119,7 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="origins of web pages that may read answers, as in https://a.org,http://b.org:8000, or *"
     )
+    studio: bool = Field(True, description="serve the studio, a page to explore the models, at `/`")
     worker_checks: int = Field(
         10,
         ge=2,  # a worker that is busy at one check may have started just before it

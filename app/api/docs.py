@@ -11,13 +11,14 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from app.api.call import MULTIPART
 from app.api.fields import LIMITED_BY, REFERENCE, schema_of
 from app.api.middleware import is_public
 from app.api.negotiation import JSON
 from app.api.responses import Problem
+from app.api.studio import File
 from app.settings import Settings
 
 router = APIRouter(include_in_schema=False)
@@ -42,12 +43,6 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-
-
-@router.get("/")
-async def root() -> RedirectResponse:
-    """Redirect to the documentation, with a relative location that also works behind the path prefix of a proxy."""
-    return RedirectResponse("docs")
 
 
 @router.get("/docs")
@@ -75,7 +70,8 @@ def read(name: str) -> bytes:
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
     """The OpenAPI description."""
-    return Response(request.app.state.openapi_json, media_type=JSON)
+    description: File = request.app.state.openapi
+    return description.response(request, {})
 
 
 def describe(app: FastAPI, settings: Settings) -> None:
@@ -106,7 +102,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
         keyword = {"array": "maxItems", "string": "maxLength"}.get(schema["type"], "maximum")
         limit = getattr(settings, schema.pop(LIMITED_BY))
         schema[keyword] = min(limit, schema.get(keyword, limit))
-    app.state.openapi_json = JSONResponse(description).body
+    app.state.openapi = File.of(bytes(JSONResponse(description).body), JSON)
 
 
 def _add_component(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, str]:

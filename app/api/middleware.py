@@ -43,7 +43,7 @@ CALLERS_ID = re.compile(rb"[0-9A-Za-z._-]{1,64}")
 TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
-# The documentation has no key either: a browser cannot send one before the page is loaded.
+# The pages have no key either: a browser cannot send one before they are loaded.
 DOCUMENTATION = frozenset({"/", "/docs", "/openapi.json"})
 
 
@@ -215,4 +215,4 @@ def check_key(values: list[bytes], expected: bytes) -> None:
 
 def is_public(path: str) -> bool:
     """Whether a path needs no key."""
-    return path in PROBES or path in DOCUMENTATION or path.startswith("/docs/")
+    return path in PROBES or path in DOCUMENTATION or path.startswith(("/docs/", "/studio/"))

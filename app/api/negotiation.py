@@ -1,5 +1,6 @@
 """Content negotiation by the Accept header (RFC 9110, section 12.5.1)."""
 
+import re
 from functools import lru_cache
 
 from app.errors import NotAcceptable
@@ -30,6 +31,16 @@ def negotiate(accept: str, offered: tuple[str, ...]) -> str:
     if _quality(best, ranges) <= 0:
         raise NotAcceptable(f"this operation answers as {', '.join(offered)}")
     return best
+
+
+@lru_cache(maxsize=64)
+def accepts_gzip(accept_encoding: str) -> bool:
+    """Whether the Accept-Encoding header of a request names gzip, with a quality above 0 (RFC 9110, section 12.5.3)."""
+    for coding in accept_encoding.lower().split(",")[:MAX_RANGES]:
+        name, *parameters = (part.strip() for part in coding.split(";"))
+        if name == "gzip":
+            return not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", parameter) for parameter in parameters)
+    return False
 
 
 def _parse(text: str) -> tuple[str, float] | None:

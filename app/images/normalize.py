@@ -44,6 +44,7 @@ def normalize(picture: Picture, *, size: int = 28, box: int = 20) -> Pixels:
     Returns float32 (1, size, size) in [0, 1], bright ink on a dark background. Raises InvalidImage for a blank
     picture.
     """
+    box = min(box, size)
     if _has_form(picture, size):
         if picture.luminance.max() < DARK_BORDER:
             raise no_ink()

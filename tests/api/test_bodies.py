@@ -7,10 +7,10 @@ from tests.api.reading import NPZ, PNG, assert_named, png_file, problem_of
 from tests.conftest import FIXTURES
 from tests.corpus import texts
 
-POSTS = ["/generate", "/reconstruct", "/interpolate", "/score", "/classify", "/upscale"]
+POSTS = ["/generate", "/normalize", "/reconstruct", "/interpolate", "/score", "/classify", "/upscale"]
 JSON_POSTS = ["/generate", "/interpolate", "/score", "/upscale"]
 # The operations that take an image as the body, and their form field.
-FIELDS = {"/reconstruct": "file", "/score": "files", "/classify": "files", "/upscale": "files"}
+FIELDS = {"/normalize": "file", "/reconstruct": "file", "/score": "files", "/classify": "files", "/upscale": "files"}
 JSON_TYPE = {"Content-Type": "application/json"}
 IMAGE_TYPES = ["image/png", "image/jpeg", "application/octet-stream", "IMAGE/PNG; charset=x"]
 MEMBERS = {
@@ -68,7 +68,7 @@ def test_options_in_the_query_beside_a_json_body_are_refused(client, path):
     problem_of(client.post(path, params={"n": 3}, json={}), 422, "invalid_request")
 
 
-@pytest.mark.parametrize("path", ["/reconstruct", "/interpolate", "/score", "/classify", "/upscale"])
+@pytest.mark.parametrize("path", ["/normalize", "/reconstruct", "/interpolate", "/score", "/classify", "/upscale"])
 def test_a_parameter_given_twice_is_refused(client, digit, path):
     problem_of(client.post(f"{path}?model=vae&model=gan", files={"file": digit}), 422, "invalid_request")
 
@@ -120,7 +120,13 @@ def test_utf_8_can_be_declared(client, charset):
 def test_a_body_that_is_one_image_has_the_answer_of_a_form_whatever_format_it_declares(labelled, path, media_type):
     photo = (FIXTURES / "drawings" / "2-table.jpg").read_bytes()
     answer = post(labelled, path, photo, media_type)
-    models = {"/reconstruct": "fitted", "/score": "gan", "/classify": "reader", "/upscale": "double"}
+    models = {
+        "/normalize": "boots",
+        "/reconstruct": "fitted",
+        "/score": "gan",
+        "/classify": "reader",
+        "/upscale": "double",
+    }
     assert_named(answer, models[path])
     assert answer.content == labelled.post(path, files={FIELDS[path]: photo}).content
 

@@ -20,12 +20,6 @@ def guarded(tiny_models):
         yield client
 
 
-def test_the_root_leads_to_the_documentation(client):
-    answer = client.get("/", follow_redirects=True)
-    assert answer.url.path == "/docs"
-    assert answer.headers["content-type"].startswith("text/html")
-
-
 @pytest.mark.parametrize("asset", ASSETS)
 def test_the_page_and_its_assets_are_served_without_a_key(guarded, asset):
     assert guarded.get("/docs").text == PAGE

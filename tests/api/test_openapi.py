@@ -9,6 +9,7 @@ from app.settings import Settings
 
 OPERATIONS = {
     ("/generate", "post"): "generate",
+    ("/normalize", "post"): "normalize",
     ("/reconstruct", "post"): "reconstruct",
     ("/interpolate", "get"): "interpolate",
     ("/interpolate", "post"): "interpolate_between",
@@ -31,12 +32,13 @@ OPERATIONS = {
     ("/metrics", "get"): "metrics",
 }
 INFER = [(path, method) for path, method in OPERATIONS if path.endswith("/infer")]
-INFERENCE = list(OPERATIONS)[:7] + INFER
+INFERENCE = list(OPERATIONS)[:8] + INFER
 BINARY = "application/octet-stream"
 MULTIPART = "multipart/form-data"
 JSON = "application/json"
 BODIES = {
     "/generate": {JSON},
+    "/normalize": {MULTIPART, BINARY},
     "/reconstruct": {MULTIPART, BINARY},
     "/interpolate": {JSON, MULTIPART},
     "/score": {JSON, MULTIPART, BINARY},
@@ -54,6 +56,7 @@ ANSWERS = {
         "application/zip",
         "application/x-idx",
     },
+    "/normalize": {JSON, "image/png"},
     "/reconstruct": {JSON, "image/png", "application/x-npz"},
     "/interpolate": {JSON, "image/png", "image/apng", "application/x-npz"},
     "/score": {JSON, "application/x-npz"},

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 from app.operations.classify import ClassifyAnswer
 from app.operations.generate import GenerateAnswer
 from app.operations.interpolate import InterpolateAnswer
+from app.operations.normalize import NormalizeAnswer
 from app.operations.reconstruct import ReconstructAnswer
 from app.operations.score import ScoreAnswer
 from app.operations.upscale import UpscaleAnswer
@@ -49,6 +50,10 @@ def test_scores(labelled, digit, name):
     assert_declared(labelled.post("/score", json={"model": name, "n": 9}), ScoreAnswer)
     params = {"model": name} | ({"label": "7"} if name == "cgan" else {})
     assert_declared(labelled.post("/score", params=params, files={"files": digit}), ScoreAnswer)
+
+
+def test_a_normalized_upload(labelled, digit):
+    assert_declared(labelled.post("/normalize", files={"file": digit}), NormalizeAnswer)
 
 
 def test_classes(labelled, digit):

@@ -15,7 +15,10 @@ from tests.api.reading import unbase64
 
 # By tag.
 OPERATIONS = {
-    "images": ("generate", "interpolate", "interpolate_between", "reconstruct", "score", "classify", "upscale"),
+    "images": (
+        *("generate", "interpolate", "interpolate_between", "normalize"),
+        *("reconstruct", "score", "classify", "upscale"),
+    ),
     "models": ("describe_model", "list_models"),
     "health": ("livez", "metrics", "readyz"),
 }
@@ -187,6 +190,7 @@ def test_generated_classes_hold_every_answer_and_problem(classes, client, labell
     answers = {
         "GenerateAnswer": client.post("/generate", json={"n": 2}),
         "InterpolateAnswer": client.get("/interpolate", params={"steps": 3}),
+        "NormalizeAnswer": client.post("/normalize", files={"file": digit}),
         "ReconstructAnswer": client.post("/reconstruct", files={"file": digit}),
         "ScoreAnswer": client.post("/score", json={"n": 2}),
         "ClassifyAnswer": labelled.post("/classify", files={"files": digit}),

@@ -30,7 +30,7 @@ def test_a_bad_timeout_is_refused(client, head, line):
     assert (status, refusal["code"], after) == (422, "invalid_request", 200)
 
 
-@pytest.mark.parametrize("path", ["/reconstruct", "/score", "/classify", "/upscale"])
+@pytest.mark.parametrize("path", ["/normalize", "/reconstruct", "/score", "/classify", "/upscale"])
 @pytest.mark.parametrize("content", files.BAD.values(), ids=files.BAD)
 def test_a_bad_file_is_refused(labelled, path, content):
     answer = labelled.post(path, content=content, headers={"Content-Type": "application/octet-stream"})
@@ -45,7 +45,7 @@ def test_files_that_take_long_together_are_refused(labelled, path, contents):
     assert answer.json()["code"] == "invalid_image"
 
 
-@pytest.mark.parametrize("path", ["/reconstruct", "/upscale"])
+@pytest.mark.parametrize("path", ["/normalize", "/reconstruct", "/upscale"])
 @pytest.mark.parametrize("content", files.ODD.values(), ids=files.ODD)
 def test_an_unusual_file_is_read_or_refused(labelled, path, content):
     answer = labelled.post(path, content=content, headers={"Content-Type": "image/png"})

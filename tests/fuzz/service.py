@@ -66,7 +66,7 @@ def requests() -> Iterator[bytes]:
     for size, content in texts.WRONG_BINARY:
         yield post(INFER, b"application/octet-stream\r\nInference-Header-Content-Length: %b" % size, content)
     for content in (files.BAD | files.ODD | files.BROKEN_EXIF).values():
-        for path in (b"/reconstruct", b"/score", b"/classify", b"/upscale"):
+        for path in (b"/normalize", b"/reconstruct", b"/score", b"/classify", b"/upscale"):
             yield post(path, b"application/octet-stream", content)
     for kind, body in forms.forms((FIXTURES / "mnist" / "7.png").read_bytes()).values():
         yield post(b"/reconstruct", kind.encode("latin-1"), body)

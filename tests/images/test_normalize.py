@@ -173,6 +173,12 @@ def test_the_size_and_the_box_are_configurable():
     assert all(19.5 <= middle < 20.5 for middle in centre_of_mass(made))
 
 
+def test_a_box_that_is_larger_than_the_image_fills_it():
+    made = normalize(drawn(enlarged(row(2), 10)), size=7, box=20)
+    assert made.shape == (1, 7, 7)
+    assert max(ink_box(made)) == 7
+
+
 def test_ink_whose_centre_of_mass_is_far_from_its_middle_stays_inside_the_image():
     ink = np.zeros((300, 300), dtype=np.float32)
     ink[40:240, 40:70] = 1

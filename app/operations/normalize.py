@@ -1,0 +1,98 @@
+"""`POST /normalize`: an uploaded image in the form that a model takes."""
+
+import asyncio
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute, name_origin
+from app.api.fields import ModelName, NormalizeText, Query, ScaleText, Upload
+from app.api.negotiation import JSON, PNG
+from app.api.rendering import base64_png
+from app.api.responses import Answer, Png, documented, json_content
+from app.checkpoints.capabilities import CAPABILITIES, Symbol
+from app.errors import CapabilityMissing
+from app.images import encode
+from app.images.shapes import Sign, find_signs
+from app.inference.model import Model
+from app.inference.runtime import Rows
+
+router = APIRouter(tags=["images"], route_class=OperationRoute)
+
+MEDIA_TYPES = (JSON, PNG)
+TAKE_IMAGES = {name for name, row in CAPABILITIES.items() if {Symbol.IMAGE, Symbol.INPUT_IMAGE} & {*row.inputs}}
+
+
+class NormalizeQuery(Query):
+    """Options of an upload to normalize."""
+
+    model: ModelName = None
+    normalize: NormalizeText = True
+    scale: ScaleText = 1
+
+
+class NormalizeForm(BaseModel):
+    """A multipart form with an upload to normalize."""
+
+    file: Upload
+
+
+class NormalizeWarning(BaseModel):
+    """A sign that the upload shows more than one digit."""
+
+    code: Sign
+    detail: str = Field(examples=["A frame was seen around the ink; cut it off."])
+
+
+class NormalizeAnswer(Answer):
+    """An upload as the model would see it."""
+
+    input: Png
+    warnings: list[NormalizeWarning] = Field(description="signs that the upload is not one digit alone")
+
+
+DETAILS: dict[Sign, str] = {
+    "frame": "A frame was seen around the ink, and is part of the image; cut it off.",
+    "several_shapes": "Several shapes were seen side by side; the models expect one digit an image.",
+}
+
+
+@router.post(
+    "/normalize",
+    operation_id="normalize",
+    summary="Bring an uploaded image to the form that a model takes",
+    response_model=NormalizeAnswer,
+    **documented(*MEDIA_TYPES, query=NormalizeQuery, form=NormalizeForm, image_body=True),
+)
+async def normalize(call: Call) -> Response:
+    """Any PNG or JPEG of a digit: dark on light or light on dark, a drawing or a photo.
+
+    No network computes. `warnings` says where a frame, or several digits side by side, were seen. The image, sent on
+    with `normalize=false`, gives the answers of the upload, from every model that takes images of the same form.
+    """
+    media_type = call.negotiate(*MEDIA_TYPES)
+    body_type = call.media_type(MULTIPART, *IMAGE_TYPES)
+    asked = call.read_query(NormalizeQuery)
+    model, _ = call.engine.select(asked.model, require_images)
+    call.check_count(model, 1, asked.scale)
+    (image,) = await call.read_images(body_type, "file", 1, model.manifest.upload_form, normalized=asked.normalize)
+    if media_type == PNG:
+        content = encode.png(encode.to_uint8(image[0]), scale=asked.scale)
+    else:
+        normalized = asked.normalize and model.manifest.upload_form.normalization is not None
+        content = await asyncio.to_thread(render, model, image[0], asked.scale, normalized=normalized)
+    return name_origin(Response(content, media_type=media_type), model.provenance, None)
+
+
+def render(model: Model, image: Rows, scale: int, *, normalized: bool) -> bytes:
+    """The JSON of the answer, for `image` (H, W), with warnings if it was normalized."""
+    warnings = [{"code": sign, "detail": DETAILS[sign]} for sign in (find_signs(image) if normalized else [])]
+    png = base64_png(encode.to_uint8(image), scale).decode()
+    return json_content(model.provenance, {"input": {"png": png}, "warnings": warnings})
+
+
+def require_images(model: Model) -> None:
+    """Raises CapabilityMissing for a model that takes no images."""
+    if not TAKE_IMAGES & {*model.manifest.capabilities}:
+        raise CapabilityMissing(f"model {model.name} takes no images")

@@ -1,0 +1,184 @@
+// Sample: one seed through every model that generates.
+import { useEffect, useRef, useState } from "preact/hooks";
+import { classify, generate } from "../client.js";
+import { useAnswer } from "../parts/answer.js";
+import { Probabilities } from "../parts/bars.js";
+import { Integer, Select, Slider } from "../parts/field.js";
+import { html } from "../parts/html.js";
+import { can, classNames, hasLabels, kind, sameForm } from "../parts/models.js";
+import { Hint, ProblemNotice, Spoken } from "../parts/notice.js";
+import { Picture } from "../parts/picture.js";
+import { pngBlob } from "../parts/pixels.js";
+import { figuresAt, useDetail } from "../parts/quality.js";
+import { link, update } from "../state.js";
+
+const SEEDS = 100_000; // that "New seed" draws from: short enough to be said aloud
+const NO_TRUNCATION = 4;
+const COUNT = 10;
+
+export const room = {
+  id: "sample",
+  order: 2,
+  title: "Sample",
+  about: "One seed through every model that generates.",
+  operations: ["generate"],
+  shown: (models) => models.some((model) => can(model, "generate")),
+  Room: Sample,
+};
+
+function Sample({ models, offers, params, rooms }) {
+  const generators = models.filter((model) => can(model, "generate"));
+  const controls = {
+    seed: number(params.seed, 8),
+    first: number(params.first, 0),
+    label: params.label ?? "balanced",
+    prior: params.prior,
+    temperature: number(params.temperature, undefined),
+    truncation: number(params.truncation, undefined),
+  };
+  const labelled = generators.filter((model) => hasLabels(model));
+  const supports = (control) => generators.some((model) => model.sampling.includes(control));
+  const both = generators.some((model) => model.priors.length > 1);
+  const classes = classNames(labelled);
+
+  return html`<div class="sample">
+    <div class="controls">
+      <${Integer} label="Seed" value=${controls.seed} onChange=${(seed) => update({ seed, open: undefined })}>
+        <button type="button" onClick=${() => update({ seed: Math.floor(Math.random() * SEEDS), open: undefined })}>New seed</button>
+      <//>
+      ${classes.length > 0 && html`<${Select} label="Label" value=${controls.label}
+        options=${[["balanced", "each in turn"], ["any", "from the seed"], ...classes.map((name) => [name, name])]}
+        onChange=${(label) => update({ label: label === "balanced" ? undefined : label, open: undefined })} />`}
+      ${both && html`<${Select} label="Prior" value=${controls.prior ?? ""} options=${[["", "fitted, if any"], ["normal", "normal"]]}
+        onChange=${(prior) => update({ prior, open: undefined })} />`}
+      ${supports("temperature") && html`<${Slider} label="Temperature" min="0.1" max="2" step="0.1" value=${controls.temperature ?? 1}
+        onInput=${(value) => update({ temperature: value === 1 ? undefined : value, open: undefined })} />`}
+      ${supports("truncation") && html`<${Slider} label="Truncation" min="0.25" max=${NO_TRUNCATION} step="0.25" value=${controls.truncation ?? NO_TRUNCATION}
+        shown=${controls.truncation ?? "none"}
+        onInput=${(value) => update({ truncation: value === NO_TRUNCATION ? undefined : value, open: undefined })} />`}
+    </div>
+    <div class="above">
+      <div class="about">
+        <p>A seed is not the same idea in each model: image 3 of one has nothing to do with image 3 of another.</p>
+        <details><summary>What the figures say</summary>
+          <p>They are those of the model's card at these controls, measured against test images. Precision is the share of its images that look
+            real, recall the share of real images that it could have made. The Fréchet distance is between the two sets; lower is closer.</p></details>
+      </div>
+      <div class="pager" role="group" aria-label="Page">
+        <button type="button" disabled=${controls.first === 0} onClick=${() => update({ first: Math.max(0, controls.first - COUNT) || undefined })}>Back</button>
+        <span>images ${controls.first} to ${controls.first + COUNT - 1}</span>
+        <button type="button" onClick=${() => update({ first: controls.first + COUNT })}>More</button>
+      </div>
+    </div>
+    <div class="rows">
+      ${generators.map((model) => html`<${Row} key=${model.name} ...${{ model, models, controls, offers, rooms, open: params.open }} />`)}
+    </div>
+  </div>`;
+}
+
+const number = (text, otherwise) => (text !== undefined && Number.isFinite(Number(text)) ? Number(text) : otherwise);
+
+/** The options of `/generate` that a model supports, of those in the controls. */
+function options(model, { seed, first, label, prior, temperature, truncation }) {
+  const used = model.priors.includes(prior) ? prior : undefined;
+  const labelled = hasLabels(model, used);
+  const known = label === "balanced" || model.classes.includes(label);
+  return {
+    model: model.name,
+    seed,
+    first: first || undefined,
+    label: labelled && known ? label : undefined,
+    prior: used,
+    temperature: model.sampling.includes("temperature") ? temperature : undefined,
+    truncation: model.sampling.includes("truncation") ? truncation : undefined,
+  };
+}
+
+function Row({ model, models, controls, offers, rooms, open }) {
+  const [wanted, setWanted] = useState(!model.sequential); // a sequential model takes seconds: only on demand
+  const asked = options(model, controls);
+  const { answer, problem, pending, retry } = useAnswer(
+    (signal) => generate({ ...asked, n: COUNT }, signal),
+    wanted ? [asked] : null,
+    true,
+  );
+  const [, opened] = (open ?? "").match(new RegExp(`^${model.name}\\.(\\d+)$`)) ?? [];
+  const image = opened !== undefined && answer?.images.find(({ index }) => index === Number(opened));
+  return html`<article class="row" aria-label=${model.name} aria-busy=${pending}>
+    <header>
+      <h2 class="name">${model.name}</h2><span class="kind">${kind(model)}</span>
+      <${Figures} ...${{ model, asked }} />
+    </header>
+    <div class="strip">
+      ${wanted
+        ? Array.from({ length: COUNT }, (_, i) => {
+            const made = answer?.images[i];
+            const name = made ? describe(model, controls.seed, made) : "not there yet";
+            return html`<button key=${i} type="button" class="tile" disabled=${!made} aria-label=${name}
+              onClick=${() => update({ open: `${model.name}.${made.index}` })}>
+              <${Picture} png=${made?.png} alt="" />
+              ${made?.label && html`<span class="tile-label">${made.label}</span>`}
+            </button>`;
+          })
+        : html`<p class="hint">This model draws an image pixel by pixel or in many passes, which takes seconds.</p>
+            <button type="button" onClick=${() => setWanted(true)}>Generate ${COUNT}</button>`}
+    </div>
+    <${ProblemNotice} problem=${problem} retry=${retry} />
+    ${image && html`<${Opened} ...${{ model, models, asked, image, offers, rooms, seed: controls.seed }} />`}
+  </article>`;
+}
+
+const describe = (model, seed, { index, label }) =>
+  `Image ${index} of seed ${seed} by ${model.name}${label ? `, label ${label}` : ""}`;
+
+const percent = (value) => value.toFixed(2);
+const FIGURES = [["precision", "precision", percent], ["recall", "recall", percent], ["frechet_distance", "Fréchet", (value) => value.toFixed(value < 100 ? 1 : 0)]];
+
+function Figures({ model, asked }) {
+  const { detail } = useDetail(model);
+  if (!detail) return null;
+  const found = figuresAt(model, detail.manifest.quality, asked);
+  if (!found) return html`<p class="hint">not measured${asked.prior ? " with this prior" : ""}</p>`;
+  return html`<dl class="figures">
+      ${FIGURES.map(([key, name, format]) => found.figures[key] !== undefined && html`<div key=${key}><dt>${name}</dt><dd>${format(found.figures[key])}</dd></div>`)}
+    </dl>
+    ${found.at && html`<small class="measured">measured at ${found.at}</small>`}`;
+}
+
+/** One image, large. */
+function Opened({ model, models, asked, image, offers, rooms, seed }) {
+  const dialog = useRef(null);
+  useEffect(() => dialog.current.showModal(), []);
+  const close = () => update({ open: undefined });
+  const reader = offers("classify") && models.find((each) => can(each, "classify") && sameForm(each, model));
+  const read = useAnswer(
+    (signal) => classify(pngBlob(image.png), { model: reader.name, normalize: false }, signal),
+    reader ? [image.png] : null,
+  );
+  const result = read.answer?.results[0];
+  const picture = { ...image, model: model.name, seed, options: asked };
+  const receivers = rooms.filter((room) => room.receive && room.receive(picture));
+  return html`<dialog ref=${dialog} aria-labelledby="opened" onClose=${close}
+      onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
+    <div class="opened">
+      <${Picture} png=${image.png} alt=${describe(model, seed, image)} size="huge" />
+      <div>
+        <h2 id="opened">${model.name}, image ${image.index}</h2>
+        <dl class="numbers">
+          <div><dt>seed</dt><dd>${seed}</dd></div>
+          <div><dt>index</dt><dd>${image.index}</dd></div>
+          ${image.label && html`<div><dt>label</dt><dd>${image.label}</dd></div>`}
+        </dl>
+        ${reader && html`<h3>${reader.name} ${result && html`<span class="kind">reads <strong>${result.label}</strong></span>`}</h3>
+          <${ProblemNotice} problem=${read.problem} retry=${read.retry} />
+          ${result && html`<${Probabilities} probabilities=${result.probabilities} />
+            <${Spoken}>${`${reader.name} reads ${result.label}`}<//>`}`}
+        ${!reader && html`<${Hint}>No loaded classifier reads such images.<//>`}
+        <div class="tools">
+          ${receivers.map((room) => html`<a key=${room.id} class="button" href=${link(room.id, room.receive(picture))}>Send to ${room.title}</a>`)}
+          <button type="button" onClick=${() => dialog.current.close()}>Close</button>
+        </div>
+      </div>
+    </div>
+  </dialog>`;
+}

@@ -1,0 +1,331 @@
+"""The studio in headless Chromium, against the service with the shipped checkpoints."""
+
+import json
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+
+from tests.conftest import FIXTURES, serving
+from tests.integration.browser import DESKTOP, PHONE, Watched, chromium, draw
+from tests.tiny_models import write_checkpoints
+
+KEY = "correct-horse-battery"
+ROOMS = {"draw": "Draw", "sample": "Sample", "hood": "Under the hood"}
+SIZES = {"desktop": DESKTOP, "phone": PHONE}
+USED = re.compile(r"^z\d+$")  # a number of a latent that is not marked as unused
+TWO = ((0.3, 0.3), (0.5, 0.18), (0.66, 0.35), (0.3, 0.8), (0.72, 0.8))
+# The most requests that were in flight at once, by operation and model.
+COUNT_REQUESTS_IN_FLIGHT = """() => {
+    const [original, flying] = [window.fetch, {}];
+    window.most = {};
+    window.fetch = (url, options) => {
+        const name = `${url.pathname} ${url.searchParams.get("model")}`;
+        flying[name] = (flying[name] ?? 0) + 1;
+        window.most[name] = Math.max(window.most[name] ?? 0, flying[name]);
+        let ended = false;
+        const end = () => {
+            if (!ended) flying[name] -= 1;
+            ended = true;
+        };
+        options.signal.addEventListener("abort", end);
+        return original(url, options).finally(end);
+    };
+}"""
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tiny")
+    write_checkpoints(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@contextmanager
+def opened(browser, client, hash_="", **options):
+    """A page of the studio, with its faults."""
+    context = browser.new_context(**{"viewport": DESKTOP, **options})
+    page = context.new_page()
+    page.watched = Watched(page)
+    page.goto(f"{client.base_url}/{hash_}")
+    try:
+        yield page
+    finally:
+        context.close()
+
+
+@pytest.fixture
+def page(browser, client):
+    """A page of the studio, on which nothing may fail."""
+    with opened(browser, client) as page:
+        expect(page.get_by_role("heading", level=1)).to_have_text("Draw")
+        yield page
+        assert not page.watched.faults
+
+
+def results(page, name):
+    return page.get_by_role("article", name=name, exact=True)
+
+
+def params_of(page):
+    # Of the browser itself: Playwright's `url` follows a moment later.
+    query = page.evaluate("location.hash").partition("?")[2]
+    return dict(part.split("=", 1) for part in query.split("&") if part)
+
+
+def assert_accessible(page):
+    violations = Axe().run(page).response["violations"]
+    found = [(each["id"], node["target"], node["failureSummary"]) for each in violations for node in each["nodes"]]
+    assert not found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_room_opens_and_is_accessible(browser, client, scheme, size):
+    with opened(browser, client, viewport=SIZES[size], color_scheme=scheme, reduced_motion="reduce") as page:
+        for name, title in ROOMS.items():
+            page.get_by_role("navigation").get_by_role("link", name=title, exact=True).click()
+            expect(page.get_by_role("heading", level=1)).to_have_text(title)
+            expect(page).to_have_url(re.compile(f"#/{name}$"))
+            if name == "draw":
+                draw(page)
+                expect(page.get_by_text("reads 3").first).to_be_visible()
+                page.get_by_role("button", name="Pull the").first.click()
+            if name == "sample":
+                expect(page.get_by_role("button", name="Image 0 of seed 8 by vae")).to_be_visible()
+            page.watched.settle()
+            assert_accessible(page)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert not page.watched.faults
+
+
+def test_a_drawing_has_an_answer_of_every_model_that_takes_images(page):
+    draw(page)
+    for name in ("lenet", "vgg"):
+        expect(page.get_by_role("region", name=f"{name} reads").get_by_role("heading")).to_contain_text("reads 3")
+    for name in ("cvae", "vae"):
+        card = results(page, name)
+        expect(card.get_by_role("img", name=f"reconstruction by {name}")).to_have_attribute("src", re.compile("base64"))
+        expect(card.get_by_role("img", name="difference, mean squared error")).to_be_visible()
+    for name in ("cgan as 3", "gan", "gan-deep"):
+        expect(page.get_by_role("listitem").filter(has=page.get_by_text(name, exact=True))).to_contain_text("logit")
+
+
+def test_the_address_restores_a_drawing_and_its_latent(browser, client, page):
+    draw(page)
+    card = results(page, "cvae")
+    card.get_by_role("button", name="Pull the").click()
+    reconstruction = card.get_by_role("img", name="reconstruction")
+    before = reconstruction.get_attribute("src")
+    card.get_by_role("slider", name=USED).first.fill("2.5")
+    expect(reconstruction).not_to_have_attribute("src", before)
+    page.watched.settle()
+    with opened(browser, client, page.evaluate("location.hash")) as other:
+        expect(results(other, "cvae").get_by_role("slider", name=USED).first).to_have_value("2.5")
+        again = results(other, "cvae").get_by_role("img", name="reconstruction")
+        expect(again).to_have_attribute("src", reconstruction.get_attribute("src"))
+        expect(other.get_by_text("reads 3").first).to_be_visible()
+        assert not other.watched.faults
+
+
+def test_undo_takes_the_last_stroke_and_clear_takes_all(page):
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+    draw(page)
+    one = params_of(page)["ink"]
+    draw(page, ((0.1, 0.9), (0.9, 0.9)))
+    assert params_of(page)["ink"] != one
+    page.get_by_role("button", name="Undo").click()
+    assert params_of(page)["ink"] == one
+    page.get_by_role("button", name="Clear").click()
+    assert "ink" not in params_of(page)
+    expect(page.get_by_text("Nothing is drawn yet.")).to_be_visible()
+
+
+def test_a_photo_can_be_opened_and_is_kept_in_the_address_as_the_models_see_it(browser, client, page):
+    page.get_by_label("Open a picture").set_input_files(FIXTURES / "drawings" / "2-table.jpg")
+    expect(page.get_by_text("reads 2").first).to_be_visible()
+    seen = page.get_by_role("img", name="The drawing as the models see it").get_attribute("src")
+    with opened(browser, client, page.evaluate("location.hash")) as other:
+        expect(other.get_by_role("img", name="The drawing as the models see it")).to_have_attribute("src", seen)
+
+
+@pytest.mark.parametrize("kind", ["paste", "drop"])
+def test_a_picture_can_be_pasted_and_dropped(page, digit, kind):
+    page.evaluate(
+        """([kind, bytes]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(bytes)], "7.png", { type: "image/png" }));
+            const options = { bubbles: true, cancelable: true };
+            dispatchEvent(kind === "paste"
+                ? new ClipboardEvent("paste", { clipboardData: transfer, ...options })
+                : new DragEvent("drop", { dataTransfer: transfer, ...options }));
+        }""",
+        [kind, list(digit)],
+    )
+    expect(page.get_by_text("reads 7").first).to_be_visible()
+
+
+def test_an_example_can_be_loaded_and_drawn_over(page):
+    page.get_by_role("button", name="Example").click()
+    expect(page.get_by_text("reads 0").first).to_be_visible()
+    draw(page, ((0.8, 0.2), (0.9, 0.3)))
+    assert {"img", "ink"} <= set(params_of(page))
+
+
+def test_the_pen_can_be_moved_with_the_keyboard(page):
+    page.get_by_label("Drawing area").focus()
+    for key in ("Space", *["ArrowDown"] * 12, "Space"):
+        page.keyboard.press(key)
+    expect(page.get_by_text("reads 1").first).to_be_visible()
+    assert "ink" in params_of(page)
+
+
+def test_drawing_fast_keeps_one_request_in_flight_for_each_operation_and_model(page):
+    page.evaluate(COUNT_REQUESTS_IN_FLIGHT)
+    for _ in range(3):
+        draw(page)
+    page.watched.settle()
+    most = page.evaluate("window.most")
+    assert {name.split()[0] for name in most} == {"/normalize", "/reconstruct", "/classify", "/score"}
+    assert set(most.values()) == {1}
+
+
+def test_a_superseded_request_is_aborted(page):
+    page.route("**/classify?*", lambda _: None)  # never answer
+    draw(page)
+    with page.expect_event("requestfailed", lambda request: "/classify" in request.url):
+        page.get_by_role("button", name="Clear").click()
+    page.unroute_all()
+
+
+def test_a_seed_gives_the_images_of_the_api_and_its_link_restores_them(browser, client, page):
+    page.goto(f"{client.base_url}/#/sample?seed=11&label=3&truncation=1")
+    expected = client.post("/generate", json={"model": "cgan", "n": 1, "seed": 11, "label": "3", "truncation": 1.0})
+    tile = page.get_by_role("button", name="Image 0 of seed 11 by cgan, label 3")
+    expect(tile.locator("img")).to_have_attribute("src", f"data:image/png;base64,{expected.json()['images'][0]['png']}")
+    expect(results(page, "cgan")).to_contain_text("precision0.95")  # of the card, at this truncation
+    tile.click()
+    expect(page.get_by_role("dialog", name="cgan, image 0")).to_contain_text("reads 3")
+    page.get_by_role("link", name="Send to Draw").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Draw")
+    expect(page.get_by_text("reads 3").first).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("dialog", name="cgan, image 0")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("spinbutton", name="Seed").fill("12")
+    expect(page.get_by_role("button", name="Image 0 of seed 12 by vae")).to_be_visible()
+    assert params_of(page) == {"seed": "12", "label": "3", "truncation": "1"}
+
+
+def test_a_model_that_takes_seconds_computes_only_on_demand(page):
+    page.goto(page.url.partition("#")[0] + "#/sample")
+    row = results(page, "dbn")
+    expect(row.get_by_role("button")).to_have_text("Generate 10")
+    row.get_by_role("button").click()
+    expect(row.get_by_role("button", name="Image 9")).to_be_visible(timeout=60_000)
+
+
+def test_a_request_of_the_page_is_shown_as_code_that_works(page, tmp_path):
+    page.get_by_role("link", name="Under the hood").click()
+    code = page.get_by_role("region", name="The request as code")
+    expect(code).to_contain_text("curl -s 'http")
+    row = page.get_by_role("row").filter(has_text="/models").last
+    row.get_by_role("button").click()
+    page.get_by_role("button", name="Python").click()
+    expect(code).to_contain_text("urlopen")
+    (tmp_path / "request.py").write_text(code.inner_text())
+    done = subprocess.run([sys.executable, tmp_path / "request.py"], capture_output=True, check=True)
+    assert b"cgan" in done.stdout
+    expect(page.get_by_text("a second").first).to_be_visible()
+
+
+def test_the_page_loads_nothing_from_elsewhere(browser, client):
+    with opened(browser, client) as page:
+        urls = []
+        page.on("request", lambda request: urls.append(request.url))
+        page.reload()
+        draw(page)
+        page.watched.settle()
+        assert urls
+        assert all(url.startswith((str(client.base_url), "data:", "blob:")) for url in urls)
+
+
+def test_an_error_is_shown_where_it_happened_in_the_words_of_the_service(browser, client):
+    problem = {"status": 503, "code": "overloaded", "detail": "The service is overloaded; retry later."}
+    with opened(browser, client) as page:
+        refuse = {"status": 503, "content_type": "application/problem+json", "body": json.dumps(problem)}
+        page.route("**/reconstruct?model=vae*", lambda route: route.fulfill(**refuse))
+        draw(page)
+        page.watched.settle()
+        notice = results(page, "vae").get_by_role("alert")
+        expect(notice).to_contain_text(problem["detail"])
+        expect(results(page, "cvae").get_by_role("alert")).to_have_count(0)
+        page.unroute_all()
+        notice.get_by_role("button", name="Try again").click()
+        expect(notice).to_have_count(0)
+        expect(results(page, "vae")).to_contain_text("cross-entropy")
+
+
+def test_the_page_opens_by_itself_once_the_service_is_ready(browser, client):
+    problem = {"status": 503, "code": "not_ready", "detail": "loading", "reasons": ["loading the models"]}
+    context = browser.new_context()
+    page = context.new_page()
+    answer = {"status": 503, "content_type": "application/problem+json", "body": json.dumps(problem)}
+    page.route("**/readyz", lambda route: route.fulfill(**answer))
+    page.goto(str(client.base_url))
+    expect(page.get_by_text("loading the models").last).to_be_visible()
+    page.unroute_all()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Draw")
+    context.close()
+
+
+def test_a_key_is_asked_for_and_kept_in_memory_only(browser, tiny_models):
+    with serving(models_dir=tiny_models, api_key=KEY) as guarded, opened(browser, guarded) as page:
+        dialog = page.get_by_role("dialog", name="This service needs a key")
+        expect(dialog).to_be_visible()
+        assert_accessible(page)
+        dialog.get_by_label("API key").fill("another-key-than-this")
+        dialog.get_by_role("button").click()
+        expect(dialog).to_contain_text("refused")
+        dialog.get_by_label("API key").fill(KEY)
+        dialog.get_by_role("button").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Draw")
+        assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+        page.get_by_role("link", name="Under the hood").click()
+        expect(page.get_by_role("region", name="The request as code")).to_contain_text("$DIGITS_API_KEY")
+        assert KEY not in page.content()
+        page.reload()
+        expect(dialog).to_be_visible()
+
+
+def test_rooms_whose_models_are_not_loaded_are_not_shown(browser):
+    with serving(models="lenet") as reader, opened(browser, reader) as page:
+        expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(["Draw", "Under the hood"])
+        draw(page)
+        expect(page.get_by_text("reads 3").first).to_be_visible()
+        expect(page.get_by_role("heading", name="Reconstructions")).to_have_count(0)
+        assert not page.watched.faults
+
+
+def test_models_of_other_classes_and_sizes_work_in_every_room(browser, tiny_models):
+    with serving(models_dir=tiny_models) as other, opened(browser, other, viewport=PHONE) as page:
+        draw(page, TWO)
+        page.watched.settle()
+        page.get_by_role("link", name="Sample").click()
+        expect(page.get_by_role("button", name=re.compile(r"by boots, label Ankle boot"))).to_have_count(4)
+        page.get_by_label("Label", exact=True).select_option("Bag")
+        expect(page.get_by_role("button", name=re.compile(r"by boots, label Bag"))).to_have_count(10)
+        page.watched.settle()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert not page.watched.faults
