@@ -57,16 +57,16 @@ def test_the_ends_are_image_0_of_generate(client, model, path):
 
 
 def test_strip_animation_and_arrays_show_the_same_pixels(client):
-    images = pixels_of(query(client, scale=2))
-    strip = query(client, PNG, scale=2)
+    images = pixels_of(query(client, model="cgan", scale=2))
+    strip = query(client, PNG, model="cgan", scale=2)
     assert strip.headers["content-type"] == "image/png"
     assert np.array_equal(image(strip.content), np.hstack(images))
-    animation = query(client, APNG, scale=2)
+    animation = query(client, APNG, model="cgan", scale=2)
     assert animation.headers["content-type"] == "image/apng"
     assert np.array_equal(frames(animation.content), images)
-    answer = query(client, NPZ, prior="normal")
+    answer = query(client, NPZ, model="cgan", prior="normal")
     loaded = npz_of(answer)
-    assert np.array_equal(loaded["images"], pixels_of(query(client, prior="normal")))
+    assert np.array_equal(loaded["images"], pixels_of(query(client, model="cgan", prior="normal")))
     assert np.array_equal(loaded["latents"][-1], normal_rows(2, 0, 1, 100)[0])
     assert (answer.headers["x-from-seed"], answer.headers["x-to-seed"]) == ("1", "2")
 
@@ -131,15 +131,17 @@ def test_query_and_body_have_the_same_answer(labelled):
 
 
 def test_uploads_are_the_ends(client):
-    answer = uploads(client)
+    answer = uploads(client, model="vae")
     assert_named(answer, "vae")
     images = pixels_of(answer)
     for (_, content), end in zip(FILES, (images[0], images[-1]), strict=True):
-        reconstruction = npz_of(client.post("/reconstruct", files={"file": content}, headers=NPZ))["reconstruction"]
+        reconstruction = npz_of(
+            client.post("/reconstruct", params={"model": "vae"}, files={"file": content}, headers=NPZ)
+        )["reconstruction"]
         assert np.array_equal(end, reconstruction)
-    assert np.array_equal(image(uploads(client, PNG).content), np.hstack(images))
-    assert np.array_equal(frames(uploads(client, APNG).content), images)
-    assert np.array_equal(npz_of(uploads(client, NPZ))["images"], images)
+    assert np.array_equal(image(uploads(client, PNG, model="vae").content), np.hstack(images))
+    assert np.array_equal(frames(uploads(client, APNG, model="vae").content), images)
+    assert np.array_equal(npz_of(uploads(client, NPZ, model="vae"))["images"], images)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -28,14 +28,14 @@ def logits_of(answer):
 
 
 def test_uploads_are_scored_in_order_and_independently(client):
-    answer = score_files(client, TEST_IMAGES)
+    answer = score_files(client, TEST_IMAGES, model="gan")
     assert_named(answer, "gan")
     body = answer.json()
     assert (body["seed"], body["generator"]) == (None, None)
     assert [item["index"] for item in body["scores"]] == list(range(10))
     for content, item in zip(TEST_IMAGES, body["scores"], strict=True):
         assert item["probability"] == pytest.approx(1 / (1 + math.exp(-item["logit"])), rel=1e-5)
-        assert score_files(client, [content]).json()["scores"] == [item | {"index": 0}]
+        assert score_files(client, [content], model="gan").json()["scores"] == [item | {"index": 0}]
 
 
 def test_test_images_score_above_noise(client):
