@@ -25,7 +25,7 @@ class Caller:
     @property
     def call(self) -> Call:
         readiness = SimpleNamespace(engine=lambda: None)
-        state = {"settings": Settings(), "metrics": None, "decoders": None, "readiness": readiness}
+        state = {"settings": Settings(), "metrics": None, "decoders": None, "streams": None, "readiness": readiness}
         return Call({"type": "http", "headers": [], "state": state}, self.receive)
 
 
