@@ -201,10 +201,17 @@ def test_drawing_fast_keeps_one_request_in_flight_for_each_operation_and_model(p
 
 
 def test_a_superseded_request_is_aborted(page):
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
     page.route("**/classify?*", lambda _: None)  # never answer
-    draw(page)
-    with page.expect_event("requestfailed", lambda request: "/classify" in request.url):
-        page.get_by_role("button", name="Clear").click()
+    with page.expect_request("**/classify?*"):
+        draw(page)
+    page.get_by_role("button", name="Clear").click()
+    for _ in range(600):
+        if any("/classify" in url for url in failed):
+            break
+        page.wait_for_timeout(50)
+    assert any("/classify" in url for url in failed)
     page.unroute_all()
 
 
