@@ -102,7 +102,7 @@ class Pod:
         return f"nsenter --net=/proc/{self._sandbox.pid}/ns/net"
 
     def start(self) -> None:
-        """Start the service, as kubelet does after its end, too."""
+        """Start the service, or start it again after it ended, as kubelet does."""
         settings = {"DIGITS_HOST": "0.0.0.0", "DIGITS_PORT": str(PORT), "DIGITS_MODELS_DIR": str(SHIPPED)}  # noqa: S104
         settings |= {"DIGITS_MODELS": MODEL, "DIGITS_PROCESSES": "2"}  # as many as the pod has cores
         environment = clean_environment() | self._manifest.settings | settings

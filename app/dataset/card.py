@@ -55,7 +55,7 @@ def _classes(plan: Plan, records: Sequence[ShardRecord]) -> str:
         error = (rate * (1 - rate) / count) ** 0.5
         columns["read as their label"] = [f"{a / n:.2%}" if n else "" for a, n in zip(agreeing, images, strict=True)]
         text += f"Of all images, {rate:.2%} are read as their label (standard error {error:.2%}) by {reader}."
-        text += " Its own errors count, too."
+        text += " The figure includes the errors of the classifier."
     elif reader is not None:
         text += f" All of them were read by {reader}."
     if len(columns) == 1:

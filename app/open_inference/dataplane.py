@@ -133,8 +133,8 @@ class Servable:
         )
 
 
-def find_servable(engine: Engine, name: str, version: str | None) -> Servable:
-    """The model of the protocol with this name and version; without a version, the one that is loaded.
+def find_servable(engine: Engine, name: str, version: str) -> Servable:
+    """The model of the protocol with this name and version; an empty version is that of the loaded one.
 
     Raises ModelNotFound.
     """

@@ -107,6 +107,7 @@ async def describe_server(call: Call) -> JSONResponse:
     return JSONResponse(SERVER)
 
 
+LOADED = ""  # the version of a request that names none
 Name = Annotated[str, Path(max_length=128, description="MODEL.CAPABILITY", examples=["cgan.generate"])]
 Version = Annotated[
     str, Path(max_length=64, description="the digest of the archive", examples=["f12893a7ee89" + 52 * "0"])
@@ -140,7 +141,7 @@ INFER["openapi_extra"]["parameters"].append(
 )
 async def describe_model(call: Call, name: Name) -> JSONResponse:
     """The inputs that the model needs, and its outputs."""
-    return describe_version(call, name, None)
+    return await describe_model_version(call, name, LOADED)
 
 
 @router.get(
@@ -152,11 +153,6 @@ async def describe_model(call: Call, name: Name) -> JSONResponse:
 )
 async def describe_model_version(call: Call, name: Name, version: Version) -> JSONResponse:
     """As without a version; 404 unless it is loaded."""
-    return describe_version(call, name, version)
-
-
-def describe_version(call: Call, name: str, version: str | None) -> JSONResponse:
-    """The metadata of a model."""
     _check(call)
     return JSONResponse(find_servable(call.engine, name, version).metadata.model_dump())
 
@@ -170,7 +166,7 @@ def describe_version(call: Call, name: str, version: str | None) -> JSONResponse
 )
 async def model_ready(call: Call, name: Name) -> JSONResponse:
     """200 if the model is loaded."""
-    return version_ready(call, name, None)
+    return await model_version_ready(call, name, LOADED)
 
 
 @router.get(
@@ -182,11 +178,6 @@ async def model_ready(call: Call, name: Name) -> JSONResponse:
 )
 async def model_version_ready(call: Call, name: Name, version: Version) -> JSONResponse:
     """200 if this version of the model is loaded."""
-    return version_ready(call, name, version)
-
-
-def version_ready(call: Call, name: str, version: str | None) -> JSONResponse:
-    """The readiness of a model, which exists only when it is ready."""
     _check(call)
     return JSONResponse(ModelReady(name=find_servable(call.engine, name, version).name).model_dump())
 
@@ -203,7 +194,7 @@ async def infer(call: Call, name: Name) -> Response:
 
     The answer has binary tensors behind its JSON if outputs are requested as binary.
     """
-    return await infer_version(call, name, None)
+    return await infer_version(call, name, LOADED)
 
 
 @router.post(
@@ -213,13 +204,8 @@ async def infer(call: Call, name: Name) -> Response:
     response_model=InferenceResponse,
     **INFER,
 )
-async def infer_with_version(call: Call, name: Name, version: Version) -> Response:
+async def infer_version(call: Call, name: Name, version: Version) -> Response:
     """As without a version; 404 unless it is loaded."""
-    return await infer_version(call, name, version)
-
-
-async def infer_version(call: Call, name: str, version: str | None) -> Response:
-    """The answer to an inference request."""
     if call.scope["query_string"]:
         raise InvalidRequest("this path has no query parameters")
     _check_body_type(call)
