@@ -2,10 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Self
 
-import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response
@@ -36,10 +35,11 @@ from app.api.fields import (
 from app.api.negotiation import APNG, JSON, NPZ, PNG
 from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.responses import Answer, ImageItem, documented
-from app.checkpoints.manifest import Manifest, Prior
+from app.checkpoints.manifest import Prior
 from app.errors import CapabilityMissing, InvalidRequest
 from app.images import encode
 from app.inference.batching import Chunk, Job
+from app.inference.ends import End, UploadEnd, default_path, end_latents, ends_for, labels_along
 from app.inference.latents import Path, draw_seed, interpolate
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
@@ -47,15 +47,9 @@ from app.inference.sampling import (
     Given,
     SamplingOptions,
     Seeded,
-    class_list,
-    draw,
     generate,
-    given,
     input_classes,
-    prior_of,
-    seeded,
     split,
-    stacked,
 )
 
 router = APIRouter(tags=["images"], route_class=OperationRoute)
@@ -179,21 +173,6 @@ class InterpolateAnswer(Answer):
 
 
 @dataclass(frozen=True, slots=True)
-class UploadEnd:
-    """An end that is the latent of an image `(1, 1, H, W)` in [0, 1]."""
-
-    image: Rows
-    classes: tuple[int, ...] | None
-
-    def labels(self, _first: int, _count: int) -> Labels | None:
-        """`(1,)`, None if the model takes no labels."""
-        return None if self.classes is None else np.array(self.classes, dtype=np.int64)
-
-
-End = Seeded | Given | UploadEnd
-
-
-@dataclass(frozen=True, slots=True)
 class InterpolateJob(Job[RenderedImages]):
     """Images along the path between two ends."""
 
@@ -249,22 +228,6 @@ class InterpolateJob(Job[RenderedImages]):
         ends = [(end.latents.tobytes(), end.classes) if isinstance(end, Given) else end for end in self.ends]
         digest = hashlib.sha256(repr((ends, self.path, self.rows, self.renderer)).encode())
         return f'"{digest.hexdigest()[:32]}"'
-
-
-def end_latents(model: Model, ends: Sequence[End]) -> list[Rows]:
-    """The latent `(latent,)` of each end, with one pass through the encoder and one through the fitted prior."""
-    latents: dict[int, Rows] = {}
-    uploads = [(i, end) for i, end in enumerate(ends) if isinstance(end, UploadEnd)]
-    if uploads:
-        images = np.concatenate([end.image for _, end in uploads])
-        labels = stacked([end.labels(0, 1) for _, end in uploads]) if model.manifest.conditional else None
-        mean, _ = model.encode(images, labels)
-        latents |= {i: row for (i, _), row in zip(uploads, mean, strict=True)}
-    sources = [(i, end) for i, end in enumerate(ends) if not isinstance(end, UploadEnd)]
-    if sources:
-        drawn = draw(model, [(end, 0, 1) for _, end in sources])
-        latents |= {i: rows[0] for (i, _), (rows, _) in zip(sources, drawn, strict=True)}
-    return [latents[i] for i in range(len(ends))]
 
 
 @router.get(
@@ -349,12 +312,14 @@ def prepared(
     sampled = (asked.prior, asked.temperature, asked.truncation)
     if None not in latents and any(value is not None for value in sampled):
         raise InvalidRequest("prior, temperature and truncation need an end that is a seed")
+    options = SamplingOptions(asked.label, asked.prior, asked.temperature, asked.truncation)
+    own_labels = asked.from_label, asked.to_label
     drawn = [draw_seed() if seed is None else seed for seed in seeds]
 
     def prepare(model: Model) -> InterpolateJob:
         model.require("generate")
         check_latents(model)
-        ends = ends_for(model.manifest, asked, drawn, latents)
+        ends = ends_for(model.manifest, options, own_labels, drawn, latents)
         renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
         path = asked.path or default_path(model.manifest, asked.prior)
         return InterpolateJob(model, ends, path, asked.steps, renderer)
@@ -368,68 +333,6 @@ def check_latents(model: Model) -> None:
     """Raises CapabilityMissing for a model whose latents have nothing between them."""
     if not model.manifest.smooth_latents:
         raise CapabilityMissing(f"images of model {model.name} do not change gradually with their latents")
-
-
-def ends_for(
-    manifest: Manifest,
-    asked: InterpolateQuery | InterpolateRequest,
-    seeds: Sequence[int],
-    latents: Sequence[list[float] | None],
-) -> tuple[Seeded | Given, Seeded | Given]:
-    """The ends for a model. Raises InvalidRequest and CapabilityMissing for labels and options that do not fit it.
-
-    A conditional model has one label along the path: the requested one, else that of the first end that is a seed. With
-    a fitted prior each end that is a seed has a label, requested or drawn.
-    """
-    options = SamplingOptions(asked.label, asked.prior, asked.temperature, asked.truncation)
-    own_labels = asked.from_label, asked.to_label
-    if manifest.conditional:
-        if own_labels != (None, None):
-            raise InvalidRequest(f"model {manifest.name} has one label along the path: give label instead of two")
-        if asked.label is None:
-            options = replace(options, label=_first_label(manifest, options, seeds, latents))
-    elif None not in latents and asked.label is not None:
-        raise InvalidRequest(f"the latents of model {manifest.name} have no labels")
-
-    def end(seed: int, latent: list[float] | None, own_label: str | None) -> Seeded | Given:
-        if latent is None:
-            return seeded(manifest, options if own_label is None else replace(options, label=own_label), seed)
-        if own_label is not None:
-            raise InvalidRequest("an end that is a latent has no label of its own")
-        return given(manifest, [latent], options.label if manifest.conditional else None)
-
-    start, stop = (end(*each) for each in zip(seeds, latents, own_labels, strict=True))
-    return start, stop
-
-
-def _first_label(
-    manifest: Manifest, options: SamplingOptions, seeds: Sequence[int], latents: Sequence[list[float] | None]
-) -> str:
-    """The label drawn for the first end that is a seed."""
-    for seed, latent in zip(seeds, latents, strict=True):
-        if latent is None:
-            labels = seeded(manifest, options, seed).labels(0, 1)
-            assert labels is not None, "images of a conditional model have labels"
-            return manifest.classes[int(labels[0])]
-    raise InvalidRequest(f"model {manifest.name} needs a label: {class_list(manifest)}")
-
-
-def labels_along(manifest: Manifest, ends: Sequence[End], steps: int) -> Labels | None:
-    """The label of each image, `(steps,)`, None if none has one.
-
-    Without a conditional model only the ends have labels: between two latents it may generate any class.
-    """
-    first, last = (-1 if (labels := end.labels(0, 1)) is None else int(labels[0]) for end in ends)
-    if first < 0 and last < 0:
-        return None
-    if manifest.conditional:
-        return np.full(steps, first, dtype=np.int64)
-    return np.array([first, *[-1] * (steps - 2), last], dtype=np.int64)
-
-
-def default_path(manifest: Manifest, prior: Prior | None = None) -> Path:
-    """The line for latents of a fitted prior, which do not lie on a sphere."""
-    return "lerp" if prior_of(manifest, prior) == "fitted" else "slerp"
 
 
 def numbers(text: str | None) -> list[float] | None:
