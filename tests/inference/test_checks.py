@@ -55,7 +55,7 @@ def tiled(tile: int) -> Network:
 
 
 @pytest.mark.parametrize(
-    ("tile", "multiple", "identical"), [(1, 1, True), (2, 2, True), (4, 4, True), (8, 8, True), (3, 8, False)]
+    ("tile", "multiple", "identical"), [(1, 1, True), (2, 2, True), (4, 4, True), (8, 8, True), (3, 1, False)]
 )
 def test_warm_up_finds_the_smallest_row_multiple_with_which_rows_are_equal(tile, multiple, identical):
     network = tiled(tile)
