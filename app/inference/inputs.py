@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from app.checkpoints.capabilities import Symbol
 from app.errors import CapabilityMissing, InvalidRequest
 from app.images.encode import from_uint8, to_uint8
+from app.images.shapes import Sign
 from app.inference.engine import Engine
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
@@ -20,9 +21,10 @@ from app.inference.sampling import Seeded, draw, generate, split
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """Uploads `(n, 1, H, W)` in [0, 1], and their labels `(n,)` if the model takes labels."""
+    """Uploads `(n, 1, H, W)` in [0, 1], their signs, and their labels `(n,)` if the model takes labels."""
 
     images: Rows
+    signs: Sequence[list[Sign]]
     labels: Labels | None = None
 
     first = 0  # index in the answer
