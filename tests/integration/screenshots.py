@@ -59,7 +59,14 @@ LOOKS: dict[str, tuple[Literal["light", "dark"], ViewportSize]] = {
     "phone": ("light", PHONE),
 }
 # The pictures that the documents show.
-SHOWN = (("draw", "light"), ("draw", "phone"), ("sample", "dark"), ("hood", "light"))
+SHOWN = (
+    ("draw", "light"),
+    ("draw", "phone"),
+    ("sample", "dark"),
+    ("walk", "light"),
+    ("compare", "dark"),
+    ("hood", "light"),
+)
 
 
 def main() -> None:

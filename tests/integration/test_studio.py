@@ -306,14 +306,14 @@ def test_the_anchors_and_both_paths_are_those_of_the_api(page, client):
 
 def test_a_path_plays_only_when_it_is_asked_to(page):
     page.evaluate("location.hash = '#/walk'")
+    step = page.get_by_role("slider", name="Step")
     expect(page.get_by_role("button", name="Play")).to_be_enabled()
     page.watched.settle()
-    expect(page.get_by_role("img", name="lerp, step 1", exact=True)).to_be_visible()
+    expect(step).to_have_value("1")
     page.get_by_role("button", name="Play").click()
-    expect(page.get_by_role("img", name="lerp, step 3", exact=True)).to_be_visible()
+    expect(step).not_to_have_value("1")
     page.get_by_role("button", name="Pause").click()
-    step = params_of(page)["step"]
-    expect(page.get_by_role("slider", name="Step")).to_have_value(step)
+    expect(step).to_have_value(params_of(page)["step"])
 
 
 def test_a_drawing_can_be_an_anchor_and_its_link_restores_it(browser, client, page):
@@ -483,5 +483,5 @@ def test_models_of_other_classes_and_sizes_work_in_every_room(browser, tiny_mode
             page.evaluate(f"location.hash = '#/{hash_}'")
             page.watched.settle()
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        expect(results(page, "boots").get_by_role("img", name=re.compile("label T-shirt/top"))).to_have_count(7)
+        expect(results(page, "boots").get_by_role("img", name="label T-shirt/top")).to_have_count(3)
         assert not page.watched.faults

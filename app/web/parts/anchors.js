@@ -84,9 +84,10 @@ export function Anchor({ id, anchor, answer, problem, retry, setStarted, model, 
   const first = { seed: { seed: newSeed() }, class: { class: model.classes[0] }, drawing: { ink: NO_INK } };
   const name = id.toUpperCase();
   const { kind, ...rest } = anchor;
+  const strokes = decodeStrokes(anchor.ink ?? "");
   const said = ["label", "prior", "temperature", "truncation"].filter((each) => rest[each] !== undefined);
   return html`<section class="card anchor" aria-label=${`Anchor ${name}`}>
-    <${Figure} caption=${html`<strong>${name}</strong>`}><${Picture} png=${answer?.png} alt=${answer ? `Image at ${name}` : "not there yet"} /><//>
+    <${Figure} caption=${html`<strong>${name}</strong>`}><${Picture} png=${answer?.png} alt=${answer ? `Image at ${name}` : "not there yet"} size="small" /><//>
     <div>
       ${kinds.length > 1 && html`<${Select} label=${`${name} is`} value=${kind} options=${kinds} onChange=${(value) => set(first[value])} />`}
       ${kind === "seed" && html`<div class="joined-fields">
@@ -96,11 +97,11 @@ export function Anchor({ id, anchor, answer, problem, retry, setStarted, model, 
         ${said.length > 0 && html`<small>${said.map((each) => `${each} ${rest[each]}`).join(", ")}</small>`}`}
       ${kind === "class" && html`<${Select} label="Class" hint=${`mean of ${CLASS_LATENTS} latents`} value=${anchor.name}
         options=${model.classes.map((each) => [each, each])} onChange=${(value) => set({ class: value })} />`}
-      ${kind === "drawing" && html`<${Pad} label=${`Drawing area of ${name}`} strokes=${decodeStrokes(anchor.ink)} picture=${null} onLive=${setStarted}
+      ${kind === "drawing" && html`<${Pad} label=${`Drawing area of ${name}`} strokes=${strokes} picture=${null} onLive=${setStarted}
           onDone=${(strokes) => (setStarted(null), set({ ink: encodeStrokes(strokes) }))}>
-          ${anchor.ink === NO_INK && html`<p class="invitation" aria-hidden="true">Draw here</p>`}
+          ${!strokes.length && html`<p class="invitation" aria-hidden="true">Draw here</p>`}
         <//>
-        <button type="button" disabled=${anchor.ink === NO_INK} onClick=${() => set({ ink: NO_INK })}>Clear</button>
+        <button type="button" disabled=${!strokes.length} onClick=${() => set({ ink: NO_INK })}>Clear</button>
         ${answer?.warnings?.map((each) => html`<p key=${each.code} class="notice warning" role="status">${each.detail}</p>`)}`}
       <${ProblemNotice} problem=${problem} retry=${retry} />
     </div>

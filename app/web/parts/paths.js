@@ -13,7 +13,7 @@ import { length } from "./plane.js";
 const STEPS = 10;
 const STEP_MS = 200;
 const PATHS = { ab: "A to B", bc: "B to C", ca: "C to A" };
-const WAYS = { lerp: "a straight line", slerp: "a great circle, which keeps the length" };
+const WAYS = { lerp: "along a straight line", slerp: "along a great circle" };
 
 /** latents: of the anchors by key. */
 export function Paths({ model, label, latents, params }) {
@@ -58,7 +58,7 @@ export function Paths({ model, label, latents, params }) {
       ${Object.entries(WAYS).map(([way, meaning]) => html`<article key=${way} class="row" aria-label=${way}>
         <header>
           <h3>${way}</h3><span class="kind">${meaning}</span>
-          ${known && html`<p class="hint">${lengths(ends, way)}</p>`}
+          ${known && html`<p class="hint">latent ${lengths(ends, way)}</p>`}
         </header>
         <div class="stepped">
           <${Picture} png=${answer?.[way][step - 1].png} alt=${answer ? `${way}, step ${step}` : "not there yet"} size="large" />

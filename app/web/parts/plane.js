@@ -43,7 +43,8 @@ export const square = (plane, side, x, y, spacing) =>
 export const mapOf = (plane) => square(plane, TILES, 0, 0, 2 / TILES);
 export const around = (plane, x, y) => square(plane, AROUND, x, y, SPACING);
 
-const bounded = (value) => Math.round(Math.min(Math.max(value, -1), 1) * 1000) / 1000;
+/** A coordinate that is on the map, with three decimals. */
+export const bounded = (value) => Math.round(Math.min(Math.max(value, -1), 1) * 1000) / 1000;
 
 /**
  * tiles: PNGs of the map, none yet while it is undefined. point: `[x, y]`. waiting: what is missing. onPreview(point): the pointer is there, null when it has left.

@@ -12,7 +12,7 @@ import { Picture } from "../parts/picture.js";
 import { useDetail } from "../parts/quality.js";
 import { update } from "../state.js";
 
-const COUNT = 20;
+const COUNT = 10;
 const generators = (models) => models.filter((model) => can(model, "generate"));
 
 export const room = {
@@ -130,7 +130,7 @@ function Cards({ sides, details }) {
 }
 
 function Measured({ value, deviation, floor }) {
-  const shown = (number) => number.toFixed(decimals(value));
-  return html`${shown(value)}${Number(shown(deviation ?? 0)) > 0 && html` <span class="unit">± ${shown(deviation)}</span>`}
-    ${floor !== null && html`<small>real ${shown(floor)}</small>`}`;
+  const error = (deviation ?? 0).toFixed(decimals(value));
+  return html`${value.toFixed(decimals(value))}${Number(error) > 0 && html` <span class="unit">± ${error}</span>`}
+    ${floor !== null && html`<small>real ${floor.toFixed(decimals(floor))}</small>`}`;
 }

@@ -2,7 +2,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { classify, generate } from "../client.js";
 import { Anchor, anchorParams, useAnchor } from "../parts/anchors.js";
-import { useAnswer, useSettled, useTurns } from "../parts/answer.js";
+import { useAnswer, useTurns } from "../parts/answer.js";
 import { asPercent } from "../parts/bars.js";
 import { number } from "../parts/controls.js";
 import { Select } from "../parts/field.js";
@@ -12,7 +12,7 @@ import { Hint, ProblemNotice, Spoken } from "../parts/notice.js";
 import { Paths } from "../parts/paths.js";
 import { Figure, Picture } from "../parts/picture.js";
 import { pngBlob } from "../parts/pixels.js";
-import { AROUND, Plane, around, mapOf, planeThrough } from "../parts/plane.js";
+import { AROUND, Plane, around, bounded, mapOf, planeThrough } from "../parts/plane.js";
 import { update } from "../state.js";
 
 // Models whose images change gradually with their latents, and that answer while the pointer moves.
@@ -66,7 +66,7 @@ function Space({ model, walkable, models, offers, params }) {
   const plane = useMemo(() => (spanned ? planeThrough(latents) : null), latents);
 
   const [preview, setPreview] = useState(null);
-  const chosen = [number(params.x, 0), number(params.y, 0)];
+  const chosen = [params.x, params.y].map((text) => bounded(number(text, 0)));
   const point = preview ?? chosen;
   const map = useAnswer(
     inTurn((signal) => decoded(model, label, mapOf(plane), signal)),
@@ -90,9 +90,6 @@ function Space({ model, walkable, models, offers, params }) {
       ${model.conditional && html`<${Select} label="Class" hint="of all images: the model is told" value=${label}
         options=${model.classes.map((name) => [name, name])} onChange=${(name) => update({ label: name })} />`}
     </div>
-    <div class="anchors">
-      ${anchors.map((anchor) => html`<${Anchor} key=${anchor.id} ...${{ ...anchor, model, offers }} />`)}
-    </div>
     <div class="ground">
       <div class="mapped" aria-busy=${map.pending}>
         <${Plane} label=${`Plane of ${model.name}`} tiles=${map.answer} places=${plane?.places} point=${point} waiting=${!plane && "Three anchors span the plane."}
@@ -101,38 +98,42 @@ function Space({ model, walkable, models, offers, params }) {
         <p class="hint">A latent of ${model.name} has ${model.latent_dim} numbers, so this is one plane of many, not a map of all that the model
           can make. Distances on it are distances between latents.${plane?.flat && " The anchors lie on a line: choose others to span a plane."}</p>
       </div>
-      <section class="here" aria-label="At the point">
-        <div class="now">
-          <${Figure} caption=${where}><${Picture} png=${here} alt=${here ? `Image at ${where}` : "no image yet"} size="large" /><//>
-          <${Reading} ...${{ model, models, offers, png: here, moving: preview !== null, where }} />
-        </div>
-        <${Figure} caption="around it, half a tile apart">
-          <div class="around">
-            ${Array.from({ length: AROUND * AROUND }, (_, i) => html`<${Picture} key=${i} png=${pngs[i]} alt="" size="small" />`)}
+      <div class="beside">
+        <section class="here" aria-label="At the point">
+          <div>
+            <${Figure} caption=${where}><${Picture} png=${here} alt=${here ? `Image at ${where}` : "no image yet"} size="large" /><//>
+            <${Reading} ...${{ model, models, offers, png: here, moving: preview !== null, where }} />
           </div>
-        <//>
+          <${Figure} caption="around it, half a tile apart">
+            <div class="around">
+              ${Array.from({ length: AROUND * AROUND }, (_, i) => html`<${Picture} key=${i} png=${pngs[i]} alt="" size="small" />`)}
+            </div>
+          <//>
+        </section>
         <${Hint}>Move over the plane to look; click it, or use the arrow keys, to stay.<//>
         <${ProblemNotice} problem=${map.problem ?? near.problem} retry=${map.problem ? map.retry : near.retry} />
-      </section>
+        <div class="anchors">
+          ${anchors.map((anchor) => html`<${Anchor} key=${anchor.id} ...${{ ...anchor, model, offers }} />`)}
+        </div>
+      </div>
     </div>
     <${Paths} ...${{ model, label, params, latents: Object.fromEntries(anchors.map(({ id }, i) => [id, latents[i]])) }} />
   </div>`;
 }
 
-/** What a classifier sees at the point, once it rests. */
+/** What a classifier reads at the point; it is spoken once the point rests. */
 function Reading({ model, models, offers, png, moving, where }) {
   const reader = offers("classify") && models.find((each) => can(each, "classify") && sameForm(each, model));
-  const settled = useSettled(png, moving);
   const { answer, problem, retry } = useAnswer(
-    (signal) => classify(pngBlob(settled), { model: reader.name, normalize: false }, signal),
-    reader && settled ? [settled] : null,
+    (signal) => classify(pngBlob(png), { model: reader.name, normalize: false }, signal),
+    reader && png ? [png] : null,
     true,
   );
   const result = answer?.results[0];
   if (!reader) return html`<${Spoken}>${where}<//>`;
   return html`<div>
     <p class="kind">${reader.name} reads</p>
-    <p class="read">${moving || !result ? "–" : html`<strong>${result.label}</strong> <span class="unit">${asPercent(result.probabilities[result.label])}</span>`}</p>
+    <p class="read">${!result ? "–" : html`<strong>${result.label}</strong> <span class="unit">${asPercent(result.probabilities[result.label])}</span>`}</p>
     <${ProblemNotice} problem=${problem} retry=${retry} />
     ${!moving && result && html`<${Spoken}>${`${where}: ${reader.name} reads ${result.label}`}<//>`}
   </div>`;
