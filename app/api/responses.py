@@ -51,13 +51,9 @@ class UploadWarning(BaseModel):
     detail: str = Field(examples=["A frame was seen around the ink; cut it off."])
 
 
-# Of an item about an image, which may be an upload. Left out rather than empty for a generated image.
 Warnings = Annotated[
     list[UploadWarning],
-    Field(
-        default_factory=list,
-        description="signs that an upload, as it was normalized, is not one digit alone; only for uploads",
-    ),
+    Field(description="signs that the upload, as it was normalized, is not one digit alone; else empty"),
 ]
 
 

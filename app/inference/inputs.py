@@ -35,6 +35,10 @@ class Uploaded:
         """Seed, prior and generator for the answer."""
         return {"seed": None, "prior": None, "generator": None}
 
+    def signs_of(self, offset: int, count: int) -> Sequence[list[Sign]]:
+        """The signs of `count` images from `offset` on."""
+        return self.signs[offset : offset + count]
+
 
 @dataclass(frozen=True, slots=True)
 class Generated:
@@ -53,6 +57,10 @@ class Generated:
     def origin(self) -> dict[str, Any]:
         """Seed, prior and generator for the answer."""
         return {"seed": self.source.seed, "prior": self.source.prior, "generator": self.generator.name}
+
+    def signs_of(self, _offset: int, count: int) -> Sequence[list[Sign]]:
+        """None for each of `count` images."""
+        return [[]] * count
 
 
 Images = Uploaded | Generated

@@ -3,14 +3,14 @@
 import asyncio
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute, name_origin
 from app.api.fields import ModelName, NormalizeText, Query, ScaleText, Upload
 from app.api.negotiation import JSON, PNG
 from app.api.rendering import base64_png
-from app.api.responses import Answer, Png, UploadWarning, documented, json_content, warnings_of
+from app.api.responses import Answer, Png, Warnings, documented, json_content, warnings_of
 from app.checkpoints.capabilities import CAPABILITIES, Symbol
 from app.errors import CapabilityMissing
 from app.images import encode
@@ -42,7 +42,7 @@ class NormalizeAnswer(Answer):
     """An upload as the model would see it."""
 
     input: Png
-    warnings: list[UploadWarning] = Field(description="signs that the upload is not one digit alone")
+    warnings: Warnings
 
 
 @router.post(

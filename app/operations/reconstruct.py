@@ -14,7 +14,7 @@ from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import ClassText, ModelName, NormalizeText, Query, ScaleText, SeedText, Upload
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.rendering import base64_png
-from app.api.responses import Answer, Png, UploadWarning, documented, json_content, warnings_of
+from app.api.responses import Answer, Png, Warnings, documented, json_content, warnings_of
 from app.checkpoints.capabilities import Symbol
 from app.errors import CapabilityMissing
 from app.images import encode
@@ -77,9 +77,7 @@ class ReconstructAnswer(Answer):
     reconstruction: Png
     latent: LatentParameters
     errors: ReconstructionErrors
-    warnings: list[UploadWarning] = Field(
-        description="signs that the upload, as it was normalized, is not one digit alone"
-    )
+    warnings: Warnings
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from fastapi import APIRouter
@@ -144,15 +144,18 @@ class ScoreJob(Job[ScorePart]):
         if self.media_type != JSON:
             return ScorePart(logits, probabilities, labels, b"")
         names = [None] * len(logits) if labels is None else [self.classes[label] for label in labels.tolist()]
-        items: list[dict[str, Any]] = [
-            {"index": self.images.first + offset + i, "label": name, "logit": logit, "probability": probability}
-            for i, (name, logit, probability) in enumerate(
-                zip(names, logits.tolist(), probabilities.tolist(), strict=True)
-            )
+        signs = self.images.signs_of(offset, len(logits))
+        columns = zip(names, logits.tolist(), probabilities.tolist(), map(warnings_of, signs), strict=True)
+        items = [
+            {
+                "index": self.images.first + offset + i,
+                "label": name,
+                "logit": logit,
+                "probability": probability,
+                "warnings": warnings,
+            }
+            for i, (name, logit, probability, warnings) in enumerate(columns)
         ]
-        if isinstance(self.images, Uploaded):
-            for item, signs in zip(items, self.images.signs[offset : offset + len(items)], strict=True):
-                item["warnings"] = warnings_of(signs)
         return ScorePart(logits, probabilities, labels, to_json(items)[1:-1].encode())
 
     def answer(self, parts: Sequence[ScorePart]) -> bytes:

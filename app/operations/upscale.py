@@ -111,9 +111,7 @@ class UpscaleJob(Job[RenderedImages]):
     def part(self, offset: int, inputs: Pixels, upscaled: Pixels, labels: Labels | None) -> RenderedImages:
         """The part that starts `offset` images into the answer, of images `(n, h, w)` and `(n, H, W)`."""
         shown = compared(inputs, upscaled, self.factor) if self.renderer.media_type == PNG else upscaled
-        fields = {}
-        if isinstance(self.images, Uploaded):
-            fields["warnings"] = [*map(warnings_of, self.images.signs[offset : offset + len(inputs)])]
+        fields = {"warnings": [*map(warnings_of, self.images.signs_of(offset, len(inputs)))]}
         return self.renderer.part(shown, labels, self.images.first + offset, fields, inputs=inputs)
 
     def answer(self, parts: Sequence[RenderedImages]) -> bytes:

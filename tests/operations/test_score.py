@@ -51,7 +51,7 @@ def test_uploads_are_scored_in_order_and_independently(client):
 def test_each_upload_has_its_own_warnings_and_generated_images_have_none(client, digit):
     scores = score_files(client, [digit, side_by_side(digit, digit)]).json()["scores"]
     assert [[each["code"] for each in item["warnings"]] for item in scores] == [[], ["several_shapes"]]
-    assert "warnings" not in score(client, n=1, seed=1).json()["scores"][0]
+    assert score(client, n=1, seed=1).json()["scores"][0]["warnings"] == []
 
 
 def test_test_images_score_above_noise(client):
