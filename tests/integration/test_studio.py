@@ -320,6 +320,7 @@ def test_a_drawing_can_be_an_anchor_and_its_link_restores_it(browser, client, pa
     page.evaluate("location.hash = '#/walk'")
     page.get_by_role("combobox", name="B is").select_option("a drawing")
     expect(page.get_by_text("Three anchors span the plane.")).to_be_visible()
+    assert_accessible(page)
     draw(page)
     page.watched.settle()
     image = shown(page, "Image at B")
