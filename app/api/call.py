@@ -21,6 +21,7 @@ from app.api.negotiation import JSON, negotiate
 from app.api.uploads import Decoders, Upload
 from app.checkpoints.manifest import ImageForm
 from app.errors import BodyTooLarge, CallerGone, DeadlineExceeded, InvalidRequest, UnsupportedMediaType
+from app.images.shapes import Sign
 from app.inference.batching import Job
 from app.inference.engine import Engine
 from app.inference.limit import Limit
@@ -162,38 +163,42 @@ class Call(Request):
             json.loads(content, object_pairs_hook=_refuse_repeated_names)
         return parsed
 
-    async def read_files(self, media_type: str, form: ImageForm, *, normalized: bool, reduction: int = 1) -> Rows:
+    async def read_files(
+        self, media_type: str, form: ImageForm, *, normalized: bool, reduction: int = 1
+    ) -> tuple[Rows, list[list[Sign]]]:
         """The uploaded images as `read_images` has them: up to `MAX_FILES` parts `files`, or the body itself."""
         max_files = min(MAX_FILES, self.settings.max_images)
         return await self.read_images(media_type, "files", max_files, form, normalized=normalized, reduction=reduction)
 
     async def read_images(
         self, media_type: str, field: str, max_files: int, form: ImageForm, *, normalized: bool, reduction: int = 1
-    ) -> Rows:
-        """The uploaded images as rows of this form, `(n, 1, H, W)` in [0, 1], in order.
+    ) -> tuple[Rows, list[list[Sign]]]:
+        """The uploaded images as rows of this form, `(n, 1, H, W)` in [0, 1], in order, and the signs of each.
 
-        They are the parts `field` of a multipart body, or the body itself. reduction: as of `Upload`.
+        They are the parts `field` of a multipart body, or the body itself. reduction: as of `Upload`. The signs are
+        those of `find_signs`, none for an image that is not normalized.
 
         Raises BodyTooLarge, UnsupportedMediaType, InvalidImage, Overloaded, DeadlineExceeded and CallerGone.
         """
         content_type = self.header_values(b"content-type")[0] if media_type == MULTIPART else None
         body = await self.read_body(self.settings.max_upload_bytes, "; resize photos, 2048 pixels a side are enough")
         upload = Upload(body, content_type, field, max_files, form, normalized, reduction)
-        decoders, rows = self.decoders, []
+        decoders, decoded = self.decoders, []
         started = monotonic()
         try:
             async with asyncio.timeout_at(self.deadline):
                 with decoders.admit(1):
-                    row, others = await self.while_connected(decoders.first(upload))
-                rows.append(row)
+                    first, others = await self.while_connected(decoders.first(upload))
+                decoded.append(first)
                 with decoders.admit(len(others)):
                     # Each file waits for its turn among those of other requests.
-                    rows += [await self.while_connected(decoders.decode(upload, content)) for content in others]
+                    decoded += [await self.while_connected(decoders.decode(upload, content)) for content in others]
         except TimeoutError:
             raise DeadlineExceeded("the upload was not decoded in time; retry later") from None
         if (trace := TRACE.get()) is not None:
-            trace.step("decode", started, monotonic(), files=len(rows))
-        return np.stack(rows)
+            trace.step("decode", started, monotonic(), files=len(decoded))
+        rows, signs = zip(*decoded, strict=True)
+        return np.stack(rows), [*signs]
 
     async def read_body(self, limit: int, advice: str = "") -> bytes:
         """The whole body. Raises BodyTooLarge, with advice, over `limit` bytes, CallerGone if the caller leaves."""

@@ -7,6 +7,7 @@ from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from app.images import encode
 from app.images.encode import Pixels
 from app.inference.model import Provenance
 from app.inference.runtime import Labels
+
+NO_FIELDS: Mapping[str, Sequence[Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +42,22 @@ class ImageRenderer:
     scale: int
     columns: int | None  # of a PNG grid; None: square
 
-    def part(self, pixels: Pixels, labels: Labels | None, first: int, **arrays: NDArray[Any]) -> RenderedImages:
+    def part(
+        self,
+        pixels: Pixels,
+        labels: Labels | None,
+        first: int,
+        fields: Mapping[str, Sequence[Any]] = NO_FIELDS,
+        **arrays: NDArray[Any],
+    ) -> RenderedImages:
         """The part with images `(n, H, W)`, whose first one has the index `first`.
 
-        labels: `(n,)`, -1 for an image without one; None if none has one. arrays: what an npz has besides images, index
-        and labels, each `(n, ...)`.
+        labels: `(n,)`, -1 for an image without one; None if none has one. fields: as of `json_items`. arrays: what an
+        npz has besides images, index and labels, each `(n, ...)`.
         """
         items = b""
         if self.media_type == JSON:
-            items = b",".join(json_items(pixels, labels, first, self.classes, self.scale))
+            items = b",".join(json_items(pixels, labels, first, self.classes, self.scale, fields))
         arrays["index"] = np.arange(first, first + len(pixels), dtype=np.int64)
         if labels is not None:
             arrays["labels"] = labels
@@ -66,14 +76,28 @@ class ImageRenderer:
         return encode.png(encode.grid(pixels, self.columns), scale=self.scale)
 
 
-def json_items(pixels: Pixels, labels: Labels | None, first: int, classes: tuple[str, ...], scale: int) -> list[bytes]:
-    """The JSON item of each image `(n, H, W)`, whose first one has the index `first`. labels: as of `ImageRenderer`."""
+def json_items(
+    pixels: Pixels,
+    labels: Labels | None,
+    first: int,
+    classes: tuple[str, ...],
+    scale: int,
+    fields: Mapping[str, Sequence[Any]] = NO_FIELDS,
+) -> list[bytes]:
+    """The JSON item of each image `(n, H, W)`, whose first one has the index `first`.
+
+    labels: as of `ImageRenderer`. fields: what an item has besides, by name, a value for each image.
+    """
     names = [b"null"] * len(pixels)
     if labels is not None:
         names = [b"null" if label < 0 else _json_name(classes[label]) for label in labels.tolist()]
+    more = [
+        b"".join(b',"%b":%b' % (name.encode(), to_json(values[i]).encode()) for name, values in fields.items())
+        for i in range(len(pixels))
+    ]
     return [
-        b'{"index":%d,"label":%b,"png":"%b"}' % (first + i, name, base64_png(image, scale))
-        for i, (name, image) in enumerate(zip(names, pixels, strict=True))
+        b'{"index":%d,"label":%b,"png":"%b"%b}' % (first + i, name, base64_png(image, scale), rest)
+        for i, (name, image, rest) in enumerate(zip(names, pixels, more, strict=True))
     ]
 
 

@@ -1,7 +1,8 @@
 """Responses of operations: the headers that name their origin, the shared answer fields, and their documentation."""
 
+from collections.abc import Sequence
 from json import JSONEncoder
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 from starlette.responses import Response
@@ -11,6 +12,7 @@ from app.api.fields import LIMITED_BY, REFERENCE, parameters, schema_of
 from app.api.negotiation import JSON
 from app.checkpoints.manifest import Precision
 from app.errors import PROBLEM_JSON
+from app.images.shapes import Sign
 from app.inference.model import Provenance
 
 # Compact, and never a NaN.
@@ -42,6 +44,19 @@ class ImageItem(BaseModel):
     png: str = Field(description="base64")
 
 
+class UploadWarning(BaseModel):
+    """A sign that an upload shows more than one digit."""
+
+    code: Sign
+    detail: str = Field(examples=["A frame was seen around the ink; cut it off."])
+
+
+Warnings = Annotated[
+    list[UploadWarning],
+    Field(description="signs that the upload, as it was normalized, is not one digit alone; else empty"),
+]
+
+
 class Fault(BaseModel):
     """A fault of a request."""
 
@@ -61,6 +76,17 @@ class Problem(BaseModel):
     # Left out rather than null.
     errors: list[Fault] = Field(default_factory=list, description="the faults of the request, with 422")
     reasons: list[str] = Field(default_factory=list, description="why the service is not ready, with 503")
+
+
+DETAILS: dict[Sign, str] = {
+    "frame": "A frame was seen around the ink, and is part of the image; cut it off.",
+    "several_shapes": "Several shapes were seen side by side; the models expect one digit an image.",
+}
+
+
+def warnings_of(signs: Sequence[Sign]) -> list[dict[str, str]]:
+    """The `UploadWarning`s of an answer."""
+    return [{"code": sign, "detail": DETAILS[sign]} for sign in signs]
 
 
 def json_content(provenance: Provenance, fields: dict[str, Any]) -> bytes:

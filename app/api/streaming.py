@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -44,7 +43,7 @@ class PieceRenderer:
     classes: tuple[str, ...]
     scale: int
 
-    def part(self, pixels: Pixels, labels: Labels | None, first: int, **_: NDArray[Any]) -> bytes:
+    def part(self, pixels: Pixels, labels: Labels | None, first: int, **_: object) -> bytes:
         """The part with images `(n, H, W)`, whose first one has the index `first`. labels: as of `ImageRenderer`."""
         if self.media_type == IDX:
             return pixels.tobytes()

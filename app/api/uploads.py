@@ -20,12 +20,15 @@ from app.images.decode import decode_image, estimate_cost, is_grey_png
 from app.images.encode import from_uint8, to_uint8
 from app.images.normalize import fit, normalize
 from app.images.resize import block_means
+from app.images.shapes import Sign, find_signs
 from app.inference.limit import Limit
 from app.inference.runtime import Rows
 from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 T = TypeVar("T")
+# A row `(1, H, W)` in [0, 1], and the signs that its file shows more than one digit; none unless it was normalized.
+Decoded = tuple[Rows, list[Sign]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +67,14 @@ class Decoders:
         """Count files as in flight. Raises Overloaded at once if there are too many."""
         return self._limit.admit(files)
 
-    def first(self, upload: Upload) -> asyncio.Future[tuple[Rows, list[bytes]]]:
-        """The row of the first file, `(1, H, W)` in [0, 1], and the other files.
+    def first(self, upload: Upload) -> asyncio.Future[tuple[Decoded, list[bytes]]]:
+        """The row of the first file, and the other files.
 
         Fails with InvalidRequest, UnsupportedMediaType and InvalidImage.
         """
         return self._run(partial(_read, upload, self._settings))
 
-    def decode(self, upload: Upload, content: bytes) -> asyncio.Future[Rows]:
+    def decode(self, upload: Upload, content: bytes) -> asyncio.Future[Decoded]:
         """The row of one of the other files. Fails with InvalidImage."""
         return self._run(partial(_decode, upload, content, self._settings))
 
@@ -83,7 +86,7 @@ class Decoders:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(upload: Upload, settings: Settings) -> tuple[Rows, list[bytes]]:
+def _read(upload: Upload, settings: Settings) -> tuple[Decoded, list[bytes]]:
     files = [upload.body]
     if upload.content_type is not None:
         files = split_multipart(upload.body, upload.content_type, upload.field, upload.max_files)
@@ -99,15 +102,16 @@ def _check_cost(contents: list[bytes], settings: Settings) -> None:
         raise InvalidImage("The images of the request would take too long to decode; send fewer or smaller ones")
 
 
-def _decode(upload: Upload, content: bytes, settings: Settings) -> Rows:
-    """One file to `(1, H, W)` in [0, 1], rounded to 8 bits: the model sees what a PNG of the row shows."""
+def _decode(upload: Upload, content: bytes, settings: Settings) -> Decoded:
+    """One file to a row, rounded to 8 bits: the model sees what a PNG of the row shows."""
     picture = decode_image(content, max_side=settings.max_image_side, max_cost_ms=settings.max_image_cost_ms)
     form, reduction = upload.form, upload.reduction
     size = form.shape[1]
     if reduction > 1 and is_grey_png(content) and picture.is_opaque_square(size // reduction):
-        return from_uint8(to_uint8(picture.luminance[None]))
+        return from_uint8(to_uint8(picture.luminance[None])), []
     if upload.normalized and form.normalization is not None:
-        row = normalize(picture, size=size, box=form.normalization.box)
+        row = to_uint8(normalize(picture, size=size, box=form.normalization.box))
+        signs = find_signs(from_uint8(row)[0])
     else:
-        row = fit(picture, size=size)
-    return from_uint8(block_means(to_uint8(row), reduction))
+        row, signs = to_uint8(fit(picture, size=size)), []
+    return from_uint8(block_means(row, reduction)), signs

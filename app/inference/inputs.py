@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from app.checkpoints.capabilities import Symbol
 from app.errors import CapabilityMissing, InvalidRequest
 from app.images.encode import from_uint8, to_uint8
+from app.images.shapes import Sign
 from app.inference.engine import Engine
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
@@ -20,9 +21,10 @@ from app.inference.sampling import Seeded, draw, generate, split
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """Uploads `(n, 1, H, W)` in [0, 1], and their labels `(n,)` if the model takes labels."""
+    """Uploads `(n, 1, H, W)` in [0, 1], their signs, and their labels `(n,)` if the model takes labels."""
 
     images: Rows
+    signs: Sequence[list[Sign]]
     labels: Labels | None = None
 
     first = 0  # index in the answer
@@ -32,6 +34,10 @@ class Uploaded:
     def origin(self) -> dict[str, Any]:
         """Seed, prior and generator for the answer."""
         return {"seed": None, "prior": None, "generator": None}
+
+    def signs_of(self, offset: int, count: int) -> Sequence[list[Sign]]:
+        """The signs of `count` images from `offset` on."""
+        return self.signs[offset : offset + count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,10 @@ class Generated:
     def origin(self) -> dict[str, Any]:
         """Seed, prior and generator for the answer."""
         return {"seed": self.source.seed, "prior": self.source.prior, "generator": self.generator.name}
+
+    def signs_of(self, _offset: int, count: int) -> Sequence[list[Sign]]:
+        """None for each of `count` images."""
+        return [[]] * count
 
 
 Images = Uploaded | Generated

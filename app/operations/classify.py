@@ -12,8 +12,9 @@ from starlette.responses import Response
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import Files, ModelName, NormalizeText, Query
 from app.api.negotiation import JSON, NPZ
-from app.api.responses import Answer, documented, json_content
+from app.api.responses import Answer, Warnings, documented, json_content, warnings_of
 from app.images import encode
+from app.images.shapes import Sign
 from app.inference.batching import Chunk, Job
 from app.inference.model import Model
 from app.inference.runtime import Rows
@@ -43,6 +44,7 @@ class ClassifyItem(BaseModel):
     index: int = Field(examples=[0])
     label: str = Field(description="the most probable class", examples=["3"])
     probabilities: dict[str, float] = Field(description="by class, with the sum 1", examples=[{"3": 0.98, "8": 0.02}])
+    warnings: Warnings
 
 
 class ClassifyAnswer(Answer):
@@ -59,6 +61,7 @@ class ClassifyJob(Job[Rows]):
 
     model: Model
     images: Rows
+    signs: list[list[Sign]]  # of each image
     rows: int
     media_type: str
 
@@ -77,8 +80,15 @@ class ClassifyJob(Job[Rows]):
             return encode.npz(probabilities=probabilities, labels=labels)
         classes = self.model.manifest.classes
         results = [
-            {"index": i, "label": classes[label], "probabilities": dict(zip(classes, row, strict=True))}
-            for i, (label, row) in enumerate(zip(labels.tolist(), probabilities.tolist(), strict=True))
+            {
+                "index": i,
+                "label": classes[label],
+                "probabilities": dict(zip(classes, row, strict=True)),
+                "warnings": warnings_of(signs),
+            }
+            for i, (label, row, signs) in enumerate(
+                zip(labels.tolist(), probabilities.tolist(), self.signs, strict=True)
+            )
         ]
         return json_content(self.model.provenance, {"results": results})
 
@@ -100,5 +110,5 @@ async def classify(call: Call) -> Response:
     body_type = call.media_type(MULTIPART, *IMAGE_TYPES)
     asked = call.read_query(ClassifyQuery)
     model, _ = call.engine.select(asked.model, lambda model: model.require("classify"))
-    images = await call.read_files(body_type, model.manifest.upload_form, normalized=asked.normalize)
-    return await call.answer(model, ClassifyJob(model, images, len(images), media_type), media_type, None)
+    images, signs = await call.read_files(body_type, model.manifest.upload_form, normalized=asked.normalize)
+    return await call.answer(model, ClassifyJob(model, images, signs, len(images), media_type), media_type, None)

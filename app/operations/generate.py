@@ -20,9 +20,11 @@ from app.checkpoints.manifest import Prior
 from app.errors import CapabilityMissing, InvalidRequest
 from app.images import encode
 from app.images.archive import MAX_IDX_CLASSES, idx_header
+from app.images.encode import Pixels
 from app.inference.batching import Chunk, Job
 from app.inference.latents import draw_seed
 from app.inference.model import Model
+from app.inference.runtime import Labels, Rows
 from app.inference.sampling import Given, Seeded, draw, generate, given, seeded, split
 
 router = APIRouter(tags=["images"], route_class=OperationRoute)
@@ -55,6 +57,11 @@ class GenerateRequest(SampledBody):
         None, description="instead of a seed; each has the length `latent_dim` of the model", examples=[[[0.5, -1.25]]]
     )
     scale: Scale = 1
+    return_latents: bool = Field(
+        False,
+        description="whether each image of the JSON answer has its `latent`; refused with other media types",
+        examples=[True],
+    )
     idx: Literal["images", "labels"] | None = Field(
         None, description="which of the two files `application/x-idx` is; default: images", examples=["labels"]
     )
@@ -76,12 +83,21 @@ class GenerateRequest(SampledBody):
         return self.n or len(self.latents or [()])
 
 
+class GeneratedItem(ImageItem):
+    """A generated image, and its latent where it is requested."""
+
+    # Left out rather than empty.
+    latent: list[float] = Field(
+        default_factory=list, description="of the image, with `return_latents`", examples=[[0.5, -1.25]]
+    )
+
+
 class GenerateAnswer(Answer):
     """Images with the seed and the prior that were used, both null for latents of the caller."""
 
     seed: int | None = Field(examples=[7])
     prior: Prior | None = Field(examples=["normal"])
-    images: list[ImageItem]
+    images: list[GeneratedItem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +110,7 @@ class GenerateJob(Job[Any]):
     first: int
     rows: int
     renderer: ImageRenderer | PieceRenderer
+    return_latents: bool = False
 
     @classmethod
     def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[Any]:
@@ -101,9 +118,14 @@ class GenerateJob(Job[Any]):
         drawn = draw(model, [(chunk.job.source, chunk.job.first + chunk.first, chunk.count) for chunk in chunks])
         pixels = split(encode.to_uint8(generate(model, drawn)[:, 0]), [chunk.count for chunk in chunks])
         return [
-            chunk.job.renderer.part(own, labels, chunk.job.first + chunk.first, latents=latents)
+            chunk.job.part(own, labels, chunk.first, latents)
             for chunk, (latents, labels), own in zip(chunks, drawn, pixels, strict=True)
         ]
+
+    def part(self, pixels: Pixels, labels: Labels | None, offset: int, latents: Rows) -> Any:
+        """The part that starts `offset` images into the answer, of images `(n, H, W)` and latents `(n, latent)`."""
+        fields = {"latent": latents.tolist()} if self.return_latents else {}
+        return self.renderer.part(pixels, labels, self.first + offset, fields=fields, latents=latents)
 
     def answer(self, parts: Sequence[Any]) -> bytes:
         """The body in the media type of the answer, or a piece of it."""
@@ -121,8 +143,9 @@ class GenerateJob(Job[Any]):
 async def generate_images(call: Call) -> Response:
     """Image i of a seed has the same bytes whatever `n` is; `first` starts at another index.
 
-    JSON holds a PNG and the label of each image. `image/png` is a grid of ceil(sqrt n) columns. `application/x-npz`
-    holds `images` (uint8), `latents` (float32), `index` and, if the model has labels, `labels` (int64 class indices).
+    JSON holds a PNG and the label of each image, with `return_latents` also its latent. `image/png` is a grid of
+    ceil(sqrt n) columns. `application/x-npz` holds `images` (uint8), `latents` (float32), `index` and, if the model has
+    labels, `labels` (int64 class indices).
 
     The other media types are streams, which are computed while they are read. `application/x-ndjson` is a line of JSON
     an image, `text/event-stream` an event `image` each and an event `end`, `application/zip` a PNG each in folders by
@@ -133,6 +156,8 @@ async def generate_images(call: Call) -> Response:
     asked = await call.read_json(GenerateRequest)
     if asked.idx is not None and media_type != IDX:
         raise InvalidRequest(f"idx needs the header Accept: {IDX}")
+    if asked.return_latents and media_type != JSON:
+        raise InvalidRequest(f"return_latents needs the header Accept: {JSON}; {NPZ} has the latents without it")
     seed = None
     if asked.latents is None:
         seed = draw_seed() if asked.seed is None else asked.seed
@@ -151,7 +176,8 @@ async def generate_images(call: Call) -> Response:
     if media_type not in STREAMED:
         call.check_count(model, asked.count, asked.scale, paged=seed is not None)
         renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=None)
-        return await call.answer(model, GenerateJob(source, asked.first, asked.count, renderer), media_type, seed)
+        job = GenerateJob(source, asked.first, asked.count, renderer, asked.return_latents)
+        return await call.answer(model, job, media_type, seed)
     if asked.count > call.settings.max_stream_images:
         raise InvalidRequest(f"a stream is limited to {call.settings.max_stream_images} images; page with `first`")
     call.check_pixels(model, min(asked.count, PIECE_IMAGES), asked.scale)

@@ -289,7 +289,7 @@ async def interpolate_uploads(call: Call, media_type: str) -> Response:
 
     model, classes = call.engine.select(asked.model, prepare)
     call.check_count(model, asked.steps, asked.scale)
-    images = await call.read_images(MULTIPART, "files", 2, model.manifest.upload_form, normalized=asked.normalize)
+    images, _ = await call.read_images(MULTIPART, "files", 2, model.manifest.upload_form, normalized=asked.normalize)
     if len(images) != 2:
         raise InvalidRequest("the field 'files' must have two files: from and to")
     ends = UploadEnd(images[:1], classes), UploadEnd(images[1:], classes)

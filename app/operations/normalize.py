@@ -3,18 +3,18 @@
 import asyncio
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute, name_origin
 from app.api.fields import ModelName, NormalizeText, Query, ScaleText, Upload
 from app.api.negotiation import JSON, PNG
 from app.api.rendering import base64_png
-from app.api.responses import Answer, Png, documented, json_content
+from app.api.responses import Answer, Png, Warnings, documented, json_content, warnings_of
 from app.checkpoints.capabilities import CAPABILITIES, Symbol
 from app.errors import CapabilityMissing
 from app.images import encode
-from app.images.shapes import Sign, find_signs
+from app.images.shapes import Sign
 from app.inference.model import Model
 from app.inference.runtime import Rows
 
@@ -38,24 +38,11 @@ class NormalizeForm(BaseModel):
     file: Upload
 
 
-class NormalizeWarning(BaseModel):
-    """A sign that the upload shows more than one digit."""
-
-    code: Sign
-    detail: str = Field(examples=["A frame was seen around the ink; cut it off."])
-
-
 class NormalizeAnswer(Answer):
     """An upload as the model would see it."""
 
     input: Png
-    warnings: list[NormalizeWarning] = Field(description="signs that the upload is not one digit alone")
-
-
-DETAILS: dict[Sign, str] = {
-    "frame": "A frame was seen around the ink, and is part of the image; cut it off.",
-    "several_shapes": "Several shapes were seen side by side; the models expect one digit an image.",
-}
+    warnings: Warnings
 
 
 @router.post(
@@ -76,20 +63,20 @@ async def normalize(call: Call) -> Response:
     asked = call.read_query(NormalizeQuery)
     model, _ = call.engine.select(asked.model, require_images)
     call.check_count(model, 1, asked.scale)
-    (image,) = await call.read_images(body_type, "file", 1, model.manifest.upload_form, normalized=asked.normalize)
+    (image,), (signs,) = await call.read_images(
+        body_type, "file", 1, model.manifest.upload_form, normalized=asked.normalize
+    )
     if media_type == PNG:
         content = encode.png(encode.to_uint8(image[0]), scale=asked.scale)
     else:
-        normalized = asked.normalize and model.manifest.upload_form.normalization is not None
-        content = await asyncio.to_thread(render, model, image[0], asked.scale, normalized=normalized)
+        content = await asyncio.to_thread(render, model, image[0], asked.scale, signs)
     return name_origin(Response(content, media_type=media_type), model.provenance, None)
 
 
-def render(model: Model, image: Rows, scale: int, *, normalized: bool) -> bytes:
-    """The JSON of the answer, for `image` (H, W), with warnings if it was normalized."""
-    warnings = [{"code": sign, "detail": DETAILS[sign]} for sign in (find_signs(image) if normalized else [])]
+def render(model: Model, image: Rows, scale: int, signs: list[Sign]) -> bytes:
+    """The JSON of the answer, for `image` (H, W)."""
     png = base64_png(encode.to_uint8(image), scale).decode()
-    return json_content(model.provenance, {"input": {"png": png}, "warnings": warnings})
+    return json_content(model.provenance, {"input": {"png": png}, "warnings": warnings_of(signs)})
 
 
 def require_images(model: Model) -> None:

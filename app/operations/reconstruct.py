@@ -14,11 +14,12 @@ from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import ClassText, ModelName, NormalizeText, Query, ScaleText, SeedText, Upload
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.rendering import base64_png
-from app.api.responses import Answer, Png, documented, json_content
+from app.api.responses import Answer, Png, Warnings, documented, json_content, warnings_of
 from app.checkpoints.capabilities import Symbol
 from app.errors import CapabilityMissing
 from app.images import encode
 from app.images.encode import Pixels
+from app.images.shapes import Sign
 from app.inference.batching import Chunk, Job
 from app.inference.latents import POSTERIOR_STREAM, normal_rows
 from app.inference.model import Model
@@ -76,6 +77,7 @@ class ReconstructAnswer(Answer):
     reconstruction: Png
     latent: LatentParameters
     errors: ReconstructionErrors
+    warnings: Warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class ReconstructJob(Job[bytes]):
     rows = 1
 
     image: Rows
+    signs: list[Sign]
     labels: Labels | None
     asked: ReconstructQuery
     media_type: str
@@ -139,6 +142,7 @@ class ReconstructJob(Job[bytes]):
                 "log_variance": None if log_variance is None else log_variance.tolist(),
             },
             "errors": errors,
+            "warnings": warnings_of(self.signs),
         }
         return json_content(self.model.provenance, fields)
 
@@ -190,5 +194,8 @@ async def reconstruct(call: Call) -> Response:
 
     model, labels = call.engine.select(asked.model, prepare)
     call.check_count(model, 2, asked.scale)
-    image = await call.read_images(body_type, "file", 1, model.manifest.upload_form, normalized=asked.normalize)
-    return await call.answer(model, ReconstructJob(image, labels, asked, media_type, model), media_type, asked.seed)
+    image, (signs,) = await call.read_images(
+        body_type, "file", 1, model.manifest.upload_form, normalized=asked.normalize
+    )
+    job = ReconstructJob(image, signs, labels, asked, media_type, model)
+    return await call.answer(model, job, media_type, asked.seed)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import Files, GeneratedBody, ModelName, NormalizeText, Query
 from app.api.negotiation import JSON, NPZ
-from app.api.responses import Answer, documented, json_with_list, to_json
+from app.api.responses import Answer, Warnings, documented, json_with_list, to_json, warnings_of
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import Prior
 from app.errors import InvalidRequest
@@ -79,6 +79,7 @@ class ScoreItem(BaseModel):
     label: str | None = Field(description="class it was generated or scored as, else null", examples=["3"])
     logit: float = Field(examples=[1.54])
     probability: float = Field(description="sigmoid of the logit", examples=[0.82])
+    warnings: Warnings
 
 
 class ScoreAnswer(Answer):
@@ -143,11 +144,17 @@ class ScoreJob(Job[ScorePart]):
         if self.media_type != JSON:
             return ScorePart(logits, probabilities, labels, b"")
         names = [None] * len(logits) if labels is None else [self.classes[label] for label in labels.tolist()]
+        signs = self.images.signs_of(offset, len(logits))
+        columns = zip(names, logits.tolist(), probabilities.tolist(), map(warnings_of, signs), strict=True)
         items = [
-            {"index": self.images.first + offset + i, "label": name, "logit": logit, "probability": probability}
-            for i, (name, logit, probability) in enumerate(
-                zip(names, logits.tolist(), probabilities.tolist(), strict=True)
-            )
+            {
+                "index": self.images.first + offset + i,
+                "label": name,
+                "logit": logit,
+                "probability": probability,
+                "warnings": warnings,
+            }
+            for i, (name, logit, probability, warnings) in enumerate(columns)
         ]
         return ScorePart(logits, probabilities, labels, to_json(items)[1:-1].encode())
 
@@ -196,13 +203,13 @@ async def score(call: Call) -> Response:
         return input_classes(model.manifest, names)
 
     model, classes = call.engine.select(asked.model, prepare)
-    images = await call.read_files(body_type, model.manifest.image, normalized=asked.normalize)
+    images, signs = await call.read_files(body_type, model.manifest.image, normalized=asked.normalize)
     labels = None
     if classes is not None:
         if len(classes) not in {1, len(images)}:
             raise InvalidRequest("label must be one class for all images, or one for each, separated by commas")
         labels = np.resize(np.array(classes, dtype=np.int64), len(images))
-    job = ScoreJob(model, Uploaded(images, labels), len(images), media_type)
+    job = ScoreJob(model, Uploaded(images, signs, labels), len(images), media_type)
     return await call.answer(model, job, media_type, None)
 
 

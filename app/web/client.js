@@ -77,11 +77,14 @@ export const metrics = () => send("GET", "/metrics", { quiet: true });
 export const listModels = () => send("GET", "/models");
 export const describeModel = (name) => send("GET", "/models/{name}", { names: { name } });
 
-export const generate = ({ model, n, seed, first, label, prior, temperature, truncation, latents }, signal) =>
+export const generate = ({ model, n, seed, first, label, prior, temperature, truncation, latents, return_latents }, signal) =>
   send("POST", "/generate", {
-    body: { model, n, seed, first, label, prior, temperature, truncation, latents },
+    body: { model, n, seed, first, label, prior, temperature, truncation, latents, return_latents },
     signal,
   });
+
+export const interpolateBetween = ({ model, from_latent, to_latent, label, path, steps }, signal) =>
+  send("POST", "/interpolate", { body: { model, from_latent, to_latent, label, path, steps }, signal });
 
 export const normalize = (image, { model, normalize }, signal) =>
   send("POST", "/normalize", { image, query: { model, normalize }, signal });

@@ -31,6 +31,12 @@ def png_file(picture: Pixels | Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def side_by_side(*contents: bytes) -> bytes:
+    """Gray image files of one height side by side on a dark ground, enlarged, as one PNG file."""
+    pixels = np.pad(np.hstack([image(content) for content in contents]), 10)
+    return png_file(pixels.repeat(4, 0).repeat(4, 1))
+
+
 def frames(content: bytes) -> list[Pixels]:
     """The frames of an animation."""
     with Image.open(io.BytesIO(content)) as opened:

@@ -54,7 +54,7 @@ async def invert(call: Call) -> Response:
     call.negotiate(PNG)
     body_type = call.media_type(*IMAGE_TYPES)
     model, _ = call.engine.select(None, lambda model: model.require("invert"))
-    image = await call.read_images(body_type, "file", 1, model.manifest.upload_form, normalized=False)
+    image, _ = await call.read_images(body_type, "file", 1, model.manifest.upload_form, normalized=False)
     return await call.answer(model, InvertJob(image), PNG, None)
 '''
 

@@ -27,6 +27,16 @@ def sampled(page: Page) -> None:
     page.get_by_role("button", name="Image 0 of seed").first.wait_for()
 
 
+def walked(page: Page) -> None:
+    """A point of a plane, and a path."""
+    page.get_by_role("img", name="slerp, step").wait_for()
+
+
+def compared(page: Page) -> None:
+    """Two models, with their figures."""
+    page.get_by_role("img", name="recall").nth(1).wait_for()
+
+
 def busy(page: Page) -> None:
     """Some seconds of requests."""
     for _ in range(4):
@@ -36,14 +46,27 @@ def busy(page: Page) -> None:
         page.wait_for_timeout(2100)
 
 
-ROOMS: dict[str, Callable[[Page], None]] = {"draw": drawn, "sample": sampled, "hood": busy}
+ROOMS: dict[str, Callable[[Page], None]] = {
+    "draw": drawn,
+    "sample": sampled,
+    "walk": walked,
+    "compare": compared,
+    "hood": busy,
+}
 LOOKS: dict[str, tuple[Literal["light", "dark"], ViewportSize]] = {
     "light": ("light", DESKTOP),
     "dark": ("dark", DESKTOP),
     "phone": ("light", PHONE),
 }
 # The pictures that the documents show.
-SHOWN = (("draw", "light"), ("draw", "phone"), ("sample", "dark"), ("hood", "light"))
+SHOWN = (
+    ("draw", "light"),
+    ("draw", "phone"),
+    ("sample", "dark"),
+    ("walk", "light"),
+    ("compare", "dark"),
+    ("hood", "light"),
+)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from tests.integration.browser import DESKTOP, PHONE, Watched, chromium, draw
 from tests.tiny_models import write_checkpoints
 
 KEY = "correct-horse-battery"
-ROOMS = {"draw": "Draw", "sample": "Sample", "hood": "Under the hood"}
+ROOMS = {"draw": "Draw", "sample": "Sample", "walk": "Walk", "compare": "Compare", "hood": "Under the hood"}
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
 USED = re.compile(r"^z\d+$")  # a number of a latent that is not marked as unused
 TWO = ((0.3, 0.3), (0.5, 0.18), (0.66, 0.35), (0.3, 0.8), (0.72, 0.8))
@@ -103,6 +103,10 @@ def test_every_room_opens_and_is_accessible(browser, client, scheme, size):
                 page.get_by_role("button", name="Pull the").first.click()
             if name == "sample":
                 expect(page.get_by_role("button", name="Image 0 of seed 8 by vae")).to_be_visible()
+            if name == "walk":
+                expect(page.get_by_role("img", name="slerp, step 1")).to_be_visible()
+            if name == "compare":
+                expect(page.get_by_role("img", name="recall")).to_have_count(2)
             page.watched.settle()
             assert_accessible(page)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -235,6 +239,139 @@ def test_a_seed_gives_the_images_of_the_api_and_its_link_restores_them(browser, 
     assert params_of(page) == {"seed": "12", "label": "3", "truncation": "1"}
 
 
+def source(png):
+    return f"data:image/png;base64,{png}"
+
+
+def shown(page, name):
+    """The source of the image of this name, once it is there."""
+    image = page.get_by_role("img", name=name, exact=True)
+    expect(image).to_have_attribute("src", re.compile("base64"))
+    return image.get_attribute("src")
+
+
+def test_a_walk_moves_with_the_keyboard_and_its_link_restores_it(browser, client, page):
+    page.goto(f"{client.base_url}/#/walk?model=cgan&label=3")
+    plane = page.get_by_label("Plane of cgan")
+    before = shown(page, "Image at x 0.00, y 0.00")
+    plane.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp", "Shift+ArrowDown"):
+        page.keyboard.press(key)
+    after = shown(page, "Image at x 0.10, y 0.04")
+    assert after != before
+    assert params_of(page) == {"model": "cgan", "label": "3", "x": "0.1", "y": "0.04"}
+    with opened(browser, client, page.evaluate("location.hash")) as other:
+        expect(other.get_by_role("img", name="Image at x 0.10, y 0.04")).to_have_attribute("src", after)
+        expect(other.get_by_role("status").filter(has_text="lenet reads 3")).to_have_count(1)
+        assert not other.watched.faults
+
+
+def test_the_plane_is_decoded_under_the_pointer_with_one_request_in_flight_for_each_operation(page):
+    page.evaluate("location.hash = '#/walk'")
+    at_rest = shown(page, "Image at x 0.00, y 0.00")
+    page.watched.settle()
+    page.evaluate(COUNT_REQUESTS_IN_FLIGHT)
+    box = page.get_by_label("Plane of").bounding_box()
+    for share in (0.2, 0.8, 0.3, 0.9):
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + 0.75 * box["height"], steps=8)
+    expect(page.get_by_role("img", name="Image at x 0.80, y -0.50")).not_to_have_attribute("src", at_rest)
+    assert "x" not in params_of(page)
+    page.mouse.down()
+    page.mouse.up()
+    assert (params_of(page)["x"], params_of(page)["y"]) == ("0.8", "-0.5")
+    page.mouse.move(0, 0)
+    page.get_by_role("combobox", name="Class").first.select_option("7")
+    page.watched.settle()
+    most = page.evaluate("window.most")
+    assert {name.split()[0] for name in most} == {"/generate", "/classify", "/interpolate"}
+    assert set(most.values()) == {1}
+
+
+def test_the_anchors_and_both_paths_are_those_of_the_api(page, client):
+    page.goto(f"{client.base_url}/#/walk?model=gan&a.seed=5&a.index=2&path=ca&step=4")
+    asked = {"model": "gan", "n": 1, "return_latents": True}
+    a, c = (
+        client.post("/generate", json={**asked, **each}).json()["images"][0]
+        for each in ({"seed": 5, "first": 2}, {"seed": 8, "first": 2})
+    )
+    expect(page.get_by_role("img", name="Image at A")).to_have_attribute("src", source(a["png"]))
+    for way in ("lerp", "slerp"):
+        ends = {"model": "gan", "from_latent": c["latent"], "to_latent": a["latent"], "steps": 10, "path": way}
+        path = client.post("/interpolate", json=ends).json()["images"]
+        image = page.get_by_role("img", name=f"{way}, step 4", exact=True)
+        expect(image).to_have_attribute("src", source(path[3]["png"]))
+        expect(results(page, way).get_by_role("listitem")).to_have_count(10)
+    expect(page.get_by_text("has 100 numbers")).to_be_visible()
+
+
+def test_a_path_plays_only_when_it_is_asked_to(page):
+    page.evaluate("location.hash = '#/walk'")
+    step = page.get_by_role("slider", name="Step")
+    expect(page.get_by_role("button", name="Play")).to_be_enabled()
+    page.watched.settle()
+    expect(step).to_have_value("1")
+    page.get_by_role("button", name="Play").click()
+    expect(step).not_to_have_value("1")
+    page.get_by_role("button", name="Pause").click()
+    expect(step).to_have_value(params_of(page)["step"])
+
+
+def test_a_drawing_can_be_an_anchor_and_its_link_restores_it(browser, client, page):
+    page.evaluate("location.hash = '#/walk'")
+    page.get_by_role("combobox", name="B is").select_option("a drawing")
+    expect(page.get_by_text("Three anchors span the plane.")).to_be_visible()
+    assert_accessible(page)
+    draw(page)
+    page.watched.settle()
+    image = shown(page, "Image at B")
+    expect(page.get_by_text("Three anchors span the plane.")).to_have_count(0)
+    with opened(browser, client, page.evaluate("location.hash")) as other:
+        expect(other.get_by_role("img", name="Image at B")).to_have_attribute("src", image)
+
+
+@pytest.mark.parametrize("model", ["cvae", "vae"])
+def test_an_image_is_sent_to_walk_as_an_anchor(page, client, model):
+    page.goto(f"{client.base_url}/#/sample?seed=11&temperature=0.6&open={model}.4")
+    image = page.get_by_role("dialog").get_by_role("img").first.get_attribute("src")
+    page.get_by_role("link", name="Send to Walk").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Walk")
+    expect(page.get_by_role("img", name="Image at A")).to_have_attribute("src", image)
+    expect(page.get_by_role("region", name="Anchor A")).to_contain_text("temperature 0.6")
+
+
+def test_two_models_are_compared_at_one_seed_with_the_figures_of_their_cards(browser, client, page):
+    page.goto(f"{client.base_url}/#/compare?left=cgan&right=vae&seed=11&truncation=1")
+    expected = client.post(
+        "/generate", json={"model": "cgan", "n": 1, "seed": 11, "label": "balanced", "truncation": 1.0}
+    )
+    first = results(page, "cgan").get_by_role("img", name="image 0, label 0")
+    expect(first).to_have_attribute("src", source(expected.json()["images"][0]["png"]))
+    expect(results(page, "cgan")).to_contain_text("precision0.95")  # of the card, at this truncation
+    expect(results(page, "cgan").get_by_role("img", name="recall")).to_have_attribute(
+        "aria-label", re.compile("over truncation: 0.5: 0.03")
+    )
+    expect(results(page, "vae").get_by_role("img", name="recall")).to_have_attribute(
+        "aria-label", re.compile("over temperature: 0.5: 0.31")
+    )
+    figures = client.get("/models/vae").json()["manifest"]["quality"]["figures"]["recall"]
+    row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="recall higher", exact=False)).first
+    expect(row).to_contain_text(f"{figures['value']:.3f}")
+    expect(row).to_contain_text(f"real {figures['floor']:.3f}")
+    page.get_by_role("combobox", name="Left").select_option("vae")
+    assert (params_of(page)["left"], params_of(page)["right"]) == ("vae", "cgan")
+    expect(page.get_by_role("article").first).to_have_attribute("aria-label", "vae")
+    page.get_by_role("combobox", name="Right").select_option("lapgan-7")
+    expect(page.get_by_text("cannot be compared")).to_be_visible()
+
+
+def test_an_image_is_sent_to_compare_with_its_controls(page, client):
+    page.goto(f"{client.base_url}/#/sample?seed=11&first=20&label=4&open=cgan.21")
+    image = page.get_by_role("dialog").get_by_role("img").first.get_attribute("src")
+    page.get_by_role("link", name="Send to Compare").click()
+    expect(results(page, "cgan").get_by_role("img", name="image 21, label 4")).to_have_attribute("src", image)
+    assert params_of(page) == {"left": "cgan", "seed": "11", "first": "20", "label": "4"}
+
+
 def test_a_model_that_takes_seconds_computes_only_on_demand(page):
     page.goto(page.url.partition("#")[0] + "#/sample")
     row = results(page, "dbn")
@@ -333,6 +470,19 @@ def test_models_of_other_classes_and_sizes_work_in_every_room(browser, tiny_mode
         expect(page.get_by_role("button", name=re.compile(r"by boots, label Ankle boot"))).to_have_count(4)
         page.get_by_label("Label", exact=True).select_option("Bag")
         expect(page.get_by_role("button", name=re.compile(r"by boots, label Bag"))).to_have_count(10)
-        page.watched.settle()
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.get_by_role("button", name=re.compile(r"Image 0 .* by sketch")).click()
+        expect(page.get_by_role("link", name="Send to Compare")).to_be_visible()
+        # Its images do not change gradually with their latents.
+        expect(page.get_by_role("link", name="Send to Walk")).to_have_count(0)
+        page.keyboard.press("Escape")
+        for hash_ in (
+            "walk?model=boots&label=Bag",
+            "walk?model=fitted&b.ink=-",
+            "walk?model=small",
+            "compare?left=boots&right=sketch",
+        ):
+            page.evaluate(f"location.hash = '#/{hash_}'")
+            page.watched.settle()
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        expect(results(page, "boots").get_by_role("img", name="label T-shirt/top")).to_have_count(3)
         assert not page.watched.faults

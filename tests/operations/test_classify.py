@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from tests.api.reading import NPZ, PNG, assert_named, assert_refused_naming, image, npz_of, png_file, problem_of
+from tests.api.reading import (
+    NPZ,
+    PNG,
+    assert_named,
+    assert_refused_naming,
+    image,
+    npz_of,
+    png_file,
+    problem_of,
+    side_by_side,
+)
 from tests.conftest import FIXTURES
 from tests.tiny_models import DIGITS
 
@@ -44,6 +54,13 @@ def test_dark_ink_on_light_ground_is_inverted_unless_normalization_is_off(labell
     )
     assert first == same != other
     assert classify(labelled, [dark]).json()["results"] != other
+
+
+def test_each_upload_has_its_own_warnings(labelled, digit):
+    files = [digit, side_by_side(digit, digit), digit]
+    codes = [[each["code"] for each in item["warnings"]] for item in classify(labelled, files).json()["results"]]
+    assert codes == [[], ["several_shapes"], []]
+    assert all(item["warnings"] == [] for item in classify(labelled, files, normalize=False).json()["results"])
 
 
 def test_classes_have_no_form_as_an_image(labelled, digit):

@@ -81,6 +81,50 @@ def test_latents_give_the_images_of_the_seed_they_were_drawn_from(client):
     assert answer.json()["images"] == seeded.json()["images"]
 
 
+@pytest.mark.parametrize(("model", "label"), [("gan", None), ("cvae", ["3", "8"]), ("fitted", None), ("mixed", ["3"])])
+def test_returned_latents_are_those_of_the_arrays_and_give_the_same_pixels_again(labelled, model, label):
+    body = {"model": model, "n": 3, "seed": 5, "first": 2, "label": label}
+    answer = generate(labelled, return_latents=True, **body)
+    latents = [item["latent"] for item in answer.json()["images"]]
+    assert np.array_equal(np.array(latents, np.float32), npz_of(generate(labelled, NPZ, **body))["latents"])
+    again = generate(labelled, model=model, latents=latents, label=label if model in {"cvae", "mixed"} else None)
+    assert [each.tobytes() for each in pixels_of(again)] == [each.tobytes() for each in pixels_of(answer)]
+
+
+def test_without_the_option_an_answer_has_no_latents_and_is_the_same_otherwise(labelled):
+    body = {"model": "fitted", "n": 3, "seed": 5}
+    plain, with_latents = generate(labelled, **body).json(), generate(labelled, return_latents=True, **body).json()
+    assert generate(labelled, return_latents=False, **body).json() == plain
+    latents = [item.pop("latent") for item in with_latents["images"]]
+    assert [len(latent) for latent in latents] == [LATENT_DIM] * 3
+    assert with_latents == plain
+
+
+def test_latents_of_the_caller_are_returned_as_they_were_computed(labelled):
+    answer = generate(labelled, model="plain", latents=[[0.1] * LATENT_DIM], return_latents=True)
+    assert answer.json()["images"][0]["latent"] == [float(np.float32(0.1))] * LATENT_DIM
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "image/png",
+        "application/x-npz",
+        "application/x-ndjson",
+        "text/event-stream",
+        "application/zip",
+        "application/x-idx",
+    ],
+)
+def test_latents_are_returned_in_json_only(labelled, media_type):
+    problem_of(generate(labelled, {"Accept": media_type}, return_latents=True), 422, "invalid_request")
+
+
+def test_a_model_without_latents_returns_none(labelled):
+    answer = generate(labelled, model="double", return_latents=True)
+    assert_refused_naming(answer, "boots")
+
+
 @pytest.mark.parametrize("scale", [2, 16])
 def test_scale_repeats_pixels(client, scale):
     (plain,), (large,) = pixels_of(generate(client, seed=2)), pixels_of(generate(client, seed=2, scale=scale))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.api.reading import PNG, assert_named, image, png_file, problem_of, unbase64
+from tests.api.reading import PNG, assert_named, image, problem_of, side_by_side, unbase64
 from tests.conftest import FIXTURES
 
 PHOTO = (FIXTURES / "drawings" / "2-table.jpg").read_bytes()
@@ -55,7 +55,7 @@ def test_a_model_that_takes_no_images_and_unknown_options_are_refused(client, di
 
 
 def test_two_digits_are_warned_of_unless_the_upload_is_taken_as_it_is(client, digit):
-    two = png_file(np.pad(np.hstack([image(digit)] * 2), 10).repeat(4, 0).repeat(4, 1))
+    two = side_by_side(digit, digit)
     assert [each["code"] for each in normalize(client, two).json()["warnings"]] == ["several_shapes"]
     assert normalize(client, two, normalize=False).json()["warnings"] == []
     assert normalize(client, digit).json()["warnings"] == []

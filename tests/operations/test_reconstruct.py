@@ -16,6 +16,7 @@ from tests.api.reading import (
     npz_of,
     png_file,
     problem_of,
+    side_by_side,
     unbase64,
 )
 from tests.conftest import FIXTURES
@@ -35,6 +36,15 @@ def test_a_test_image_reaches_the_model_unchanged_and_is_reconstructed(client, n
     assert np.array_equal(unbase64(body["input"]["png"]), image(content))
     assert body["errors"]["mse"] < 0.05
     assert (body["seed"], body["label"]) == (None, None)
+
+
+def test_two_digits_are_warned_of_unless_the_upload_is_taken_as_it_is(client, digit):
+    two = side_by_side(digit, digit)
+    expected = client.post("/normalize", files={"file": two}, params={"model": "vae"}).json()["warnings"]
+    assert [each["code"] for each in expected] == ["several_shapes"]
+    assert reconstruct(client, two, model="vae").json()["warnings"] == expected
+    assert reconstruct(client, two, model="vae", normalize=False).json()["warnings"] == []
+    assert reconstruct(client, digit, model="vae").json()["warnings"] == []
 
 
 def test_the_errors_are_those_of_the_two_images_and_of_the_posterior(client, digit):

@@ -6,7 +6,17 @@ import math
 import numpy as np
 import pytest
 
-from tests.api.reading import NPZ, PNG, assert_named, assert_refused_naming, labels_of, npz_of, png_file, problem_of
+from tests.api.reading import (
+    NPZ,
+    PNG,
+    assert_named,
+    assert_refused_naming,
+    labels_of,
+    npz_of,
+    png_file,
+    problem_of,
+    side_by_side,
+)
 from tests.conftest import FIXTURES
 from tests.corpus.files import built, header
 from tests.tiny_models import DIGITS
@@ -36,6 +46,12 @@ def test_uploads_are_scored_in_order_and_independently(client):
     for content, item in zip(TEST_IMAGES, body["scores"], strict=True):
         assert item["probability"] == pytest.approx(1 / (1 + math.exp(-item["logit"])), rel=1e-5)
         assert score_files(client, [content], model="gan").json()["scores"] == [item | {"index": 0}]
+
+
+def test_each_upload_has_its_own_warnings_and_generated_images_have_none(client, digit):
+    scores = score_files(client, [digit, side_by_side(digit, digit)]).json()["scores"]
+    assert [[each["code"] for each in item["warnings"]] for item in scores] == [[], ["several_shapes"]]
+    assert score(client, n=1, seed=1).json()["scores"][0]["warnings"] == []
 
 
 def test_test_images_score_above_noise(client):

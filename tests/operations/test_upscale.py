@@ -21,6 +21,7 @@ from tests.api.reading import (
     pixels_of,
     png_file,
     problem_of,
+    side_by_side,
 )
 from tests.conftest import FIXTURES
 
@@ -197,3 +198,10 @@ def test_images_and_pixels_of_an_answer_are_limited(labelled, digit):
     problem_of(upscale(labelled, n=257), 422, "invalid_request")
     assert upscale(labelled, n=28, scale=16).status_code == upscale(labelled, PNG, n=27, scale=16).status_code == 200
     problem_of(upscale(labelled, PNG, n=28, scale=16), 422, "invalid_request")
+
+
+def test_each_upload_has_its_own_warnings_and_small_images_are_taken_as_they_are(labelled, digit):
+    files = [side_by_side(digit, digit), digit, png_file(SMALL[14])]
+    images = upscale_files(labelled, files, factor=2).json()["images"]
+    assert [[each["code"] for each in item["warnings"]] for item in images] == [["several_shapes"], [], []]
+    assert upscale(labelled, factor=4, generator="sketch", n=1, seed=1).json()["images"][0]["warnings"] == []

@@ -79,6 +79,22 @@ export function useAnswer(request, inputs, live = false) {
   return { ...state, retry: ask };
 }
 
+/**
+ * `inTurn(request)` is the request after all earlier ones of it have ended, unless it is aborted before: a component that
+ * asks one operation for several things has one request in flight.
+ */
+export function useTurns() {
+  const last = useRef(Promise.resolve());
+  return (request) => (signal) => {
+    const own = last.current.then(() => {
+      signal.throwIfAborted();
+      return request(signal);
+    });
+    last.current = own.catch(() => {});
+    return own;
+  };
+}
+
 /** The value, or while `live` the one from before. */
 export function useSettled(value, live) {
   const settled = useRef(value);

@@ -1,5 +1,5 @@
 // The area to draw on, with mouse, pen, finger or keyboard.
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { UNIT, extend, paint } from "./drawing.js";
 import { html } from "./html.js";
 
@@ -10,7 +10,8 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 /**
  * strokes, picture: what is drawn so far, the stroke that is being drawn included. onLive(strokes): while a stroke is drawn. onDone(strokes): after it.
  */
-export function Pad({ strokes, picture, onLive, onDone, children }) {
+export function Pad({ strokes, picture, onLive, onDone, label = "Drawing area", children }) {
+  const help = useId();
   const element = useRef(null);
   const stroke = useRef(null);
   const [pen, setPen] = useState(null); // of the keyboard: {x, y, down}
@@ -86,10 +87,10 @@ export function Pad({ strokes, picture, onLive, onDone, children }) {
   }
 
   return html`<div class="pad">
-    <canvas ref=${element} tabindex="0" role="application" aria-label="Drawing area" aria-describedby="pad-help"
+    <canvas ref=${element} tabindex="0" role="application" aria-label=${label} aria-describedby=${help}
       onPointerDown=${start} onPointerMove=${move} onPointerUp=${end} onPointerCancel=${end} onKeyDown=${press} onBlur=${leave}></canvas>
     ${children}
-    <p id="pad-help" class="spoken">Arrow keys move the pen, space puts it down and lifts it, shift makes smaller steps.</p>
+    <p id=${help} class="spoken">Arrow keys move the pen, space puts it down and lifts it, shift makes smaller steps.</p>
   </div>`;
 }
 

@@ -3,9 +3,9 @@ import { useEffect, useRef } from "preact/hooks";
 import { html } from "./html.js";
 import { dataUrl, greyValues, pngBlob } from "./pixels.js";
 
-/** png: base64. size: a class of the style sheet: small, middle, large. */
+/** png: base64. alt: empty for a picture that says nothing more. size: a class of the style sheet: small, middle, large. */
 export function Picture({ png, alt, size = "middle" }) {
-  if (!png) return html`<span class=${`digit empty ${size}`} role="img" aria-label=${alt}></span>`;
+  if (!png) return html`<span class=${`digit empty ${size}`} role=${alt ? "img" : undefined} aria-label=${alt || undefined}></span>`;
   return html`<img class=${`digit ${size}`} src=${dataUrl(png)} alt=${alt} />`;
 }
 

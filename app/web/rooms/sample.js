@@ -3,17 +3,15 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { classify, generate } from "../client.js";
 import { useAnswer } from "../parts/answer.js";
 import { Probabilities } from "../parts/bars.js";
-import { Integer, Select, Slider } from "../parts/field.js";
+import { Controls, Pager, options, readControls } from "../parts/controls.js";
+import { Figures } from "../parts/figures.js";
 import { html } from "../parts/html.js";
-import { can, classNames, hasLabels, kind, sameForm } from "../parts/models.js";
+import { can, kind, sameForm } from "../parts/models.js";
 import { Hint, ProblemNotice, Spoken } from "../parts/notice.js";
 import { Picture } from "../parts/picture.js";
 import { pngBlob } from "../parts/pixels.js";
-import { figuresAt, useDetail } from "../parts/quality.js";
 import { link, update } from "../state.js";
 
-const SEEDS = 100_000; // that "New seed" draws from: short enough to be said aloud
-const NO_TRUNCATION = 4;
 const COUNT = 10;
 
 export const room = {
@@ -28,35 +26,10 @@ export const room = {
 
 function Sample({ models, offers, params, rooms }) {
   const generators = models.filter((model) => can(model, "generate"));
-  const controls = {
-    seed: number(params.seed, 8),
-    first: number(params.first, 0),
-    label: params.label ?? "balanced",
-    prior: params.prior,
-    temperature: number(params.temperature, undefined),
-    truncation: number(params.truncation, undefined),
-  };
-  const labelled = generators.filter((model) => hasLabels(model));
-  const supports = (control) => generators.some((model) => model.sampling.includes(control));
-  const both = generators.some((model) => model.priors.length > 1);
-  const classes = classNames(labelled);
+  const controls = readControls(params);
 
   return html`<div class="sample">
-    <div class="controls">
-      <${Integer} label="Seed" value=${controls.seed} onChange=${(seed) => update({ seed, open: undefined })}>
-        <button type="button" onClick=${() => update({ seed: Math.floor(Math.random() * SEEDS), open: undefined })}>New seed</button>
-      <//>
-      ${classes.length > 0 && html`<${Select} label="Label" value=${controls.label}
-        options=${[["balanced", "each in turn"], ["any", "from the seed"], ...classes.map((name) => [name, name])]}
-        onChange=${(label) => update({ label: label === "balanced" ? undefined : label, open: undefined })} />`}
-      ${both && html`<${Select} label="Prior" value=${controls.prior ?? ""} options=${[["", "fitted, if any"], ["normal", "normal"]]}
-        onChange=${(prior) => update({ prior, open: undefined })} />`}
-      ${supports("temperature") && html`<${Slider} label="Temperature" min="0.1" max="2" step="0.1" value=${controls.temperature ?? 1}
-        onInput=${(value) => update({ temperature: value === 1 ? undefined : value, open: undefined })} />`}
-      ${supports("truncation") && html`<${Slider} label="Truncation" min="0.25" max=${NO_TRUNCATION} step="0.25" value=${controls.truncation ?? NO_TRUNCATION}
-        shown=${controls.truncation ?? "none"}
-        onInput=${(value) => update({ truncation: value === NO_TRUNCATION ? undefined : value, open: undefined })} />`}
-    </div>
+    <${Controls} models=${generators} controls=${controls} />
     <div class="above">
       <div class="about">
         <p>A seed is not the same idea in each model: image 3 of one has nothing to do with image 3 of another.</p>
@@ -64,34 +37,12 @@ function Sample({ models, offers, params, rooms }) {
           <p>They are those of the model's card at these controls, measured against test images. Precision is the share of its images that look
             real, recall the share of real images that it could have made. The Fréchet distance is between the two sets; lower is closer.</p></details>
       </div>
-      <div class="pager" role="group" aria-label="Page">
-        <button type="button" disabled=${controls.first === 0} onClick=${() => update({ first: Math.max(0, controls.first - COUNT) || undefined })}>Back</button>
-        <span>images ${controls.first} to ${controls.first + COUNT - 1}</span>
-        <button type="button" onClick=${() => update({ first: controls.first + COUNT })}>More</button>
-      </div>
+      <${Pager} first=${controls.first} count=${COUNT} />
     </div>
     <div class="rows">
       ${generators.map((model) => html`<${Row} key=${model.name} ...${{ model, models, controls, offers, rooms, open: params.open }} />`)}
     </div>
   </div>`;
-}
-
-const number = (text, otherwise) => (text !== undefined && Number.isFinite(Number(text)) ? Number(text) : otherwise);
-
-/** The options of `/generate` that a model supports, of those in the controls. */
-function options(model, { seed, first, label, prior, temperature, truncation }) {
-  const used = model.priors.includes(prior) ? prior : undefined;
-  const labelled = hasLabels(model, used);
-  const known = label === "balanced" || model.classes.includes(label);
-  return {
-    model: model.name,
-    seed,
-    first: first || undefined,
-    label: labelled && known ? label : undefined,
-    prior: used,
-    temperature: model.sampling.includes("temperature") ? temperature : undefined,
-    truncation: model.sampling.includes("truncation") ? truncation : undefined,
-  };
 }
 
 function Row({ model, models, controls, offers, rooms, open }) {
@@ -131,20 +82,6 @@ function Row({ model, models, controls, offers, rooms, open }) {
 const describe = (model, seed, { index, label }) =>
   `Image ${index} of seed ${seed} by ${model.name}${label ? `, label ${label}` : ""}`;
 
-const percent = (value) => value.toFixed(2);
-const FIGURES = [["precision", "precision", percent], ["recall", "recall", percent], ["frechet_distance", "Fréchet", (value) => value.toFixed(value < 100 ? 1 : 0)]];
-
-function Figures({ model, asked }) {
-  const { detail } = useDetail(model);
-  if (!detail) return null;
-  const found = figuresAt(model, detail.manifest.quality, asked);
-  if (!found) return html`<p class="hint">not measured${asked.prior ? " with this prior" : ""}</p>`;
-  return html`<dl class="figures">
-      ${FIGURES.map(([key, name, format]) => found.figures[key] !== undefined && html`<div key=${key}><dt>${name}</dt><dd>${format(found.figures[key])}</dd></div>`)}
-    </dl>
-    ${found.at && html`<small class="measured">measured at ${found.at}</small>`}`;
-}
-
 /** One image, large. */
 function Opened({ model, models, asked, image, offers, rooms, seed }) {
   const dialog = useRef(null);
@@ -156,7 +93,7 @@ function Opened({ model, models, asked, image, offers, rooms, seed }) {
     reader ? [image.png] : null,
   );
   const result = read.answer?.results[0];
-  const picture = { ...image, model: model.name, seed, options: asked };
+  const picture = { ...image, model: model.name, seed, options: asked, models };
   const receivers = rooms.filter((room) => room.receive && room.receive(picture));
   return html`<dialog ref=${dialog} aria-labelledby="opened" onClose=${close}
       onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
