@@ -17,6 +17,7 @@ from app.inference.model import Model
 router = APIRouter(tags=["models"], route_class=OperationRoute)
 
 Name = Annotated[str, Path(max_length=64, description="name of a loaded model", examples=["cgan"])]
+Picture = Annotated[PictureName, Path(description="a picture that the checkpoint ships", examples=["samples"])]
 PICTURES = "pictures that the checkpoint ships, at `/models/{name}/pictures/{picture}`"
 
 
@@ -156,14 +157,19 @@ async def model_history(call: Call, name: Name) -> JSONResponse:
     responses={
         200: {
             "content": {PNG: {"schema": BINARY}},
-            "headers": {"ETag": {"description": "SHA-256 of the picture", "schema": {"type": "string"}}},
+            "headers": {
+                "ETag": {
+                    "description": "SHA-256 of the picture",
+                    "schema": {"type": "string", "examples": [f'"{64 * "0"}"']},
+                }
+            },
         },
         304: {"description": DESCRIPTIONS[304]},
     }
     | error_responses(401, 404, 406, 422),
     openapi_extra={"parameters": [IF_NONE_MATCH_PARAMETER]},
 )
-async def model_picture(call: Call, name: Name, picture: PictureName) -> Response:
+async def model_picture(call: Call, name: Name, picture: Picture) -> Response:
     """Those of the card (samples, reconstructions, ...), the test images of `examples`, and the epochs of `film`."""
     _check(call, PNG)
     model = _model(call, name)
