@@ -10,6 +10,7 @@ import { Hint, ProblemNotice, Spoken } from "../parts/notice.js";
 import { Picture } from "../parts/picture.js";
 import { pngBlob } from "../parts/pixels.js";
 import { figuresAt, useDetail } from "../parts/quality.js";
+import { Shipped } from "../parts/shipped.js";
 import { link, update } from "../state.js";
 
 const SEEDS = 100_000; // that "New seed" draws from: short enough to be said aloud
@@ -174,6 +175,7 @@ function Opened({ model, models, asked, image, offers, rooms, seed }) {
           ${result && html`<${Probabilities} probabilities=${result.probabilities} />
             <${Spoken}>${`${reader.name} reads ${result.label}`}<//>`}`}
         ${!reader && html`<${Hint}>No loaded classifier reads such images.<//>`}
+        ${model.pictures.includes("neighbours") && html`<${Neighbours} model=${model} />`}
         <div class="tools">
           ${receivers.map((room) => html`<a key=${room.id} class="button" href=${link(room.id, room.receive(picture))}>Send to ${room.title}</a>`)}
           <button type="button" onClick=${() => dialog.current.close()}>Close</button>
@@ -181,4 +183,14 @@ function Opened({ model, models, asked, image, offers, rooms, seed }) {
       </div>
     </div>
   </dialog>`;
+}
+
+/** Whether the model copies: other images of it, above the training images that are nearest to them. */
+function Neighbours({ model }) {
+  const [open, setOpen] = useState(false);
+  return html`<details onToggle=${(event) => setOpen(event.target.open)}>
+    <summary>Nearest training images of samples, from the card</summary>
+    ${open && html`<${Shipped} model=${model} name="neighbours" alt=${`Thirty images of ${model.name}, each above the negative of its nearest training image`} />
+      <p class="hint">Images of another seed, each above the negative of the training image that is nearest to it.</p>`}
+  </details>`;
 }
