@@ -27,6 +27,20 @@ def sampled(page: Page) -> None:
     page.get_by_role("button", name="Image 0 of seed").first.wait_for()
 
 
+def filmed(page: Page) -> None:
+    """A film in its middle."""
+    for _ in range(5):
+        page.get_by_role("slider", name="Epoch").press("ArrowRight")
+
+
+def asked(page: Page) -> None:
+    """Some answers of the quiz."""
+    for choice in ("Real", "Made", "Made", "Real", "Made", "Made", "Made"):
+        if (following := page.get_by_role("button", name="Next")).is_visible():
+            following.click()
+        page.get_by_role("button", name=choice).click()
+
+
 def busy(page: Page) -> None:
     """Some seconds of requests."""
     for _ in range(4):
@@ -36,14 +50,27 @@ def busy(page: Page) -> None:
         page.wait_for_timeout(2100)
 
 
-ROOMS: dict[str, Callable[[Page], None]] = {"draw": drawn, "sample": sampled, "hood": busy}
+ROOMS: dict[str, Callable[[Page], None]] = {
+    "draw": drawn,
+    "sample": sampled,
+    "film": filmed,
+    "quiz": asked,
+    "hood": busy,
+}
 LOOKS: dict[str, tuple[Literal["light", "dark"], ViewportSize]] = {
     "light": ("light", DESKTOP),
     "dark": ("dark", DESKTOP),
     "phone": ("light", PHONE),
 }
 # The pictures that the documents show.
-SHOWN = (("draw", "light"), ("draw", "phone"), ("sample", "dark"), ("hood", "light"))
+SHOWN = (
+    ("draw", "light"),
+    ("draw", "phone"),
+    ("sample", "dark"),
+    ("film", "light"),
+    ("quiz", "dark"),
+    ("hood", "light"),
+)
 
 
 def main() -> None:

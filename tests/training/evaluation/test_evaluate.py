@@ -21,7 +21,7 @@ from training.evaluation.evaluate import (
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.families.vae import VaeConfig
 
-PICTURES_OF_A_VAE = ("samples.png", "reconstructions.png", "neighbours.png", "traversals.png")
+PICTURES_OF_A_VAE = ("samples.png", "reconstructions.png", "neighbours.png", "traversals.png", "examples.png")
 
 
 @pytest.fixture
