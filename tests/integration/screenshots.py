@@ -29,8 +29,10 @@ def sampled(page: Page) -> None:
 
 def filmed(page: Page) -> None:
     """A film in its middle."""
+    slider = page.get_by_role("slider", name="Epoch")
     for _ in range(5):
-        page.get_by_role("slider", name="Epoch").press("ArrowRight")
+        slider.press("ArrowRight")
+    slider.blur()
 
 
 def asked(page: Page) -> None:

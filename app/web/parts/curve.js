@@ -26,7 +26,7 @@ export function Curve({ rows, name, epoch, exported }) {
   const range = `${short(least)} to ${short(most)}${logarithmic ? ", logarithmic" : ""}`;
   return html`<div class="curve">
     <p><span class="curve-name">${titled(name)}</span> <strong>${value === undefined ? "–" : text}</strong></p>
-    <svg class="plot" viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img"
+    <svg class="curve-plot" viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img"
       aria-label=${`${titled(name)}: ${text} at epoch ${epoch}; ${range}`}>
       <line class="exported" x1=${x(exported)} x2=${x(exported)} y1="0" y2=${HEIGHT} />
       <polyline points=${known.map((row) => `${x(row.epoch)},${y(row[name])}`).join(" ")} />

@@ -154,7 +154,7 @@ function Round({ pool, seed, params, rooms, another, start }) {
                 ? html`<${Verdict} ...${{ question, right: isRight(question, answers[at]), rooms, seed }} />
                     <button type="submit" ref=${next} aria-describedby="verdict" onClick=${() => setTold(false)}>${at + 1 < planned.length ? "Next" : "See the score"}</button>`
                 : html`<p class="hint">Is it real, or made by a model? The arrow keys answer, too.</p>
-                    <div class="choices">
+                    <div class="answers">
                       <button type="button" disabled=${!question} onClick=${() => say(REAL)}><span aria-hidden="true">←</span> Real</button>
                       <button type="button" disabled=${!question} onClick=${() => say(MADE)}>Made <span aria-hidden="true">→</span></button>
                     </div>`}
