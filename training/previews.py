@@ -100,7 +100,7 @@ def example_grid(dataset: Dataset, shape: tuple[int, int, int]) -> bytes:
     """Test images of each class in turn, as area averages of a shape, not enlarged: 10 x 10, or full rows of fewer."""
     labels = dataset.test_labels
     ranks = torch.zeros_like(labels)  # within the class
-    for label in labels.unique():
+    for label in set(labels.tolist()):
         own = labels == label
         ranks[own] = torch.arange(int(own.sum()))
     columns = min(EXAMPLES, len(labels))

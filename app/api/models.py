@@ -1,6 +1,6 @@
 """`GET /models`, `GET /models/{name}`, and the pictures and the history below it."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
@@ -18,6 +18,18 @@ router = APIRouter(tags=["models"], route_class=OperationRoute)
 
 Name = Annotated[str, Path(max_length=64, description="name of a loaded model", examples=["cgan"])]
 Picture = Annotated[PictureName, Path(description="a picture that the checkpoint ships", examples=["samples"])]
+PICTURE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {PNG: {"schema": BINARY}},
+        "headers": {
+            "ETag": {
+                "description": "SHA-256 of the picture",
+                "schema": {"type": "string", "examples": [f'"{64 * "0"}"']},
+            }
+        },
+    },
+    304: {"description": DESCRIPTIONS[304]},
+}
 PICTURES = "pictures that the checkpoint ships, at `/models/{name}/pictures/{picture}`"
 
 
@@ -154,19 +166,7 @@ async def model_history(call: Call, name: Name) -> JSONResponse:
     operation_id="model_picture",
     summary="Get a picture that a checkpoint ships",
     response_class=Response,
-    responses={
-        200: {
-            "content": {PNG: {"schema": BINARY}},
-            "headers": {
-                "ETag": {
-                    "description": "SHA-256 of the picture",
-                    "schema": {"type": "string", "examples": [f'"{64 * "0"}"']},
-                }
-            },
-        },
-        304: {"description": DESCRIPTIONS[304]},
-    }
-    | error_responses(401, 404, 406, 422),
+    responses=PICTURE_RESPONSES | error_responses(401, 404, 406, 422),
     openapi_extra={"parameters": [IF_NONE_MATCH_PARAMETER]},
 )
 async def model_picture(call: Call, name: Name, picture: Picture) -> Response:
