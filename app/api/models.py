@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.api.call import Call, OperationRoute
 from app.api.negotiation import JSON, PNG, matches
-from app.api.responses import BINARY, DESCRIPTIONS, IF_NONE_MATCH_PARAMETER, error_responses
+from app.api.responses import BINARY, DESCRIPTIONS, IF_NONE_MATCH_PARAMETER, OCTET_STREAM, error_responses
 from app.checkpoints.manifest import Control, ImageForm, Precision, Prior, PublicManifest
 from app.checkpoints.pictures import History, PictureName
 from app.errors import InvalidRequest, ModelNotFound, NotShipped
@@ -20,7 +20,8 @@ Name = Annotated[str, Path(max_length=64, description="name of a loaded model", 
 Picture = Annotated[PictureName, Path(description="a picture that the checkpoint ships", examples=["samples"])]
 PICTURE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {PNG: {"schema": BINARY}},
+        # A caller may ask for either: clients are generated for the second only.
+        "content": {media_type: {"schema": BINARY} for media_type in (PNG, OCTET_STREAM)},
         "headers": {
             "ETag": {
                 "description": "SHA-256 of the picture",
@@ -171,17 +172,17 @@ async def model_history(call: Call, name: Name) -> JSONResponse:
 )
 async def model_picture(call: Call, name: Name, picture: Picture) -> Response:
     """Those of the card (samples, reconstructions, ...), the test images of `examples`, and the epochs of `film`."""
-    _check(call, PNG)
+    media_type = _check(call, PNG, OCTET_STREAM)
     model = _model(call, name)
     shipped = model.pictures.get(picture)
     if shipped is None:
         have = f"it has {', '.join(model.pictures)}" if model.pictures else "it has none"
         raise NotShipped(f"the checkpoint of this model has no such picture; {have}")
     # Another export has other pictures under the same path: copies are checked each time.
-    headers = {"ETag": f'"{shipped.digest}"', "Cache-Control": "private, no-cache"}
+    headers = {"ETag": f'"{shipped.digest}"', "Cache-Control": "private, no-cache", "Vary": "Accept"}
     if matches(",".join(call.header_values(b"if-none-match")), headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    return Response(shipped.content, media_type=PNG, headers=headers)
+    return Response(shipped.content, media_type=media_type, headers=headers)
 
 
 def _model(call: Call, name: str) -> Model:
@@ -191,7 +192,8 @@ def _model(call: Call, name: str) -> Model:
     return model
 
 
-def _check(call: Call, media_type: str = JSON) -> None:
-    call.negotiate(media_type)
+def _check(call: Call, *media_types: str) -> str:
+    media_type = call.negotiate(*(media_types or (JSON,)))
     if call.scope["query_string"]:
         raise InvalidRequest("this path has no query parameters")
+    return media_type
