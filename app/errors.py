@@ -7,6 +7,7 @@ ServiceError                  500 internal_error
 │   ├── InvalidImage          422 invalid_image
 │   └── CapabilityMissing     422 capability_missing
 ├── ModelNotFound             404 model_not_found
+├── NotShipped                404 not_shipped
 ├── NotAcceptable             406 not_acceptable
 ├── RequestTimeout            408 request_timeout
 ├── BodyTooLarge              413 body_too_large
@@ -112,6 +113,10 @@ class CapabilityMissing(InvalidRequest, code="capability_missing"):
 
 class ModelNotFound(ServiceError, status=404, code="model_not_found"):
     """No loaded model has the requested name."""
+
+
+class NotShipped(ServiceError, status=404, code="not_shipped"):
+    """The checkpoint of the model has no such picture, or no history."""
 
 
 class NotAcceptable(ServiceError, status=406, code="not_acceptable"):

@@ -31,7 +31,7 @@ NOT_LEARNED = {
 
 
 def card(manifest: Manifest, pictures: Collection[str] = PICTURES) -> str:
-    """The card of a checkpoint. `pictures` are the files of PICTURES beside it."""
+    """The card of a checkpoint. `pictures` are the files beside it; those of PICTURES are shown."""
     shown = "\n\n".join(f"![{text}]({name})\n\n{text}." for name, text in PICTURES.items() if name in pictures)
     archives = [
         [

@@ -18,6 +18,12 @@ def csv_bytes(history: list[dict[str, float]]) -> bytes:
     return text.getvalue().encode()
 
 
+def read_csv(content: bytes) -> list[dict[str, float]]:
+    """The history of `csv_bytes`."""
+    rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
+    return [{name: float(value) for name, value in row.items() if value} for row in rows]
+
+
 def columns(history: list[dict[str, float]]) -> list[str]:
     """The names in any row of the history, in order of appearance."""
     return list(dict.fromkeys(name for row in history for name in row))

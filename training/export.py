@@ -26,14 +26,16 @@ from app.checkpoints.manifest import (
     Precision,
     TrainingRecord,
 )
+from app.checkpoints.pictures import HISTORY, NAMES
 from training.archive import EagerArchive, open_archive, script
-from training.card import PICTURES, card
+from training.card import card
 from training.config import TrainConfig
 from training.contrast import adjust_contrast
 from training.curves import curves_png
 from training.data import Dataset
 from training.divergence import check_weights
 from training.evaluation.feature_extractor import find_extractor
+from training.film import film_files
 from training.golden import deviation, golden_rows
 from training.learner import Learner
 from training.monitoring import losses_of
@@ -66,7 +68,7 @@ def export(
     history: list[dict[str, float]],
     trained: Trained | None = None,
 ) -> Path:
-    """Write `models_dir/name`: archives, manifest, card and curves. Returns the directory.
+    """Write `models_dir/name`: archives, manifest, card, curves, history and film. Returns the directory.
 
     The archive is the fast form of the trained networks, scripted, reloaded and compared with the textbook form. A
     bfloat16 archive is added where the family has such a form and its images are within PIXEL_BOUND of those of the
@@ -87,7 +89,8 @@ def export(
         config, eager, history, trained or Trained(len(history)), contrast, learner.figures(dataset)
     )
     manifest = manifest_of(config, learner, dataset, files, golden, record)
-    return write_checkpoint(config.models_dir, manifest, files, {"curves.png": curves_png(history)})
+    shown = {"curves.png": curves_png(history)} | film_files(manifest, history, config.run_dir)
+    return write_checkpoint(config.models_dir, manifest, files, shown)
 
 
 def archive_files(
@@ -166,7 +169,7 @@ def image_form(shape: tuple[int, int, int], dataset: Dataset) -> ImageForm:
 
 
 def write_checkpoint(models_dir: Path, manifest: Manifest, files: Files, pictures: dict[str, bytes]) -> Path:
-    """Write archives, manifest, pictures by file name and card, in this order. Returns the directory.
+    """Write archives, manifest, pictures and history by file name, and card, in this order. Returns the directory.
 
     Old archives and partial files are removed at the end. Raises OSError on a full disk.
     """
@@ -177,7 +180,7 @@ def write_checkpoint(models_dir: Path, manifest: Manifest, files: Files, picture
     for name, picture in pictures.items():
         write_atomically(directory / name, picture)
     # The other pictures show the previous weights.
-    for stale in set(PICTURES) - set(pictures):
+    for stale in {HISTORY, *(f"{name}.png" for name in NAMES)} - set(pictures):
         (directory / stale).unlink(missing_ok=True)
     write_atomically(directory / "card.md", card(manifest, tuple(pictures)).encode())
     for old in directory.glob("*.pt"):

@@ -34,6 +34,7 @@ from training.generation import (
 
 ROWS, COLUMNS = 8, 8
 CLASS_COLUMNS = 10  # at most, of models whose images have labels
+EXAMPLES = 10  # rows and columns of test images
 STEPS = 10  # of a traversal
 REACH = 3.0  # of a traversal, in standard deviations of the prior, or of the codes of a deterministic encoder
 
@@ -93,6 +94,19 @@ def upscaling_grid(network: Any, form: Form, dataset: Dataset, columns: int = CL
 def enlarged(images: Tensor, width: int) -> Tensor:
     """Square uint8 images `(N, 1, H, W)` at another width, each pixel that of the nearest place."""
     return functional.interpolate(images.float(), [width, width], mode="nearest").to(torch.uint8)
+
+
+def example_grid(dataset: Dataset, shape: tuple[int, int, int]) -> bytes:
+    """Test images of each class in turn, as area averages of a shape, not enlarged: 10 x 10, or full rows of fewer."""
+    labels = dataset.test_labels
+    ranks = torch.zeros_like(labels)  # within the class
+    for label in set(labels.tolist()):
+        own = labels == label
+        ranks[own] = torch.arange(int(own.sum()))
+    columns = min(EXAMPLES, len(labels))
+    count = min(EXAMPLES * columns, len(labels) // columns * columns)
+    order = (ranks * (int(labels.max()) + 1) + labels).argsort()[:count]
+    return grid_png(area_averages(dataset.test_images[order], shape), columns, scale=1)
 
 
 def neighbour_grid(images: Tensor, train_images: Tensor, columns: int = CLASS_COLUMNS) -> bytes:

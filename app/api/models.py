@@ -1,18 +1,37 @@
-"""`GET /models` and `GET /models/{name}`."""
+"""`GET /models`, `GET /models/{name}`, and the pictures and the history below it."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from app.api.call import Call, OperationRoute
-from app.api.negotiation import JSON
-from app.api.responses import error_responses
+from app.api.negotiation import JSON, PNG, matches
+from app.api.responses import BINARY, DESCRIPTIONS, IF_NONE_MATCH_PARAMETER, OCTET_STREAM, error_responses
 from app.checkpoints.manifest import Control, ImageForm, Precision, Prior, PublicManifest
-from app.errors import InvalidRequest, ModelNotFound
+from app.checkpoints.pictures import History, PictureName
+from app.errors import InvalidRequest, ModelNotFound, NotShipped
+from app.inference.model import Model
 
 router = APIRouter(tags=["models"], route_class=OperationRoute)
+
+Name = Annotated[str, Path(max_length=64, description="name of a loaded model", examples=["cgan"])]
+Picture = Annotated[PictureName, Path(description="a picture that the checkpoint ships", examples=["samples"])]
+PICTURE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        # A caller may ask for either: clients are generated for the second only.
+        "content": {media_type: {"schema": BINARY} for media_type in (PNG, OCTET_STREAM)},
+        "headers": {
+            "ETag": {
+                "description": "SHA-256 of the picture",
+                "schema": {"type": "string", "examples": [f'"{64 * "0"}"']},
+            }
+        },
+    },
+    304: {"description": DESCRIPTIONS[304]},
+}
+PICTURES = "pictures that the checkpoint ships, at `/models/{name}/pictures/{picture}`"
 
 
 class ModelSummary(BaseModel):
@@ -34,6 +53,8 @@ class ModelSummary(BaseModel):
     image: ImageForm = Field(description="images that the model makes, or takes if it makes none")
     input_image: ImageForm | None = Field(description="images that the model takes; null: the same form")
     classes: list[str] = Field(description="class names, for a conditional model or a fitted prior")
+    pictures: list[PictureName] = Field(description=PICTURES)
+    history: bool = Field(description="whether `/models/{name}/history` has the epochs of the training")
 
 
 class ModelList(BaseModel):
@@ -68,6 +89,7 @@ class ModelDetail(BaseModel):
     guarantees: dict[str, Guarantee]
     manifest: PublicManifest
     card: str | None = Field(description="Markdown")
+    pictures: list[PictureName] = Field(description=PICTURES)
 
 
 @router.get(
@@ -82,7 +104,12 @@ async def list_models(call: Call) -> JSONResponse:
     _check(call)
     summaries = [
         model.manifest.model_dump(mode="json", include=set(ModelSummary.model_fields))
-        | {"digest": model.provenance.digest, "precision": model.provenance.precision}
+        | {
+            "digest": model.provenance.digest,
+            "precision": model.provenance.precision,
+            "pictures": list(model.pictures),
+            "history": model.history is not None,
+        }
         for model in call.engine.models.values()
     ]
     return JSONResponse(ModelList(default=call.settings.default_model, models=summaries).model_dump(mode="json"))
@@ -95,14 +122,10 @@ async def list_models(call: Call) -> JSONResponse:
     response_model=ModelDetail,
     responses=error_responses(401, 404, 406, 422),
 )
-async def describe_model(
-    call: Call, name: Annotated[str, Path(max_length=64, description="name of a loaded model", examples=["cgan"])]
-) -> JSONResponse:
+async def describe_model(call: Call, name: Name) -> JSONResponse:
     """The origin of the weights, their measured quality and its protocol."""
     _check(call)
-    model = call.engine.models.get(name)
-    if model is None:
-        raise ModelNotFound(f"no such model; the loaded models are {', '.join(call.engine.models)}")
+    model = _model(call, name)
     detail = ModelDetail(
         name=model.name,
         digest=model.provenance.digest,
@@ -118,11 +141,59 @@ async def describe_model(
         },
         manifest=model.manifest,
         card=model.card,
+        pictures=list(model.pictures),
     )
     return JSONResponse(detail.model_dump(mode="json"))
 
 
-def _check(call: Call) -> None:
-    call.negotiate(JSON)
+@router.get(
+    "/models/{name}/history",
+    operation_id="model_history",
+    summary="Show the losses and figures of each epoch of the training",
+    response_model=History,
+    responses=error_responses(401, 404, 406, 422),
+)
+async def model_history(call: Call, name: Name) -> JSONResponse:
+    """The epochs of the run that made the weights."""
+    _check(call)
+    history = _model(call, name).history
+    if history is None:
+        raise NotShipped("the checkpoint of this model has no history")
+    return JSONResponse(history.model_dump(mode="json"))
+
+
+@router.get(
+    "/models/{name}/pictures/{picture}",
+    operation_id="model_picture",
+    summary="Get a picture that a checkpoint ships",
+    response_class=Response,
+    responses=PICTURE_RESPONSES | error_responses(401, 404, 406, 422),
+    openapi_extra={"parameters": [IF_NONE_MATCH_PARAMETER]},
+)
+async def model_picture(call: Call, name: Name, picture: Picture) -> Response:
+    """Those of the card (samples, reconstructions, ...), the test images of `examples`, and the epochs of `film`."""
+    media_type = _check(call, PNG, OCTET_STREAM)
+    model = _model(call, name)
+    shipped = model.pictures.get(picture)
+    if shipped is None:
+        have = f"it has {', '.join(model.pictures)}" if model.pictures else "it has none"
+        raise NotShipped(f"the checkpoint of this model has no such picture; {have}")
+    # Another export has other pictures under the same path: copies are checked each time.
+    headers = {"ETag": f'"{shipped.digest}"', "Cache-Control": "private, no-cache", "Vary": "Accept"}
+    if matches(",".join(call.header_values(b"if-none-match")), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return Response(shipped.content, media_type=media_type, headers=headers)
+
+
+def _model(call: Call, name: str) -> Model:
+    model = call.engine.models.get(name)
+    if model is None:
+        raise ModelNotFound(f"no such model; the loaded models are {', '.join(call.engine.models)}")
+    return model
+
+
+def _check(call: Call, *media_types: str) -> str:
+    media_type = call.negotiate(*(media_types or (JSON,)))
     if call.scope["query_string"]:
         raise InvalidRequest("this path has no query parameters")
+    return media_type

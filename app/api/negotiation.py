@@ -1,4 +1,4 @@
-"""Content negotiation by the Accept header (RFC 9110, section 12.5.1)."""
+"""Content negotiation by the Accept header (RFC 9110, section 12.5.1), and conditional requests."""
 
 import re
 from functools import lru_cache
@@ -41,6 +41,12 @@ def accepts_gzip(accept_encoding: str) -> bool:
         if name == "gzip":
             return not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", parameter) for parameter in parameters)
     return False
+
+
+def matches(if_none_match: str, etag: str) -> bool:
+    """Whether an If-None-Match header names the ETag, by weak comparison (RFC 9110, section 13.1.2)."""
+    named = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
+    return "*" in named or etag in named
 
 
 def _parse(text: str) -> tuple[str, float] | None:

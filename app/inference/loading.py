@@ -157,6 +157,8 @@ def id_of_models(models: Iterable[Model]) -> int:
     digest = hashlib.sha256()
     for model in models:
         digest.update(f"{model.manifest.model_dump_json()}{model.card}{model.provenance}\n".encode())
+        pictures = {name: picture.digest for name, picture in model.pictures.items()}
+        digest.update(f"{pictures}{model.history}\n".encode())
     return int.from_bytes(digest.digest()[:7]) + 1
 
 

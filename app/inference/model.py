@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.checkpoints.manifest import Manifest, Precision
+from app.checkpoints.pictures import History, Picture, PictureName, read_history, read_pictures
 from app.checkpoints.store import CheckpointError, find_manifests, read_archive, read_card, read_manifest
 from app.errors import CapabilityMissing, OutOfMemory
 from app.inference.checks import CheckFailed, TooInaccurate, check_golden, warm_up
@@ -30,6 +31,8 @@ class Model:
 
     manifest: Manifest
     card: str | None
+    pictures: Mapping[PictureName, Picture]
+    history: History | None
     facts: Mapping[str, str]  # of the runtime
     provenance: Provenance
     networks: Mapping[str, Network]  # by capability
@@ -112,6 +115,8 @@ def load_model(manifest_file: Path, runtime: Runtime, max_rows: int) -> Model:
     return Model(
         manifest=manifest,
         card=read_card(folder / "card.md"),
+        pictures=read_pictures(folder),
+        history=read_history(folder),
         facts=facts,
         provenance=Provenance(manifest.name, manifest.archives[precision].digest, precision, id_of(facts)),
         networks=networks,

@@ -32,7 +32,7 @@ from app.api.fields import (
     Truncation,
     Upload,
 )
-from app.api.negotiation import APNG, JSON, NPZ, PNG
+from app.api.negotiation import APNG, JSON, NPZ, PNG, matches
 from app.api.rendering import ImageRenderer, RenderedImages
 from app.api.responses import Answer, ImageItem, documented
 from app.checkpoints.manifest import Prior
@@ -343,9 +343,3 @@ def numbers(text: str | None) -> list[float] | None:
     if len(parts) > MAX_LATENT_NUMBERS or not all(NUMBER.fullmatch(part) for part in parts):
         raise InvalidRequest("a latent in a query is a list of numbers separated by commas")
     return [float(part) for part in parts]
-
-
-def matches(if_none_match: str, etag: str) -> bool:
-    """Whether an If-None-Match header names the ETag, by weak comparison (RFC 9110, section 13.1.2)."""
-    named = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
-    return "*" in named or etag in named

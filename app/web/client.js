@@ -29,7 +29,7 @@ export function onSent(listener) {
 /**
  * One request. path: with `{names}` from `names`. query, body: fields, of which those undefined or null are left out.
  * image: a Blob, the body instead of JSON. quiet: leave the request out of `sent`.
- * Returns the parsed JSON, or text. Throws Problem, and AbortError when `signal` aborts.
+ * Returns the parsed JSON, a picture as a Blob, or text. Throws Problem, and AbortError when `signal` aborts.
  */
 async function send(method, path, { names = {}, query = {}, body, image, signal, quiet = false } = {}) {
   const given = (fields) => Object.entries(fields).filter(([, value]) => value !== undefined && value !== null);
@@ -41,10 +41,11 @@ async function send(method, path, { names = {}, query = {}, body, image, signal,
   if (content) headers["Content-Type"] = image ? image.type : "application/json";
   if (key) headers.Authorization = `Bearer ${key}`;
   const entry = { method, url, path, headers, content, started: performance.now() };
-  let answer, text;
+  let answer, text, picture;
   try {
     answer = await fetch(url, { method, headers, body: content, signal, cache: "no-store" });
-    text = await answer.text();
+    if (answer.headers.get("Content-Type")?.startsWith("image/")) picture = await answer.blob();
+    else text = await answer.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({ detail: "The service cannot be reached." });
@@ -54,12 +55,14 @@ async function send(method, path, { names = {}, query = {}, body, image, signal,
       id: answer.headers.get("X-Request-Id"),
       status: answer.status,
       milliseconds: performance.now() - entry.started,
-      bytes: text.length,
+      bytes: picture?.size ?? text.length,
+      download: picture && `${names.picture}.png`,
     });
     sent.unshift(entry);
     sent.length = Math.min(sent.length, SENT);
     listeners.forEach((listener) => listener());
   }
+  if (picture) return picture;
   if (answer.ok) return answer.headers.get("Content-Type").startsWith("application/json") ? JSON.parse(text) : text;
   if (answer.status === 401) unauthorized();
   let problem;
@@ -76,6 +79,9 @@ export const readyz = () => send("GET", "/readyz", { quiet: true });
 export const metrics = () => send("GET", "/metrics", { quiet: true });
 export const listModels = () => send("GET", "/models");
 export const describeModel = (name) => send("GET", "/models/{name}", { names: { name } });
+
+export const modelHistory = (name) => send("GET", "/models/{name}/history", { names: { name } });
+export const modelPicture = (name, picture) => send("GET", "/models/{name}/pictures/{picture}", { names: { name, picture } });
 
 export const generate = ({ model, n, seed, first, label, prior, temperature, truncation, latents, return_latents }, signal) =>
   send("POST", "/generate", {

@@ -1,13 +1,15 @@
 """GET /models and /models/{name}."""
 
+import hashlib
 import json
+import shutil
 
 import pytest
 
 from app.checkpoints.manifest import Manifest
 from tests.api.reading import PNG, problem_of
-from tests.conftest import ROOT
-from tests.tiny_models import GARMENTS, LATENT_DIM, SMALL_SIDE
+from tests.conftest import ROOT, serving
+from tests.tiny_models import GARMENTS, LATENT_DIM, SMALL_SIDE, write_vae
 
 
 def test_the_list_says_what_each_model_can_do(labelled):
@@ -58,3 +60,69 @@ def test_the_runtime_of_answers_is_explained(client):
 @pytest.mark.parametrize("path", ["/models", "/models/vae"])
 def test_models_are_described_as_json_only(client, path):
     problem_of(client.get(path, headers=PNG), 406, "not_acceptable")
+
+
+SHIPPED = sorted(path.relative_to(ROOT / "models") for path in ROOT.glob("models/*/*.png"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=str)
+def test_every_picture_of_a_checkpoint_is_listed_and_served(client, path):
+    name, picture = path.parent.name, path.stem
+    listed = next(model for model in client.get("/models").json()["models"] if model["name"] == name)
+    assert picture in listed["pictures"]
+    assert picture in client.get(f"/models/{name}").json()["pictures"]
+    answer = client.get(f"/models/{name}/pictures/{picture}")
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content == (ROOT / "models" / path).read_bytes()
+
+
+def test_a_copy_of_a_picture_is_checked_by_its_etag(client):
+    path = "/models/vae/pictures/samples"
+    answer = client.get(path)
+    etag = answer.headers["etag"]
+    assert etag == f'"{hashlib.sha256(answer.content).hexdigest()}"'
+    assert answer.headers["cache-control"] == "private, no-cache"
+    again = client.get(path, headers={"If-None-Match": f'"other", {etag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert client.get(path, headers={"If-None-Match": '"other"'}).content == answer.content
+    assert client.head(path).headers["etag"] == etag
+
+
+@pytest.mark.parametrize(
+    "picture", ["film", "card", "samples.png", "..%2Fmanifest", "%2e%2e%2fcard.md", "Samples", "%00"]
+)
+def test_only_pictures_that_a_checkpoint_ships_are_served(client, picture):
+    code = "not_found" if "%2F" in picture.upper() else "not_shipped"  # a slash makes another path
+    problem_of(client.get(f"/models/vae/pictures/{picture}"), 404, code)
+
+
+@pytest.mark.parametrize("path", ["history", "pictures/samples"])
+def test_pictures_and_histories_are_of_loaded_models(client, path):
+    problem_of(client.get(f"/models/nobody/{path}"), 404, "model_not_found")
+    problem_of(client.get(f"/models/vae/{path}?size=2"), 422, "invalid_request")
+    problem_of(client.get(f"/models/vae/{path}", headers={"Accept": "text/css"}), 406, "not_acceptable")
+
+
+def test_the_history_has_the_epochs_of_the_run_that_made_the_weights(client):
+    listed = {model["name"]: model["history"] for model in client.get("/models").json()["models"]}
+    assert any(listed.values())
+    for name in [name for name, there in listed.items() if there]:
+        history = client.get(f"/models/{name}/history").json()
+        record = client.get(f"/models/{name}").json()["manifest"]["training"]
+        assert len(history["epochs"]) == record["epochs"]
+        assert history["exported"] == (record["epoch"] or record["epochs"])
+        losses = history["epochs"][history["exported"] - 1]
+        assert record["losses"] == {loss: pytest.approx(losses[loss], rel=1e-5) for loss in record["losses"]}
+    name = next(name for name, there in listed.items() if not there)
+    problem_of(client.get(f"/models/{name}/history"), 404, "not_shipped")
+
+
+def test_pictures_stay_those_of_the_loaded_weights(tmp_path):
+    folder, picture = write_vae(tmp_path), tmp_path / "vae" / "samples.png"
+    shutil.copy(ROOT / "models" / "gan" / "samples.png", picture)
+    loaded = picture.read_bytes()
+    with serving(models_dir=tmp_path) as other:
+        picture.write_bytes(b"of another export")
+        (folder / "film.png").write_bytes(loaded)
+        assert other.get("/models/vae/pictures/samples").content == loaded
+        problem_of(other.get("/models/vae/pictures/film"), 404, "not_shipped")

@@ -18,6 +18,8 @@ OPERATIONS = {
     ("/upscale", "post"): "upscale",
     ("/models", "get"): "list_models",
     ("/models/{name}", "get"): "describe_model",
+    ("/models/{name}/history", "get"): "model_history",
+    ("/models/{name}/pictures/{picture}", "get"): "model_picture",
     ("/v2", "get"): "v2_server",
     ("/v2/models/{name}", "get"): "v2_model",
     ("/v2/models/{name}/versions/{version}", "get"): "v2_model_version",

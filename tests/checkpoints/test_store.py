@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.checkpoints.pictures import read_history, read_pictures
 from app.checkpoints.store import CheckpointError, find_manifests, read_archive, read_card, read_manifest
 from tests.tiny_models import write_vae
 
@@ -23,6 +24,8 @@ def read(models: Path) -> None:
             content = read_archive(path.parent / archive.file, archive)
             assert hashlib.sha256(content).hexdigest() == archive.digest
         read_card(path.parent / "card.md")
+        read_pictures(path.parent)
+        read_history(path.parent)
 
 
 def flip_a_bit(path: Path) -> None:
@@ -77,6 +80,19 @@ def test_a_name_without_a_folder_is_one_line_with_the_names_that_there_are(vae):
         (lambda vae: (vae / "vae.pt").write_bytes((vae / "vae.pt").read_bytes()[:-1]), "models/vae/vae.pt"),
         (lambda vae: flip_a_bit(vae / "vae.pt"), "models/vae/vae.pt"),
         (lambda vae: (vae / "card.md").write_bytes(b"\xff\xfe"), "models/vae/card.md"),
+        (lambda vae: (vae / "film.png").write_bytes(b"GIF89a"), "models/vae/film.png"),
+        (lambda vae: (vae / "curves.png").write_bytes(bytes(2**20 + 1)), "models/vae/curves.png"),
+        *(
+            (lambda vae, content=content: (vae / "history.json").write_text(content), "models/vae/history.json")
+            for content in (
+                "",
+                "{}",
+                '{"epochs": [{"epoch": 2}], "exported": 1}',
+                '{"epochs": [{"epoch": 1, "loss": NaN}], "exported": 1}',
+                '{"epochs": [{"epoch": 1}], "exported": 2}',
+                '{"epochs": [{"epoch": 1}], "exported": 1, "film": [0]}',
+            )
+        ),
     ],
 )
 def test_damage_is_reported_in_one_line_that_names_the_file(vae: Path, damage: Callable[[Path], object], named: str):

@@ -19,7 +19,7 @@ OPERATIONS = {
         *("generate", "interpolate", "interpolate_between", "normalize"),
         *("reconstruct", "score", "classify", "upscale"),
     ),
-    "models": ("describe_model", "list_models"),
+    "models": ("describe_model", "list_models", "model_history", "model_picture"),
     "health": ("livez", "metrics", "readyz"),
 }
 SCRIPTS = Path(sys.executable).parent
@@ -101,6 +101,10 @@ def test_a_generated_client_has_the_manifests_of_the_models(generated):
     assert isinstance(detail, generated.models.ModelDetail)
     assert detail.manifest.classes == list("0123456789")
     assert detail.manifest.quality.figures["recall"].value > 0
+    history = generated.model_history("dcgan", client=generated.caller)
+    assert [row["epoch"] for row in history.epochs] == list(range(1, len(history.epochs) + 1))
+    picture = generated.model_picture("dcgan", "film", client=generated.caller)
+    assert picture.payload.read().startswith(b"\x89PNG")
 
 
 def test_a_generated_client_has_the_health_of_the_service(generated):

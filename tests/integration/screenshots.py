@@ -37,6 +37,22 @@ def compared(page: Page) -> None:
     page.get_by_role("img", name="recall").nth(1).wait_for()
 
 
+def filmed(page: Page) -> None:
+    """A film in its middle."""
+    slider = page.get_by_role("slider", name="Epoch")
+    for _ in range(5):
+        slider.press("ArrowRight")
+    slider.blur()
+
+
+def asked(page: Page) -> None:
+    """Some answers of the quiz."""
+    for choice in ("Real", "Made", "Made", "Real", "Made", "Made", "Made"):
+        if (following := page.get_by_role("button", name="Next")).is_visible():
+            following.click()
+        page.get_by_role("button", name=choice).click()
+
+
 def busy(page: Page) -> None:
     """Some seconds of requests."""
     for _ in range(4):
@@ -51,6 +67,8 @@ ROOMS: dict[str, Callable[[Page], None]] = {
     "sample": sampled,
     "walk": walked,
     "compare": compared,
+    "film": filmed,
+    "quiz": asked,
     "hood": busy,
 }
 LOOKS: dict[str, tuple[Literal["light", "dark"], ViewportSize]] = {
@@ -65,6 +83,8 @@ SHOWN = (
     ("sample", "dark"),
     ("walk", "light"),
     ("compare", "dark"),
+    ("film", "light"),
+    ("quiz", "dark"),
     ("hood", "light"),
 )
 

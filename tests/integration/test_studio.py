@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -10,12 +11,20 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from tests.conftest import FIXTURES, serving
+from tests.conftest import FIXTURES, ROOT, serving
 from tests.integration.browser import DESKTOP, PHONE, Watched, chromium, draw
 from tests.tiny_models import write_checkpoints
 
 KEY = "correct-horse-battery"
-ROOMS = {"draw": "Draw", "sample": "Sample", "walk": "Walk", "compare": "Compare", "hood": "Under the hood"}
+ROOMS = {
+    "draw": "Draw",
+    "sample": "Sample",
+    "walk": "Walk",
+    "compare": "Compare",
+    "film": "Training film",
+    "quiz": "Quiz",
+    "hood": "Under the hood",
+}
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
 USED = re.compile(r"^z\d+$")  # a number of a latent that is not marked as unused
 TWO = ((0.3, 0.3), (0.5, 0.18), (0.66, 0.35), (0.3, 0.8), (0.72, 0.8))
@@ -42,6 +51,12 @@ COUNT_REQUESTS_IN_FLIGHT = """() => {
 def tiny_models(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tiny")
     write_checkpoints(directory)
+    for source, name, files in (
+        ("dcgan", "boots", ("examples.png", "film.png", "history.json", "neighbours.png")),
+        ("lapgan-7", "sketch", ("examples.png", "film.png", "history.json")),
+    ):
+        for file in files:
+            shutil.copy(ROOT / "models" / source / file, directory / name)
     return directory
 
 
@@ -83,6 +98,12 @@ def params_of(page):
     return dict(part.split("=", 1) for part in query.split("&") if part)
 
 
+def answer(page, choice):
+    """Answer a question of the quiz; the text of the verdict."""
+    page.get_by_role("button", name=choice).click()
+    return page.locator("#verdict").inner_text()
+
+
 def assert_accessible(page):
     violations = Axe().run(page).response["violations"]
     found = [(each["id"], node["target"], node["failureSummary"]) for each in violations for node in each["nodes"]]
@@ -107,6 +128,11 @@ def test_every_room_opens_and_is_accessible(browser, client, scheme, size):
                 expect(page.get_by_role("img", name="slerp, step 1")).to_be_visible()
             if name == "compare":
                 expect(page.get_by_role("img", name="recall")).to_have_count(2)
+            if name == "film":
+                page.get_by_role("slider", name="Epoch").press("ArrowRight")
+                expect(page.get_by_role("img", name="after epoch 2")).to_be_visible()
+            if name == "quiz":
+                answer(page, "Real")
             page.watched.settle()
             assert_accessible(page)
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -179,7 +205,7 @@ def test_a_picture_can_be_pasted_and_dropped(page, digit, kind):
     expect(page.get_by_text("reads 7").first).to_be_visible()
 
 
-def test_an_example_can_be_loaded_and_drawn_over(page):
+def test_a_test_image_can_be_loaded_and_drawn_over(page):
     page.get_by_role("button", name="Example").click()
     expect(page.get_by_text("reads 0").first).to_be_visible()
     draw(page, ((0.8, 0.2), (0.9, 0.3)))
@@ -372,6 +398,145 @@ def test_an_image_is_sent_to_compare_with_its_controls(page, client):
     assert params_of(page) == {"left": "cgan", "seed": "11", "first": "20", "label": "4"}
 
 
+def test_an_opened_image_has_the_nearest_training_images_of_the_card(page):
+    page.goto(page.url.partition("#")[0] + "#/sample?open=cgan.2")
+    dialog = page.get_by_role("dialog", name="cgan, image 2")
+    dialog.get_by_text("Nearest training images").click()
+    picture = dialog.get_by_role("img", name="each above the negative of its nearest training image")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 560
+    assert_accessible(page)
+
+
+def frame_of(page):
+    return page.locator("canvas.shipped").evaluate("canvas => canvas.toDataURL()")
+
+
+def test_the_film_of_a_link_is_at_its_epoch_and_follows_the_slider(browser, client):
+    with opened(browser, client, "#/film?model=cvae&epoch=3") as page:
+        expect(page.get_by_role("img", name="What cvae made after epoch 3")).to_be_visible()
+        page.watched.settle()
+        before = frame_of(page)
+        history = client.get("/models/cvae/history").json()["epochs"]
+        assert history[2]["negative_elbo"] != history[3]["negative_elbo"]
+        curve = page.get_by_role("img", name=re.compile("^negative elbo"))
+        expect(curve).to_have_attribute(
+            "aria-label", re.compile(f"^negative elbo: {history[2]['negative_elbo']:.3g} at")
+        )
+        page.get_by_role("slider", name="Epoch").press("ArrowRight")
+        expect(page.get_by_role("img", name="What cvae made after epoch 4")).to_be_visible()
+        expect(curve).to_have_attribute(
+            "aria-label", re.compile(f"^negative elbo: {history[3]['negative_elbo']:.3g} at")
+        )
+        assert frame_of(page) != before
+        assert params_of(page) == {"model": "cvae", "epoch": "4"}
+        page.get_by_role("button", name="Exported epoch: 20").click()
+        expect(page.get_by_role("slider", name="Epoch")).to_have_value("20")
+        assert not page.watched.faults
+
+
+def test_the_film_plays_to_its_end_only_when_it_is_asked(browser, client):
+    with opened(browser, client, "#/film?model=dcgan&epoch=8") as page:
+        page.watched.settle()
+        assert params_of(page)["epoch"] == "8"
+        page.get_by_role("button", name="Play").click()
+        expect(page.get_by_role("button", name="Pause")).to_be_visible()
+        expect(page.get_by_role("button", name="Play")).to_be_visible()
+        assert params_of(page)["epoch"] == "10"
+        page.get_by_role("button", name="Play").click()  # from the beginning
+        page.get_by_role("button", name="Pause").click()
+        assert int(params_of(page)["epoch"]) < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lenet", "ships no images of its epochs"),
+        ("vae", "ships no history of its training"),
+        ("nobody", "is not loaded"),
+    ],
+)
+def test_a_model_without_a_film_says_what_it_lacks(browser, client, name, said):
+    with opened(browser, client, f"#/film?model={name}") as page:
+        expect(page.get_by_text(said)).to_be_visible()
+        expect(page.get_by_role("img", name="cross entropy")).to_have_count(int(name == "lenet"))
+        assert_accessible(page)
+        page.get_by_label("Model", exact=True).select_option("dcgan")
+        expect(page.get_by_role("img", name="What dcgan made after epoch 1")).to_be_visible()
+        assert not page.watched.faults
+
+
+def played(page, key):
+    """Play a quiz with this key; the images with their verdicts."""
+    seen = []
+    for number in range(1, 21):
+        expect(page.get_by_role("heading", name=f"{number} of 20")).to_be_visible()
+        image = page.get_by_role("img", name="An image, real or made")
+        size = image.evaluate("image => image.decode().then(() => image.naturalWidth)")
+        source = image.get_attribute("src")
+        page.keyboard.press(key)
+        seen.append((source, size, page.locator("#verdict").inner_text()))
+        page.keyboard.press("Enter")
+    return seen
+
+
+def test_a_quiz_is_half_real_and_its_link_gives_the_same_one(browser, client):
+    with (
+        opened(browser, client, "#/quiz?seed=7&of=dcgan") as page,
+        opened(browser, client, "#/quiz?seed=7&of=dcgan") as other,
+    ):
+        seen, again = played(page, "ArrowLeft"), played(other, "ArrowRight")
+        assert [source for source, *_ in seen] == [source for source, *_ in again]
+        assert len({source for source, *_ in seen}) == 20
+        assert {size for _, size, _ in seen} == {28}
+        real = [source for source, _, verdict in seen if "test image" in verdict]
+        assert len(real) == 10
+        assert all(verdict.startswith("✓") == (source in real) for source, _, verdict in seen)
+        assert all(verdict.startswith("✗") == (source in real) for source, _, verdict in again)
+        made = client.post("/generate", json={"model": "dcgan", "n": 10, "seed": 7}).json()["images"]
+        assert {f"data:image/png;base64,{image['png']}" for image in made} == {source for source, *_ in seen} - set(
+            real
+        )
+        expect(page.get_by_role("heading", name="10 of 20 right")).to_be_visible()
+        expect(page.get_by_role("listitem").filter(has_text="real images")).to_contain_text("10 of 10")
+        expect(page.get_by_role("listitem").filter(has_text="dcgan")).to_contain_text("0 of 10")
+        expect(page.get_by_role("img", name="that you took for a real one")).to_have_count(10)
+        assert_accessible(page)
+        page.reload()
+        expect(page.get_by_role("heading", name="10 of 20 right")).to_be_visible()
+        page.get_by_role("button", name="Play this one again").click()
+        expect(page.get_by_role("heading", name="1 of 20")).to_be_visible()
+        assert not page.watched.faults
+
+
+def test_a_quiz_of_all_models_names_each_only_after_the_answer(browser, client):
+    with opened(browser, client, "#/quiz?seed=3") as page:
+        page.watched.settle()
+        names = set()
+        for _ in range(20):
+            assert not re.search(r"was made by|test image", page.locator(".round").inner_text())
+            verdict = answer(page, "Made")
+            if found := re.search(r"was made by (\S+?)[. ]", verdict):
+                names.add(found[1])
+            page.keyboard.press("Enter")
+        assert {"cgan", "vae", "lapgan-7"} <= names
+        assert "dbn" not in names  # it takes seconds
+        expect(page.get_by_role("heading", name="10 of 20 right")).to_be_visible()
+        expect(page.get_by_role("listitem").filter(has_text="real images")).to_contain_text("0 of 10")
+
+
+def test_a_quiz_whose_images_cannot_be_made_says_why_and_tries_again(browser, client):
+    problem = {"status": 503, "code": "overloaded", "detail": "The service is overloaded; retry later."}
+    refuse = {"status": 503, "content_type": "application/problem+json", "body": json.dumps(problem)}
+    with opened(browser, client) as page:
+        page.route("**/generate", lambda route: route.fulfill(**refuse))
+        page.get_by_role("link", name="Quiz").click()
+        expect(page.get_by_role("alert")).to_contain_text(problem["detail"])
+        page.unroute_all()
+        page.get_by_role("button", name="Try again").click()
+        expect(page.get_by_role("img", name="An image, real or made")).to_be_visible()
+
+
 def test_a_model_that_takes_seconds_computes_only_on_demand(page):
     page.goto(page.url.partition("#")[0] + "#/sample")
     row = results(page, "dbn")
@@ -391,6 +556,13 @@ def test_a_request_of_the_page_is_shown_as_code_that_works(page, tmp_path):
     (tmp_path / "request.py").write_text(code.inner_text())
     done = subprocess.run([sys.executable, tmp_path / "request.py"], capture_output=True, check=True)
     assert b"cgan" in done.stdout
+    page.get_by_role("link", name="Training film").click()
+    page.watched.settle()
+    page.get_by_role("link", name="Under the hood").click()
+    page.get_by_role("row").filter(has_text="/pictures/film").get_by_role("button").click()
+    (tmp_path / "request.py").write_text(code.inner_text())
+    subprocess.run([sys.executable, tmp_path / "request.py"], cwd=tmp_path, check=True)
+    assert (tmp_path / "film.png").read_bytes().startswith(b"\x89PNG")
     expect(page.get_by_text("a second").first).to_be_visible()
 
 
@@ -446,6 +618,8 @@ def test_a_key_is_asked_for_and_kept_in_memory_only(browser, tiny_models):
         dialog.get_by_role("button").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("Draw")
         assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+        page.get_by_role("link", name="Training film").click()
+        expect(page.get_by_role("img", name="What boots made after epoch 1")).to_be_visible()
         page.get_by_role("link", name="Under the hood").click()
         expect(page.get_by_role("region", name="The request as code")).to_contain_text("$DIGITS_API_KEY")
         assert KEY not in page.content()
@@ -455,7 +629,9 @@ def test_a_key_is_asked_for_and_kept_in_memory_only(browser, tiny_models):
 
 def test_rooms_whose_models_are_not_loaded_are_not_shown(browser):
     with serving(models="lenet") as reader, opened(browser, reader) as page:
-        expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(["Draw", "Under the hood"])
+        expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(
+            ["Draw", "Training film", "Under the hood"]
+        )
         draw(page)
         expect(page.get_by_text("reads 3").first).to_be_visible()
         expect(page.get_by_role("heading", name="Reconstructions")).to_have_count(0)
@@ -485,4 +661,17 @@ def test_models_of_other_classes_and_sizes_work_in_every_room(browser, tiny_mode
             page.watched.settle()
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         expect(results(page, "boots").get_by_role("img", name="label T-shirt/top")).to_have_count(3)
+        page.watched.settle()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.get_by_role("link", name="Training film").click()
+        page.get_by_label("Model", exact=True).select_option("sketch")
+        page.get_by_role("button", name="Exported epoch: 40").click()
+        expect(page.get_by_role("img", name="What sketch made after epoch 40")).to_be_visible()
+        page.get_by_role("link", name="Quiz").click()
+        for _ in range(20):
+            answer(page, "Made")
+            page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="10 of 20 right")).to_be_visible()
+        page.watched.settle()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert not page.watched.faults

@@ -26,7 +26,7 @@ from training.generation import balanced_labels, draw_latents
 from training.golden import ExportMismatch
 from training.learner import DataShape, Learner
 
-EXPORTED = {"manifest.json", "curves.png", "card.md"}
+EXPORTED = {"manifest.json", "curves.png", "history.json", "card.md"}
 HISTORY = [{"epoch": 1, "negative_elbo": 300.0, "kl_divergence": 3.0}]
 
 # A program that runs where this project cannot be imported.

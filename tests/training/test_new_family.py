@@ -160,6 +160,7 @@ def test_a_generator_of_another_size_gets_figures_and_pictures(trained):
     directory = config.models_dir / "specks"
     assert files(directory) == {
         "manifest.json", "card.md", "curves.png", "samples.png", "neighbours.png", "traversals.png",
+        "examples.png", "film.png", "history.json",
     }  # fmt: skip
     assert files(config.run_dir / "samples") == {"epoch-0001.png", "epoch-0002.png"}
     card = (directory / "card.md").read_text()
@@ -169,7 +170,9 @@ def test_a_generator_of_another_size_gets_figures_and_pictures(trained):
 
 def test_a_model_that_makes_no_images_has_curves_and_a_card_and_no_samples(trained):
     config = trained["codes"]
-    assert files(config.models_dir / "codes") == {"manifest.json", "card.md", "curves.png"}
+    assert files(config.models_dir / "codes") == {
+        "manifest.json", "card.md", "curves.png", "examples.png", "history.json",
+    }  # fmt: skip
     assert not (config.run_dir / "samples").exists()
     assert (config.run_dir / "curves.png").is_file()
     assert (config.run_dir / "metrics.csv").read_text().splitlines()[0] == "epoch,error"

@@ -1,6 +1,7 @@
 """Grids of images, decoded again."""
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from app.checkpoints.manifest import ImageForm
 from tests.training.conftest import manifest_of
 from training.archive import open_archive
 from training.evaluation.resizing import area_averages
-from training.previews import neighbour_grid, preview, sample_grid, traversal_grid
+from training.previews import example_grid, neighbour_grid, preview, sample_grid, traversal_grid
 
 UNLABELLED = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=False, priors=("normal",))
 CONDITIONAL = SimpleNamespace(latent_dim=3, noise_dim=3, conditional=True, priors=("normal",))
@@ -39,11 +40,11 @@ class Echo(nn.Module):
         return images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
 
-def cells(png: bytes, columns: int) -> np.ndarray:
-    """The pixels of a grid of 28x28 images, enlarged twice, as (rows, columns, 28, 28)."""
+def cells(png: bytes, columns: int, scale: int = 2) -> np.ndarray:
+    """The pixels of a grid of enlarged 28x28 images as (rows, columns, 28, 28)."""
     with Image.open(io.BytesIO(png)) as image:
         assert (image.format, image.mode) == ("PNG", "L")
-        pixels = np.asarray(image)[::2, ::2]
+        pixels = np.asarray(image)[::scale, ::scale]
     return pixels.reshape(-1, 28, columns, 28).swapaxes(1, 2)
 
 
@@ -118,3 +119,20 @@ def test_a_preview_of_an_upscaler_shows_input_interpolation_result_and_original(
     assert (ours == pixels).all()
     assert (interpolated != pixels).any()
     assert (originals == dataset.test_images[:10, 0].numpy()).all()
+
+
+def test_a_sheet_of_test_images_has_each_class_in_turn(dataset):
+    sheet = cells(example_grid(dataset, (1, 28, 28)), 10, scale=1).reshape(-1, 28, 28)
+    assert len(sheet) == min(100, len(dataset.test_images) // 10 * 10)
+    own = {label: dataset.test_images[dataset.test_labels == label, 0].numpy() for label in range(10)}
+    balanced = 10 * min(len(images) for images in own.values())
+    for i, image in enumerate(sheet[:balanced]):
+        assert (image == own[i % 10][i // 10]).all()
+
+
+def test_a_sheet_of_few_test_images_of_few_classes_is_smaller(dataset):
+    few = replace(dataset, test_images=dataset.test_images[:3], test_labels=torch.tensor([4, 4, 2]))
+    sheet = cells(example_grid(few, (1, 28, 28)), 3, scale=1)
+    assert (sheet[0] == dataset.test_images[[2, 0, 1], 0].numpy()).all()
+    with Image.open(io.BytesIO(example_grid(few, (1, 7, 7)))) as image:
+        assert image.size == (21, 7)

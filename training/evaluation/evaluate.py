@@ -20,8 +20,9 @@ from training.evaluation.feature_extractor import Classifier, find_extractor, lo
 from training.evaluation.held_out import ArchivedClassifier, held_out_figures
 from training.evaluation.reference import Reference
 from training.evaluation.resizing import area_averages
+from training.film import add_film
 from training.generation import balanced_labels, draw_images
-from training.previews import neighbour_grid, preview, reconstruction_grid, traversal_grid
+from training.previews import example_grid, neighbour_grid, preview, reconstruction_grid, traversal_grid
 from training.quality_report import quality_table
 from training.sources import load_dataset
 
@@ -52,8 +53,13 @@ class EvaluateConfig(Choices):
 
 
 class DocumentConfig(Choices):
-    """Where the checkpoints and the table of quality are."""
+    """Where the checkpoints, their runs and the table of quality are."""
 
+    dataset: str | None = Field(
+        None, pattern=DATASET_PATTERN, description=f"write the test images of its checkpoints too; {DATASET_FORMS}"
+    )
+    data_dir: Path = Path("data")
+    runs_dir: Path = Field(Path("runs"), description="where to look for the run that made a checkpoint")
     models_dir: Path = Path("models")
     document: Path = Field(Path("docs/quality.md"), description="Markdown file whose table of quality is replaced")
 
@@ -105,9 +111,18 @@ def find_classifier(name: str, models_dir: Path, dataset: Dataset) -> Classifier
 
 
 def write_documents(config: DocumentConfig) -> None:
-    """Write all cards and the table of quality again from the manifests, without measuring. Raises as `write_table`."""
+    """Write all cards and the table of quality again from the manifests, without measuring.
+
+    Where the run that made a checkpoint is at hand, write its history and film beside it. Raises as `write_table`, and
+    DataUnavailable.
+    """
+    dataset = None if config.dataset is None else load_dataset(config.dataset, config.data_dir)
     for path in sorted(config.models_dir.glob("*/manifest.json")):
-        write_card(path.parent, read_manifest(path))
+        manifest = read_manifest(path)
+        add_film(path.parent, manifest, config.runs_dir / manifest.name)
+        if dataset is not None and dataset.digest == manifest.dataset.digest:
+            write_atomically(path.parent / "examples.png", example_grid(dataset, manifest.image.shape))
+        write_card(path.parent, manifest)
     write_table(config.document, config.models_dir, PROTOCOL)
 
 
@@ -180,7 +195,7 @@ def open_checkpoint(directory: Path, dataset: Dataset) -> tuple[Manifest, nn.Mod
 def pictures_of(archive: nn.Module, manifest: Manifest, dataset: Dataset, seed: int) -> dict[str, bytes]:
     """The pictures that the capabilities of a checkpoint allow, by file name."""
     shown = preview(archive, manifest.capabilities, manifest, dataset, manifest.training.seed)
-    pictures = dict([shown] if shown else [])
+    pictures = dict([shown] if shown else []) | {"examples.png": example_grid(dataset, manifest.image.shape)}
     if "generate" in manifest.capabilities:
         images = draw_images(archive, manifest, balanced_labels(NEIGHBOURS, len(dataset.classes)), seed)
         train_images = dataset.train_images[: manifest.dataset.train_images]

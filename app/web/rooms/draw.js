@@ -7,11 +7,12 @@ import { decodePicture, decodeStrokes, encodeStrokes, painted } from "../parts/d
 import { Select } from "../parts/field.js";
 import { html } from "../parts/html.js";
 import { Latents, decodeLatent, encodeLatent } from "../parts/latents.js";
-import { can, classNames, encodes, hasLabels, kind, sameForm } from "../parts/models.js";
+import { can, classNames, encodes, kind, sameForm, uploadForm } from "../parts/models.js";
 import { Hint, ProblemNotice, Spoken } from "../parts/notice.js";
 import { Pad } from "../parts/pad.js";
 import { ErrorMap, Figure, Picture } from "../parts/picture.js";
 import { photo, pngBlob, toAddress, toPng } from "../parts/pixels.js";
+import { cutSheet, shippedPicture } from "../parts/shipped.js";
 import { update } from "../state.js";
 
 const takesImages = (model) => encodes(model) || can(model, "classify") || can(model, "discriminate");
@@ -54,7 +55,7 @@ function Draw({ models, offers, params }) {
       <${Pad} ...${drawing} onLive=${drawing.onLive} onDone=${drawing.onDone}>
         ${!drawing.upload && html`<p class="invitation" aria-hidden="true">Draw here</p>`}
       <//>
-      <${Tools} ...${{ drawing, models, offers, main }} />
+      <${Tools} ...${{ drawing, models, main }} />
       <${ProblemNotice} problem=${drawing.problem ?? input.problem} />
       ${(drawing.upload ? (drawing.warnings ?? input.answer?.warnings ?? []) : []).map((each) => html`<p key=${each.code} class="notice warning" role="status">${each.detail}</p>`)}
     </section>
@@ -135,11 +136,9 @@ function useDrawing({ ink, img }) {
   };
 }
 
-function Tools({ drawing, models, offers, main }) {
+function Tools({ drawing, models, main }) {
   const chooser = useRef(null);
-  const generators = offers("generate") ? models.filter((model) => can(model, "generate") && sameForm(model, main)) : [];
-  // The most faithful kind first: labelled, and quick.
-  const generator = generators.sort((a, b) => a.sequential - b.sequential || b.conditional - a.conditional)[0];
+  const source = models.find((model) => model.pictures.includes("examples") && String(model.image.shape) === String(uploadForm(main).shape));
   const [example, setExample] = useState(0);
 
   async function open(file) {
@@ -153,11 +152,9 @@ function Tools({ drawing, models, offers, main }) {
 
   async function loadExample() {
     try {
-      const labels = hasLabels(generator) ? generator.classes : [undefined];
-      const label = labels[example % labels.length];
-      const { images } = await generate({ model: generator.name, seed: example, n: 1, label });
+      const sheet = await cutSheet(await shippedPicture(source, "examples"), source.image.shape[1]);
       setExample(example + 1);
-      drawing.load(images[0].png);
+      drawing.load(sheet.cut(example % sheet.count));
     } catch (problem) {
       drawing.setProblem(problem);
     }
@@ -184,7 +181,7 @@ function Tools({ drawing, models, offers, main }) {
   return html`<div class="tools">
     <button type="button" disabled=${!drawing.strokes.length && !drawing.picture} onClick=${drawing.undo}>Undo</button>
     <button type="button" disabled=${!drawing.upload} onClick=${drawing.clear}>Clear</button>
-    ${generator && html`<button type="button" onClick=${loadExample} title=${`An image of ${generator.name}`}>Example</button>`}
+    ${source && html`<button type="button" onClick=${loadExample} title="A test image">Example</button>`}
     <button type="button" title="A PNG or JPEG, also a photo" onClick=${() => chooser.current.click()}>Open…</button>
     <input ref=${chooser} type="file" accept="image/png,image/jpeg" hidden aria-label="Open a picture"
       onChange=${({ target }) => {

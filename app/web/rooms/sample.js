@@ -10,6 +10,7 @@ import { can, kind, sameForm } from "../parts/models.js";
 import { Hint, ProblemNotice, Spoken } from "../parts/notice.js";
 import { Picture } from "../parts/picture.js";
 import { pngBlob } from "../parts/pixels.js";
+import { Shipped } from "../parts/shipped.js";
 import { link, update } from "../state.js";
 
 const COUNT = 10;
@@ -111,6 +112,7 @@ function Opened({ model, models, asked, image, offers, rooms, seed }) {
           ${result && html`<${Probabilities} probabilities=${result.probabilities} />
             <${Spoken}>${`${reader.name} reads ${result.label}`}<//>`}`}
         ${!reader && html`<${Hint}>No loaded classifier reads such images.<//>`}
+        ${model.pictures.includes("neighbours") && html`<${Neighbours} model=${model} />`}
         <div class="tools">
           ${receivers.map((room) => html`<a key=${room.id} class="button" href=${link(room.id, room.receive(picture))}>Send to ${room.title}</a>`)}
           <button type="button" onClick=${() => dialog.current.close()}>Close</button>
@@ -118,4 +120,14 @@ function Opened({ model, models, asked, image, offers, rooms, seed }) {
       </div>
     </div>
   </dialog>`;
+}
+
+/** Whether the model copies: other images of it, above the training images that are nearest to them. */
+function Neighbours({ model }) {
+  const [open, setOpen] = useState(false);
+  return html`<details onToggle=${(event) => setOpen(event.target.open)}>
+    <summary>Nearest training images of samples, from the card</summary>
+    ${open && html`<${Shipped} model=${model} name="neighbours" alt=${`Thirty images of ${model.name}, each above the negative of its nearest training image`} />
+      <p class="hint">Images of another seed, each above the negative of the training image that is nearest to it.</p>`}
+  </details>`;
 }

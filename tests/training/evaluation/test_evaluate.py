@@ -54,7 +54,7 @@ def test_a_checkpoint_gets_figures_pictures_and_a_card_and_keeps_its_archives(di
     assert given.model_copy(update={"quality": None}) == Manifest.model_validate_json(before["manifest.json"])
     evaluate_checkpoint(directory, dataset, tmp_path)
     assert contents(directory) == after
-    assert set(after) - set(before) == {"card.md", *PICTURES_OF_A_VAE}
+    assert set(after) - set(before) == {"card.md", "examples.png", *PICTURES_OF_A_VAE}
     for name in before:
         assert name == "manifest.json" or after[name] == before[name]
     for picture in PICTURES_OF_A_VAE:
