@@ -73,7 +73,8 @@ def create_app(
     """
     settings = settings or Settings()
     readiness = readiness or Readiness()
-    metrics = Metrics(readiness.scoreboard, settings.limits)
+    limits = settings.limits | {"scrapes": health.MAX_SCRAPES}
+    metrics = Metrics(readiness.scoreboard, limits, settings.grpc_port)
     tracing = _tracing() if settings.tracing else None
     # The lowest version of FastAPI that the service supports without traces lacks this argument.
     telemetry: dict[str, Any] = {"telemetry": tracing.telemetry} if tracing else {}
@@ -141,6 +142,7 @@ def _lifespan(
                 decoders=decoders,
                 streams=streams,
                 scoreboard=scoreboard,
+                tracing=tracing,
             )
         finally:
             readiness.drain()

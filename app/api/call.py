@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from functools import lru_cache
 from time import monotonic
-from typing import Any, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import numpy as np
 from fastapi.exceptions import RequestValidationError
@@ -32,6 +32,9 @@ from app.scoreboard import Scoreboard
 from app.settings import Settings
 from app.trace import TRACE
 
+if TYPE_CHECKING:
+    from app.tracing import Tracing
+
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
@@ -55,6 +58,7 @@ class State(TypedDict):
     decoders: Decoders
     scoreboard: Scoreboard
     streams: Limit
+    tracing: "Tracing | None"
 
 
 def state_of(request: Request) -> State:
