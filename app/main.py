@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from app import __version__
 from app.api import docs, health, models, studio
 from app.api.admission import Admission
-from app.api.call import State
 from app.api.middleware import CrossOrigin, Guard, RequestContext
+from app.api.state import State
 from app.api.uploads import Decoders
 from app.errors import WorkerLost, install_error_handlers
 from app.inference.limit import Limit

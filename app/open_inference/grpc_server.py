@@ -10,25 +10,23 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClassesForFiles
 from grpc import StatusCode, aio
 from numpy.typing import NDArray
 
 from app.api.admission import UNCOUNTED_BYTES, too_many_bytes
-from app.api.call import State
 from app.api.middleware import MAX_HEADER_BYTES, answer_to, begin_request, check_key
+from app.api.state import State
 from app.errors import CallerGone, Draining, InvalidRequest, Overloaded, ServiceError, Unavailable, retry_after
 from app.logs import log_access
-from app.open_inference.dataplane import SERVER, Encoder, Servable, Tensor, find_servable, make_job
-from app.open_inference.messages import MAX_RANK, MAX_TENSORS, InferenceRequest, read_request
+from app.open_inference.dataplane import Encoder, make_job
+from app.open_inference.grpc_messages import contents_of, fields_of, load_messages
+from app.open_inference.messages import InferenceRequest, read_request
+from app.open_inference.servable import SERVER, Servable, Tensor, find_servable
 from app.open_inference.tensors import to_bytes
 from app.settings import MAX_GRPC_CONNECTIONS
 
@@ -39,7 +37,6 @@ SERVICE = "inference.GRPCInferenceService"
 PROBES = frozenset({"ServerLive", "ServerReady"})
 # The bytes of a message, which is parsed on the event loop: 334 images of 28x28 numbers.
 MAX_MESSAGE_BYTES = 2**20
-MAX_PARAMETERS = 16
 # After which a client connects again: connections of processes that ended spread over those that replaced them, and
 # none is held open by a request that never arrives.
 CONNECTION_AGE_S = 600
@@ -53,19 +50,6 @@ CODES = {
     503: StatusCode.UNAVAILABLE,
     504: StatusCode.DEADLINE_EXCEEDED,
 }
-# The field of the contents of each datatype that a tensor here has.
-CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents", "UINT8": "uint_contents"}
-
-
-def load_messages() -> dict[str, Any]:
-    """The message classes, in a pool of their own: clients in the same process have others of the same names."""
-    (file,) = FileDescriptorSet.FromString(Path(__file__).with_name("open_inference.desc").read_bytes()).file
-    pool = DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return {
-        name.removeprefix(f"{file.package}."): made
-        for name, made in GetMessageClassesForFiles([file.name], pool).items()
-    }
 
 
 class CannotServe(Exception):
@@ -248,12 +232,12 @@ class GrpcServer:
         deadline = monotonic() + (limit if remaining is None else min(remaining, limit))
         engine = self._readiness.engine()
         servable = find_servable(engine, request.model_name, request.model_version)
-        asked = read_request(_fields(request))
+        asked = read_request(fields_of(request))
 
         def make_encoder(outputs: Sequence[Tensor], _rows: int, seed: int | None) -> Encoder:
             return partial(self._encode, servable, asked, seed, outputs)
 
-        job = make_job(servable, asked, _contents(request), self._settings, make_encoder)
+        job = make_job(servable, asked, contents_of(request), self._settings, make_encoder)
         with engine.admit(servable.model, job):
             return await engine.run(servable.model, job, deadline)
 
@@ -283,41 +267,3 @@ class GrpcServer:
                 to_bytes(array, tensor.datatype) for tensor, array in zip(outputs, arrays, strict=True)
             ],
         )
-
-
-def _fields(request: Any) -> dict[str, Any]:
-    """The fields of a request besides the contents of its tensors; of too many, enough for the error."""
-    return {
-        "id": request.id or None,
-        "parameters": _values(request.parameters),
-        "inputs": [
-            {
-                "name": tensor.name,
-                "datatype": tensor.datatype,
-                "shape": tensor.shape[: MAX_RANK + 1],
-                "parameters": _values(tensor.parameters),
-            }
-            for tensor in request.inputs[: MAX_TENSORS + 1]
-        ],
-        "outputs": [
-            {"name": output.name, "parameters": _values(output.parameters)}
-            for output in request.outputs[: MAX_TENSORS + 1]
-        ],
-    }
-
-
-def _values(parameters: Any) -> dict[str, Any]:
-    """Parameters by name."""
-    if len(parameters) > MAX_PARAMETERS:
-        raise InvalidRequest(f"there are at most {MAX_PARAMETERS} parameters")
-    chosen = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
-    return {name: choice and getattr(parameters[name], choice) for name, choice in chosen.items()}
-
-
-def _contents(request: Any) -> list[bytes | Sequence[Any]]:
-    """The bytes or the numbers of each input. Raises InvalidRequest if raw contents are not those of all inputs."""
-    if not request.raw_input_contents:
-        return [getattr(tensor.contents, CONTENTS.get(tensor.datatype, "bytes_contents")) for tensor in request.inputs]
-    if len(request.raw_input_contents) != len(request.inputs):
-        raise InvalidRequest("raw_input_contents must have one item for each input")
-    return [*request.raw_input_contents]

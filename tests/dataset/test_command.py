@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -374,6 +375,15 @@ def test_a_missing_extra_is_one_line_that_names_it(write, tmp_path, monkeypatch,
     monkeypatch.setitem(sys.modules, package, None)
     assert write(tmp_path / "out", **arguments) == 1
     assert "extra `dataset`" in error(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "127.0.0.1:many", "[::1"])
+def test_an_address_that_nobody_answers_is_one_line(write, tmp_path, capsys, address):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = address.format(listener.getsockname()[1])
+    assert write(tmp_path / "out", ray=address, processes=None) == 1
+    assert address in error(capsys)
     assert not (tmp_path / "out").exists()
 
 

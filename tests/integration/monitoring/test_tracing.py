@@ -1,6 +1,5 @@
 """Traces of a service of two processes, as an OpenTelemetry collector receives them."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,12 +13,12 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from app.open_inference.grpc_server import SERVICE, load_messages
-from tests.contract.process import Service, free_port, running
+from app.open_inference.grpc_messages import load_messages
+from app.open_inference.grpc_server import SERVICE
+from tests.contract.process import Service, free_port, running, until
 from tests.contract.wire import answers, connection
 from tests.tiny_models import Autoencoder, write
 
-WAIT_S = 60  # ends a test that would never end
 CALLER = "00f067aa0ba902b7"
 
 
@@ -51,13 +50,6 @@ class Collector:
 
         until(lambda: not Counter(names) - Counter(span.name for span in found()))
         return found()
-
-
-def until(is_so: Callable[[], Any]) -> None:
-    ends = time.monotonic() + WAIT_S
-    while not is_so():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 def values(attributes: Any) -> dict[str, Any]:
