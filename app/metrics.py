@@ -24,7 +24,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from app.errors import CAUSES
 from app.scoreboard import Scoreboard
-from app.service_collector import ServiceCollector
+from app.service_metrics import ServiceCollector
 
 # Set before this module is imported, see `app.server.supervisor`.
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"

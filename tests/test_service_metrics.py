@@ -3,7 +3,7 @@
 import os
 import socket
 
-from app.service_collector import connections_at
+from app.service_metrics import connections_at
 
 
 def test_open_connections_to_a_port_are_those_of_the_process_that_accepted_them():
