@@ -54,11 +54,13 @@ test-lowest: $(TOOLS)
 	$(MAKE) pytest VENV=.venv-lowest CONSTRAINTS=build/lowest.txt
 
 # The newest versions of all but torch, on which the bytes of a seed depend: it is raised by hand in constraints.txt.
-# torch itself pins the packages of CUDA that its build needs.
+# torch itself pins the packages of CUDA that its build needs. Tests have two environments of their own.
 constraints: $(TOOLS)
 	grep -E '^torch(vision)?==' constraints.txt | $(RESOLVE) --universal --python-version 3.11 \
 		pyproject.toml - --output-file constraints.txt
 	sed -i -E '/^(cuda|nvidia|triton)-?/d' constraints.txt
+	for folder in clients checkov; do (cd tests/integration/$$folder && $(CURDIR)/$(TOOLS)/bin/uv pip compile --quiet --upgrade \
+		--universal --python-version 3.11 --no-annotate requirements.in --output-file requirements.txt) || exit 1; done
 
 # Known vulnerabilities of the versions in constraints.txt.
 audit: $(TOOLS)

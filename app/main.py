@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from app import __version__
 from app.api import docs, health, models, studio
 from app.api.admission import Admission
-from app.api.call import State
 from app.api.middleware import CrossOrigin, Guard, RequestContext
+from app.api.state import State
 from app.api.uploads import Decoders
 from app.errors import WorkerLost, install_error_handlers
 from app.inference.limit import Limit
@@ -73,7 +73,8 @@ def create_app(
     """
     settings = settings or Settings()
     readiness = readiness or Readiness()
-    metrics = Metrics(readiness.scoreboard, settings.limits)
+    limits = settings.limits | {"scrapes": health.MAX_SCRAPES}
+    metrics = Metrics(readiness.scoreboard, limits, settings.grpc_port)
     tracing = _tracing() if settings.tracing else None
     # The lowest version of FastAPI that the service supports without traces lacks this argument.
     telemetry: dict[str, Any] = {"telemetry": tracing.telemetry} if tracing else {}
@@ -141,6 +142,7 @@ def _lifespan(
                 decoders=decoders,
                 streams=streams,
                 scoreboard=scoreboard,
+                tracing=tracing,
             )
         finally:
             readiness.drain()

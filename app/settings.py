@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX = "DIGITS_"
 # The bound on rows of sequential models is this part of the bound on all others: they take far longer.
 SEQUENTIAL_SHARE = 8
+# Open connections of gRPC of a process, each of which carries many calls: within the open files that it has in reserve.
+MAX_GRPC_CONNECTIONS = 128
 # In the working directory; the environment overrides it.
 SETTINGS_FILE = Path("digits.env")
 # RFC 6750, section 2.1, with at least 16 characters.

@@ -1,18 +1,30 @@
 """OpenTelemetry traces, which need the extra `tracing`: a span for each request, with its steps below it.
 
-FastAPI makes the span of the request and reads the `traceparent` of the caller. OpenTelemetry's own variables configure
-export, sampling and the name of the service, such as OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_TRACES_SAMPLER.
+FastAPI makes the span of a request over HTTP and reads the `traceparent` of the caller; over gRPC `Tracing.rpc` does.
+OpenTelemetry's own variables configure export, sampling and the name of the service, such as
+OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_TRACES_SAMPLER.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from threading import Thread
 from time import monotonic_ns, time_ns
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.propagate import extract
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, Tracer, format_trace_id, get_current_span, set_span_in_context
+from opentelemetry.trace import (
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    format_trace_id,
+    get_current_span,
+    set_span_in_context,
+)
 
 from app import __version__
 from app.api.admission import OUTSIDE_ADMISSION
@@ -20,6 +32,8 @@ from app.trace import Trace
 
 # The export of what is queued would wait for half a minute for a collector that does not answer.
 CLOSE_S = 1.0
+# Statuses of gRPC that are errors of the server, by the semantic conventions of OpenTelemetry.
+SERVER_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 
 
 class Tracing:
@@ -44,6 +58,27 @@ class Tracing:
             "auto_configure": False,
             "exclude": lambda scope: scope.get("path") in OUTSIDE_ADMISSION,
         }
+
+    @contextmanager
+    def rpc(self, method: str, metadata: Mapping[str, str]) -> Iterator[None]:
+        """The span of an RPC of gRPC is the current one. method: as in `package.Service/Method`."""
+        with self._tracer.start_as_current_span(
+            method,
+            extract(metadata),
+            SpanKind.SERVER,
+            {"rpc.system.name": "grpc", "rpc.method": method},
+            record_exception=False,
+            set_status_on_exception=False,
+        ):
+            yield
+
+    def rpc_ended(self, status: str) -> None:
+        """Add the status, as in `OK`, to the span of the current RPC."""
+        span = get_current_span()
+        span.set_attribute("rpc.response.status_code", status)
+        if status in SERVER_ERRORS:
+            span.set_attribute("error.type", status)
+            span.set_status(StatusCode.ERROR)
 
     def trace(self, request_id: str | None) -> Trace | None:
         """The trace of the current request, None if it is not sampled. request_id: the caller's, if any."""

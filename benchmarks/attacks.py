@@ -103,6 +103,13 @@ def chunked() -> bytes:
     return content[:33] + 80_000 * empty + content[33:]  # behind the header
 
 
+def latent_tensors() -> bytes:
+    """A request of the Open Inference Protocol with half a megabyte of numbers."""
+    latent = {"name": "latent", "datatype": "FP32", "shape": [256, 100], "data": 256 * 100 * [-0.1234567890123456]}
+    label = {"name": "label", "datatype": "INT64", "shape": [256], "data": 256 * [8]}
+    return post("/v2/models/cgan.generate/infer", inputs=[latent, label])
+
+
 def query(path: str, parts: Iterable[str], separator: str) -> bytes:
     """A GET request with as much query as a head can hold."""
     return request(f"{path}?" + separator.join(parts)[:64_500], method="GET")
@@ -146,6 +153,16 @@ ATTACKS = [
     Attack("JPEGs of 20 scans", lambda: image(scanned())),
     Attack("PNGs of 80,000 chunks", lambda: image(chunked())),
     Attack("answers read a byte a second", lambda: post("/generate", n=256, scale=SCALE, times=16), reads_slowly=True),
+    Attack(
+        "streams of 100,000 images",
+        lambda: post("/generate", {"Accept": "application/zip"}, model="cgan", n=100_000),
+    ),
+    Attack(
+        "streams read a byte a second",
+        lambda: post("/generate", {"Accept": "application/x-idx"}, model="cgan", n=100_000),
+        reads_slowly=True,
+    ),
+    Attack("256 latents as JSON tensors", latent_tensors),
     Attack("callers that hang up", lambda: post("/generate", n=256, scale=SCALE), hangs_up=True),
     Attack("deadlines of 1 ms", lambda: post("/generate", {"X-Request-Timeout": "0.001"}, n=256, scale=SCALE)),
     Attack("16 pipelined images", lambda: post("/generate", times=16)),

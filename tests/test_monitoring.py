@@ -11,6 +11,7 @@ from app.errors import CAUSES, ServiceError
 from app.settings import Settings
 from tests.api.reading import metric, series
 from tests.conftest import ROOT, serving
+from tests.contract.process import free_port
 from tests.promql import DASHBOARD, RULES, Selector, queries, rules, selectors
 from tests.tiny_models import Autoencoder, write
 
@@ -27,7 +28,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The metrics page of a service that has answered a request."""
     models = tmp_path_factory.mktemp("models")
     write(models, "plain", Autoencoder(28), ())
-    with serving(models_dir=models) as client:
+    with serving(models_dir=models, grpc_port=free_port()) as client:
         assert client.post("/generate", json={}).status_code == 200
         yield client.get("/metrics").text
 
@@ -88,6 +89,9 @@ def test_every_bound_is_beside_its_use(page):
         unit = "_bytes" * (counter == "bytes")
         assert f"digits_{name}{unit}" in series(page)
         assert metric(page, f"digits_{name}_limit{unit}") == limit
+    assert metric(page, "digits_scrapes_in_flight") == 1 < metric(page, "digits_scrapes_in_flight_limit")
+    assert 'digits_process_grpc_connections{process="0"}' in series(page)
+    assert metric(page, "digits_process_grpc_connections_limit") >= 1
     for pool in ("busy_workers", "busy_sequential_workers"):
         assert metric(page, f"digits_{pool}_limit") >= 1
     assert metric(page, "digits_processes") == metric(page, "digits_processes_limit") == 1

@@ -1,4 +1,4 @@
-"""A request with the state of the service, and the route class that hands it to the operations."""
+"""A request as operations read it, and the route class that hands it to them."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from functools import lru_cache
 from time import monotonic
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi.exceptions import RequestValidationError
@@ -18,19 +18,15 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.fields import MAX_FILES
 from app.api.negotiation import JSON, negotiate
-from app.api.uploads import Decoders, Upload
+from app.api.state import state_of
+from app.api.uploads import Upload
 from app.checkpoints.manifest import ImageForm
 from app.errors import BodyTooLarge, CallerGone, DeadlineExceeded, InvalidRequest, UnsupportedMediaType
 from app.images.shapes import Sign
 from app.inference.batching import Job
 from app.inference.engine import Engine
-from app.inference.limit import Limit
 from app.inference.model import Model, Provenance
-from app.inference.readiness import Readiness
 from app.inference.runtime import Rows
-from app.metrics import Metrics
-from app.scoreboard import Scoreboard
-from app.settings import Settings
 from app.trace import TRACE
 
 T = TypeVar("T")
@@ -45,22 +41,6 @@ CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s;\"]*)", re.IGNORECASE)
 # A quoted value, possessive and optionally unterminated, so that matching is linear.
 QUOTED = re.compile(r"=\s*\"(?:[^\"\\]|\\.)*+\"?")
 TIMEOUT_SECONDS = re.compile(r"[0-9]{1,99}(\.[0-9]{1,99})?")
-
-
-class State(TypedDict):
-    """State owned by the lifespan and shared by all requests."""
-
-    settings: Settings
-    metrics: Metrics
-    readiness: Readiness
-    decoders: Decoders
-    scoreboard: Scoreboard
-    streams: Limit
-
-
-def state_of(request: Request) -> State:
-    """The state of the service."""
-    return cast(State, request.scope["state"])
 
 
 def name_origin(response: Response, provenance: Provenance, seed: int | None) -> Response:

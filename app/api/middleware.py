@@ -46,6 +46,9 @@ MAX_HEADER_BYTES = 32 * 1024
 # The pages have no key either: a browser cannot send one before they are loaded.
 DOCUMENTATION = frozenset({"/", "/docs", "/openapi.json"})
 
+# The trace of the current request, from the id that its caller gave it; None if it is not sampled.
+FindTrace = Callable[[str | None], Trace | None]
+
 
 class RequestContext:
     """Gives each request an id (`X-Request-Id` in its answer), and records metrics and the access log.
@@ -60,9 +63,9 @@ class RequestContext:
         metrics: Metrics,
         *,
         access_log: bool,
-        trace: Callable[[str | None], Trace | None] | None = None,
+        trace: FindTrace | None = None,
     ) -> None:
-        """trace: the trace of the current request, whose caller may have given it an id."""
+        """trace: of the current request, if requests are traced."""
         self._app = app
         self._metrics = metrics
         self._access_log = access_log
@@ -78,15 +81,7 @@ class RequestContext:
         if method == "HEAD":
             # Handled as GET; the server, which keeps its own scope, drops the content (RFC 9110, section 9.3.2).
             scope = {**scope, "method": "GET"}
-        request_id = id_of_caller(scope["headers"])
-        if self._trace is not None:
-            trace = self._trace(request_id)
-            TRACE.set(trace)  # also None: a pipelined request begins in the context of the one before it
-            request_id = request_id or (trace.id if trace is not None else None)
-        # An id is not a secret: system randomness would cost a system call.
-        request_id = request_id or f"{random.getrandbits(128):032x}"
-        scope["request_id"] = request_id
-        REQUEST_ID.set(request_id)
+        request_id = scope["request_id"] = begin_request(scope["headers"], self._trace)
         scope["arrived_at"] = started = monotonic()
         scope["answer_status"] = 0  # until an answer begins
 
@@ -110,6 +105,19 @@ class RequestContext:
                 self._metrics.request_ended(method, getattr(scope.get("route"), "path", None), status, measured, code)
             if self._access_log:
                 log_access(method, scope["path"], status, seconds, code)
+
+
+def begin_request(headers: list[tuple[bytes, bytes]], find_trace: FindTrace | None) -> str:
+    """Make id and trace of a request those of the current context; the id."""
+    request_id = id_of_caller(headers)
+    if find_trace is not None:
+        trace = find_trace(request_id)
+        TRACE.set(trace)  # also None: a pipelined request begins in the context of the one before it
+        request_id = request_id or (trace.id if trace is not None else None)
+    # An id is not a secret: system randomness would cost a system call.
+    request_id = request_id or f"{random.getrandbits(128):032x}"
+    REQUEST_ID.set(request_id)
+    return request_id
 
 
 def id_of_caller(headers: list[tuple[bytes, bytes]]) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -21,16 +22,17 @@ from app.api.negotiation import EVENT_STREAM, IDX, NDJSON, ZIP
 from app.api.rendering import json_items
 from app.errors import CallerGone, Draining, ServiceError, internal_error, problem_of
 from app.images import encode
-from app.images.archive import ZipDirectory, folder_name, idx_header, zip_entry
 from app.images.encode import Pixels
+from app.images.stream_archive import ZipDirectory, folder_name, idx_header, zip_entry
 from app.inference.batching import Job
 from app.inference.model import Model
 from app.inference.runtime import Labels
+from app.inference.sampling import Source
 
 log = logging.getLogger(__name__)
 
 STREAMED = (NDJSON, EVENT_STREAM, ZIP, IDX)
-PIECE_IMAGES = 64
+PIECE_IMAGES, PIECE_LABELS = 64, 2**16
 # For the error at the end of a stream that a shutdown cuts off.
 LAST_WORDS_S = 1.0
 
@@ -68,8 +70,8 @@ class PieceRenderer:
 class Framing:
     """What a stream has around its pieces."""
 
-    def __init__(self, media_type: str, count: int, shape: tuple[int, int]) -> None:
-        """count, shape: of the images `(H, W)`."""
+    def __init__(self, media_type: str, count: int, shape: tuple[int, ...]) -> None:
+        """count: of the images or labels. shape: `(H, W)` of the images, `()` of labels."""
         self._media_type = media_type
         self._count = count
         self._shape = shape
@@ -121,6 +123,22 @@ async def answer_stream(
         raise
     response = ImageStream(started, pieces, framing, media_type)
     return name_origin(response, model.provenance, seed)
+
+
+async def answer_labels(call: Call, model: Model, source: Source, first: int, count: int, seed: int | None) -> Response:
+    """The response that streams the labels of images, which all have one, as an IDX file. Raises Overloaded."""
+    pieces = draw_labels(call, source, first, count)
+    response = ImageStream(await anext(pieces), pieces, Framing(IDX, count, ()), IDX)
+    return name_origin(response, model.provenance, seed)
+
+
+async def draw_labels(call: Call, source: Source, first: int, count: int) -> AsyncGenerator[bytes, None]:
+    """The bytes of the labels in pieces. They need no model, and so no place in a queue."""
+    with call.streams.admit(1):
+        for start in range(first, first + count, PIECE_LABELS):
+            labels = await asyncio.to_thread(source.labels, start, min(PIECE_LABELS, first + count - start))
+            assert labels is not None, "checked when the model was selected"
+            yield labels.astype(np.uint8).tobytes()
 
 
 async def compute(

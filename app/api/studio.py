@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 import app
-from app.api.call import state_of
 from app.api.negotiation import accepts_gzip
+from app.api.state import state_of
 
 router = APIRouter(include_in_schema=False)
 

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NoReturn, Protocol
 
 from app.dataset.directory import DatasetDirectory
+from app.dataset.local_processes import Here, Processes
 from app.dataset.plan import RESUME_HINT, DatasetError, Plan, Request
-from app.dataset.processes import Here, Processes
 from app.dataset.shards import Setup, Shard, check
 from app.inference.machine import default_processes
 from app.settings import BadSettings, Settings, read_settings
@@ -104,7 +104,7 @@ def _write(arguments: argparse.Namespace, settings: Settings) -> str:
 
 def _executor(arguments: argparse.Namespace, settings: Settings, setup: Setup) -> AbstractContextManager[Executor]:
     if arguments.ray is not None:
-        from app.dataset.cluster import Cluster  # noqa: PLC0415
+        from app.dataset.ray_cluster import Cluster  # noqa: PLC0415
 
         return Cluster.connected(setup, arguments.ray)
     processes = arguments.processes or settings.processes or default_processes(settings.device)

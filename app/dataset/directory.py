@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from app.checkpoints.files import is_partial, write_atomically
-from app.dataset.card import card
+from app.dataset.dataset_card import card
 from app.dataset.formats import FORMATS, Place
 from app.dataset.plan import RESUME_HINT, DatasetError, Plan, ShardRecord
 from app.dataset.shards import Shard
@@ -103,6 +103,8 @@ class DatasetDirectory:
                 raise DatasetError(f"{self._path}: is not empty and holds no data set of this command")
         elif difference := _difference(found.plan, self._plan.model_dump(mode="json")):
             raise DatasetError(f"{self._path}: holds another data set, {difference}; choose another --out or delete it")
+        elif (foreign := self._foreign()) is not None:
+            raise DatasetError(f"{foreign}: is not of this data set; remove it, or choose another --out")
         records = found.records if found else []
         self.records = {each.shard: each for each in records if self._is_whole(each)}
         lines = [each.model_dump_json() for each in (self._plan, *self.records.values())]
@@ -127,6 +129,20 @@ class DatasetDirectory:
         except (ValueError, TypeError, KeyError):
             raise DatasetError(f"{path}: is not of a data set of this command") from None
 
+    def _foreign(self) -> Path | None:
+        """A file or a folder that is not of this data set, if there is one; hidden ones are not looked at."""
+        files = {MANIFEST, CARD}
+        for shard in range(self._plan.shards):
+            files.update(place.path for place in self._places(shard))
+        expected = files | {str(folder) for file in files for folder in Path(file).parents}
+        with _naming(self._path):
+            for folder, folders, names in os.walk(self._path):
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                for path in (Path(folder, name) for name in folders + names if not name.startswith(".")):
+                    if str(path.relative_to(self._path)) not in expected:
+                        return path
+        return None
+
     def _is_whole(self, record: ShardRecord) -> bool:
         """Whether the bytes of a shard have the digest of its record."""
         if record.shard not in range(self._plan.shards):
@@ -142,6 +158,8 @@ class DatasetDirectory:
                 while left and (block := file.read(min(left, BLOCK))):
                     digest.update(block)
                     left -= len(block)
+                if place.is_end and file.read(1):
+                    return False
         return digest.hexdigest() == record.sha256
 
     def _write(self, place: Place, content: bytes) -> None:
@@ -153,6 +171,8 @@ class DatasetDirectory:
                 with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as file:
                     file.seek(place.offset)
                     file.write(content)
+                    if place.is_end:
+                        file.truncate()
                 return
             if place.path in {PROGRESS, MANIFEST, CARD}:
                 write_atomically(path, content)  # also over a power cut: these have no digest

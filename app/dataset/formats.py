@@ -15,8 +15,8 @@ import numpy as np
 
 from app.dataset.plan import DatasetError, Plan
 from app.images import encode
-from app.images.archive import MAX_IDX_CLASSES, folder_name, idx_header
 from app.images.encode import Pixels
+from app.images.stream_archive import MAX_IDX_CLASSES, folder_name, idx_header
 from app.inference.runtime import Labels
 
 # Where torchvision.datasets.MNIST looks for its four files.
@@ -25,11 +25,12 @@ UNLABELLED = "unlabelled"
 
 
 class Place(NamedTuple):
-    """A whole file of the data set, or `size` bytes of it from `offset` on."""
+    """A whole file of the data set, or `size` bytes of it from `offset` on, which may be its end."""
 
     path: str
     offset: int = 0
     size: int | None = None
+    is_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def _idx_places(plan: Plan, shard: int) -> list[Place]:
     places = []
     for name, size, header in files:
         begin, end = (span.start and header + span.start * size), header + span.stop * size
-        places.append(Place(f"{IDX_FOLDER}/train-{name}", begin, end - begin))
+        is_end = span.stop == plan.request.count
+        places.append(Place(f"{IDX_FOLDER}/train-{name}", begin, end - begin, is_end))
     return places + [Place(f"{IDX_FOLDER}/t10k-{name}") for name, _, _ in files if shard == 0]
 
 

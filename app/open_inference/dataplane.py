@@ -1,4 +1,4 @@
-"""The data plane: models of the protocol, their tensors, and the job of a request. It serves HTTP and gRPC alike."""
+"""The data plane: the job of a request for a model of the protocol, which came over HTTP or over gRPC."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -9,13 +9,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from app import __version__
-from app.checkpoints.capabilities import CAPABILITIES, Symbol
-from app.checkpoints.manifest import Manifest
-from app.errors import InvalidRequest, ModelNotFound
+from app.checkpoints.capabilities import Symbol
+from app.errors import InvalidRequest
 from app.images import encode
 from app.inference.batching import Chunk, Job
-from app.inference.engine import Engine
 from app.inference.latents import MAX_SEED
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
@@ -30,126 +27,15 @@ from app.inference.sampling import (
     split,
     stacked,
 )
-from app.open_inference.messages import InferenceRequest, InputTensor, ModelMetadata, TensorMetadata
-from app.open_inference.tensors import DATATYPES, from_bytes, from_numbers
+from app.open_inference.messages import InferenceRequest, InputTensor
+from app.open_inference.servable import IMAGES, Servable, Tensor
+from app.open_inference.tensors import from_bytes, from_numbers
 from app.settings import Settings
 
-SERVER = {"name": "digits", "version": __version__, "extensions": ["binary_tensor_data"]}
-PLATFORM = "pytorch_torchscript"
-
-IMAGES = {Symbol.IMAGE, Symbol.INPUT_IMAGE}
 NO_LABEL = -1
 
 # The bytes of an answer from the arrays of its outputs, in order.
 Encoder = Callable[[Sequence[NDArray[Any]]], bytes]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor of a model. Images have no axis of channels, and are 8-bit where the service gives them."""
-
-    name: str
-    symbol: Symbol
-    shape: tuple[int, ...]  # of a row
-    datatypes: tuple[str, ...]  # that an input may have; the first one is in the metadata
-
-    @classmethod
-    def of(cls, manifest: Manifest, symbol: Symbol, name: str | None = None) -> Self:
-        """The tensor for a symbol of the capability table."""
-        shape = manifest.shape(symbol)
-        if symbol in IMAGES:
-            return cls(name or "image", symbol, shape[1:], ("UINT8", "FP32"))
-        return cls(name or symbol.name.lower(), symbol, shape, ("INT64" if symbol is Symbol.LABEL else "FP32",))
-
-    @property
-    def datatype(self) -> str:
-        """The datatype in the metadata, which an output has."""
-        return self.datatypes[0]
-
-    @property
-    def metadata(self) -> TensorMetadata:
-        """The tensor for the metadata of its model."""
-        return TensorMetadata(name=self.name, datatype=self.datatype, shape=[-1, *self.shape])
-
-    def bytes_of(self, rows: int) -> int:
-        """The size of an output with this number of rows."""
-        return rows * math.prod(self.shape) * DATATYPES[self.datatype].itemsize
-
-
-@dataclass(frozen=True)
-class Servable:
-    """A model of the protocol: a capability of a loaded model."""
-
-    model: Model
-    capability: str
-
-    @property
-    def name(self) -> str:
-        """The name that requests use, as in `cgan.generate`."""
-        return f"{self.model.name}.{self.capability}"
-
-    @property
-    def version(self) -> str:
-        """The only version: the digest of the archive."""
-        return self.model.provenance.digest
-
-    @property
-    def takes_latents(self) -> bool:
-        """Whether the capability takes a latent, which a seed can replace."""
-        return Symbol.LATENT in CAPABILITIES[self.capability].inputs
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """The inputs that the capability needs."""
-        manifest = self.model.manifest
-        return tuple(Tensor.of(manifest, symbol) for symbol in manifest.inputs(self.capability))
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """The outputs; with those of latents the labels of the images, if the model has labels."""
-        manifest, row = self.model.manifest, CAPABILITIES[self.capability]
-        names = row.output_names or (None,) * len(row.outputs)
-        labelled = self.takes_latents and manifest.has_labels
-        return (
-            *(Tensor.of(manifest, symbol, name) for symbol, name in zip(row.outputs, names, strict=True)),
-            *([Tensor.of(manifest, Symbol.LABEL)] if labelled else []),
-        )
-
-    def origin(self, seed: int | None) -> dict[str, int | str]:
-        """The parameters of an answer: what it depends on besides the request, name and version."""
-        provenance = self.model.provenance
-        named: dict[str, int | str] = {"precision": provenance.precision, "runtime": provenance.runtime}
-        return named if seed is None else named | {"seed": seed}
-
-    @property
-    def metadata(self) -> ModelMetadata:
-        """The answer about the model."""
-        return ModelMetadata(
-            name=self.name,
-            versions=[self.version],
-            platform=PLATFORM,
-            inputs=[tensor.metadata for tensor in self.inputs],
-            outputs=[tensor.metadata for tensor in self.outputs],
-        )
-
-
-def find_servable(engine: Engine, name: str, version: str) -> Servable:
-    """The model of the protocol with this name and version; an empty version is that of the loaded one.
-
-    Raises ModelNotFound.
-    """
-    model_name, _, capability = name.rpartition(".")
-    model = engine.models.get(model_name)
-    if model is None:
-        example = next((f"{each.name}.{next(iter(each.networks))}" for each in engine.models.values()), "cgan.generate")
-        raise ModelNotFound(f"no such model; a name is MODEL.CAPABILITY, as in {example}, and /models lists both")
-    if capability not in model.networks:
-        names = ", ".join(f"{model_name}.{each}" for each in model.networks)
-        raise ModelNotFound(f"no such model; the capabilities of {model_name} are {names}")
-    found = Servable(model, capability)
-    if version and version != found.version:
-        raise ModelNotFound(f"no such version; {found.name} has only {found.version}")
-    return found
 
 
 @dataclass(frozen=True)

@@ -7,30 +7,28 @@ Each process of the service has a server of its own at the same port, among whic
 import asyncio
 import hashlib
 import logging
-import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClassesForFiles
 from grpc import StatusCode, aio
 from numpy.typing import NDArray
 
 from app.api.admission import UNCOUNTED_BYTES, too_many_bytes
-from app.api.call import State
-from app.api.middleware import MAX_HEADER_BYTES, answer_to, check_key, id_of_caller
+from app.api.middleware import MAX_HEADER_BYTES, answer_to, begin_request, check_key
+from app.api.state import State
 from app.errors import CallerGone, Draining, InvalidRequest, Overloaded, ServiceError, Unavailable, retry_after
-from app.logs import REQUEST_ID, log_access
-from app.open_inference.dataplane import SERVER, Encoder, Servable, Tensor, find_servable, make_job
-from app.open_inference.messages import MAX_RANK, MAX_TENSORS, InferenceRequest, read_request
+from app.logs import log_access
+from app.open_inference.dataplane import Encoder, make_job
+from app.open_inference.grpc_messages import contents_of, fields_of, load_messages
+from app.open_inference.messages import InferenceRequest, read_request
+from app.open_inference.servable import SERVER, Servable, Tensor, find_servable
 from app.open_inference.tensors import to_bytes
+from app.settings import MAX_GRPC_CONNECTIONS
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +37,6 @@ SERVICE = "inference.GRPCInferenceService"
 PROBES = frozenset({"ServerLive", "ServerReady"})
 # The bytes of a message, which is parsed on the event loop: 334 images of 28x28 numbers.
 MAX_MESSAGE_BYTES = 2**20
-MAX_PARAMETERS = 16
-# Open connections, each of which carries many calls: within the open files that a process has in reserve.
-MAX_CONNECTIONS = 128
 # After which a client connects again: connections of processes that ended spread over those that replaced them, and
 # none is held open by a request that never arrives.
 CONNECTION_AGE_S = 600
@@ -51,22 +46,10 @@ CODES = {
     404: StatusCode.NOT_FOUND,
     413: StatusCode.INVALID_ARGUMENT,
     422: StatusCode.INVALID_ARGUMENT,
+    499: StatusCode.CANCELLED,
     503: StatusCode.UNAVAILABLE,
     504: StatusCode.DEADLINE_EXCEEDED,
 }
-# The field of the contents of each datatype that a tensor here has.
-CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents", "UINT8": "uint_contents"}
-
-
-def load_messages() -> dict[str, Any]:
-    """The message classes, in a pool of their own: clients in the same process have others of the same names."""
-    (file,) = FileDescriptorSet.FromString(Path(__file__).with_name("open_inference.desc").read_bytes()).file
-    pool = DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return {
-        name.removeprefix(f"{file.package}."): made
-        for name, made in GetMessageClassesForFiles([file.name], pool).items()
-    }
 
 
 class CannotServe(Exception):
@@ -80,6 +63,7 @@ class GrpcServer:
         self._settings = state["settings"]
         self._readiness = state["readiness"]
         self._metrics = state["metrics"]
+        self._tracing = state["tracing"]
         self._requests = state["scoreboard"].counter("requests")
         self._bytes = state["scoreboard"].counter("bytes")
         key = self._settings.api_key
@@ -93,7 +77,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_metadata_size", MAX_HEADER_BYTES),
-                ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+                ("grpc.max_allowed_incoming_connections", MAX_GRPC_CONNECTIONS),
                 ("grpc.max_connection_age_ms", CONNECTION_AGE_S * 1000),
                 ("grpc.max_connection_age_grace_ms", int(self._settings.request_timeout_s * 1000)),
             ),
@@ -131,19 +115,33 @@ class GrpcServer:
         self, name: str, answer: Callable[[Any, Any], Awaitable[bytes]], content: bytes, context: Any
     ) -> bytes:
         """An RPC from its message to its answer. Aborts it with the status of an error."""
+        metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+        with self._span(name, metadata):
+            return await self._answered(name, answer, content, context, metadata)
+
+    def _span(self, name: str, metadata: list[tuple[str, str]]) -> AbstractContextManager[None]:
+        """The span of an RPC, if it is traced."""
+        if self._tracing is None or name in PROBES:
+            return nullcontext()
+        return self._tracing.rpc(f"{SERVICE}/{name}", dict(metadata))
+
+    async def _answered(
+        self,
+        name: str,
+        answer: Callable[[Any, Any], Awaitable[bytes]],
+        content: bytes,
+        context: Any,
+        metadata: list[tuple[str, str]],
+    ) -> bytes:
         started = monotonic()
-        metadata = [
-            (key.encode(), value.encode() if isinstance(value, str) else value)
-            for key, value in context.invocation_metadata() or ()
-        ]
-        request_id = id_of_caller(metadata) or f"{random.getrandbits(128):032x}"
-        REQUEST_ID.set(request_id)
+        headers = [(key.encode(), value.encode()) for key, value in metadata]
+        request_id = begin_request(headers, self._tracing.trace if self._tracing else None)
         origin = ("x-request-id", request_id)
         context.set_trailing_metadata((origin,))
         failure: ServiceError | None = CallerGone("the caller cancelled the call")
         try:
             if name not in PROBES and self._key_digest is not None:
-                check_key([value for key, value in metadata if key == b"authorization"], self._key_digest)
+                check_key([value for key, value in headers if key == b"authorization"], self._key_digest)
             with self._admitted(len(content), name):
                 answered = await answer(self._parsed(name, content), context)
             failure = None
@@ -158,16 +156,26 @@ class GrpcServer:
             if isinstance(error, ServiceError) and failure.status == 500:
                 log.error("the request failed: %s", failure.detail)
         finally:
-            status, code = (200, None) if failure is None else (failure.status, failure.code)
-            path, seconds = f"/{SERVICE}/{name}", monotonic() - started
-            if name not in PROBES:
-                self._metrics.request_ended("POST", path, status, seconds, code)
-            if self._settings.access_log:
-                log_access("POST", path, status, seconds, code)
+            result = self._ended(name, failure, monotonic() - started)
         # Clients that are set up to retry wait as long.
         retry = [("grpc-retry-pushback-ms", str(1000 * retry_after()))] if isinstance(failure, Unavailable) else []
-        await context.abort(CODES.get(failure.status, StatusCode.INTERNAL), failure.detail, (origin, *retry))
+        await context.abort(result, failure.detail, (origin, *retry))
         raise AssertionError("abort raises")
+
+    def _ended(self, name: str, failure: ServiceError | None, seconds: float) -> StatusCode:
+        """Record the end of an RPC in metrics, trace and log; its status."""
+        status, code, result = 200, None, StatusCode.OK
+        if failure is not None:
+            status, code = failure.status, failure.code
+            result = CODES.get(status, StatusCode.INTERNAL)
+        path = f"/{SERVICE}/{name}"
+        if name not in PROBES:
+            self._metrics.request_ended("POST", path, status, seconds, code)
+            if self._tracing is not None:
+                self._tracing.rpc_ended(result.name)
+        if self._settings.access_log:
+            log_access("POST", path, status, seconds, code)
+        return result
 
     @contextmanager
     def _admitted(self, size: int, name: str) -> Iterator[None]:
@@ -224,12 +232,12 @@ class GrpcServer:
         deadline = monotonic() + (limit if remaining is None else min(remaining, limit))
         engine = self._readiness.engine()
         servable = find_servable(engine, request.model_name, request.model_version)
-        asked = read_request(_fields(request))
+        asked = read_request(fields_of(request))
 
         def make_encoder(outputs: Sequence[Tensor], _rows: int, seed: int | None) -> Encoder:
             return partial(self._encode, servable, asked, seed, outputs)
 
-        job = make_job(servable, asked, _contents(request), self._settings, make_encoder)
+        job = make_job(servable, asked, contents_of(request), self._settings, make_encoder)
         with engine.admit(servable.model, job):
             return await engine.run(servable.model, job, deadline)
 
@@ -259,41 +267,3 @@ class GrpcServer:
                 to_bytes(array, tensor.datatype) for tensor, array in zip(outputs, arrays, strict=True)
             ],
         )
-
-
-def _fields(request: Any) -> dict[str, Any]:
-    """The fields of a request besides the contents of its tensors; of too many, enough for the error."""
-    return {
-        "id": request.id or None,
-        "parameters": _values(request.parameters),
-        "inputs": [
-            {
-                "name": tensor.name,
-                "datatype": tensor.datatype,
-                "shape": tensor.shape[: MAX_RANK + 1],
-                "parameters": _values(tensor.parameters),
-            }
-            for tensor in request.inputs[: MAX_TENSORS + 1]
-        ],
-        "outputs": [
-            {"name": output.name, "parameters": _values(output.parameters)}
-            for output in request.outputs[: MAX_TENSORS + 1]
-        ],
-    }
-
-
-def _values(parameters: Any) -> dict[str, Any]:
-    """Parameters by name."""
-    if len(parameters) > MAX_PARAMETERS:
-        raise InvalidRequest(f"there are at most {MAX_PARAMETERS} parameters")
-    chosen = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
-    return {name: choice and getattr(parameters[name], choice) for name, choice in chosen.items()}
-
-
-def _contents(request: Any) -> list[bytes | Sequence[Any]]:
-    """The bytes or the numbers of each input. Raises InvalidRequest if raw contents are not those of all inputs."""
-    if not request.raw_input_contents:
-        return [getattr(tensor.contents, CONTENTS.get(tensor.datatype, "bytes_contents")) for tensor in request.inputs]
-    if len(request.raw_input_contents) != len(request.inputs):
-        raise InvalidRequest("raw_input_contents must have one item for each input")
-    return [*request.raw_input_contents]

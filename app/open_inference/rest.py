@@ -3,33 +3,29 @@
 Source: https://github.com/kserve/open-inference-protocol, and Triton's extension of binary tensor data.
 """
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.api.call import Call, OperationRoute, state_of
+from app.api.call import Call, OperationRoute
 from app.api.fields import LIMITED_BY
 from app.api.negotiation import JSON
-from app.api.responses import BINARY, OCTET_STREAM, documented, error_responses, to_json
+from app.api.responses import BINARY, OCTET_STREAM, documented, error_responses
+from app.api.state import state_of
 from app.errors import Draining, InvalidRequest, NotReady, UnsupportedMediaType
-from app.open_inference.dataplane import SERVER, Encoder, Servable, Tensor, find_servable, make_job
-from app.open_inference.messages import InferenceRequest, InferenceResponse, ModelMetadata, read_request
-from app.open_inference.tensors import to_bytes
+from app.open_inference.dataplane import Encoder, make_job
+from app.open_inference.http_bodies import HEADER_LENGTH, answer_head, encode_answer, read_body
+from app.open_inference.messages import InferenceRequest, InferenceResponse, ModelMetadata
+from app.open_inference.servable import SERVER, Tensor, find_servable
 
 router = APIRouter(tags=["inference"], route_class=OperationRoute)
 # Probes must be answered in every state of the service.
 health = APIRouter(tags=["health"])
-
-HEADER_LENGTH = "Inference-Header-Content-Length"
-# Of the JSON of a request, which is parsed on the event loop: 256 images of 8 bits, or 40 of numbers with a fraction.
-MAX_JSON_BYTES = 2**20
 
 
 class InferenceError(BaseModel):
@@ -211,7 +207,7 @@ async def infer_version(call: Call, name: Name, version: Version) -> Response:
     _check_body_type(call)
     content = await call.read_body(call.settings.max_upload_bytes)
     servable = find_servable(call.engine, name, version)
-    request, contents = _read(content, call.header_values(HEADER_LENGTH.lower().encode()))
+    request, contents = read_body(content, call.header_values(HEADER_LENGTH.lower().encode()))
     default = bool(request.parameters.binary_data_output)
     chosen = {
         output.name: default if output.parameters.binary_data is None else output.parameters.binary_data
@@ -223,7 +219,7 @@ async def infer_version(call: Call, name: Name, version: Version) -> Response:
         nonlocal binary_size
         binary = [chosen.get(tensor.name, default) for tensor in outputs]
         binary_size = sum(tensor.bytes_of(rows) for tensor, each in zip(outputs, binary, strict=True) if each)
-        return partial(_encode, _head(servable, request, seed), outputs, binary)
+        return partial(encode_answer, answer_head(servable, request, seed), outputs, binary)
 
     job = make_job(servable, request, contents, call.settings, make_encoder)
     media_type = call.negotiate(OCTET_STREAM if binary_size else JSON)
@@ -231,79 +227,6 @@ async def infer_version(call: Call, name: Name, version: Version) -> Response:
     if binary_size:
         answer.headers[HEADER_LENGTH] = str(len(answer.body) - binary_size)
     return answer
-
-
-def _head(servable: Servable, request: InferenceRequest, seed: int | None) -> dict[str, Any]:
-    """The fields of an answer besides its outputs."""
-    return {
-        "model_name": servable.name,
-        "model_version": servable.version,
-        **({} if request.id is None else {"id": request.id}),
-        "parameters": servable.origin(seed),
-    }
-
-
-def _encode(
-    head: dict[str, Any], outputs: Sequence[Tensor], binary: Sequence[bool], arrays: Sequence[NDArray[Any]]
-) -> bytes:
-    """The body of an answer: JSON, then the binary outputs."""
-    items: list[dict[str, Any]] = []
-    behind: list[bytes] = []
-    for tensor, is_binary, array in zip(outputs, binary, arrays, strict=True):
-        item: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": array.shape}
-        if is_binary:
-            behind.append(to_bytes(array, tensor.datatype))
-            items.append(item | {"parameters": {"binary_data_size": len(behind[-1])}})
-        else:
-            items.append(item | {"data": array.ravel().tolist()})
-    return b"".join([to_json(head | {"outputs": items}).encode(), *behind])
-
-
-def _read(content: bytes, header_length: Sequence[str]) -> tuple[InferenceRequest, list[bytes | None]]:
-    """The request, and for each input its bytes, None if it has numbers. Raises InvalidRequest."""
-    length = len(content)
-    if header_length:
-        if len(header_length) > 1 or not header_length[0].isdecimal() or len(header_length[0]) > 15:
-            raise InvalidRequest(f"{HEADER_LENGTH} is one number of bytes")
-        length = int(header_length[0])
-        if length > len(content):
-            raise InvalidRequest(f"{HEADER_LENGTH} is more than the bytes of the body")
-    if length > MAX_JSON_BYTES:
-        raise InvalidRequest(f"JSON is limited to {MAX_JSON_BYTES} bytes; send tensors as binary")
-    request = read_request(_json(content[:length]))
-    contents: list[bytes | None] = []
-    start = length
-    for tensor in request.inputs:
-        size = tensor.parameters.binary_data_size
-        if size is not None and tensor.data is not None:
-            raise InvalidRequest("an input has data or binary_data_size, not both")
-        contents.append(None if size is None else content[start : start + size])
-        start += size or 0
-    if start != len(content):
-        raise InvalidRequest(
-            f"behind the JSON of {length} bytes, {start - length} bytes of tensors were announced, and "
-            f"{len(content) - length} were sent"
-        )
-    return request, contents
-
-
-def _json(content: bytes) -> object:
-    """Parsed JSON. Raises InvalidRequest for what is not JSON in UTF-8, and for a name twice in an object."""
-    try:
-        return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise InvalidRequest("the body is not valid JSON, or not UTF-8") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise InvalidRequest("the body has a name twice in one object")
-    return fields
-
-
-def _refuse_constant(_: str) -> None:
-    raise InvalidRequest("NaN and infinities are not JSON; no tensor here has them")
 
 
 def _check_body_type(call: Call) -> None:

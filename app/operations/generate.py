@@ -1,26 +1,24 @@
 """`POST /generate`: images generated from a seed or from the caller's latents."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
 
-from app.api.call import Call, OperationRoute, name_origin
+from app.api.call import Call, OperationRoute
 from app.api.fields import LIMITED_BY, First, Latent, ModelName, SampledBody, Scale, Seed, check_last_index
 from app.api.negotiation import IDX, JSON, NPZ, PNG
 from app.api.rendering import ImageRenderer
 from app.api.responses import Answer, ImageItem, documented
-from app.api.streaming import PIECE_IMAGES, STREAMED, PieceRenderer, answer_stream
+from app.api.streaming import PIECE_IMAGES, STREAMED, PieceRenderer, answer_labels, answer_stream
 from app.checkpoints.manifest import Prior
 from app.errors import CapabilityMissing, InvalidRequest
 from app.images import encode
-from app.images.archive import MAX_IDX_CLASSES, idx_header
 from app.images.encode import Pixels
+from app.images.stream_archive import MAX_IDX_CLASSES
 from app.inference.batching import Chunk, Job
 from app.inference.latents import draw_seed
 from app.inference.model import Model
@@ -182,8 +180,7 @@ async def generate_images(call: Call) -> Response:
         raise InvalidRequest(f"a stream is limited to {call.settings.max_stream_images} images; page with `first`")
     call.check_pixels(model, min(asked.count, PIECE_IMAGES), asked.scale)
     if asked.idx == "labels":
-        content = await asyncio.to_thread(labels_file, source, asked.first, asked.count)
-        return name_origin(Response(content, media_type=media_type), model.provenance, seed)
+        return await answer_labels(call, model, source, asked.first, asked.count, seed)
     pieces = PieceRenderer(media_type, model.manifest.classes, asked.scale)
 
     def piece(offset: int, count: int) -> GenerateJob:
@@ -198,10 +195,3 @@ def check_idx_labels(model: Model, source: Seeded | Given) -> None:
         raise CapabilityMissing(f"images of model {model.name} have no labels")
     if len(model.manifest.classes) > MAX_IDX_CLASSES:
         raise CapabilityMissing(f"model {model.name} has more than {MAX_IDX_CLASSES} classes")
-
-
-def labels_file(source: Seeded | Given, first: int, count: int) -> bytes:
-    """The labels of images that have some, as an IDX file."""
-    labels = source.labels(first, count)
-    assert labels is not None, "checked when the model was selected"
-    return idx_header(count) + labels.astype(np.uint8).tobytes()

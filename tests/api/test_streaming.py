@@ -96,6 +96,15 @@ def test_the_idx_files_are_those_of_mnist(labelled, whole):
     assert np.array_equal(idx(answer.content), whole["labels"])
 
 
+def test_a_file_of_labels_is_made_in_pieces(labelled):
+    n = streaming.PIECE_LABELS + 10
+    found = idx(generate(labelled, IDX, idx="labels", model="cgan", n=n, seed=8, label="balanced").content)
+    assert np.array_equal(found, np.arange(n) % 10)
+    drawn = {"model": "cgan", "seed": 8, "idx": "labels"}
+    late = idx(generate(labelled, IDX, first=streaming.PIECE_LABELS, n=10, **drawn).content)
+    assert np.array_equal(idx(generate(labelled, IDX, n=n, **drawn).content)[-10:], late)
+
+
 @pytest.mark.parametrize("accept", STREAMS)
 def test_a_stream_has_the_same_bytes_again(labelled, accept):
     assert generate(labelled, accept, **BODY).content == generate(labelled, accept, **BODY).content

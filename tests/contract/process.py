@@ -6,9 +6,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -25,6 +26,14 @@ class Service:
 
     process: "subprocess.Popen[str]"
     url: str
+
+
+def until(is_so: Callable[[], Any]) -> None:
+    """Wait until something is so. Fails after `START_TIMEOUT_S`."""
+    ends = time.monotonic() + START_TIMEOUT_S
+    while not is_so():
+        assert time.monotonic() < ends, "it never was"
+        time.sleep(0.05)
 
 
 def free_port() -> int:

@@ -21,6 +21,7 @@ FORBIDDEN = {
     "app/open_inference": ("app.main", "app.server", "app.operations"),
     # The data plane serves HTTP and gRPC alike.
     "app/open_inference/dataplane.py": ("fastapi", "starlette", "grpc", "app.api"),
+    "app/open_inference/servable.py": ("fastapi", "starlette", "grpc", "app.api"),
     "training": ("app.main", "app.server", "app.operations", "app.api", "app.inference", "app.images", "benchmarks"),
 }
 # The checkpoint format is behind these.
@@ -67,4 +68,6 @@ print(threading.active_count(), *sorted({name.split(".")[0] for name in sys.modu
     assert threads == "1"
     assert {"torch", "fastapi"} <= set(modules)
     # Not tqdm: torch imports it where it is installed.
-    assert not {"training", "torchvision", "torch_fidelity", "matplotlib", "pytest", "httpx", "pyarrow"} & set(modules)
+    assert not {"training", "torchvision", "torch_fidelity", "matplotlib", "pytest", "httpx"} & set(modules)
+    # Extras of the service. Not opentelemetry: FastAPI imports it where it is installed.
+    assert not {"grpc", "google", "pyarrow", "ray"} & set(modules)

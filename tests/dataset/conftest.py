@@ -24,6 +24,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def run_command(monkeypatch: pytest.MonkeyPatch, **arguments: object) -> int:
+    """The exit status of the command with these arguments, but for those that are None."""
+    options = [f"--{name}={value}" for name, value in arguments.items() if value is not None]
+    monkeypatch.setattr(sys, "argv", ["digits", "dataset", *options])
+    return main()
+
+
 @pytest.fixture
 def write(models: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     """Runs the command with these arguments in place of the defaults; its exit status."""
@@ -31,13 +38,11 @@ def write(models: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     shards.make_plan.cache_clear()  # of a test with another number
     monkeypatch.setenv("DIGITS_MODELS_DIR", str(models))
 
-    def run(out: Path, **arguments: object) -> int:
+    def written(out: Path, **arguments: object) -> int:
         given = {"model": "cgan", "count": COUNT, "seed": 8, "format": "npz", "out": out, "processes": 1} | arguments
-        options = [f"--{name}={value}" for name, value in given.items() if value is not None]
-        monkeypatch.setattr(sys, "argv", ["digits", "dataset", *options])
-        return main()
+        return run_command(monkeypatch, **given)
 
-    return run
+    return written
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.dataset import processes
+from app.dataset import local_processes
 from app.dataset.arguments import FORMATS
 from app.dataset.shards import make_shard
 from app.images.encode import from_uint8
@@ -32,7 +33,7 @@ from tests.tiny_models import write as write_model
 SCRIPT = """
 import os, signal, sys, threading
 from app.__main__ import run
-from app.dataset import processes, shards
+from app.dataset import local_processes, shards
 
 shards.IMAGES_PER_SHARD = 10
 make = shards.make_shard
@@ -42,7 +43,7 @@ def make_shard(setup, plan, shard):
         {line}
     return make(setup, plan, shard)
 
-processes.make_shard = make_shard
+local_processes.make_shard = make_shard
 run()
 """
 
@@ -76,7 +77,7 @@ def at_shard_1(effect: Callable[[], object]) -> Iterator[None]:
         return make_shard(setup, plan, shard)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "make_shard", make)
+        patch.setattr(local_processes, "make_shard", make)
         yield
 
 
@@ -220,6 +221,48 @@ def test_a_whole_data_set_is_verified_and_a_damaged_shard_is_made_again(write, t
     assert contents(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"])
+def test_bytes_behind_an_idx_file_are_removed(write, tmp_path, name):
+    assert write(tmp_path / "out", format="idx") == 0
+    before = contents(tmp_path / "out")
+    with (tmp_path / "out" / "MNIST" / "raw" / name).open("ab") as file:
+        file.write(b"?")
+    assert write(tmp_path / "out", format="idx") == 0
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        ("parquet", "data/train-00003-of-00003.parquet"),
+        ("webdataset", "train-000003.tar"),
+        ("npz", "notes.txt"),
+        ("idx", "MNIST/raw/train-images-idx3-ubyte.gz"),
+        ("folder", "3/25.png"),
+        ("folder", "ten/10.png"),
+    ],
+)
+def test_a_file_that_is_not_of_the_data_set_is_named_and_stays(write, tmp_path, capsys, form, name, finished):
+    with at_shard_1(interrupt if not finished else lambda: None):
+        write(tmp_path / "out", format=form, label="balanced")
+    (tmp_path / "out" / name).parent.mkdir(exist_ok=True, parents=True)
+    (tmp_path / "out" / name).write_text("mine")
+    before = contents(tmp_path / "out")
+    capsys.readouterr()
+    assert write(tmp_path / "out", format=form, label="balanced") == 1
+    assert f"out/{name.removesuffix('/10.png')}: is not of this data set" in error(capsys)
+    assert contents(tmp_path / "out") == before
+
+
+def test_hidden_files_may_stand_beside_a_data_set(write, tmp_path):
+    assert write(tmp_path / "out") == 0
+    (tmp_path / "out" / ".git").mkdir()
+    for name in (".gitattributes", ".git/config"):
+        (tmp_path / "out" / name).write_text("")
+    assert write(tmp_path / "out") == 0
+
+
 @pytest.mark.parametrize("change", [{"seed": 9}, {"count": 26}, {"label": "7"}, {"model": "cvae"}, {"format": "idx"}])
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_folder_with_another_data_set_is_refused_and_stays(write, tmp_path, capsys, change, finished):
@@ -332,6 +375,15 @@ def test_a_missing_extra_is_one_line_that_names_it(write, tmp_path, monkeypatch,
     monkeypatch.setitem(sys.modules, package, None)
     assert write(tmp_path / "out", **arguments) == 1
     assert "extra `dataset`" in error(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "127.0.0.1:many", "[::1"])
+def test_an_address_that_nobody_answers_is_one_line(write, tmp_path, capsys, address):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = address.format(listener.getsockname()[1])
+    assert write(tmp_path / "out", ray=address, processes=None) == 1
+    assert address in error(capsys)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,5 @@
-"""`python -m tests.fuzz`: half of the time for the decoder under atheris, a quarter each for mutated requests and
-schemathesis. The exit status is 1 after a crash, or a 5xx other than 503 and 504.
+"""`python -m tests.fuzz`: half of the time for the decoder under atheris, a sixth each for mutated requests, mutated
+messages of gRPC, and schemathesis. The exit status is 1 after a crash, or a 5xx other than 503 and 504.
 """
 
 import argparse
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.contract.process import running
-from tests.fuzz import service
+from tests.contract.process import free_port, running
+from tests.fuzz import rpcs, service
 
 # Inputs that failed, and libFuzzer's corpus.
 RESULTS = Path("fuzz")
@@ -24,9 +24,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     passed = [fuzz_decoder(given.seconds // 2, given.seed)]
-    with running(receive_timeout_s="0.3") as served:
-        passed.append(fuzz_requests(served.url, given.seconds // 4, given.seed))
-        passed.append(run_schemathesis(served.url, given.seconds // 4, given.seed))
+    grpc_port = free_port()
+    with running(receive_timeout_s="0.3", grpc_port=str(grpc_port)) as served:
+        passed.append(fuzz_requests(served.url, given.seconds // 6, given.seed))
+        passed.append(fuzz_rpcs(grpc_port, given.seconds // 6, given.seed))
+        passed.append(run_schemathesis(served.url, given.seconds // 6, given.seed))
         alive = served.process.poll() is None and httpx.post(f"{served.url}/generate", json={}).status_code == 200
         print(f"the service {'still answers' if alive else 'no longer answers'}")
     return int(not (alive and all(passed)))
@@ -51,6 +53,16 @@ def fuzz_requests(url: str, seconds: int, seed: int) -> bool:
     (RESULTS / "request.slowest").write_bytes(seen.slowest)
     for number, fault in enumerate(seen.faults[:20]):
         (RESULTS / f"request.fault{number}").write_bytes(fault)
+    return not seen.faults
+
+
+def fuzz_rpcs(port: int, seconds: int, seed: int) -> bool:
+    """Send messages of gRPC and mutations of them to a service; whether no status was that of a server error."""
+    seen = rpcs.fuzz(f"127.0.0.1:{port}", seconds, seed)
+    statuses = ", ".join(f"{count} x {status}" for status, count in seen.statuses.most_common())
+    print(f"messages: {seen.statuses.total()} ({statuses}), {len(seen.faults)} faults")
+    for number, fault in enumerate(seen.faults[:20]):
+        (RESULTS / f"message.fault{number}").write_bytes(fault)
     return not seen.faults
 
 

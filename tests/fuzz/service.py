@@ -5,7 +5,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, product
 from time import monotonic, perf_counter
 
 from tests.conftest import FIXTURES
@@ -15,7 +15,17 @@ INTENDED = {503, 504}  # overload, and a deadline set by the caller
 # Longer than any answer may take. Incomplete requests are refused much earlier, after the receive deadline.
 TIMEOUT_S = 60
 INCOMPLETE = 408
-INFER = b"/v2/models/cgan.generate/infer"
+MODEL = b"/v2/models/cgan.generate"
+INFER = MODEL + b"/infer"
+PROTOCOL = (b"/v2", b"/v2/health/live", b"/v2/health/ready", MODEL, MODEL + b"/ready", MODEL + b"/versions/%00/ready")
+STREAMED = (b"application/x-ndjson", b"text/event-stream", b"application/zip", b"application/x-idx")
+STREAMS = (
+    b'{"model":"cgan","n":200,"seed":8,"first":3,"label":["3","7"]}',
+    b'{"model":"cgan","n":100000,"seed":8,"label":"balanced","idx":"labels"}',
+    b'{"model":"gan","n":1,"scale":16}',
+    b'{"model":"cgan","n":100001}',
+    b'{"model":"cgan","n":200,"first":9007199254740991}',
+)
 Address = tuple[str, int]
 
 
@@ -61,6 +71,10 @@ def requests() -> Iterator[bytes]:
     for body in chain(objects, texts.NO_JSON.values(), texts.NO_OBJECT.values()):
         for path in (b"/generate", b"/interpolate", b"/score", b"/upscale"):
             yield post(path, b"application/json", body)
+    for accepted, body in product(STREAMED, STREAMS):
+        yield post(b"/generate", b"application/json\r\nAccept: %b" % accepted, body)
+    for path in PROTOCOL:
+        yield b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path
     for fields in texts.WRONG_TENSORS.values():
         yield post(INFER, b"application/json", b"{%b}" % fields.encode())
     for size, content in texts.WRONG_BINARY:

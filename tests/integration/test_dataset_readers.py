@@ -1,9 +1,6 @@
 """Data sets as the libraries `datasets` and `webdataset` read them."""
 
-import gc
 import io
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,35 +8,30 @@ import pytest
 import webdataset
 from PIL import Image
 
-from app.__main__ import main
 from tests.conftest import ROOT
+from tests.dataset.conftest import run_command
 
 COUNT = 30
 # The libraries leave files and event loops to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Warnings of what the libraries leave open come within the test that ignores them."""
-    yield
-    gc.collect()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 
 @pytest.fixture
 def write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Writes a data set of the shipped GAN in a format; its folder."""
 
-    def run(form: str) -> Path:
+    monkeypatch.setenv("DIGITS_MODELS_DIR", str(ROOT / "models"))
+
+    def written(form: str) -> Path:
         out = tmp_path / form
         given = {"model": "cgan", "count": COUNT, "seed": 8, "label": "balanced", "format": form, "out": out}
-        arguments = [f"--{name}={value}" for name, value in (given | {"processes": 1}).items()]
-        monkeypatch.setenv("DIGITS_MODELS_DIR", str(ROOT / "models"))
-        monkeypatch.setattr(sys, "argv", ["digits", "dataset", *arguments])
-        assert main() == 0
+        assert run_command(monkeypatch, **given, processes=1) == 0
         return out
 
-    return run
+    return written
 
 
 @pytest.fixture

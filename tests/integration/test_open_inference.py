@@ -5,12 +5,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import httpx
 import numpy as np
 import pytest
 
+from app.open_inference.grpc_server import SERVICE
+from app.settings import MAX_GRPC_CONNECTIONS
 from benchmarks.environments import python_of
-from tests.api.reading import NPZ, npz_of
+from tests.api.reading import NPZ, metric, npz_of
 from tests.conftest import ROOT
 from tests.contract.process import Service, free_port, running, start
 
@@ -61,6 +64,21 @@ def test_a_client_gets_the_images_and_scores_that_the_other_operations_give(
     assert np.array_equal(answers["logit"], scores["logits"])
     assert [str(answers[name]) for name in ("server", "model", "id")] == ["digits", "cgan.generate", "42"]
     assert "[-1, 100]" in str(answers["error"])
+
+
+def test_open_connections_of_grpc_are_a_gauge_beside_their_bound(service, grpc_port):
+    own = (("grpc.use_local_subchannel_pool", 1),)
+    channels = [grpc.insecure_channel(f"127.0.0.1:{grpc_port}", own) for _ in range(3)]
+    try:
+        for channel in channels:
+            channel.unary_unary(f"/{SERVICE}/ServerLive")(b"", timeout=60)
+        page = httpx.get(f"{service.url}/metrics", timeout=60).text
+    finally:
+        for channel in channels:
+            channel.close()
+    name = "digits_process_grpc_connections"
+    assert sum(metric(page, name, process=str(process)) for process in range(2)) >= 3
+    assert metric(page, f"{name}_limit") == MAX_GRPC_CONNECTIONS
 
 
 def test_the_compiled_messages_are_those_of_the_source(tmp_path):

@@ -1,27 +1,20 @@
 """A data set computed by a real Ray cluster of three nodes on this machine."""
 
-import gc
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
 
-from app.__main__ import main
 from app.dataset.directory import DatasetDirectory
-from tests.dataset.conftest import contents
+from tests.dataset.conftest import contents, run_command
 from tests.tiny_models import write_checkpoints
 
 # Ray warns about its own settings.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Warnings of what the libraries leave open come within the test that ignores them."""
-    yield
-    gc.collect()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 
 IMAGES = 200_000
@@ -55,13 +48,12 @@ def cluster() -> Iterator[Cluster]:
 def write(monkeypatch: pytest.MonkeyPatch):
     """Runs the command with these arguments; its exit status."""
 
-    def run(models: Path, out: Path, **arguments: object) -> int:
-        given = {"model": "cgan", "label": "balanced", "seed": 8, "format": "npz", "out": out} | arguments
+    def written(models: Path, out: Path, **arguments: object) -> int:
         monkeypatch.setenv("DIGITS_MODELS_DIR", str(models))
-        monkeypatch.setattr(sys, "argv", ["digits", "dataset", *(f"--{name}={value}" for name, value in given.items())])
-        return main()
+        given = {"model": "cgan", "label": "balanced", "seed": 8, "format": "npz", "out": out} | arguments
+        return run_command(monkeypatch, **given)
 
-    return run
+    return written
 
 
 def test_a_killed_node_changes_no_byte(cluster, models, write, tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """The application of Ray Serve on a real Ray, and the RayService that deploys it."""
 
-import gc
 import socket
 import warnings
 from collections.abc import Iterator
@@ -20,14 +19,10 @@ with warnings.catch_warnings():
 
     from app.server.ray_serve import application
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """Warnings of what the libraries leave open come within the test that ignores them."""
-    yield
-    gc.collect()
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+    pytest.mark.usefixtures("collected"),
+]
 
 
 MODELS = "cgan,vae"

@@ -10,10 +10,11 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from app.api.call import State
+from app.api.state import State
 from app.inference.readiness import Readiness
 from app.main import create_app
-from app.open_inference.grpc_server import SERVICE, GrpcServer, load_messages
+from app.open_inference.grpc_messages import load_messages
+from app.open_inference.grpc_server import SERVICE, GrpcServer
 from app.settings import Settings
 from tests.api.conftest import gate, tiny_models  # noqa: F401
 from tests.conftest import ROOT, WatchedReadiness

@@ -6,7 +6,8 @@ import pytest
 from grpc import StatusCode
 
 from app.inference.readiness import Readiness
-from app.open_inference.grpc_server import MAX_MESSAGE_BYTES, MAX_PARAMETERS
+from app.open_inference.grpc_messages import MAX_PARAMETERS
+from app.open_inference.grpc_server import MAX_MESSAGE_BYTES
 from tests.open_inference.conftest import serving_grpc
 
 KEY = "correct-horse-battery"

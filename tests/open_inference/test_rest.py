@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from app.open_inference.rest import HEADER_LENGTH, MAX_JSON_BYTES
+from app.open_inference.http_bodies import HEADER_LENGTH, MAX_JSON_BYTES
 from tests.api.reading import NPZ, metric, npz_of
 from tests.conftest import FIXTURES, serving
 from tests.corpus import texts

@@ -3,8 +3,7 @@
 import os
 import shutil
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from tests.api.reading import metric, series
 from tests.conftest import ROOT
-from tests.contract.process import GUNICORN, Service, free_port, running, start, wait_until_ready
+from tests.contract.process import GUNICORN, Service, free_port, running, start, until, wait_until_ready
 
 SEEDED = {"model": "vae", "n": 3, "seed": 5}
 MODELS = ("gan", "vae")
@@ -50,12 +49,6 @@ def processes_of(service: Service) -> set[int]:
 
 def all_ended(pids: set[int]) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
-def until(is_so: Callable[[], Any]) -> None:
-    """Wait until something is so; the test runner's limit ends a test in which it never is."""
-    while not is_so():
-        time.sleep(0.05)
 
 
 def generate(service: Service) -> dict[str, Any]:

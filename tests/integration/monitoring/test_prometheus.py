@@ -3,8 +3,7 @@
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,13 @@ import httpx
 import pytest
 import yaml
 
-from tests.contract.process import Service, free_port, running
+from tests.contract.process import Service, free_port, running, until
 from tests.promql import RULES, queries, rules
 from tests.server.test_supervisor import processes_of
 from tests.tiny_models import Autoencoder, write
 
 CONFIGURATION = RULES.parent / "prometheus.yml"
 ALERTS = Path(__file__).parent / "alerts.yml"
-WAIT_S = 120  # ends a test that would never end
 
 
 def promtool(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
@@ -102,13 +100,6 @@ def answers(url: str) -> bool:
         return httpx.get(url, timeout=60).status_code == 200
     except httpx.TransportError:
         return False
-
-
-def until(is_so: Callable[[], Any]) -> None:
-    ends = time.monotonic() + WAIT_S
-    while not is_so():
-        assert time.monotonic() < ends
-        time.sleep(0.2)
 
 
 def test_the_metrics_page_follows_the_conventions(service):

@@ -1,6 +1,5 @@
 """Traces of a service of two processes, as an OpenTelemetry collector receives them."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,15 +8,17 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.contract.process import Service, free_port, running
+from app.open_inference.grpc_messages import load_messages
+from app.open_inference.grpc_server import SERVICE
+from tests.contract.process import Service, free_port, running, until
 from tests.contract.wire import answers, connection
 from tests.tiny_models import Autoencoder, write
 
-WAIT_S = 60  # ends a test that would never end
 CALLER = "00f067aa0ba902b7"
 
 
@@ -49,13 +50,6 @@ class Collector:
 
         until(lambda: not Counter(names) - Counter(span.name for span in found()))
         return found()
-
-
-def until(is_so: Callable[[], Any]) -> None:
-    ends = time.monotonic() + WAIT_S
-    while not is_so():
-        assert time.monotonic() < ends
-        time.sleep(0.05)
 
 
 def values(attributes: Any) -> dict[str, Any]:
@@ -100,11 +94,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(collector: tuple[Collector, str], models: Path) -> Iterator[Service]:
+def grpc_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def service(collector: tuple[Collector, str], models: Path, grpc_port: int) -> Iterator[Service]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector[1])
         environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")  # milliseconds
-        with running(processes="2", models_dir=str(models), tracing="true") as service:
+        settings = {"processes": "2", "models_dir": str(models), "tracing": "true", "grpc_port": str(grpc_port)}
+        with running(**settings) as service:
             yield service
 
 
@@ -183,6 +183,38 @@ def test_an_error_is_in_its_trace(service, spans):
     answer = httpx.post(f"{service.url}/generate", json={"n": 0}, timeout=60)
     (request,) = spans(answer.json()["request_id"], "POST /generate")
     assert request.attributes["http.response.status_code"] == 422
+
+
+def test_a_call_of_grpc_is_followed_through_queue_and_batch(service, grpc_port, spans):
+    trace, messages = "6bf92f3577b34da6a3ce929d0e0e4736", load_messages()
+    metadata = (("traceparent", f"00-{trace}-{CALLER}-01"), ("x-request-id", "mine"))
+    request = messages["ModelInferRequest"](model_name="plain.generate", parameters={"seed": {"int64_param": 8}})
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        method = f"{SERVICE}/ModelInfer"
+        infer = channel.unary_unary(f"/{method}")
+        infer(request.SerializeToString(), metadata=metadata, timeout=60)
+        call, queue, batch = spans(trace, method, "queue", "batch")
+        assert (call.name, call.parent) == (method, CALLER)
+        expected = {"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": "OK"}
+        assert call.attributes == expected | {"digits.request_id": "mine"}
+        job = {"digits.model": "plain", "digits.operation": "infer_generate", "digits.rows": 1}
+        assert (queue.name, queue.parent, queue.attributes) == ("queue", call.id, job)
+        assert (batch.name, batch.parent) == ("batch", call.id)
+        assert call.start <= queue.start <= queue.end <= batch.start <= batch.end <= call.end
+
+        with pytest.raises(grpc.RpcError) as error:
+            infer(messages["ModelInferRequest"](model_name="nobody").SerializeToString(), timeout=60)
+        (own,) = (value for key, value in error.value.trailing_metadata() if key == "x-request-id")
+        (refused,) = spans(own, method)  # without an id of the caller, the trace id is that of the request
+        assert refused.attributes["rpc.response.status_code"] == "NOT_FOUND"
+
+        probe = messages["ServerLiveRequest"]().SerializeToString()
+        untraced = "7bf92f3577b34da6a3ce929d0e0e4736"
+        parent = (("traceparent", f"00-{untraced}-{CALLER}-01"),)
+        channel.unary_unary(f"/{SERVICE}/ServerLive")(probe, metadata=parent, timeout=60)
+        _, later = infer.with_call(request.SerializeToString(), timeout=60)
+        spans(dict(later.trailing_metadata())["x-request-id"], method)
+    assert spans(untraced) == []
 
 
 def test_without_a_collector_requests_are_answered_and_the_service_ends_in_time(models, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.images.archive import ZipDirectory, folder_name, zip_entry
+from app.images.stream_archive import ZipDirectory, folder_name, zip_entry
 
 
 def archive(entries: list[tuple[str, bytes]], per_call: int) -> bytes:

@@ -3,7 +3,7 @@
 import logging
 import pickle
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,7 +45,7 @@ class Cluster:
         """As `make_plan`, by any node."""
         import ray  # noqa: PLC0415
 
-        plan: Plan = _result(ray.get(ray.remote(_plan).remote(self._setup, request)))
+        plan: Plan = _result(ray.get(ray.remote(_pickled).remote(make_plan, self._setup, request)))
         return plan
 
     def shards(self, plan: Plan, numbers: Sequence[int]) -> Iterator[Shard]:
@@ -60,7 +60,7 @@ class Cluster:
         setup = self._setup
 
         def make(row: dict[str, Any]) -> dict[str, bytes]:
-            return {"shard": _shard(setup, plan, numbers[row["id"]])}
+            return {"shard": _pickled(make_shard, setup, plan, numbers[row["id"]])}
 
         # One block each, so that a shard is on its way once it is made.
         rows = ray.data.range(len(numbers), override_num_blocks=len(numbers)).map(make)
@@ -68,24 +68,16 @@ class Cluster:
             yield _result(row["shard"])
 
 
-def _plan(setup: Setup, request: Request) -> bytes:
-    """A plan or an expected error, for `_result`."""
+def _pickled(function: Callable[..., object], *arguments: object) -> bytes:
+    """What a function returns, or its expected error, for `_result`."""
     try:
-        return pickle.dumps(make_plan(setup, request))
-    except DatasetError as error:
-        return pickle.dumps(error)
-
-
-def _shard(setup: Setup, plan: Plan, number: int) -> bytes:
-    """A shard or an expected error, for `_result`."""
-    try:
-        return pickle.dumps(make_shard(setup, plan, number))
+        return pickle.dumps(function(*arguments))
     except DatasetError as error:
         return pickle.dumps(error)
 
 
 def _result(pickled: bytes) -> Any:
-    """What a node of the cluster, which runs this code, has made. Raises its DatasetError."""
+    """What a node of the cluster, which runs this code, has made with `_pickled`. Raises its DatasetError."""
     result = pickle.loads(pickled)  # noqa: S301 -- of the cluster
     if isinstance(result, DatasetError):
         raise result
