@@ -28,10 +28,11 @@ export function onSent(listener) {
 
 /**
  * One request. path: with `{names}` from `names`. query, body: fields, of which those undefined or null are left out.
- * image: a Blob, the body instead of JSON. quiet: leave the request out of `sent`.
+ * image: a Blob, the body instead of JSON. quiet: leave the request out of `sent`. priority: among the requests that wait for a
+ * connection.
  * Returns the parsed JSON, a picture as a Blob, or text. Throws Problem, and AbortError when `signal` aborts.
  */
-async function send(method, path, { names = {}, query = {}, body, image, signal, quiet = false } = {}) {
+async function send(method, path, { names = {}, query = {}, body, image, signal, quiet = false, priority } = {}) {
   const given = (fields) => Object.entries(fields).filter(([, value]) => value !== undefined && value !== null);
   const filled = path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(names[name]));
   const parameters = new URLSearchParams(given(query)).toString();
@@ -43,7 +44,7 @@ async function send(method, path, { names = {}, query = {}, body, image, signal,
   const entry = { method, url, path, headers, content, started: performance.now() };
   let answer, text, picture;
   try {
-    answer = await fetch(url, { method, headers, body: content, signal, cache: "no-store" });
+    answer = await fetch(url, { method, headers, body: content, signal, priority, cache: "no-store" });
     if (answer.headers.get("Content-Type")?.startsWith("image/")) picture = await answer.blob();
     else text = await answer.text();
   } catch (error) {
@@ -102,4 +103,4 @@ export const classify = (image, { model, normalize }, signal) =>
   send("POST", "/classify", { image, query: { model, normalize }, signal });
 
 export const score = (image, { model, label, normalize }, signal) =>
-  send("POST", "/score", { image, query: { model, label, normalize }, signal });
+  send("POST", "/score", { image, query: { model, label, normalize }, signal, priority: "low" });

@@ -22,20 +22,18 @@ from playwright.sync_api import Page
 
 from tests.integration.browser import DESKTOP, Watched, chromium, draw
 
-# Milliseconds from the end of the newest stroke to each answer, by path; and all requests with a body.
+# Milliseconds from the end of the newest stroke to the last answer of each operation and model, which is that for the
+# whole stroke; and all requests with a body.
 RECORD = """() => {
     const original = window.fetch;
+    const at = {};
     let ended = 0;
-    window.answered = [];
+    window.answered = () => Object.entries(at).map(([path, time]) => [path, Math.max(0, time - ended)]);
     window.sent = [];
-    addEventListener("pointerup", () => {
-        ended = performance.now();
-        window.answered = [];
-    }, true);
+    addEventListener("pointerup", () => (ended = performance.now()), true);
     window.fetch = async (url, options) => {
-        const [stroke, answered] = [ended, window.answered];
         const answer = await original(url, options);
-        if (answered === window.answered) answered.push([url.pathname, performance.now() - stroke]);
+        at[`${url.pathname} ${url.searchParams.get("model")}`] = performance.now();
         if (options.body) {
             const body = new Uint8Array(await new Response(options.body).arrayBuffer());
             window.sent.push([url.pathname + url.search, options.headers["Content-Type"], Array.from(body)]);
@@ -77,8 +75,8 @@ def main() -> None:
         with others(arguments.people - 1, page.evaluate("window.sent"), arguments.url):
             for _ in range(arguments.strokes):
                 stroke(page, watched, chance)
-                answers = page.evaluate("window.answered")
-                first.append(min(ms for path, ms in answers if path.endswith("/reconstruct")))
+                answers = page.evaluate("window.answered()")
+                first.append(min(ms for path, ms in answers if "/reconstruct " in path))
                 last.append(max(ms for _, ms in answers))
     for name, values in (("first reconstruction", first), ("last answer", last)):
         cuts = quantiles(values, n=20)

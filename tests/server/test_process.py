@@ -171,7 +171,7 @@ def test_after_sigterm_requests_are_served_for_the_lag_and_a_second_sigterm_ends
 
 
 def test_when_the_grace_is_over_waiting_clients_are_told_and_no_client_keeps_the_process():
-    settings = {"receive_timeout_s": "3600", "shutdown_grace_s": "6", "shutdown_lag_s": "0", "max_batch_rows": "1"}
+    settings = {"receive_timeout_s": "3600", "shutdown_grace_s": "10", "shutdown_lag_s": "0", "max_batch_rows": "1"}
     with running(models=MODELS, workers="1", **settings) as service, ExitStack() as stack:
         callers = stack.enter_context(ThreadPoolExecutor(16))
         large = b"GET /interpolate?steps=256&scale=16 HTTP/1.1\r\nHost: x\r\n\r\n"

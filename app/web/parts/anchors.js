@@ -56,7 +56,7 @@ const SOURCES = {
     return { latent: mean, png: images[0].png };
   },
   async drawing({ model, anchor: { ink }, label }, signal) {
-    const upload = await toPng(painted(decodeStrokes(ink), null));
+    const upload = toPng(painted(decodeStrokes(ink), null));
     const answer = await reconstruct(upload, { model: model.name, label }, signal);
     return { latent: answer.latent.mean, png: answer.reconstruction.png, warnings: answer.warnings };
   },

@@ -1,22 +1,29 @@
 // The answer to what a component asks, as its inputs change.
-import { useEffect, useReducer, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useReducer, useRef } from "preact/hooks";
+
+// Least time from one paced request to the next, and how many times as long as the first one took: a class that draws at
+// the same time shares the server.
+const PACE_MS = 200;
+const PACE_FACTOR = 5;
 
 /** One request in flight at a time. */
 class Channel {
   #controller = null;
   #next = null;
+  #pause = null;
 
   /**
    * Ask for newer inputs than before. live: they will change again soon, as while a stroke is drawn; then the request in
    * flight is awaited, so that there are answers meanwhile, and only the newest inputs wait for it. Otherwise it is aborted.
+   * paced: live requests have pauses between them.
    */
-  ask(request, settled, live) {
-    if (this.#controller && live) {
-      this.#next = [request, settled];
+  ask(request, settled, live, paced) {
+    if ((this.#controller || this.#pause) && live) {
+      this.#next = [request, settled, paced];
       return;
     }
     this.stop();
-    this.#run(request, settled);
+    this.#run(request, settled, live && paced);
   }
 
   /** Let the newest inputs, if they wait, wait no longer. */
@@ -29,11 +36,13 @@ class Channel {
 
   stop() {
     this.#controller?.abort();
-    this.#controller = this.#next = null;
+    clearTimeout(this.#pause);
+    this.#controller = this.#next = this.#pause = null;
   }
 
-  async #run(request, settled) {
+  async #run(request, settled, paced) {
     const controller = (this.#controller = new AbortController());
+    const started = performance.now();
     let result;
     try {
       result = { answer: await request(controller.signal) };
@@ -43,19 +52,23 @@ class Channel {
     if (controller !== this.#controller) return; // superseded
     this.#controller = null;
     settled(result);
-    if (this.#next) {
-      const next = this.#next;
-      this.#next = null;
-      this.#run(...next);
-    }
+    const took = performance.now() - started;
+    if (paced) this.#pause = setTimeout(() => this.#runNext(), Math.max(PACE_MS, PACE_FACTOR * took) - took);
+    else this.#runNext();
+  }
+
+  #runNext() {
+    const next = this.#next;
+    this.#next = this.#pause = null;
+    if (next) this.#run(...next);
   }
 }
 
 /**
  * `{answer, problem, pending, retry}` of `request(signal)`, asked again whenever `inputs` change; null asks for nothing.
- * The answer before stays until the next one is there. live: as of Channel.
+ * The answer before stays until the next one is there. live, paced: as of Channel.
  */
-export function useAnswer(request, inputs, live = false) {
+export function useAnswer(request, inputs, live = false, paced = false) {
   const channel = useRef(null);
   channel.current ??= new Channel();
   const [state, set] = useReducer((old, change) => ({ ...old, ...change }), { pending: false });
@@ -65,14 +78,16 @@ export function useAnswer(request, inputs, live = false) {
       request,
       (result) => set({ pending: false, problem: undefined, ...result }),
       live,
+      paced,
     );
   };
-  useEffect(() => {
+  // Layout effects do not wait for the next frame.
+  useLayoutEffect(() => {
     if (inputs) return ask();
     channel.current.stop();
     set({ answer: undefined, problem: undefined, pending: false });
   }, [JSON.stringify(inputs, (_, value) => (value instanceof Blob ? identity(value) : value))]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!live) channel.current.hurry();
   }, [live]);
   useEffect(() => () => channel.current.stop(), []);

@@ -2,10 +2,10 @@
 
 export const dataUrl = (base64) => `data:image/png;base64,${base64}`;
 
-/** A PNG in base64 as a file to upload. */
-export function pngBlob(base64) {
+/** A picture in base64 as a file to upload. */
+export function pngBlob(base64, type = "image/png") {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-  return new Blob([bytes], { type: "image/png" });
+  return new Blob([bytes], { type });
 }
 
 // Base64 in an address (RFC 4648, section 5).
@@ -28,9 +28,8 @@ export function canvas(width, height) {
   return element.getContext("2d", { willReadFrequently: true });
 }
 
-/** The canvas of a context as a PNG. */
-export const toPng = (context, type = "image/png") =>
-  new Promise((resolve) => context.canvas.toBlob(resolve, type, 0.9));
+/** The canvas of a context as a file. At once: `toBlob` waits until the browser is idle. */
+export const toPng = (context, type = "image/png") => pngBlob(context.canvas.toDataURL(type, 0.9).split(",")[1], type);
 
 const PHOTO_SIDE = 1024;
 

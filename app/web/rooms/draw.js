@@ -1,5 +1,5 @@
 // Draw: what every model that takes images makes of a drawing, stroke by stroke.
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { classify, generate, normalize, reconstruct, score } from "../client.js";
 import { useAnswer, useSettled } from "../parts/answer.js";
 import { Bar, Probabilities, asPercent } from "../parts/bars.js";
@@ -36,9 +36,13 @@ function Draw({ models, offers, params }) {
 
   const drawing = useDrawing(params);
   const input = useAnswer(
-    (signal) => normalize(drawing.upload, { model: main.name, normalize: drawing.strokes.length > 0 }, signal),
+    async (signal) => {
+      const { upload, strokes } = drawing;
+      return { upload, ...(await normalize(upload, { model: main.name, normalize: strokes.length > 0 }, signal)) };
+    },
     drawing.upload && [drawing.upload],
     drawing.live,
+    true,
   );
   const png = drawing.upload && input.answer?.input.png;
   const image = useMemo(() => png && pngBlob(png), [png]);
@@ -48,7 +52,9 @@ function Draw({ models, offers, params }) {
 
   const [reading, setReading] = useState(null); // the first classifier's
   const label = params.label ?? reading ?? undefined;
-  const shared = { picture, label, live: drawing.live };
+  // Until the stroke has ended and the models can have it.
+  const live = drawing.live || input.answer?.upload !== drawing.upload;
+  const shared = { picture, label, live };
 
   return html`<div class="draw">
     <section class="drawing" aria-label="Drawing">
@@ -91,25 +97,20 @@ function Draw({ models, offers, params }) {
 function useDrawing({ ink, img }) {
   const [started, setStarted] = useState(null); // with the stroke that is being drawn
   const [picture, setPicture] = useState(null);
-  const [upload, setUpload] = useState(null);
   const [problem, setProblem] = useState(null);
   const [warnings, setWarnings] = useState(null); // of a picture that was opened
-  const kept = useMemo(() => decodeStrokes(ink ?? ""), [ink]);
-  const strokes = started ?? kept;
+  const text = started ?? ink ?? "";
+  const strokes = useMemo(() => decodeStrokes(text), [text]);
+  const upload = useMemo(() => {
+    if (strokes.length) return toPng(painted(strokes, picture));
+    return picture && pngBlob(picture.src.split(",")[1]);
+  }, [strokes, picture]);
 
   useEffect(() => {
     let current = true;
     decodePicture(img).then((decoded) => current && setPicture(decoded));
     return () => (current = false);
   }, [img]);
-
-  useEffect(() => {
-    let current = true;
-    const keep = (blob) => current && setUpload(blob);
-    if (strokes.length) toPng(painted(strokes, picture)).then(keep);
-    else keep(picture ? pngBlob(picture.src.split(",")[1]) : null);
-    return () => (current = false);
-  }, [strokes, picture]);
 
   const show = (changes) => {
     setStarted(null);
@@ -123,9 +124,9 @@ function useDrawing({ ink, img }) {
     upload,
     problem,
     live: started !== null,
-    onLive: (newer) => setStarted(newer),
+    onLive: (newer) => setStarted(encodeStrokes(newer)),
     onDone: (newer) => show({ ink: encodeStrokes(newer) }),
-    undo: () => show(kept.length ? { ink: encodeStrokes(kept.slice(0, -1)) } : { img: undefined }),
+    undo: () => show(strokes.length ? { ink: encodeStrokes(strokes.slice(0, -1)) } : { img: undefined }),
     clear: () => show({ ink: undefined, img: undefined, label: undefined }),
     load(png, warned = null) {
       show({ ink: undefined, img: toAddress(png), label: undefined });
@@ -209,7 +210,7 @@ function Reader({ model, picture, live, onLabel }) {
     live,
   );
   const result = answer?.results[0];
-  useEffect(() => onLabel?.(result?.label ?? null), [result]);
+  useLayoutEffect(() => onLabel?.(result?.label ?? null), [result]);
   return html`<section class="reader" aria-label=${`${model.name} reads`}>
     <h2 class="name">${model.name} <span class="kind">${result ? html`reads <strong>${result.label}</strong>` : "classifier"}</span></h2>
     <${ProblemNotice} problem=${problem} retry=${retry} />
