@@ -43,7 +43,7 @@ class LapganConfig(AdversarialConfig):
     epochs: int = Field(10, ge=1, description="one step of all generators for each batch of the data")
     batch_size: int = Field(64, ge=2)
     size: int = Field(28, description="7, 14 or 28: width of the images that the last level makes")
-    gradient_penalty: float = Field(0.005, ge=0, description="gamma of R1 at 7x7 pixels, in proportion to their number")
+    gradient_penalty: float = Field(0.005, ge=0, description="gamma of R1 at 7x7 pixels; four times as much a level")
     detail_channels: int = Field(64, ge=2, description="of the generator of 14x14 images; half as many at 28x28")
 
     @field_validator("size")
@@ -114,8 +114,8 @@ class CoarseGenerator(nn.Module):
 class DetailGenerator(nn.Module):
     """Latents `(B, DETAIL_LATENT)`, labels `(B,)` and enlarged images `(B, 1, S, S)` in [0, 1] to residuals.
 
-    The residuals have the shape of the images. Latent and label become further planes beside the image. Blocks of 2x2
-    pixels become channels, at a quarter of the cost.
+    The residuals have the shape of the images. Latent and label become further planes beside the image: several, where
+    the paper has one. Blocks of 2x2 pixels become channels, at a quarter of the cost.
     """
 
     def __init__(self, classes: int, size: int, channels: int) -> None:
@@ -337,7 +337,7 @@ class LapganLearner(AdversarialLearner):
             loss = discriminator_loss(real_logits.float(), fake_logits.float())
             if self.config.gradient_penalty > 0:
                 share = max(1, len(real) // PENALISED_SHARE)
-                # More pixels share the gradient along one change of the image: its squared norm falls as they grow.
+                # The gradient of one change of the image is spread over its pixels: the squared norm falls with them.
                 gamma = self.config.gradient_penalty * (SIZES[level] / SIZES[0]) ** 2
                 loss = loss + gamma / 2 * gradient_penalty(discriminate, real[:share])
             losses.append(loss)
