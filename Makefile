@@ -79,7 +79,7 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m training train dcgan
 	$(BIN)/python -m training train lapgan
 	$(BIN)/python -m training train lapgan --size 14
-	$(BIN)/python -m training train lapgan --size 7 --epochs 40
+	$(BIN)/python -m training train lapgan --size 7 --epochs 20
 	$(BIN)/python -m training train cgan
 	$(BIN)/python -m training train dbn
 	$(BIN)/python -m training train lenet

@@ -162,10 +162,13 @@ def low_precision_archive(
 
 
 def image_form(shape: tuple[int, int, int], dataset: Dataset) -> ImageForm:
-    """The form of grey images of a shape, normalized as those of the data set."""
+    """The form of grey images of a shape, normalized as those of the data set: the box is scaled with the width."""
     channels, height, width = shape
     assert channels == 1, "images are grey"
-    return ImageForm(shape=(1, height, width), normalization=Normalization(box=dataset.box) if dataset.box else None)
+    normalization = None
+    if dataset.box:
+        normalization = Normalization(box=max(1, round(dataset.box * width / dataset.train_images.shape[3])))
+    return ImageForm(shape=(1, height, width), normalization=normalization)
 
 
 def write_checkpoint(models_dir: Path, manifest: Manifest, files: Files, pictures: dict[str, bytes]) -> Path:

@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from app.checkpoints.manifest import Normalization
 from tests.conftest import serving
 from tests.training.conftest import manifest_of, serves_equal_rows
 from training.families.lapgan import (
@@ -68,13 +69,13 @@ def test_other_sizes_are_refused():
 def test_generation_chains_the_levels_that_are_trained_apart():
     chain = learner().generator
     assert isinstance(chain, PyramidGenerator)
-    latents = torch.randn(5, 128)
-    expected: Tensor = torch.sigmoid(chain.coarse(latents[:, :64]))
+    latents, labels = torch.randn(5, 128), torch.arange(5)
+    expected: Tensor = torch.sigmoid(chain.coarse(latents[:, :64], labels))
     for level, detail in enumerate(chain.details):
         enlarged = up(expected)
-        expected = (enlarged + detail(latents[:, 64 + 32 * level : 96 + 32 * level], enlarged)).clamp(0, 1)
+        expected = (enlarged + detail(latents[:, 64 + 32 * level : 96 + 32 * level], labels, enlarged)).clamp(0, 1)
     assert expected.shape == (5, 1, 28, 28)
-    assert torch.allclose(chain(latents), expected, atol=1e-6)
+    assert torch.allclose(chain(latents, labels), expected, atol=1e-6)
 
 
 def test_each_level_learns_from_real_images_of_the_level_before(images):
@@ -82,7 +83,7 @@ def test_each_level_learns_from_real_images_of_the_level_before(images):
     chain = model.generator
     assert isinstance(chain, PyramidGenerator)
     for detail in chain.details:
-        detail.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].clone()))
+        detail.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2].clone()))
     losses = model.step(images[None, :16], torch.zeros(1, 16, dtype=torch.long))
     real = gaussian_pyramid(images[:16], 28)
     assert all(torch.equal(given, up(coarse)) for given, coarse in zip(seen, real[:2], strict=True))
@@ -101,7 +102,9 @@ def test_a_trained_model_is_served(tiny, dataset, size):
     train(config, dataset=dataset)
     manifest = manifest_of(config)
     assert manifest.capabilities == ("generate", "discriminate")
+    assert manifest.conditional
     assert manifest.image.shape == (1, size, size)
+    assert manifest.image.normalization == Normalization(box=20 * size // 28)
     with serving(models_dir=config.models_dir) as client:
         ours, again = (client.post("/generate", json={"n": count, "seed": 7}).json()["images"] for count in (2, 3))
         assert ours == again[:2]

@@ -20,6 +20,7 @@ from training.learner import DataShape, Learner
 # (T. Karras et al., arXiv:1912.04958, appendix B): its second derivatives cost more than the rest of a step.
 PENALISED_SHARE = 4
 
+BATCH_NORM = "in the generator; folded into its layers at export"
 SHARED_FAKES = "all steps of both networks take one batch of fakes, which is faster, in place of fresh ones"
 
 
@@ -32,7 +33,6 @@ class AdversarialConfig(TrainConfig):
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="decay of the mean of squared gradients, of both networks")
     shared_fakes: bool = Field(True, description=SHARED_FAKES)
     gradient_penalty: float = Field(0.1, ge=0, description="gamma of R1, on the discriminator at real images")
-    batch_norm: bool = Field(True, description="in the generator; folded into its layers at export")
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

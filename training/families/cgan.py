@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
-from training.families.adversarial import AdversarialConfig, AdversarialLearner
+from training.families.adversarial import BATCH_NORM, AdversarialConfig, AdversarialLearner
 from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
 from training.families.discriminators import ProjectionDiscriminator
 from training.families.gan import LATENT_DIM, Generator, fast_generator
@@ -31,6 +31,7 @@ class CganConfig(AdversarialConfig):
     name: str = Field("cgan", pattern=NAME_PATTERN)
     epochs: int = Field(18, ge=1, description="one generator step for each batch of the data")
     batch_size: int = Field(64, ge=2)
+    batch_norm: bool = Field(True, description=BATCH_NORM)
 
 
 class ConditionalGenerator(nn.Module):

@@ -20,7 +20,7 @@ from torch.nn import functional
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
-from training.families.adversarial import AdversarialConfig, AdversarialLearner
+from training.families.adversarial import BATCH_NORM, AdversarialConfig, AdversarialLearner
 from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
 from training.families.discriminators import initialize_glorot
 from training.families.gan import LATENT_DIM
@@ -35,6 +35,7 @@ class DcganConfig(AdversarialConfig):
     name: str = Field("dcgan", pattern=NAME_PATTERN)
     epochs: int = Field(10, ge=1, description="one generator step for each batch of the data")
     batch_size: int = Field(64, ge=2)
+    batch_norm: bool = Field(True, description=BATCH_NORM)
     channels: int = Field(128, ge=4, multiple_of=4, description="of the generator at 7x7 pixels")
 
 

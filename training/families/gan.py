@@ -16,7 +16,7 @@ from torch.nn import functional
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
-from training.families.adversarial import SHARED_FAKES, AdversarialConfig, AdversarialLearner
+from training.families.adversarial import BATCH_NORM, SHARED_FAKES, AdversarialConfig, AdversarialLearner
 from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
 from training.families.discriminators import DeepDiscriminator, Discriminator, initialize_glorot
 from training.fast_layers import ToImages, fast_upsampler, stable_rows
@@ -40,6 +40,7 @@ class GanConfig(AdversarialConfig):
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients, of both networks")
     shared_fakes: bool = Field(False, description=SHARED_FAKES)
     gradient_penalty: float = Field(0.0, ge=0, description="gamma of R1, on the discriminator at real images")
+    batch_norm: bool = Field(True, description=BATCH_NORM)
 
 
 class Generator(nn.Module):

@@ -35,7 +35,6 @@ class GanMlpConfig(AdversarialConfig):
     discriminator_learning_rate: float = Field(5e-4, gt=0)
     gradient_penalty: float = Field(2.0, ge=0, description="gamma of R1, on the discriminator at real images")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the hidden layers of the discriminator")
-    batch_norm: bool = Field(False, description="without effect: the generator has none")
 
 
 class Maxout(nn.Module):

@@ -1,8 +1,10 @@
-"""Laplacian pyramid of GANs: one of 7x7 images, and conditional ones that add the details of 14x14 and 28x28 images.
+"""Laplacian pyramid of GANs: one of 7x7 images, and ones that add the details of 14x14 and 28x28 images to it.
 
 Sources: E. Denton et al., "Deep Generative Image Models using a Laplacian Pyramid of Adversarial Networks", 2015,
-arXiv:1506.05751; P. Burt, E. Adelson, "The Laplacian Pyramid as a Compact Image Code", 1983 (with area averages and
-bilinear interpolation here). The losses are in `adversarial`; R1 and the moving average are later additions.
+arXiv:1506.05751, in the class-conditional form of section 3; P. Burt, E. Adelson, "The Laplacian Pyramid as a Compact
+Image Code", 1983 (with area averages and bilinear interpolation here). The losses are in `adversarial`. Later
+additions: the discriminators take the label by projection (T. Miyato, M. Koyama, arXiv:1802.05637), the gradient
+penalty R1 takes the place of dropout, and the generators' weights are averaged.
 """
 
 from typing import Any, Literal
@@ -29,6 +31,8 @@ from training.learner import DataShape, TrainingSet
 
 SIZES = (7, 14, 28)
 COARSE_LATENT, DETAIL_LATENT = 64, 32
+EMBEDDING_DIM = 32
+NOISE_PLANES = 4
 
 
 class LapganConfig(AdversarialConfig):
@@ -36,11 +40,11 @@ class LapganConfig(AdversarialConfig):
 
     family: Literal["lapgan"] = "lapgan"
     name: str = Field("lapgan", pattern=NAME_PATTERN)
-    epochs: int = Field(12, ge=1, description="one step of all generators for each batch of the data")
+    epochs: int = Field(10, ge=1, description="one step of all generators for each batch of the data")
     batch_size: int = Field(64, ge=2)
     size: int = Field(28, description="7, 14 or 28: width of the images that the last level makes")
-    detail_channels: int = Field(64, ge=1, description="of the generators of details")
-    batch_norm: bool = Field(False, description="without effect: the generators have none")
+    gradient_penalty: float = Field(0.005, ge=0, description="gamma of R1 at 7x7 pixels; four times as much a level")
+    detail_channels: int = Field(64, ge=2, description="of the generator of 14x14 images; half as many at 28x28")
 
     @field_validator("size")
     @classmethod
@@ -74,38 +78,58 @@ def gaussian_pyramid(images: Tensor, size: int) -> list[Tensor]:
     return [level for level in levels if level.shape[2] <= size]
 
 
-class CoarseGenerator(nn.Module):
-    """Latents `(B, COARSE_LATENT)` to pixel logits `(B, 1, 7, 7)`."""
+class LabelledNoise(nn.Module):
+    """Latents `(B, latent)` and labels int64 `(B,)` to rows `(B, latent + EMBEDDING_DIM)`."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
+        self.embedding = nn.Embedding(classes, EMBEDDING_DIM)
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """The label's embedding as further columns of the latent."""
+        return torch.cat([latents, self.embedding(labels)], dim=1)
+
+
+class CoarseGenerator(nn.Module):
+    """Latents `(B, COARSE_LATENT)` and labels `(B,)` to pixel logits `(B, 1, 7, 7)`."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.noise = LabelledNoise(classes)
         self.layers = nn.Sequential(
-            nn.Linear(COARSE_LATENT, 256),
+            nn.Linear(COARSE_LATENT + EMBEDDING_DIM, 512),
             nn.ReLU(),
-            nn.Linear(256, 256),
+            nn.Linear(512, 512),
             nn.ReLU(),
-            nn.Linear(256, SIZES[0] ** 2),
+            nn.Linear(512, SIZES[0] ** 2),
             nn.Unflatten(1, (1, SIZES[0], SIZES[0])),
         )
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Latents to pixel logits."""
-        logits: Tensor = self.layers(latents)
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Latents and labels to pixel logits."""
+        logits: Tensor = self.layers(self.noise(latents, labels))
         return logits
 
 
 class DetailGenerator(nn.Module):
-    """Latents `(B, DETAIL_LATENT)` and enlarged images `(B, 1, S, S)` in [0, 1] to residuals of the same shape.
+    """Latents `(B, DETAIL_LATENT)`, labels `(B,)` and enlarged images `(B, 1, S, S)` in [0, 1] to residuals.
 
-    The noise is a second plane beside the image. Blocks of 2x2 pixels become channels, at a quarter of the cost.
+    The residuals have the shape of the images. Latent and label become further planes beside the image: several, where
+    the paper has one. Blocks of 2x2 pixels become channels, at a quarter of the cost.
     """
 
-    def __init__(self, size: int, channels: int) -> None:
+    def __init__(self, classes: int, size: int, channels: int) -> None:
         super().__init__()
-        self.noise = nn.Sequential(nn.Linear(DETAIL_LATENT, size * size), nn.Unflatten(1, (1, size, size)))
+        self.noise = LabelledNoise(classes)
+        self.planes = nn.Sequential(
+            nn.Linear(DETAIL_LATENT + EMBEDDING_DIM, NOISE_PLANES * size * size),
+            nn.Unflatten(1, (NOISE_PLANES, size, size)),
+        )
         self.layers = nn.Sequential(
             nn.PixelUnshuffle(2),
-            nn.Conv2d(8, channels, 3, padding=1),
+            nn.Conv2d(4 * (1 + NOISE_PLANES), channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(),
@@ -113,14 +137,15 @@ class DetailGenerator(nn.Module):
             nn.PixelShuffle(2),
         )
 
-    def forward(self, latents: Tensor, enlarged: Tensor) -> Tensor:
-        """Latents and images to residuals."""
-        residual: Tensor = self.layers(torch.cat([enlarged, self.noise(latents)], dim=1))
+    def forward(self, latents: Tensor, labels: Tensor, enlarged: Tensor) -> Tensor:
+        """Latents, labels and images to residuals."""
+        planes = self.planes(self.noise(latents, labels))
+        residual: Tensor = self.layers(torch.cat([enlarged, planes], dim=1))
         return residual
 
 
 class PyramidGenerator(nn.Module):
-    """Latents `(B, latent)`, the noise of all levels, to images `(B, 1, size, size)` in [0, 1]."""
+    """Latents `(B, latent)`, the noise of all levels, and labels `(B,)` to images `(B, 1, size, size)` in [0, 1]."""
 
     def __init__(self, coarse: nn.Module, details: nn.ModuleList) -> None:
         super().__init__()
@@ -129,89 +154,108 @@ class PyramidGenerator(nn.Module):
         self.to_images = ToImages()
         self.coarse_latent, self.detail_latent = COARSE_LATENT, DETAIL_LATENT
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Each level adds its residual to the enlarged image of the level before. Eq. 5, clamped to [0, 1]."""
-        images: Tensor = self.to_images(self.coarse(latents[:, : self.coarse_latent]))
+        images: Tensor = self.to_images(self.coarse(latents[:, : self.coarse_latent], labels))
         start = self.coarse_latent
         for detail in self.details:
             enlarged = up(images)
-            residual = detail(latents[:, start : start + self.detail_latent], enlarged)
+            residual = detail(latents[:, start : start + self.detail_latent], labels, enlarged)
             images = (enlarged + residual).clamp(0.0, 1.0)
             start += self.detail_latent
         return images
 
 
-class CoarseDiscriminator(nn.Module):
-    """Images `(B, 1, 7, 7)` in [0, 1] to logits `(B,)`."""
+class Projection(nn.Module):
+    """Features `(B, width)` and labels `(B,)` to logits `(B,)`: eq. 3 of arXiv:1802.05637."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.logit = nn.Linear(width, 1)
+        self.embedding = nn.Embedding(classes, width)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """How real the image is, plus how well the label fits."""
+        logits: Tensor = self.logit(features).squeeze(1) + (features * self.embedding(labels)).sum(dim=1)
+        return logits
+
+
+class CoarseDiscriminator(nn.Module):
+    """Images `(B, 1, 7, 7)` in [0, 1] and labels `(B,)` to logits `(B,)`."""
+
+    def __init__(self, classes: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(SIZES[0] ** 2, 256),
+            nn.Linear(SIZES[0] ** 2, 512),
             nn.LeakyReLU(0.2),
-            nn.Linear(256, 256),
+            nn.Linear(512, 512),
             nn.LeakyReLU(0.2),
-            nn.Linear(256, 1),
-            nn.Flatten(0),
         )
+        self.projection = Projection(classes, 512)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images to logits."""
-        logits: Tensor = self.layers(images)
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images and labels to logits."""
+        logits: Tensor = self.projection(self.layers(images), labels)
         return logits
 
 
 class DetailDiscriminator(nn.Module):
-    """Images `(B, 1, S, S)` in [0, 1] and the enlarged ones of the level before, same shape, to logits `(B,)`.
+    """Images `(B, 1, S, S)` in [0, 1], labels `(B,)` and the enlarged images of the level before to logits `(B,)`.
 
     It sees the enlarged image and the sum of it and the residual, which is the image.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, classes: int, size: int) -> None:
         super().__init__()
-        side = (size // 2 + 1) // 2  # of the last features
+        side, channels = (size // 2 + 1) // 2, 48 * SIZES[1] // size  # side of the last features
         self.layers = nn.Sequential(
-            nn.Conv2d(2, 48, 4, stride=2, padding=1),
+            nn.Conv2d(2, channels, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(48, 96, 3, stride=2, padding=1),
+            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
             nn.LeakyReLU(0.2),
             nn.Flatten(),
-            nn.Linear(96 * side * side, 128),
+            nn.Linear(2 * channels * side * side, 128),
             nn.LeakyReLU(0.2),
-            nn.Linear(128, 1),
-            nn.Flatten(0),
         )
+        self.projection = Projection(classes, 128)
 
-    def forward(self, images: Tensor, enlarged: Tensor) -> Tensor:
-        """Pairs of images to logits."""
-        logits: Tensor = self.layers(torch.cat([images, enlarged], dim=1))
+    def forward(self, images: Tensor, labels: Tensor, enlarged: Tensor) -> Tensor:
+        """Pairs of images, and labels, to logits."""
+        features = self.layers(torch.cat([images, enlarged], dim=1))
+        logits: Tensor = self.projection(features, labels)
         return logits
 
 
 class LastDiscriminator(nn.Module):
-    """Images `(B, 1, S, S)` in [0, 1] to logits `(B,)`: the last level's, which computes the level before itself."""
+    """Images `(B, 1, S, S)` in [0, 1] and labels `(B,)` to logits `(B,)`: it computes the level before itself."""
 
     def __init__(self, discriminator: nn.Module) -> None:
         super().__init__()
         self.discriminator = discriminator
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images to logits."""
-        logits: Tensor = self.discriminator(images, up(down(images)))
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images and labels to logits."""
+        logits: Tensor = self.discriminator(images, labels, up(down(images)))
         return logits
 
 
 class LapganLearner(AdversarialLearner):
     """The generators and the discriminators of all levels up to a size."""
 
+    conditional = True
     sampling = ("truncation",)
 
     def __init__(self, config: LapganConfig, data: DataShape, total_steps: int) -> None:
-        sizes = [size for size in SIZES[1:] if size <= config.size]
-        details = nn.ModuleList(DetailGenerator(size, config.detail_channels) for size in sizes)
-        discriminators = nn.ModuleList([CoarseDiscriminator(), *map(DetailDiscriminator, sizes)])
-        generator = PyramidGenerator(CoarseGenerator(), details)
+        sizes, classes = [size for size in SIZES[1:] if size <= config.size], data.classes
+        details = nn.ModuleList(
+            DetailGenerator(classes, size, config.detail_channels * SIZES[1] // size) for size in sizes
+        )
+        generator = PyramidGenerator(CoarseGenerator(classes), details)
+        discriminators = nn.ModuleList(
+            [CoarseDiscriminator(classes), *(DetailDiscriminator(classes, size) for size in sizes)]
+        )
         for network in (generator, discriminators):
             network.apply(initialize_glorot)
         super().__init__(config, generator, discriminators, data, total_steps)
@@ -219,24 +263,24 @@ class LapganLearner(AdversarialLearner):
         self.latent_dim = COARSE_LATENT + DETAIL_LATENT * len(sizes)
         self.image_shape = self.input_shape = (1, config.size, config.size)
 
-    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - it takes none
+    def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Steps of all discriminators on each batch of `(steps, B, 1, 28, 28)`, then one of all generators.
 
         Each level learns from real images of the level before, independent of the others.
         """
-        for batch in images:
+        for batch, classes in zip(images, labels, strict=True):
             levels = gaussian_pyramid(batch, self.size)
-            fakes = self._level_fakes(levels)
-            losses = self._discriminator_losses(levels, [fake.detach() for fake in fakes])
+            fakes = self._level_fakes(levels, classes)
+            losses = self._discriminator_losses(levels, [fake.detach() for fake in fakes], classes)
             self.discriminator_optimizer.zero_grad(set_to_none=True)
             torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
             self.discriminator_optimizer.step()
 
         if not self.config.shared_fakes:
-            fakes = self._level_fakes(levels)
+            fakes = self._level_fakes(levels, classes)
         self.discriminator.requires_grad_(False)
         with self.autocast():
-            logits = [self._level_logits(level, fake, levels) for level, fake in enumerate(fakes)]
+            logits = [self._level_logits(level, fake, classes, levels) for level, fake in enumerate(fakes)]
         generator_losses = [generator_loss(each.float()) for each in logits]
         self.generator_optimizer.zero_grad(set_to_none=True)
         torch.stack(generator_losses).sum().backward()  # type: ignore[no-untyped-call]
@@ -251,49 +295,51 @@ class LapganLearner(AdversarialLearner):
 
     def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
         """The averaged generators in sequence, and the discriminator of the last level."""
-        return {"generate": self.average.module, "discriminate": self._last_discriminator()}
-
-    def _last_discriminator(self) -> nn.Module:
         assert isinstance(self.discriminator, nn.ModuleList)
         last = self.discriminator[-1]
-        return last if self.size == SIZES[0] else LastDiscriminator(last)
+        return {
+            "generate": self.average.module,
+            "discriminate": last if self.size == SIZES[0] else LastDiscriminator(last),
+        }
 
-    def _level_fakes(self, levels: list[Tensor]) -> list[Tensor]:
-        """A generated image of each level, from noise and the real image of the level before."""
-        pyramid, rows, device = self.generator, len(levels[0]), levels[0].device
+    def _level_fakes(self, levels: list[Tensor], labels: Tensor) -> list[Tensor]:
+        """A generated image of each level, from noise, the label and the real image of the level before."""
+        pyramid = self.generator
         assert isinstance(pyramid, PyramidGenerator)
-        latents = torch.randn(rows, self.latent_dim, device=device)
+        latents = torch.randn(len(labels), self.latent_dim, device=labels.device)
         with self.autocast():
-            logits = pyramid.coarse(latents[:, :COARSE_LATENT])
+            logits = pyramid.coarse(latents[:, :COARSE_LATENT], labels)
         fakes = [torch.sigmoid(logits.float())]
         noises = torch.split(latents[:, COARSE_LATENT:], DETAIL_LATENT, dim=1)
         for detail, noise, coarse in zip(pyramid.details, noises, levels, strict=False):
             enlarged = up(coarse)
             with self.autocast():
-                residual = detail(noise, enlarged)
+                residual = detail(noise, labels, enlarged)
             fakes.append((enlarged + residual.float()).clamp(0, 1))
         return fakes
 
-    def _level_logits(self, level: int, images: Tensor, levels: list[Tensor]) -> Tensor:
+    def _level_logits(self, level: int, images: Tensor, labels: Tensor, levels: list[Tensor]) -> Tensor:
         """The logits `(B,)` of images of a level, beside the first real images of the level before."""
         assert isinstance(self.discriminator, nn.ModuleList)
         given = () if level == 0 else (up(levels[level - 1][: len(images)]),)
-        logits: Tensor = self.discriminator[level](images, *given)
+        logits: Tensor = self.discriminator[level](images, labels[: len(images)], *given)
         return logits
 
-    def _discriminator_losses(self, levels: list[Tensor], fakes: list[Tensor]) -> list[Tensor]:
+    def _discriminator_losses(self, levels: list[Tensor], fakes: list[Tensor], labels: Tensor) -> list[Tensor]:
         losses = []
         for level, (real, fake) in enumerate(zip(levels, fakes, strict=True)):
+
+            def discriminate(images: Tensor, level: int = level) -> Tensor:
+                return self._level_logits(level, images, labels, levels)
+
             with self.autocast():
-                real_logits, fake_logits = (self._level_logits(level, each, levels) for each in (real, fake))
+                real_logits, fake_logits = discriminate(real), discriminate(fake)
             loss = discriminator_loss(real_logits.float(), fake_logits.float())
             if self.config.gradient_penalty > 0:
                 share = max(1, len(real) // PENALISED_SHARE)
-                penalty = gradient_penalty(
-                    lambda some, level=level: self._level_logits(level, some, levels),  # type: ignore[misc]
-                    real[:share],
-                )
-                loss = loss + self.config.gradient_penalty / 2 * penalty
+                # The gradient of one change of the image is spread over its pixels: the squared norm falls with them.
+                gamma = self.config.gradient_penalty * (SIZES[level] / SIZES[0]) ** 2
+                loss = loss + gamma / 2 * gradient_penalty(discriminate, real[:share])
             losses.append(loss)
         return losses
 
