@@ -67,6 +67,8 @@ function Studio() {
       scrollTo(0, 0);
     }
     visited.current = room.id;
+    // On a phone not all tabs fit.
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [room?.id]);
 
   return html`
