@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from threading import local
+from time import sleep
 
 from app.checkpoints.store import read_manifest
 from benchmarks.paths import SHIPPED
@@ -32,14 +33,18 @@ class Client:
         self._connections = local()
 
     def digests(self, model: str, seed: int, first: int, n: int) -> list[str]:
-        """SHA-256 of each PNG. Raises OSError for any status other than 200."""
+        """SHA-256 of each PNG. Waits where the service is full. Raises OSError for any other status than 200."""
         if not hasattr(self._connections, "value"):
             self._connections.value = HTTPConnection("127.0.0.1", self._port, timeout=60)
         connection: HTTPConnection = self._connections.value
         body = json.dumps({"model": model, "seed": seed, "first": first, "n": n})
-        connection.request("POST", "/generate", body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read()
+        while True:
+            connection.request("POST", "/generate", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            content = answer.read()
+            if answer.status != 503:
+                break
+            sleep(float(answer.headers["Retry-After"]))
         if answer.status != 200:
             raise OSError(f"status {answer.status}: {content[:200].decode(errors='replace')}")
         return [hashlib.sha256(base64.b64decode(item["png"])).hexdigest() for item in json.loads(content)["images"]]
