@@ -12,7 +12,7 @@ from app import __version__
 from app.api import docs, health, models, studio
 from app.api.admission import Admission
 from app.api.middleware import CrossOrigin, Guard, RequestContext
-from app.api.state import State
+from app.api.service_state import State
 from app.api.uploads import Decoders
 from app.errors import WorkerLost, install_error_handlers
 from app.inference.limit import Limit

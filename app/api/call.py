@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.fields import MAX_FILES
 from app.api.negotiation import JSON, negotiate
-from app.api.state import state_of
+from app.api.service_state import state_of
 from app.api.uploads import Upload
 from app.checkpoints.manifest import ImageForm
 from app.errors import BodyTooLarge, CallerGone, DeadlineExceeded, InvalidRequest, UnsupportedMediaType

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.responses import error_responses
-from app.api.state import state_of
+from app.api.service_state import state_of
 from app.errors import Draining, NotReady, Overloaded, problem, retry_after
 
 # Query parameters are ignored: probes and scrapers add their own.

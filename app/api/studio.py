@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 
 import app
 from app.api.negotiation import accepts_gzip
-from app.api.state import state_of
+from app.api.service_state import state_of
 
 router = APIRouter(include_in_schema=False)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from app.api.admission import UNCOUNTED_BYTES, too_many_bytes
 from app.api.middleware import MAX_HEADER_BYTES, answer_to, begin_request, check_key
-from app.api.state import State
+from app.api.service_state import State
 from app.errors import CallerGone, Draining, InvalidRequest, Overloaded, ServiceError, Unavailable, retry_after
 from app.logs import log_access
 from app.open_inference.dataplane import Encoder, make_job

@@ -16,7 +16,7 @@ from app.api.call import Call, OperationRoute
 from app.api.fields import LIMITED_BY
 from app.api.negotiation import JSON
 from app.api.responses import BINARY, OCTET_STREAM, documented, error_responses
-from app.api.state import state_of
+from app.api.service_state import state_of
 from app.errors import Draining, InvalidRequest, NotReady, UnsupportedMediaType
 from app.open_inference.dataplane import Encoder, make_job
 from app.open_inference.http_bodies import HEADER_LENGTH, answer_head, encode_answer, read_body

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import uvicorn
 
-from app.api.state import State
+from app.api.service_state import State
 from app.inference.readiness import Readiness
 from app.main import create_app
 from app.scoreboard import Scoreboard

@@ -10,7 +10,7 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from app.api.state import State
+from app.api.service_state import State
 from app.inference.readiness import Readiness
 from app.main import create_app
 from app.open_inference.grpc_messages import load_messages
