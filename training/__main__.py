@@ -80,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate = actions.add_parser("evaluate", help="measure checkpoints and write their manifests and cards")
     evaluate.add_argument("names", nargs="+", metavar="NAME", help="a directory in the models directory")
     add_flags(evaluate, EvaluateConfig)
-    document = actions.add_parser("document", help="write cards and the table of quality again from the manifests")
+    document = actions.add_parser("document", help="write cards and the tables of quality again from the manifests")
     add_flags(document, DocumentConfig)
     return root
 
@@ -91,7 +91,7 @@ def add_flags(command: argparse.ArgumentParser, config: type[Choices], *, resume
         if name in {"family", "names"}:
             continue
         default = None if field.default is PydanticUndefined else field.default
-        text = "; ".join(part for part in (field.description, f"default {default}") if part)
+        text = "; ".join(filter(None, (field.description, "" if default is None else f"default {default}")))
         flag = f"--{name.replace('_', '-')}"
         if field.annotation is bool:
             command.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)

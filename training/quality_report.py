@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from app.checkpoints.manifest import ControlEffect, Figure, Manifest, Quality
 from training.data import IMAGE_SHAPE
-from training.evaluation.eval_protocol import COPY_IMAGES, NORMAL, NORMAL_FIDELITY
+from training.evaluation.eval_protocol import COPY_IMAGES, NORMAL, NORMAL_FIDELITY, PROTOCOL
 from training.evaluation.resizing import size_text
 from training.generation import gives_labels
 
@@ -166,6 +166,17 @@ def setting_text(effect: ControlEffect) -> str:
     """One setting of the sampling controls."""
     text = f"{effect.prior} prior, temperature {effect.temperature:g}"
     return text if effect.truncation is None else f"{text}, truncation {effect.truncation:g}"
+
+
+def quality_tables(manifests: Sequence[Manifest]) -> str:
+    """The figures of all measured models, in chapters by protocol: figures of two protocols cannot be compared."""
+    protocols = list({manifest.quality.protocol: None for manifest in manifests if manifest.quality})
+    protocols.sort(key=lambda protocol: protocol != PROTOCOL)  # that of the digits comes first
+    chapters = []
+    for protocol in protocols:
+        alike = [manifest for manifest in manifests if manifest.quality and manifest.quality.protocol == protocol]
+        chapters.append(f"### Protocol `{protocol}`\n\n{quality_table(alike)}")
+    return "\n\n".join(chapters)
 
 
 def quality_table(manifests: Sequence[Manifest]) -> str:

@@ -15,7 +15,7 @@ from training.archive import open_archive
 from training.card import PICTURES, card
 from training.config import DATASET_FORMS, DATASET_PATTERN, Choices
 from training.data import Dataset
-from training.evaluation.eval_protocol import PROTOCOL, SEEDS, measure_quality
+from training.evaluation.eval_protocol import SEEDS, measure_quality
 from training.evaluation.feature_extractor import Classifier, find_extractor, load_extractor, read_record
 from training.evaluation.held_out import ArchivedClassifier, held_out_figures
 from training.evaluation.reference import Reference
@@ -23,7 +23,7 @@ from training.evaluation.resizing import area_averages
 from training.film import add_film
 from training.generation import balanced_labels, draw_images
 from training.previews import example_grid, neighbour_grid, preview, reconstruction_grid, traversal_grid
-from training.quality_report import quality_table
+from training.quality_report import quality_tables
 from training.sources import load_dataset
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,13 @@ class EvaluateConfig(Choices):
 
     names: tuple[str, ...] = Field(min_length=1)
     seeds: int = Field(len(SEEDS), ge=3, description="number of sampling seeds, from 0")
-    dataset: str = Field("mnist", pattern=DATASET_PATTERN, description=DATASET_FORMS)
+    dataset: str | None = Field(
+        None, pattern=DATASET_PATTERN, description=f"{DATASET_FORMS}; default that of each checkpoint's training"
+    )
     data_dir: Path = Path("data")
     runs_dir: Path = Field(Path("runs"), description="where to look for a classifier of the data")
     models_dir: Path = Path("models")
-    document: Path | None = Field(None, description="Markdown file whose table of quality is replaced")
+    document: Path | None = Field(None, description="Markdown file whose tables of quality are replaced")
     classifier: str | None = Field(
         None, description="measure by another classifier, a .pt file or a model that classifies, and write nothing"
     )
@@ -53,40 +55,42 @@ class EvaluateConfig(Choices):
 
 
 class DocumentConfig(Choices):
-    """Where the checkpoints, their runs and the table of quality are."""
+    """Where the checkpoints, their runs and the tables of quality are."""
 
-    dataset: str | None = Field(
-        None, pattern=DATASET_PATTERN, description=f"write the test images of its checkpoints too; {DATASET_FORMS}"
-    )
-    data_dir: Path = Path("data")
     runs_dir: Path = Field(Path("runs"), description="where to look for the run that made a checkpoint")
     models_dir: Path = Path("models")
-    document: Path = Field(Path("docs/quality.md"), description="Markdown file whose table of quality is replaced")
+    document: Path = Field(Path("docs/quality.md"), description="Markdown file whose tables of quality are replaced")
 
 
 class CannotEvaluate(Exception):
-    """A checkpoint or a classifier does not fit, or changed meanwhile, or a document has no place for the table."""
+    """A checkpoint or a classifier does not fit, or changed meanwhile, or a document has no place for the tables."""
 
 
 def evaluate_named(config: EvaluateConfig) -> Iterator[Manifest]:
     """Measure checkpoints one by one. Raises as `evaluate_checkpoint`, and DataUnavailable."""
-    reference = reference_of(load_dataset(config.dataset, config.data_dir), config.runs_dir)
-    protocol = ""
+    references: dict[str, Reference] = {}
     for name in config.names:
-        manifest = evaluate_against(reference, config.models_dir / name, range(config.seeds))
-        assert manifest.quality is not None, "it has just been measured"
-        protocol = manifest.quality.protocol
-        yield manifest
+        source = dataset_of(name, config)
+        if source not in references:
+            references[source] = reference_of(load_dataset(source, config.data_dir), config.runs_dir)
+        yield evaluate_against(references[source], config.models_dir / name, range(config.seeds))
     if config.document is not None:
-        write_table(config.document, config.models_dir, protocol)
+        write_tables(config.document, config.models_dir)
+
+
+def dataset_of(name: str, config: EvaluateConfig) -> str:
+    """The data to measure a checkpoint on, as `load_dataset` takes it. Raises CheckpointError."""
+    if config.dataset is not None:
+        return config.dataset
+    return str(read_manifest(config.models_dir / name / "manifest.json").training.config.get("dataset", "mnist"))
 
 
 def evaluate_held_out(config: EvaluateConfig) -> Iterator[tuple[str, dict[str, Figure]]]:
     """The names of the checkpoints with their figures by `config.classifier`. Raises as `evaluate_named`."""
     assert config.classifier is not None, "asked with a classifier only"
-    dataset = load_dataset(config.dataset, config.data_dir)
-    classifier = find_classifier(config.classifier, config.models_dir, dataset)
     for name in config.names:
+        dataset = load_dataset(dataset_of(name, config), config.data_dir)
+        classifier = find_classifier(config.classifier, config.models_dir, dataset)
         manifest, archive = open_checkpoint(config.models_dir / name, dataset)
         if "generate" not in manifest.capabilities or manifest.image.shape != dataset.test_images.shape[1:]:
             raise CannotEvaluate(f"{name} generates no images that the classifier takes")
@@ -111,19 +115,15 @@ def find_classifier(name: str, models_dir: Path, dataset: Dataset) -> Classifier
 
 
 def write_documents(config: DocumentConfig) -> None:
-    """Write all cards and the table of quality again from the manifests, without measuring.
+    """Write all cards and the tables of quality again from the manifests, without measuring.
 
-    Where the run that made a checkpoint is at hand, write its history and film beside it. Raises as `write_table`, and
-    DataUnavailable.
+    Where the run that made a checkpoint is at hand, write its history and film beside it. Raises as `write_tables`.
     """
-    dataset = None if config.dataset is None else load_dataset(config.dataset, config.data_dir)
     for path in sorted(config.models_dir.glob("*/manifest.json")):
         manifest = read_manifest(path)
         add_film(path.parent, manifest, config.runs_dir / manifest.name)
-        if dataset is not None and dataset.digest == manifest.dataset.digest:
-            write_atomically(path.parent / "examples.png", example_grid(dataset, manifest.image.shape))
         write_card(path.parent, manifest)
-    write_table(config.document, config.models_dir, PROTOCOL)
+    write_tables(config.document, config.models_dir)
 
 
 def write_card(directory: Path, manifest: Manifest) -> None:
@@ -132,8 +132,8 @@ def write_card(directory: Path, manifest: Manifest) -> None:
     write_atomically(directory / "card.md", card(manifest, present).encode())
 
 
-def write_table(document: Path, models_dir: Path, protocol: str) -> None:
-    """Replace the table of quality in a document; it has all checkpoints measured under this protocol.
+def write_tables(document: Path, models_dir: Path) -> None:
+    """Replace the tables of quality in a document by those of all measured checkpoints.
 
     Raises CannotEvaluate where the document is not text or has no marks for it.
     """
@@ -144,10 +144,9 @@ def write_table(document: Path, models_dir: Path, protocol: str) -> None:
     before, begin, rest = text.partition("<!-- quality: begin -->")
     _, end, after = rest.partition("<!-- quality: end -->")
     if not (begin and end):
-        raise CannotEvaluate(f"{document} has no marks where the table of quality begins and ends")
+        raise CannotEvaluate(f"{document} has no marks where the tables of quality begin and end")
     manifests = [read_manifest(path) for path in sorted(models_dir.glob("*/manifest.json"))]
-    measured = [manifest for manifest in manifests if manifest.quality and manifest.quality.protocol == protocol]
-    write_atomically(document, f"{before}{begin}\n{quality_table(measured)}\n{end}{after}".encode())
+    write_atomically(document, f"{before}{begin}\n{quality_tables(manifests)}\n{end}{after}".encode())
 
 
 def evaluate_checkpoint(directory: Path, dataset: Dataset, runs_dir: Path, seeds: Sequence[int] = SEEDS) -> Manifest:

@@ -16,7 +16,7 @@ from training.evaluation.evaluate import (
     DocumentConfig,
     evaluate_checkpoint,
     write_documents,
-    write_table,
+    write_tables,
 )
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.families.vae import VaeConfig
@@ -127,21 +127,21 @@ def test_the_table_of_a_document_is_replaced_between_its_marks(directory, datase
     evaluate_checkpoint(directory, dataset, tmp_path)
     document = tmp_path / "README.md"
     document.write_text("before\n<!-- quality: begin -->\nold\n<!-- quality: end -->\nafter\n")
-    write_table(document, directory.parent, "strokes-eval-2")
+    write_tables(document, directory.parent)
     lines = document.read_text().splitlines()
     assert lines[:2] == ["before", "<!-- quality: begin -->"]
     assert lines[-2:] == ["<!-- quality: end -->", "after"]
-    assert lines[2].startswith("| figure ")
+    assert lines[2:4] == ["### Protocol `strokes-eval-2`", ""]
+    assert lines[4].startswith("| figure ")
     assert any(line.startswith("| negative elbo ") for line in lines)
     assert "old" not in lines
 
 
-def test_cards_and_table_are_written_again_from_the_manifests(directory, dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "PROTOCOL", "strokes-eval-2")
+def test_cards_and_table_are_written_again_from_the_manifests(directory, dataset, tmp_path):
     evaluate_checkpoint(directory, dataset, tmp_path)
     document = tmp_path / "README.md"
     document.write_text("<!-- quality: begin --><!-- quality: end -->")
-    write_table(document, directory.parent, "strokes-eval-2")
+    write_tables(document, directory.parent)
     texts = [path.read_bytes() for path in (document, directory / "card.md")]
     document.write_text("<!-- quality: begin -->old<!-- quality: end -->")
     (directory / "card.md").unlink()
@@ -154,5 +154,5 @@ def test_a_document_without_marks_or_of_another_encoding_is_not_changed(director
     document = tmp_path / "README.md"
     document.write_bytes(content)
     with pytest.raises(CannotEvaluate, match=r"README\.md"):
-        write_table(document, directory.parent, "strokes-eval-2")
+        write_tables(document, directory.parent)
     assert document.read_bytes() == content
