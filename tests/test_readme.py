@@ -16,11 +16,13 @@ from tests.conftest import ROOT
 from tests.contract.process import running
 from training.card import PICTURES, card
 from training.evaluation.eval_protocol import PROTOCOL
+from training.generation import gives_labels
 from training.quality_report import quality_tables
 
 README = (ROOT / "README.md").read_text()
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 DOCS = sorted((ROOT / "docs").glob("*.md"))
+FLOORS = next(line for line in README.splitlines() if line.startswith("| model | Fréchet distance"))
 QUALITY = (ROOT / "docs" / "quality.md").read_text()
 
 
@@ -82,6 +84,11 @@ def test_the_quality_tables_have_the_figures_of_the_shipped_manifests():
         cells = [f"{figures[name].value:.2f}" for name in ("frechet_distance", "recall")]
         cells.append(f"{figures['label_agreement'].value:.3f}" if "label_agreement" in figures else "")
         assert f"| `{manifest.name}` | {' | '.join(cells)} |".replace("|  |", "| |") in README
+        distance, recall = figures["frechet_distance"].floor, figures["recall"].floor
+        assert f"{distance:.1f} {'with' if gives_labels(manifest) else 'without'}" in FLOORS
+        assert f"recall (real images {recall:.2f})" in FLOORS
+        if "label_agreement" in figures:
+            assert f"label agreement (real images {figures['label_agreement'].floor:.3f})" in FLOORS
 
 
 def test_the_shipped_cards_are_those_of_the_shipped_manifests():
