@@ -40,7 +40,7 @@ class FlowConfig(TrainConfig):
 
     family: Literal["flow"] = "flow"
     name: str = Field("flow", pattern=NAME_PATTERN)
-    epochs: int = Field(30, ge=1)
+    epochs: int = Field(12, ge=1)
     batch_size: int = Field(64, ge=2)
     evaluate_every: int = Field(
         0, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
