@@ -28,6 +28,8 @@ def test_the_list_says_what_each_model_can_do(labelled):
     }
     assert {name for name, model in listed.items() if not model["smooth_latents"]} == {"sketch"}
     assert not any(model["sequential"] for model in listed.values())
+    assert set(listed["gan"]["row_ms"]) == {"generate", "discriminate"}
+    assert all(cost > 0 for cost in listed["gan"]["row_ms"].values())
     assert (listed["fitted"]["priors"], listed["gan"]["priors"]) == (["fitted", "normal"], ["normal"])
     assert listed["boots"]["sampling"] == ["temperature", "truncation"]
     assert listed["boots"]["classes"] == list(GARMENTS)
