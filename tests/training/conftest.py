@@ -104,6 +104,14 @@ def crash() -> None:
     raise Crash
 
 
+def train_and_crash(config: TrainConfig, dataset: Dataset, step: int) -> None:
+    """A run that crashes within a step, counted from 1."""
+    with pytest.MonkeyPatch.context() as context:
+        at_step(context, step, crash)
+        with pytest.raises(Crash):
+            train(config, dataset=dataset)
+
+
 def manifest_of(config: TrainConfig) -> Manifest:
     """The manifest of the checkpoint that a run exported."""
     return read_manifest(config.models_dir / config.name / "manifest.json")

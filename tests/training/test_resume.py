@@ -16,7 +16,7 @@ from torch import Tensor
 
 from app.checkpoints import files
 from tests.conftest import contents
-from tests.training.conftest import STEPS, Crash, at_step, crash, manifest_of, same, weights
+from tests.training.conftest import STEPS, Crash, at_step, crash, manifest_of, same, train_and_crash, weights
 from training import monitoring, run, trainer
 from training.config import TrainConfig
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
@@ -89,37 +89,28 @@ def test_a_run_stopped_by_a_signal_at_any_step_and_resumed_equals_one_that_never
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_crashed_run_is_resumed_from_the_last_state_that_was_due(tiny, dataset, monkeypatch):
+def test_a_crashed_run_is_resumed_from_the_last_state_that_was_due(tiny, dataset):
     whole, parts = tiny("vae", name="whole"), tiny("vae", name="parts", save_steps=2)
     train(whole, dataset=dataset)
-    with monkeypatch.context() as context:
-        at_step(context, 4, crash)
-        with pytest.raises(Crash):
-            train(parts, dataset=dataset)
+    train_and_crash(parts, dataset, 4)
     assert read_state(parts)["done"] == 2
     # `save_steps` may change.
     train(parts.model_copy(update={"save_steps": None}), resume=True, dataset=dataset)
     assert differ(parts, whole) == []
 
 
-def test_the_cpu_time_of_a_run_counts_over_its_stops(tiny, dataset, monkeypatch):
+def test_the_cpu_time_of_a_run_counts_over_its_stops(tiny, dataset):
     config = tiny("vae")
-    with monkeypatch.context() as context:
-        at_step(context, STEPS + 2, crash)
-        with pytest.raises(Crash):
-            train(config, dataset=dataset)
+    train_and_crash(config, dataset, STEPS + 2)
     before = read_state(config)["cpu_s"]
     train(config, resume=True, dataset=dataset)
     assert 0 < before < read_state(config)["cpu_s"]
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_run_that_goes_on_from_a_state_without_its_cpu_time_has_none(tiny, dataset, monkeypatch):
+def test_a_run_that_goes_on_from_a_state_without_its_cpu_time_has_none(tiny, dataset):
     config = tiny("vae")
-    with monkeypatch.context() as context:
-        at_step(context, STEPS + 2, crash)
-        with pytest.raises(Crash):
-            train(config, dataset=dataset)
+    train_and_crash(config, dataset, STEPS + 2)
     state = read_state(config)
     del state["cpu_s"]
     (config.run_dir / "state.pt").write_bytes(with_digest(state))
@@ -132,9 +123,7 @@ def test_the_state_is_saved_every_save_minutes(tiny, dataset, monkeypatch):
     clock = iter(range(0, 10_000, 60))  # a minute passes between any two looks
     monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     config = tiny("vae", save_minutes=3)
-    at_step(monkeypatch, 5, crash)
-    with pytest.raises(Crash):
-        train(config, dataset=dataset)
+    train_and_crash(config, dataset, 5)
     assert read_state(config)["done"] == 3
 
 
