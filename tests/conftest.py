@@ -2,11 +2,14 @@
 
 import gc
 import os
+import resource
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Semaphore, Thread
+from typing import Any
 
 import httpx
 import pytest
@@ -14,14 +17,19 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.inference.engine import Engine
+from app.inference.model import Model
 from app.inference.readiness import Readiness
 from app.main import create_app
 from app.server.protocol import Limits, bounded_protocol
 from app.settings import Settings
-from tests.tiny_models import write_checkpoints
+from tests.tiny_models import Autoencoder, write, write_checkpoints
 
 ROOT = Path(__file__).parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"
+# Of MNIST, one of each digit, as PNG.
+TEST_IMAGES = [(FIXTURES / "mnist" / f"{digit}.png").read_bytes() for digit in range(10)]
+SHIPPED_NAMES = sorted(path.parent.name for path in ROOT.glob("models/*/manifest.json"))
+HANG_S = 60  # only ends a test that would never end
 
 
 # The settings of a tested service come from its test only.
@@ -55,6 +63,13 @@ class WatchedReadiness(Readiness):
     def failed(self) -> None:
         super().failed()
         self.ended.set()
+
+
+class NeverLoaded(Readiness):
+    """Stays in the state of loading."""
+
+    def loaded(self, engine: object) -> None:
+        pass
 
 
 @contextmanager
@@ -108,8 +123,16 @@ def client() -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def digit() -> bytes:
-    """A real MNIST test image, a seven, as PNG."""
-    return (FIXTURES / "mnist" / "7.png").read_bytes()
+    """A test image of MNIST, a seven, as PNG."""
+    return TEST_IMAGES[7]
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with one tiny model, which generates, encodes and decodes."""
+    directory = tmp_path_factory.mktemp("tiny")
+    write(directory, "plain", Autoencoder(28), ())
+    return directory
 
 
 @pytest.fixture(scope="session")
@@ -120,3 +143,62 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]
     (models / "gan").symlink_to(ROOT / "models" / "gan")
     with serving(models_dir=models) as client:
         yield client
+
+
+class Gate:
+    """Holds every forward pass of a request until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached = Semaphore(0)
+        self.opened = Event()
+
+    @contextmanager
+    def hold(self, client: httpx.Client, path: str, **request: Any) -> Iterator[None]:
+        """A request that is being computed within the context, and is answered at its end."""
+        self.reached = Semaphore(0)  # the last request may have passed the gate several times
+        self.opened.clear()
+        with ThreadPoolExecutor(1) as caller:
+            answer = caller.submit(client.post, path, **request)
+            try:
+                assert self.reached.acquire(timeout=HANG_S)
+                yield
+            finally:
+                self.opened.set()
+            assert answer.result().status_code == 200
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A gate in front of the networks."""
+    gate, run = Gate(), Model.run
+
+    def held(*arguments: Any) -> Any:
+        gate.reached.release()
+        assert gate.opened.wait(HANG_S)
+        return run(*arguments)
+
+    monkeypatch.setattr(Model, "run", held)
+    yield gate
+    gate.opened.set()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Tests that are coroutines run on asyncio, through the pytest plugin of anyio."""
+    return "asyncio"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Limits the bytes of files, as a nearly full disk does. No fixture: pytest writes a log before it ends those."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

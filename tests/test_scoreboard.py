@@ -11,11 +11,6 @@ OLD, NEW = 7, 8
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def pair() -> tuple[Scoreboard, Scoreboard]:
     first = Scoreboard(2)
     second = copy.copy(first)

@@ -1,61 +1,28 @@
-"""Fixtures of the tests that start services of their own or hold computations."""
+"""A service with a key, and its description."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Semaphore
 from typing import Any
 
 import httpx
 import pytest
 
-from app.inference.model import Model
-from tests.tiny_models import Autoencoder, write
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import serving
 
-WAIT_S = 60  # ends a test that would never end
+KEY = "correct-horse-battery"
+ORIGIN = {"Origin": "https://a.org"}
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with one tiny model, which generates, encodes and decodes."""
-    directory = tmp_path_factory.mktemp("tiny")
-    write(directory, "plain", Autoencoder(28), ())
-    return directory
+def guarded(tiny_models: Path) -> Iterator[httpx.Client]:
+    """A service with a key, which pages of an origin may call."""
+    with serving(models_dir=tiny_models, api_key=KEY, cors_origins=ORIGIN["Origin"]) as client:
+        yield client
 
 
-class Gate:
-    """Holds every forward pass of a request until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached = Semaphore(0)
-        self.opened = Event()
-
-    @contextmanager
-    def hold(self, client: httpx.Client, path: str, **request: Any) -> Iterator[None]:
-        """A request that is being computed within the context, and is answered at its end."""
-        self.reached = Semaphore(0)  # the last request may have passed the gate several times
-        self.opened.clear()
-        with ThreadPoolExecutor(1) as caller:
-            answer = caller.submit(client.post, path, **request)
-            try:
-                assert self.reached.acquire(timeout=WAIT_S)
-                yield
-            finally:
-                self.opened.set()
-            assert answer.result().status_code == 200
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """A gate in front of the networks."""
-    gate, run = Gate(), Model.run
-
-    def held(*arguments: Any) -> Any:
-        gate.reached.release()
-        assert gate.opened.wait(WAIT_S)
-        return run(*arguments)
-
-    monkeypatch.setattr(Model, "run", held)
-    yield gate
-    gate.opened.set()
+@pytest.fixture(scope="session")
+def description() -> dict[str, Any]:
+    """The OpenAPI description with the default settings."""
+    return create_app(Settings()).openapi()

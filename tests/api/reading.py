@@ -1,4 +1,4 @@
-"""Read answers: images, arrays, labels, problems and metrics."""
+"""Read what a service answers: images, arrays, labels, problems and metrics."""
 
 import base64
 import io
@@ -6,9 +6,11 @@ import re
 from typing import Any
 
 import numpy as np
-from httpx import Response
+from httpx import Client, Response
 from numpy.typing import NDArray
 from PIL import Image
+
+from app.errors import CAUSES
 
 Pixels = NDArray[np.uint8]
 
@@ -115,6 +117,16 @@ def metric(text: str, name: str, **labels: str) -> float:
         if found and dict(re.findall(r'(\w+)="([^"]*)"', found[1] or "")) == labels:
             return float(found[2])
     return 0.0
+
+
+def measured(client: Client, name: str, **labels: str) -> float:
+    """The value of a series of a service now."""
+    return metric(client.get("/metrics").text, f"digits_{name}", **labels)
+
+
+def errors(client: Client, code: str) -> float:
+    """How many requests ended with an error of this code."""
+    return measured(client, "request_errors_total", code=code, cause=CAUSES[code])
 
 
 def series(text: str) -> set[str]:

@@ -2,19 +2,17 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from threading import Event, Semaphore
-from time import monotonic
 
 import pytest
 
 from app.api import uploads
 from app.api.admission import UNCOUNTED_BYTES
 from app.images.decode import decode_image
-from tests.api.reading import metric, problem_of
+from tests.api.reading import errors, measured, problem_of
 from tests.conftest import serving
-from tests.contract.test_disconnect import address_of
-from tests.contract.wire import answers, connection
+from tests.contract.process import until
+from tests.contract.wire import address_of, answers, connection
 
 PNG_TYPE = {"Content-Type": "image/png"}
 JSON_TYPE = {"Content-Type": "application/json"}
@@ -30,14 +28,12 @@ def one_request(tiny_models):
 
 def test_a_request_over_the_bound_is_refused_before_its_body_is_read(one_request, gate):
     with gate.hold(one_request, "/generate", json={}):
-        before = one_request.get("/metrics").text
-        assert metric(before, "digits_requests_in_flight") == 1
+        assert measured(one_request, "requests_in_flight") == 1
+        before = errors(one_request, "overloaded")
         problem_of(one_request.post("/generate", content=b"no JSON", headers=JSON_TYPE), 503, "overloaded")
         problem_of(one_request.get("/models"), 503, "overloaded")
-        page = one_request.get("/metrics").text
-        refused = partial(metric, name="digits_request_errors_total", code="overloaded", cause="overload")
-        assert refused(page) - refused(before) == 2
-    assert metric(one_request.get("/metrics").text, "digits_requests_in_flight") == 0
+        assert errors(one_request, "overloaded") - before == 2
+    assert measured(one_request, "requests_in_flight") == 0
 
 
 def test_probes_and_metrics_are_never_refused(one_request, gate):
@@ -69,13 +65,7 @@ def test_bytes_count_as_they_arrive_without_the_first_of_each_body(tiny_models, 
 
 
 def bytes_in_flight(client):
-    return metric(client.get("/metrics").text, "digits_body_in_flight_bytes")
-
-
-def wait_until(condition):
-    ends = monotonic() + 60
-    while not condition():
-        assert monotonic() < ends
+    return measured(client, "body_in_flight_bytes")
 
 
 @contextmanager
@@ -95,7 +85,7 @@ def test_callers_that_send_no_body_take_nothing_from_others(tiny_models):
         for _ in range(8):
             stack.enter_context(unfinished(client, 0))
         assert client.post("/generate", json={}).status_code == 200
-        assert metric(client.get("/metrics").text, "digits_requests_in_flight") == 0
+        assert measured(client, "requests_in_flight") == 0
 
 
 def test_the_body_that_began_first_makes_room_for_others(tiny_models, digit):
@@ -103,11 +93,11 @@ def test_the_body_that_began_first_makes_room_for_others(tiny_models, digit):
         serving(models_dir=tiny_models, max_bytes_in_flight=2**20, max_upload_bytes=2**20) as client,
         unfinished(client, 600_000) as slow,
     ):
-        wait_until(lambda: bytes_in_flight(client) > 500_000)
+        until(lambda: bytes_in_flight(client) > 500_000)
         assert client.post("/reconstruct", content=digit + bytes(600_000), headers=PNG_TYPE).status_code == 200
         [(status, problem)] = answers(slow, 1)
         assert (status, problem["code"]) == (503, "overloaded")
-        wait_until(lambda: bytes_in_flight(client) == 0)
+        until(lambda: bytes_in_flight(client) == 0)
 
 
 def test_a_body_is_refused_if_no_older_one_can_make_room(tiny_models, digit, gate):
@@ -125,7 +115,7 @@ def test_rows_are_bounded_and_admitted_after_the_request_is_valid_and_its_upload
             return client.post(path, content=content, headers=PNG_TYPE)
 
         with gate.hold(client, "/generate", json={"n": 16}):
-            assert metric(client.get("/metrics").text, "digits_rows_in_flight") == 16
+            assert measured(client, "rows_in_flight") == 16
             problem_of(client.post("/generate", json={}), 503, "overloaded")
             problem_of(client.get("/interpolate"), 503, "overloaded")
             problem_of(client.post("/interpolate", files=[("files", digit)] * 2), 503, "overloaded")
@@ -134,7 +124,7 @@ def test_rows_are_bounded_and_admitted_after_the_request_is_valid_and_its_upload
             problem_of(upload("/reconstruct?model=nobody"), 404, "model_not_found")
             problem_of(client.post("/generate", json={"n": 17}), 422, "invalid_request")
         assert upload("/reconstruct").status_code == 200
-        assert metric(client.get("/metrics").text, "digits_rows_in_flight") == 0
+        assert measured(client, "rows_in_flight") == 0
 
 
 def test_uploaded_files_are_bounded_before_they_are_decoded(tiny_models, digit, monkeypatch):
@@ -148,8 +138,8 @@ def test_uploaded_files_are_bounded_before_they_are_decoded(tiny_models, digit, 
     monkeypatch.setattr(uploads, "decode_image", lambda content, **_: held(content))
     with serving(models_dir=tiny_models, max_queued_files=64) as client, ThreadPoolExecutor(64) as callers:
         waiting = [callers.submit(client.post, "/reconstruct", content=digit, headers=PNG_TYPE) for _ in range(64)]
-        wait_until(lambda: metric(client.get("/metrics").text, "digits_files_in_flight") == 64)
+        until(lambda: measured(client, "files_in_flight") == 64)
         problem_of(client.post("/reconstruct", content=digit, headers=PNG_TYPE), 503, "overloaded")
         opened.set()
         assert {caller.result().status_code for caller in waiting} == {200}
-        assert metric(client.get("/metrics").text, "digits_files_in_flight") == 0
+        assert measured(client, "files_in_flight") == 0

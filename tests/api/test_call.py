@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import suppress
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +9,8 @@ import pytest
 from app.api.call import Call
 from app.errors import CallerGone
 from app.settings import Settings
+
+pytestmark = pytest.mark.anyio
 
 
 class Caller:
@@ -49,90 +50,76 @@ class Work:
         return "result"
 
 
-def test_the_result_is_returned_and_no_task_is_left():
-    async def scenario() -> None:
-        work = Work()
-        waiting = asyncio.create_task(Caller().call.while_connected(work.run()))
-        await work.started.wait()
-        work.finish.set()
-        assert await waiting == "result"
-        async with asyncio.timeout(60):
-            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
-
-    asyncio.run(scenario())
+async def test_the_result_is_returned_and_no_task_is_left():
+    before, work = asyncio.all_tasks(), Work()
+    waiting = asyncio.create_task(Caller().call.while_connected(work.run()))
+    await work.started.wait()
+    work.finish.set()
+    assert await waiting == "result"
+    async with asyncio.timeout(60):
+        await asyncio.gather(*asyncio.all_tasks() - before, return_exceptions=True)
 
 
-def test_work_is_cancelled_when_the_caller_disconnects_and_the_task_can_go_on():
-    async def scenario() -> None:
-        caller, work = Caller(), Work()
+async def test_work_is_cancelled_when_the_caller_disconnects_and_the_task_can_go_on():
+    caller, work = Caller(), Work()
 
-        async def operation() -> int:
-            with pytest.raises(CallerGone):
-                await caller.call.while_connected(work.run())
-            task = asyncio.current_task()
-            assert task is not None
-            return task.cancelling()
+    async def operation() -> int:
+        with pytest.raises(CallerGone):
+            await caller.call.while_connected(work.run())
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
 
-        waiting = asyncio.create_task(operation())
-        await work.started.wait()
-        caller.disconnected.set()
-        assert await waiting == 0
-        assert work.cancelled
-
-    asyncio.run(scenario())
+    waiting = asyncio.create_task(operation())
+    await work.started.wait()
+    caller.disconnected.set()
+    assert await waiting == 0
+    assert work.cancelled
 
 
 @pytest.mark.parametrize("last", ["disconnected", "finish"])
-def test_a_result_in_the_turn_of_the_disconnect_leaves_no_cancellation_behind(last):
-    async def scenario() -> None:
-        caller, work = Caller(), Work()
+async def test_a_result_in_the_turn_of_the_disconnect_leaves_no_cancellation_behind(last):
+    caller, work = Caller(), Work()
 
-        async def operation() -> int:
-            with suppress(CallerGone):
-                assert await caller.call.while_connected(work.run()) == "result"
-            for _ in range(5):
-                await asyncio.sleep(0)
-            task = asyncio.current_task()
-            assert task is not None
-            return task.cancelling()
+    async def operation() -> int:
+        with suppress(CallerGone):
+            assert await caller.call.while_connected(work.run()) == "result"
+        for _ in range(5):
+            await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
 
-        waiting = asyncio.create_task(operation())
+    waiting = asyncio.create_task(operation())
+    await work.started.wait()
+    events = {"disconnected": caller.disconnected, "finish": work.finish}
+    for event in (*(events.keys() - {last}), last):
+        events[event].set()
+    assert await waiting == 0
+
+
+async def test_work_is_cancelled_when_the_connection_fails():
+    work = Work()
+
+    async def receive() -> dict[str, str]:
         await work.started.wait()
-        events = {"disconnected": caller.disconnected, "finish": work.finish}
-        for event in (*(events.keys() - {last}), last):
-            events[event].set()
-        assert await waiting == 0
-
-    asyncio.run(scenario())
-
-
-def test_work_is_cancelled_when_the_connection_fails():
-    async def scenario() -> None:
-        caller, work = Caller(), Work()
-        call = Call(caller.call.scope, partial(fail, work.started))
-        with pytest.raises(ConnectionResetError):
-            await call.while_connected(work.run())
-        await asyncio.sleep(0)
-        assert work.cancelled
-
-    async def fail(started: asyncio.Event) -> dict[str, str]:
-        await started.wait()
         raise ConnectionResetError
 
-    asyncio.run(scenario())
+    call = Call(Caller().call.scope, receive)
+    with pytest.raises(ConnectionResetError):
+        await call.while_connected(work.run())
+    await asyncio.sleep(0)
+    assert work.cancelled
 
 
 @pytest.mark.parametrize("disconnected", [False, True])
-def test_a_cancellation_from_outside_reaches_the_work_and_is_raised(disconnected):
-    async def scenario() -> None:
-        caller, work = Caller(), Work()
-        waiting = asyncio.create_task(caller.call.while_connected(work.run()))
-        await work.started.wait()
-        if disconnected:
-            caller.disconnected.set()
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        assert work.cancelled
-
-    asyncio.run(scenario())
+async def test_a_cancellation_from_outside_reaches_the_work_and_is_raised(disconnected):
+    caller, work = Caller(), Work()
+    waiting = asyncio.create_task(caller.call.while_connected(work.run()))
+    await work.started.wait()
+    if disconnected:
+        caller.disconnected.set()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert work.cancelled

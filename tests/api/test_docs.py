@@ -5,19 +5,11 @@ import re
 
 import pytest
 
+from app.api import studio
 from app.api.docs import FOLDER
-from app.main import create_app
-from app.settings import Settings
-from tests.conftest import serving
 
 PAGE = (FOLDER / "index.html").read_text()
 ASSETS = re.findall(r'(?:src|href)="(docs/[^"]+)"', PAGE)
-
-
-@pytest.fixture(scope="module")
-def guarded(tiny_models):
-    with serving(models_dir=tiny_models, api_key="correct-horse-battery") as client:
-        yield client
 
 
 @pytest.mark.parametrize("asset", ASSETS)
@@ -39,12 +31,16 @@ def test_vendored_assets_are_cached_for_as_long_as_their_version(client):
         assert "immutable" in client.get(asset).headers["cache-control"]
 
 
-def test_vendored_files_are_those_that_were_published():
-    sums = [line.split() for line in (FOLDER / "SHA256SUMS").read_text().splitlines()[1:]]
-    ours = {"SHA256SUMS", "index.html", "initializer.js"}
-    assert {name for _, name in sums} == {file.name for file in FOLDER.iterdir()} - ours
+@pytest.mark.parametrize(
+    ("folder", "ours"),
+    [(FOLDER, {"SHA256SUMS", "index.html", "initializer.js"}), (studio.FOLDER / "vendor", {"SHA256SUMS"})],
+    ids=["documentation", "studio"],
+)
+def test_vendored_files_are_those_that_were_published(folder, ours):
+    sums = [line.split() for line in (folder / "SHA256SUMS").read_text().splitlines()[1:]]
+    assert {name for _, name in sums} == {file.name for file in folder.iterdir()} - ours
     for digest, name in sums:
-        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, name
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, name
 
 
 def test_scripts_and_styles_come_from_the_service_alone(client):
@@ -58,9 +54,9 @@ def test_no_other_file_is_served(client, name):
     assert client.get(f"/docs/{name}").status_code == 404
 
 
-def test_the_description_is_served_as_the_app_has_it(client):
+def test_the_description_is_served_as_the_app_has_it(client, description):
     for _ in range(2):
-        assert client.get("/openapi.json").json() == create_app(Settings()).openapi()
+        assert client.get("/openapi.json").json() == description
 
 
 def test_the_description_names_the_key_scheme_where_there_is_a_key(guarded, client):

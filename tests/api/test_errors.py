@@ -10,8 +10,6 @@ from app.api.call import Call
 from app.logs import JsonLines
 from tests.api.reading import problem_of
 
-POSTS = ["/generate", "/reconstruct", "/interpolate", "/score"]
-
 
 @pytest.mark.parametrize("path", ["/generates", "/generate/", "/models/vae/archive", "/..%2f..%2fetc/passwd"])
 def test_an_unknown_path_is_not_found(client, path):
@@ -34,9 +32,16 @@ def test_an_unsupported_method_is_refused_naming_those_that_are_supported(client
         assert allowed in problem_of(answer, 405, "method_not_allowed")["detail"]
 
 
-@pytest.mark.parametrize("path", POSTS)
-def test_a_media_type_that_no_answer_has_is_not_acceptable(client, path):
-    problem_of(client.post(path, json={}, headers={"Accept": "text/html"}), 406, "not_acceptable")
+@pytest.mark.parametrize(
+    ("method", "path", "media_type"),
+    [
+        *(("POST", path, "text/html") for path in ("/generate", "/reconstruct", "/interpolate", "/score")),
+        *(("POST", path, "image/png") for path in ("/score", "/classify")),
+        *(("GET", path, "image/png") for path in ("/models", "/models/vae")),
+    ],
+)
+def test_a_media_type_that_no_answer_of_the_operation_has_is_not_acceptable(client, method, path, media_type):
+    problem_of(client.request(method, path, headers={"Accept": media_type}), 406, "not_acceptable")
 
 
 def test_an_unknown_model_is_not_found_and_its_name_not_repeated(client, digit):
@@ -165,3 +170,8 @@ def test_the_tree_in_the_documentation_of_the_module_is_complete_and_its_codes_a
     known = tree(errors.ServiceError)
     assert drawn == {(error.__name__, str(error.status), error.code) for error in known}
     assert len({error.code for error in known}) == len(known)
+
+
+def test_the_caller_is_the_cause_of_an_error_below_500_and_of_no_other():
+    for error in tree(errors.ServiceError):
+        assert (errors.CAUSES[error.code] == "caller") == (error.status < 500), error

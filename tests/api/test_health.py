@@ -2,29 +2,20 @@
 
 import pytest
 
-from app.inference.readiness import Readiness
 from app.main import create_app
 from app.settings import Settings
-from tests.api.reading import metric, problem_of, series
-from tests.conftest import ROOT, WatchedReadiness, listening, serving
+from tests.api.reading import measured, metric, problem_of, series
+from tests.conftest import SHIPPED_NAMES, NeverLoaded, WatchedReadiness, listening, serving
 
 
 def test_a_loaded_service_is_alive_and_ready(client):
     assert client.get("/livez").json() == {"status": "alive"}
-    shipped = sorted(path.parent.name for path in ROOT.glob("models/*/manifest.json"))
-    assert client.get("/readyz").json() == {"status": "ready", "models": shipped}
+    assert client.get("/readyz").json() == {"status": "ready", "models": SHIPPED_NAMES}
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
 def test_probes_and_scrapers_may_send_any_query_and_accept_any_type(client, path):
     assert client.get(path, params={"now": 3}, headers={"Accept": "image/png"}).status_code == 200
-
-
-class NeverLoaded(Readiness):
-    """Stays in the state of loading."""
-
-    def loaded(self, engine: object) -> None:
-        pass
 
 
 def test_while_loading_the_service_is_alive_and_not_ready(tiny_models):
@@ -34,7 +25,7 @@ def test_while_loading_the_service_is_alive_and_not_ready(tiny_models):
         assert problem_of(client.get("/readyz"), 503, "not_ready")["reasons"]
         for answer in (client.post("/generate", json={}), client.get("/models"), client.get("/interpolate")):
             problem_of(answer, 503, "not_ready")
-        assert metric(client.get("/metrics").text, "digits_ready") == 0
+        assert measured(client, "ready") == 0
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,11 @@ from pydantic import ValidationError
 from app.api.admission import PROBES
 from app.api.call import Call
 from app.settings import Settings
+from tests.api.conftest import KEY, ORIGIN
 from tests.api.reading import problem_of
 from tests.conftest import serving
 
-KEY = "correct-horse-battery"
 BEARER = {"Authorization": f"Bearer {KEY}"}
-ORIGIN = {"Origin": "https://a.org"}
-
-
-@pytest.fixture(scope="module")
-def guarded(tiny_models):
-    with serving(models_dir=tiny_models, api_key=KEY, cors_origins="https://a.org") as client:
-        yield client
 
 
 def test_every_operation_but_the_probes_requires_the_key_and_documents_it(guarded):
@@ -37,7 +30,7 @@ def test_every_operation_but_the_probes_requires_the_key_and_documents_it(guarde
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/nowhere"), ("DELETE", "/generate"), ("HEAD", "/models")])
-def test_nothing_is_learned_without_the_key(guarded, method, path):
+def test_without_the_key_every_path_and_method_is_unauthorized(guarded, method, path):
     assert guarded.request(method, path).status_code == 401
 
 

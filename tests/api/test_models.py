@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from app.checkpoints.manifest import Manifest
-from tests.api.reading import PNG, problem_of
-from tests.conftest import ROOT, serving
+from tests.api.reading import problem_of
+from tests.conftest import ROOT, SHIPPED_NAMES, serving
 from tests.tiny_models import GARMENTS, LATENT_DIM, SMALL_SIDE, write_vae
 
 
@@ -39,7 +39,7 @@ def test_the_list_says_what_each_model_can_do(labelled):
     assert listed["plain"]["input_image"] is None
 
 
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in ROOT.glob("models/*/manifest.json")))
+@pytest.mark.parametrize("name", SHIPPED_NAMES)
 def test_a_model_has_its_manifest_and_card(client, name):
     body = client.get(f"/models/{name}").json()
     written = json.loads((ROOT / "models" / name / "manifest.json").read_text())
@@ -59,15 +59,10 @@ def test_the_runtime_of_answers_is_explained(client):
     assert {"precision", "processor", "torch", "numpy", "pillow", "latents"} <= set(runtime["facts"])
 
 
-@pytest.mark.parametrize("path", ["/models", "/models/vae"])
-def test_models_are_described_as_json_only(client, path):
-    problem_of(client.get(path, headers=PNG), 406, "not_acceptable")
+PICTURES = sorted(path.relative_to(ROOT / "models") for path in ROOT.glob("models/*/*.png"))
 
 
-SHIPPED = sorted(path.relative_to(ROOT / "models") for path in ROOT.glob("models/*/*.png"))
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=str)
+@pytest.mark.parametrize("path", PICTURES, ids=str)
 def test_every_picture_of_a_checkpoint_is_listed_and_served(client, path):
     name, picture = path.parent.name, path.stem
     listed = next(model for model in client.get("/models").json()["models"] if model["name"] == name)

@@ -68,11 +68,6 @@ ANSWERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def description():
-    return create_app(Settings()).openapi()
-
-
 def resolved(description, part):
     """A part of the description with its references replaced."""
     if isinstance(part, dict):

@@ -13,13 +13,13 @@ import pytest
 
 from app.api import streaming
 from app.inference.model import Model
-from tests.api.reading import assert_named, assert_refused_naming, image, metric, npz_of, problem_of, unbase64
+from tests.api.reading import assert_named, assert_refused_naming, errors, image, measured, npz_of, problem_of, unbase64
 from tests.conftest import serving
+from tests.contract.process import until
 
 NDJSON, EVENTS, ZIP, IDX = "application/x-ndjson", "text/event-stream", "application/zip", "application/x-idx"
 STREAMS = [NDJSON, EVENTS, ZIP, IDX]
 N = 150  # more than two pieces
-WAIT_S = 60  # ends a test that would never end
 
 
 def generate(client, accept, **body):
@@ -145,11 +145,8 @@ def test_streams_beyond_their_bound_are_refused_before_they_start_and_others_are
         pieces = answer.iter_bytes()
         next(pieces)
         problem_of(generate(client, NDJSON, n=1), 503, "overloaded")
-        for _ in range(10_000):  # the reader has stopped, and so the computation does
-            page = client.get("/metrics").text
-            if not metric(page, "digits_rows_in_flight"):
-                break
-        assert metric(page, "digits_streams_in_flight") == 1
+        until(lambda: not measured(client, "rows_in_flight"))  # the reader has stopped, and so the computation does
+        assert measured(client, "streams_in_flight") == 1
         assert generate(client, "application/json", n=16).status_code == 200
 
 
@@ -207,12 +204,8 @@ def test_a_caller_that_leaves_before_the_first_piece_is_counted_as_gone(tiny_mod
         with gate.hold(client, "/generate", json={"n": 1}):
             with pytest.raises(httpx.ReadTimeout):
                 client.post("/generate", json={"n": 1000}, headers={"Accept": NDJSON}, timeout=0.2)
-            for _ in range(10_000):
-                page = client.get("/metrics").text
-                if metric(page, "digits_request_errors_total", code="caller_gone", cause="caller"):
-                    break
-        assert metric(page, "digits_request_errors_total", code="caller_gone", cause="caller") == 1
-        assert metric(page, "digits_request_errors_total", code="internal_error", cause="service") == 0
+            until(lambda: errors(client, "caller_gone"))
+        assert (errors(client, "caller_gone"), errors(client, "internal_error")) == (1, 0)
 
 
 def test_a_reader_that_stops_and_leaves_ends_the_computation(tiny_models):
@@ -220,18 +213,14 @@ def test_a_reader_that_stops_and_leaves_ends_the_computation(tiny_models):
     with serving(models_dir=tiny_models) as client:
         with client.stream("POST", "/generate", json={"n": n}, headers={"Accept": NDJSON}) as answer:
             next(answer.iter_bytes())
-        for _ in range(10_000):
-            page = client.get("/metrics").text
-            if not metric(page, "digits_streams_in_flight"):
-                break
-        assert metric(page, "digits_request_errors_total", code="caller_gone", cause="caller") == 1
-        assert 64 <= metric(page, "digits_images_total", model="plain", operation="generate") < n
+        until(lambda: not measured(client, "streams_in_flight"))
+        assert errors(client, "caller_gone") == 1
+        assert 64 <= measured(client, "images_total", model="plain", operation="generate") < n
 
 
 def test_the_duration_of_a_stream_is_that_to_its_first_piece(tiny_models, monkeypatch):
     monkeypatch.setattr(streaming, "monotonic", lambda: monotonic() + 1000)
     with serving(models_dir=tiny_models) as client:
         generate(client, NDJSON, n=200)
-        page = client.get("/metrics").text
-    labels = {"method": "POST", "route": "/generate", "status": "200"}
-    assert metric(page, "digits_request_duration_seconds_sum", **labels) > 1000
+        labels = {"method": "POST", "route": "/generate", "status": "200"}
+        assert measured(client, "request_duration_seconds_sum", **labels) > 1000

@@ -10,8 +10,6 @@ import pytest
 
 from app.api.negotiation import accepts_gzip
 from app.api.studio import FOLDER, IMPORTS, studio
-from app.main import create_app
-from app.settings import Settings
 from tests.conftest import serving
 
 FILES = sorted(studio().files)
@@ -43,20 +41,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def guarded(tiny_models):
-    with serving(models_dir=tiny_models, api_key="correct-horse-battery") as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
 def without(tiny_models):
     with serving(models_dir=tiny_models, studio=False, api_key="correct-horse-battery") as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def description():
-    return create_app(Settings()).openapi()
 
 
 def address(name):
@@ -96,12 +83,12 @@ def test_a_file_has_its_type_its_digest_and_needs_no_key(guarded, name):
     assert answer.content == (FOLDER / name).read_bytes()
     assert answer.headers["content-type"].split(";")[0] == TYPES[name.rsplit(".", 1)[1]]
     assert "immutable" in answer.headers["cache-control"]
-    assert answer.headers["vary"] == "Accept-Encoding"
+    assert "Accept-Encoding" in answer.headers["vary"].split(", ")
     assert "content-encoding" not in answer.headers
 
 
 @pytest.mark.parametrize("path", ["/", address("main.js"), "/openapi.json"])
-def test_a_file_is_compressed_for_those_who_accept_it(guarded, path):
+def test_a_file_is_compressed_for_clients_that_accept_gzip(guarded, path):
     plain = guarded.get(path, headers=PLAIN)
     with guarded.stream("GET", path, headers={"Accept-Encoding": "br, gzip"}) as answer:
         assert answer.headers["content-encoding"] == "gzip"
@@ -147,14 +134,6 @@ def test_all_files_fit_the_budget_compressed(guarded):
     assert whole < 100_000  # with the description, the list of models and one answer it is the first view
     with guarded.stream("GET", "/openapi.json", headers={"Accept-Encoding": "gzip"}) as answer:
         assert whole + len(b"".join(answer.iter_raw())) < 100_000
-
-
-def test_vendored_files_are_those_that_were_published():
-    vendor = FOLDER / "vendor"
-    sums = [line.split() for line in (vendor / "SHA256SUMS").read_text().splitlines()[1:]]
-    assert {name for _, name in sums} == {file.name for file in vendor.iterdir()} - {"SHA256SUMS"}
-    for digest, name in sums:
-        assert hashlib.sha256((vendor / name).read_bytes()).hexdigest() == digest, name
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,11 +1,11 @@
 import errno
 import os
-import resource
 import stat
 
 import pytest
 
 from app.checkpoints.files import write_atomically
+from tests.conftest import largest_file
 
 
 def test_a_file_is_written_with_missing_directories_and_is_readable_by_other_users(tmp_path):
@@ -41,13 +41,8 @@ def test_content_rename_and_directory_are_synced_to_disk_in_order(tmp_path, monk
 def test_a_full_disk_raises_an_oserror_that_names_the_file_and_keeps_it(tmp_path):
     path = tmp_path / "file.bin"
     path.write_bytes(b"old")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(OSError, match=path.name) as caught:
-            write_atomically(path, bytes(200_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with largest_file(100_000), pytest.raises(OSError, match=path.name) as caught:
+        write_atomically(path, bytes(200_000))
     assert caught.value.errno == errno.EFBIG
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file.bin"]

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import httpx
 
 from tests.conftest import ROOT
 
+T = TypeVar("T")
 START_TIMEOUT_S = 120
 APP = ("-m", "app")
 GUNICORN = ("-m", "gunicorn", "--config", "python:app.server.gunicorn_conf")
@@ -28,12 +29,13 @@ class Service:
     url: str
 
 
-def until(is_so: Callable[[], Any]) -> None:
-    """Wait until something is so. Fails after `START_TIMEOUT_S`."""
+def until(condition: Callable[[], T]) -> T:
+    """The value of a condition once it is true; a test can only poll another process. Fails after `START_TIMEOUT_S`."""
     ends = time.monotonic() + START_TIMEOUT_S
-    while not is_so():
-        assert time.monotonic() < ends, "it never was"
-        time.sleep(0.05)
+    while not (value := condition()):
+        assert time.monotonic() < ends, "the condition never became true"
+        time.sleep(0.01)
+    return value
 
 
 def free_port() -> int:
@@ -76,14 +78,13 @@ def running(arguments: Sequence[str] = APP, **settings: str) -> Iterator[Service
 
 
 def wait_until_ready(process: "subprocess.Popen[str]", url: str) -> None:
-    """Poll readiness until it is green; fails when the process ends or the time is over."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
+    """Wait until a service is ready; fails when its process ends or the time is over."""
+
+    def ready() -> bool:
         assert process.poll() is None, f"the service ended with status {process.returncode}"
         try:
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                return
+            return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
         except httpx.TransportError:
-            pass
-        threading.Event().wait(0.1)
-    raise AssertionError("the service did not become ready")
+            return False
+
+    until(ready)

@@ -7,11 +7,13 @@ import sys
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from tests.api.reading import unbase64
+from tests.tiny_models import LATENT_DIM
 
 # By tag.
 OPERATIONS = {
@@ -144,10 +146,13 @@ def test_a_generated_client_sends_json_where_files_are_accepted_too(generated):
     assert len(answer.scores) == 3
 
 
-def test_a_generated_client_sends_files(generated, digit):
-    def file():
-        return generated.types.File(payload=BytesIO(digit), file_name="7.png", mime_type="image/png")
+@pytest.fixture
+def file(generated, digit):
+    """Makes a file to send."""
+    return lambda: generated.types.File(payload=BytesIO(digit), file_name="7.png", mime_type="image/png")
 
+
+def test_a_generated_client_sends_files(generated, file):
     models = generated.models
     for body in (file(), models.ReconstructForm(file=file())):
         answer = generated.reconstruct(client=generated.caller, body=body, model="vae")
@@ -161,10 +166,7 @@ def test_a_generated_client_sends_files(generated, digit):
     assert len(answer.images) == 3
 
 
-def test_a_generated_client_classifies_and_upscales(generated, digit):
-    def file():
-        return generated.types.File(payload=BytesIO(digit), file_name="7.png", mime_type="image/png")
-
+def test_a_generated_client_classifies_and_upscales(generated, file):
     models, caller = generated.models, generated.caller_of_labelled
     answer = generated.classify(client=caller, body=models.ClassifyForm(files=[file(), file()]))
     assert isinstance(answer, models.ClassifyAnswer)
@@ -191,19 +193,36 @@ def test_generated_classes_hold_every_request(classes):
 
 
 def test_generated_classes_hold_every_answer_and_problem(classes, client, labelled, digit):
+    generated: list[dict[str, Any]] = [
+        {"model": name, "n": 33, "first": 5} for name in ("boots", "cgan", "fitted", "gan", "plain")
+    ]
+    generated += [{"n": 3, "return_latents": True}, {"model": "plain", "latents": [[0.5] * LATENT_DIM]}]
+    paths = [{}, {"model": "fitted", "to_label": "3"}, {"from_latent": "0.5," * (LATENT_DIM - 1) + "0.5"}]
+    models = [{"model": "fitted", "seed": 1}, {"model": "cvae", "label": "7"}, {"model": "plain"}]
+    critics = [{"model": "cgan", "label": "7"}, {"model": "gan"}, {"model": "referee"}]
     answers = {
-        "GenerateAnswer": client.post("/generate", json={"n": 2}),
-        "InterpolateAnswer": client.get("/interpolate", params={"steps": 3}),
-        "NormalizeAnswer": client.post("/normalize", files={"file": digit}),
-        "ReconstructAnswer": client.post("/reconstruct", files={"file": digit}),
-        "ScoreAnswer": client.post("/score", json={"n": 2}),
-        "ClassifyAnswer": labelled.post("/classify", files={"files": digit}),
-        "UpscaleAnswer": labelled.post("/upscale", json={"n": 2}),
-        "ModelList": client.get("/models"),
-        "ModelDetail": client.get("/models/cgan"),
-        "Ready": client.get("/readyz"),
-        "Problem": client.post("/generate", json={"n": 0}),
+        "GenerateAnswer": [labelled.post("/generate", json=body) for body in generated],
+        "InterpolateAnswer": [
+            *(labelled.get("/interpolate", params=params) for params in paths),
+            labelled.post("/interpolate", files=[("files", digit)] * 2),
+        ],
+        "NormalizeAnswer": [labelled.post("/normalize", files={"file": digit})],
+        "ReconstructAnswer": [labelled.post("/reconstruct", params=each, files={"file": digit}) for each in models],
+        "ScoreAnswer": [
+            *(labelled.post("/score", params=params, files={"files": digit}) for params in critics),
+            *(labelled.post("/score", json={"n": 9} | body) for body in critics),
+        ],
+        "ClassifyAnswer": [labelled.post("/classify", files=[("files", digit)] * 3)],
+        "UpscaleAnswer": [
+            labelled.post("/upscale", params={"factor": 2}, files={"files": digit}),
+            labelled.post("/upscale", json={"n": 33, "first": 5}),
+        ],
+        "ModelList": [client.get("/models")],
+        "ModelDetail": [client.get("/models/cgan")],
+        "Ready": [client.get("/readyz")],
+        "Problem": [client.post("/generate", json={"n": 0})],
     }
-    for name, answer in answers.items():
-        made = getattr(classes, name).model_validate_json(answer.content)
-        assert made.model_dump(mode="json", exclude_unset=True) == answer.json(), name
+    for name, each in ((name, answer) for name, given in answers.items() for answer in given):
+        assert each.status_code == (422 if name == "Problem" else 200), each.text
+        made = getattr(classes, name).model_validate_json(each.content)
+        assert made.model_dump(mode="json", exclude_unset=True) == each.json(), name

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from benchmarks.faulty import HANG, NAN, RAISE, write_faulty
-from tests.api.reading import problem_of
+from tests.api.reading import measured, problem_of
 from tests.conftest import ROOT, serving
-from tests.contract.process import running
+from tests.contract.process import running, until
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +51,12 @@ def test_a_forward_pass_that_hangs_is_reported_and_ends_the_process_with_status_
     with running(models_dir=str(models), worker_checks="2", workers="1") as service, ThreadPoolExecutor(2) as callers:
         with httpx.Client(base_url=service.url, timeout=60) as client:
             hanging = callers.submit(client.post, "/generate", json=marked(HANG, client))
-            while "digits_rows_in_flight 1.0" not in client.get("/metrics").text:  # another request could pass it
-                pass
+            until(lambda: measured(client, "rows_in_flight") == 1)  # another request could pass it
             waiting = callers.submit(client.post, "/generate", json={})
             for answer in (hanging.result(), waiting.result()):
                 problem_of(answer, 503, "worker_lost")
                 assert answer.headers["retry-after"] in {"1", "2", "3"}
         assert service.process.wait(60) == 1
-
-
-def wait_for_reload(client: httpx.Client, outcome: str) -> None:
-    """Until a reload has ended so; a test can only poll another process."""
-    line = f'digits_reloads_total{{outcome="{outcome}"}} 1.0'
-    while line not in client.get("/metrics").text:
-        pass
 
 
 def test_sighup_keeps_the_models_when_a_checkpoint_is_bad_and_swaps_good_ones_without_a_failed_request(
@@ -90,14 +82,14 @@ def test_sighup_keeps_the_models_when_a_checkpoint_is_bad_and_swaps_good_ones_wi
         asked = [callers.submit(ask_on) for _ in range(4)]
         os.truncate(directory / "gan" / "archive.pt", 1000)
         service.process.send_signal(signal.SIGHUP)
-        wait_for_reload(client, "refused")
+        until(lambda: measured(client, "reloads_total", outcome="refused") == 1)
         assert client.get("/readyz").status_code == 200
         assert client.post("/generate", json={"seed": 1}).json()["images"] == before["images"]
         # The next good one is taken: other weights, and so another digest.
         shutil.rmtree(directory / "gan")
         shutil.copytree(ROOT / "models" / "gan", directory / "gan")
         service.process.send_signal(signal.SIGHUP)
-        wait_for_reload(client, "swapped")
+        until(lambda: measured(client, "reloads_total", outcome="swapped") == 1)
         after = client.post("/generate", json={"seed": 1}).json()
         ended.append(True)
         assert after["digest"] != before["digest"]

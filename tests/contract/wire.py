@@ -6,8 +6,15 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
+
 Address = tuple[str, int]
 Answer = tuple[int, dict[str, Any]]
+
+
+def address_of(client: httpx.Client) -> Address:
+    """The address that a client calls."""
+    return client.base_url.host, client.base_url.port or 0
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ _HEAD = (
 WRONG_BINARY = (
     *((b"%d" % len(_HEAD % 16), _HEAD % 16 + behind) for behind in (b"", bytes(15), bytes(17), b"\xff" * 16)),
     *((b"%d" % len(_HEAD % size), _HEAD % size + bytes(16)) for size in (0, 8, 17, 2**40)),
-    *((size, _HEAD % 16 + bytes(16)) for size in (b"0", b"1", b"-1", b"1e3", b"x", b"9" * 400, b"99999")),
+    *((size, _HEAD % 16 + bytes(16)) for size in (b"", b"0", b"1", b"-1", b"1.5", b"1e3", b"x", b"9" * 400, b"99999")),
 )
 # Queries of `GET /interpolate`.
 WRONG_QUERIES = named(

@@ -13,7 +13,7 @@ from tests.tiny_models import write_checkpoints
 # The last shard of 25 images has fewer than the others.
 IMAGES_PER_SHARD, COUNT = 10, 25
 
-Write = Callable[..., int]
+Command = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
@@ -32,19 +32,14 @@ def run_command(monkeypatch: pytest.MonkeyPatch, **arguments: object) -> int:
 
 
 @pytest.fixture
-def write(models: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+def command(models: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs the command with these arguments in place of the defaults; its exit status."""
     monkeypatch.setattr(shards, "IMAGES_PER_SHARD", IMAGES_PER_SHARD)
     shards.make_plan.cache_clear()  # of a test with another number
     monkeypatch.setenv("DIGITS_MODELS_DIR", str(models))
 
-    def written(out: Path, **arguments: object) -> int:
+    def run(out: Path, **arguments: object) -> int:
         given = {"model": "cgan", "count": COUNT, "seed": 8, "format": "npz", "out": out, "processes": 1} | arguments
         return run_command(monkeypatch, **given)
 
-    return written
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """The files of a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return run

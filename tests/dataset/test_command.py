@@ -24,10 +24,9 @@ from app.dataset.shards import make_shard
 from app.images.encode import from_uint8
 from app.inference.model import load_model
 from app.inference.runtime import Runtime
-from tests.conftest import ROOT
-from tests.dataset.conftest import COUNT, contents
-from tests.tiny_models import DIGITS, ConditionalGan, write_checkpoints
-from tests.tiny_models import write as write_model
+from tests.conftest import ROOT, contents
+from tests.dataset.conftest import COUNT
+from tests.tiny_models import DIGITS, ConditionalGan, write, write_checkpoints
 
 # The command in a process of its own, whose children do with shard 1 what the line says.
 SCRIPT = """
@@ -92,14 +91,14 @@ def error(capsys) -> str:
     return line
 
 
-def test_a_data_set_has_the_same_bytes_from_one_process_and_from_several(write, in_processes, tmp_path):
-    assert write(tmp_path / "one") == 0
+def test_a_data_set_has_the_same_bytes_from_one_process_and_from_several(command, in_processes, tmp_path):
+    assert command(tmp_path / "one") == 0
     assert in_processes(tmp_path / "two").returncode == 0
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_the_manifest_names_all_that_the_bytes_depend_on_and_the_digests_of_the_shards(write, tmp_path):
-    assert write(tmp_path / "out", label="balanced") == 0
+def test_the_manifest_names_all_that_the_bytes_depend_on_and_the_digests_of_the_shards(command, tmp_path):
+    assert command(tmp_path / "out", label="balanced") == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["request"] == {"model": "cgan", "count": COUNT, "seed": 8, "label": "balanced", "format": "npz"}
     assert manifest["command"].startswith("python -m app dataset --model=cgan")
@@ -110,8 +109,8 @@ def test_the_manifest_names_all_that_the_bytes_depend_on_and_the_digests_of_the_
     assert [each["first"] for each in manifest["shards"]] == [0, 10, 20]
 
 
-def test_the_card_counts_the_images_that_the_classifier_reads_as_their_label(write, tmp_path, models):
-    assert write(tmp_path / "out", label="balanced") == 0
+def test_the_card_counts_the_images_that_the_classifier_reads_as_their_label(command, tmp_path, models):
+    assert command(tmp_path / "out", label="balanced") == 0
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     files = [np.load(tmp_path / "out" / f"train-{shard:05d}.npz") for shard in range(3)]
     images, labels = (np.concatenate([file[name] for file in files]) for name in ("images", "labels"))
@@ -124,60 +123,60 @@ def test_the_card_counts_the_images_that_the_classifier_reads_as_their_label(wri
     assert f"| 4 | 3 | {3 / COUNT:.2%} |" in card
 
 
-def test_without_a_classifier_of_such_images_the_card_says_so(write, tmp_path):
-    assert write(tmp_path / "out", model="sketch") == 0
+def test_without_a_classifier_of_such_images_the_card_says_so(command, tmp_path):
+    assert command(tmp_path / "out", model="sketch") == 0
     assert "not measured" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_a_data_set_among_the_checkpoints_is_refused(write, models, capsys):
-    assert write(models / "new") == 1
+def test_a_data_set_among_the_checkpoints_is_refused(command, models, capsys):
+    assert command(models / "new") == 1
     assert "holds checkpoints only" in error(capsys)
     assert not (models / "new").exists()
 
 
-def test_a_killed_start_leaves_a_folder_that_the_same_command_takes(write, tmp_path):
+def test_a_killed_start_leaves_a_folder_that_the_same_command_takes(command, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".progress.jsonl.x1.partial").write_bytes(b"{")
-    assert write(tmp_path / "out") == 0
+    assert command(tmp_path / "out") == 0
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(write, tmp_path, capsys, form):
-    assert write(tmp_path / "whole", format=form) == 0
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(command, tmp_path, capsys, form):
+    assert command(tmp_path / "whole", format=form) == 0
     with at_shard_1(interrupt):
-        assert write(tmp_path / "out", format=form) == 128 + signal.SIGINT
+        assert command(tmp_path / "out", format=form) == 128 + signal.SIGINT
     assert "run the same command again" in error(capsys)
     with at_shard_1(lambda: None):
-        assert write(tmp_path / "out", format=form) == 0
+        assert command(tmp_path / "out", format=form) == 0
     assert "wrote 2 of 3 shards" in capsys.readouterr().out
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_signals_do_what_they_did_before_when_the_command_has_ended(write, tmp_path):
+def test_signals_do_what_they_did_before_when_the_command_has_ended(command, tmp_path):
     before = signal.getsignal(signal.SIGINT)
     with at_shard_1(interrupt):
-        write(tmp_path / "out")
+        command(tmp_path / "out")
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_signal_stops_processes_that_would_not_end(in_processes, write, tmp_path):
+def test_a_signal_stops_processes_that_would_not_end(in_processes, command, tmp_path):
     done = in_processes(tmp_path / "out", "os.kill(os.getppid(), signal.SIGTERM); threading.Event().wait()")
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert write(tmp_path / "out") == 0
+    assert command(tmp_path / "out") == 0
 
 
-def test_a_process_that_is_killed_costs_only_its_shard(in_processes, write, tmp_path):
+def test_a_process_that_is_killed_costs_only_its_shard(in_processes, command, tmp_path):
     done = in_processes(tmp_path / "out", "os.kill(os.getpid(), signal.SIGKILL)")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "a process was killed" in line
-    assert write(tmp_path / "whole") == write(tmp_path / "out") == 0
+    assert command(tmp_path / "whole") == command(tmp_path / "out") == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("full", ["shard", "record"])
-def test_a_full_disk_is_one_line_and_finished_shards_stay(write, tmp_path, capsys, full):
-    assert write(tmp_path / "whole") == 0
+def test_a_full_disk_is_one_line_and_finished_shards_stay(command, tmp_path, capsys, full):
+    assert command(tmp_path / "whole") == 0
     out = tmp_path / "out"
     real_write, real_open = Path.write_bytes, Path.open
 
@@ -197,37 +196,37 @@ def test_a_full_disk_is_one_line_and_finished_shards_stay(write, tmp_path, capsy
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "write_bytes", write_bytes)
         patch.setattr(Path, "open", opened)
-        assert write(out) == 1
+        assert command(out) == 1
     assert "No space left on device" in error(capsys)
     assert not list(out.glob(".*.tmp"))
-    assert write(out) == 0
+    assert command(out) == 0
     assert "wrote 2 of 3 shards" in capsys.readouterr().out
     assert contents(out) == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_whole_data_set_is_verified_and_a_damaged_shard_is_made_again(write, tmp_path, capsys, form):
-    assert write(tmp_path / "out", format=form) == 0
+def test_a_whole_data_set_is_verified_and_a_damaged_shard_is_made_again(command, tmp_path, capsys, form):
+    assert command(tmp_path / "out", format=form) == 0
     before = contents(tmp_path / "out")
     capsys.readouterr()
-    assert write(tmp_path / "out", format=form) == 0
+    assert command(tmp_path / "out", format=form) == 0
     assert "verified all 3 shards" in capsys.readouterr().out
     path = max(tmp_path / "out" / name for name in before if name.endswith(("parquet", "tar", "npz", "png", "ubyte")))
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     if form != "idx":
         min(tmp_path / "out" / name for name in before if name.endswith(("parquet", "tar", "npz", "png"))).unlink()
-    assert write(tmp_path / "out", format=form) == 0
+    assert command(tmp_path / "out", format=form) == 0
     assert "wrote" in capsys.readouterr().out
     assert contents(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"])
-def test_bytes_behind_an_idx_file_are_removed(write, tmp_path, name):
-    assert write(tmp_path / "out", format="idx") == 0
+def test_bytes_behind_an_idx_file_are_removed(command, tmp_path, name):
+    assert command(tmp_path / "out", format="idx") == 0
     before = contents(tmp_path / "out")
     with (tmp_path / "out" / "MNIST" / "raw" / name).open("ab") as file:
         file.write(b"?")
-    assert write(tmp_path / "out", format="idx") == 0
+    assert command(tmp_path / "out", format="idx") == 0
     assert contents(tmp_path / "out") == before
 
 
@@ -243,58 +242,58 @@ def test_bytes_behind_an_idx_file_are_removed(write, tmp_path, name):
         ("folder", "ten/10.png"),
     ],
 )
-def test_a_file_that_is_not_of_the_data_set_is_named_and_stays(write, tmp_path, capsys, form, name, finished):
+def test_a_file_that_is_not_of_the_data_set_is_named_and_stays(command, tmp_path, capsys, form, name, finished):
     with at_shard_1(interrupt if not finished else lambda: None):
-        write(tmp_path / "out", format=form, label="balanced")
+        command(tmp_path / "out", format=form, label="balanced")
     (tmp_path / "out" / name).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / "out" / name).write_text("mine")
     before = contents(tmp_path / "out")
     capsys.readouterr()
-    assert write(tmp_path / "out", format=form, label="balanced") == 1
+    assert command(tmp_path / "out", format=form, label="balanced") == 1
     assert f"out/{name.removesuffix('/10.png')}: is not of this data set" in error(capsys)
     assert contents(tmp_path / "out") == before
 
 
-def test_hidden_files_may_stand_beside_a_data_set(write, tmp_path):
-    assert write(tmp_path / "out") == 0
+def test_hidden_files_may_stand_beside_a_data_set(command, tmp_path):
+    assert command(tmp_path / "out") == 0
     (tmp_path / "out" / ".git").mkdir()
     for name in (".gitattributes", ".git/config"):
         (tmp_path / "out" / name).write_text("")
-    assert write(tmp_path / "out") == 0
+    assert command(tmp_path / "out") == 0
 
 
 @pytest.mark.parametrize("change", [{"seed": 9}, {"count": 26}, {"label": "7"}, {"model": "cvae"}, {"format": "idx"}])
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_folder_with_another_data_set_is_refused_and_stays(write, tmp_path, capsys, change, finished):
+def test_a_folder_with_another_data_set_is_refused_and_stays(command, tmp_path, capsys, change, finished):
     with at_shard_1(interrupt if not finished else lambda: None):
-        write(tmp_path / "out")
+        command(tmp_path / "out")
     before = contents(tmp_path / "out")
     capsys.readouterr()
-    assert write(tmp_path / "out", **change) == 1
+    assert command(tmp_path / "out", **change) == 1
     assert f"holds another data set, {next(iter(change))}" in error(capsys)
     assert contents(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("name", ["manifest.json", ".progress.jsonl", "thesis.tex"])
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "never\n", '{"shards": 5, "schema_version": 1}'])
-def test_a_folder_with_other_files_is_refused_and_stays(write, tmp_path, capsys, name, text):
+def test_a_folder_with_other_files_is_refused_and_stays(command, tmp_path, capsys, name, text):
     (tmp_path / name).write_text(text)
-    assert write(tmp_path) == 1
+    assert command(tmp_path) == 1
     assert "data set" in error(capsys)
     assert contents(tmp_path) == {name: text.encode()}
 
 
-def test_a_file_in_place_of_the_folder_is_one_line(write, tmp_path, capsys):
+def test_a_file_in_place_of_the_folder_is_one_line(command, tmp_path, capsys):
     (tmp_path / "out").write_text("")
-    assert write(tmp_path / "out") == 1
+    assert command(tmp_path / "out") == 1
     assert "out: File exists" in error(capsys)
 
 
-def test_two_commands_do_not_write_one_folder(write, tmp_path, capsys):
+def test_two_commands_do_not_write_one_folder(command, tmp_path, capsys):
     descriptor = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        assert write(tmp_path) == 1
+        assert command(tmp_path) == 1
     finally:
         os.close(descriptor)
     assert "another process" in error(capsys)
@@ -311,8 +310,8 @@ def test_two_commands_do_not_write_one_folder(write, tmp_path, capsys):
         ({"model": "../cgan"}, "no checkpoint ../cgan"),
     ],
 )
-def test_what_the_model_cannot_do_is_one_line(write, tmp_path, capsys, arguments, text):
-    assert write(tmp_path / "out", **arguments) == 1
+def test_what_the_model_cannot_do_is_one_line(command, tmp_path, capsys, arguments, text):
+    assert command(tmp_path / "out", **arguments) == 1
     assert text in error(capsys)
     assert not (tmp_path / "out").exists()
 
@@ -331,63 +330,63 @@ def test_what_the_model_cannot_do_is_one_line(write, tmp_path, capsys, arguments
         {"model": None},
     ],
 )
-def test_bad_arguments_end_with_status_2(write, tmp_path, arguments):
+def test_bad_arguments_end_with_status_2(command, tmp_path, arguments):
     with pytest.raises(SystemExit) as caught:
-        write(tmp_path / "out", **arguments)
+        command(tmp_path / "out", **arguments)
     assert caught.value.code == 2
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_settings_end_with_status_2(write, tmp_path, monkeypatch, capsys):
+def test_bad_settings_end_with_status_2(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DIGITS_DEVICE", "abacus")
-    assert write(tmp_path / "out") == 1
+    assert command(tmp_path / "out") == 1
     assert "abacus" in error(capsys)
     monkeypatch.setenv("DIGITS_MAX_BATCH_ROWS", "many")
-    assert write(tmp_path / "out") == 2
+    assert command(tmp_path / "out") == 2
     assert "DIGITS_MAX_BATCH_ROWS" in error(capsys)
 
 
-def test_a_damaged_checkpoint_is_one_line(write, tmp_path, monkeypatch, capsys):
+def test_a_damaged_checkpoint_is_one_line(command, tmp_path, monkeypatch, capsys):
     write_checkpoints(tmp_path / "models")
     (tmp_path / "models" / "cgan" / "cgan.pt").write_bytes(b"")
-    assert write(tmp_path / "whole") == 0
+    assert command(tmp_path / "whole") == 0
     monkeypatch.setenv("DIGITS_MODELS_DIR", str(tmp_path / "models"))
-    assert write(tmp_path / "out") == 1
+    assert command(tmp_path / "out") == 1
     assert "cgan.pt" in error(capsys)
 
 
-def test_a_checkpoint_that_was_replaced_is_another_data_set(write, tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_that_was_replaced_is_another_data_set(command, tmp_path, monkeypatch, capsys):
     write_checkpoints(tmp_path / "models")
     with at_shard_1(interrupt):
-        write(tmp_path / "out")
+        command(tmp_path / "out")
     capsys.readouterr()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         rmtree(tmp_path / "models" / "cgan")
-        write_model(tmp_path / "models", "cgan", ConditionalGan(10), DIGITS)
+        write(tmp_path / "models", "cgan", ConditionalGan(10), DIGITS)
     monkeypatch.setenv("DIGITS_MODELS_DIR", str(tmp_path / "models"))
-    assert write(tmp_path / "out") == 1
+    assert command(tmp_path / "out") == 1
     assert "digest" in error(capsys)
 
 
 @pytest.mark.parametrize(("package", "arguments"), [("tqdm", {}), ("pyarrow", {"format": "parquet"})])
-def test_a_missing_extra_is_one_line_that_names_it(write, tmp_path, monkeypatch, capsys, package, arguments):
+def test_a_missing_extra_is_one_line_that_names_it(command, tmp_path, monkeypatch, capsys, package, arguments):
     monkeypatch.setitem(sys.modules, package, None)
-    assert write(tmp_path / "out", **arguments) == 1
+    assert command(tmp_path / "out", **arguments) == 1
     assert "extra `dataset`" in error(capsys)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "127.0.0.1:many", "[::1"])
-def test_an_address_that_nobody_answers_is_one_line(write, tmp_path, capsys, address):
+def test_an_address_that_nobody_answers_is_one_line(command, tmp_path, capsys, address):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = address.format(listener.getsockname()[1])
-    assert write(tmp_path / "out", ray=address, processes=None) == 1
+    assert command(tmp_path / "out", ray=address, processes=None) == 1
     assert address in error(capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_without_ray_its_address_is_one_line_that_names_the_extra(write, tmp_path, monkeypatch, capsys):
+def test_without_ray_its_address_is_one_line_that_names_the_extra(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert write(tmp_path / "out", ray="auto", processes=None) == 1
+    assert command(tmp_path / "out", ray="auto", processes=None) == 1
     assert "extra `ray`" in error(capsys)

@@ -92,23 +92,23 @@ READERS = {
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_images_and_labels_are_those_of_the_service(write, served, tmp_path, form):
-    assert write(tmp_path / "out", format=form, label="balanced") == 0
+def test_images_and_labels_are_those_of_the_service(command, served, tmp_path, form):
+    assert command(tmp_path / "out", format=form, label="balanced") == 0
     images, labels = READERS[form](tmp_path / "out")
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, served[0])
     assert labels == served[1]
 
 
-def test_a_png_has_the_bytes_of_the_service(write, service, tmp_path):
-    assert write(tmp_path / "out", format="folder", label="3,7") == 0
+def test_a_png_has_the_bytes_of_the_service(command, service, tmp_path):
+    assert command(tmp_path / "out", format="folder", label="3,7") == 0
     asked = {"model": "cgan", "n": 1, "seed": 8, "first": 21, "label": ["3", "7"]}
     (image,) = service.post("/generate", json=asked).json()["images"]
     assert (tmp_path / "out" / "7" / "21.png").read_bytes() == base64.b64decode(image["png"])
 
 
-def test_parquet_files_tell_the_library_datasets_what_they_hold(write, tmp_path):
-    assert write(tmp_path / "out", format="parquet", label="balanced") == 0
+def test_parquet_files_tell_the_library_datasets_what_they_hold(command, tmp_path):
+    assert command(tmp_path / "out", format="parquet", label="balanced") == 0
     schema = parquet.read_schema(tmp_path / "out" / "data" / "train-00000-of-00003.parquet")
     features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     assert features["image"] == {"_type": "Image"}
@@ -116,8 +116,8 @@ def test_parquet_files_tell_the_library_datasets_what_they_hold(write, tmp_path)
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_images_of_a_model_without_labels_have_none(write, tmp_path, form):
-    assert write(tmp_path / "out", model="plain", format=form) == 0
+def test_images_of_a_model_without_labels_have_none(command, tmp_path, form):
+    assert command(tmp_path / "out", model="plain", format=form) == 0
     names = {path.name for path in (tmp_path / "out").rglob("*")}
     assert not {name for name in names if "label" in name and name != "unlabelled"}
     if form == "npz":
@@ -128,7 +128,7 @@ def test_images_of_a_model_without_labels_have_none(write, tmp_path, form):
         assert len(list((tmp_path / "out" / "unlabelled").iterdir())) == COUNT
 
 
-def test_class_names_with_slashes_stay_one_folder(write, tmp_path):
-    assert write(tmp_path / "out", model="boots", format="folder", label="balanced") == 0
+def test_class_names_with_slashes_stay_one_folder(command, tmp_path):
+    assert command(tmp_path / "out", model="boots", format="folder", label="balanced") == 0
     folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
     assert folders == {"Ankle boot", "T-shirt%2Ftop", "Bag"}

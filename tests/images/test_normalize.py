@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw
 from app.errors import InvalidImage
 from app.images.decode import Picture, decode_image
 from app.images.normalize import fit, normalize
+from tests.conftest import FIXTURES
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 DRAWINGS = sorted((FIXTURES / "drawings").iterdir())
 DIGITS = range(10)
 PAPER, PEN = 0.85, 0.15

@@ -1,16 +1,10 @@
-"""Tests that are coroutines run on asyncio, through the pytest plugin of anyio."""
+"""Workers that end with their test."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from app.inference.workers import Workers
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The event loop of the service."""
-    return "asyncio"
 
 
 @pytest.fixture

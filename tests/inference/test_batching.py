@@ -16,10 +16,9 @@ from app.errors import DeadlineExceeded, Draining, InferenceFailed, Overloaded, 
 from app.inference.batching import TURN_ROWS, Batcher, Chunk, Job
 from app.inference.workers import Workers
 from app.metrics import Metrics
+from tests.conftest import HANG_S
 
 pytestmark = pytest.mark.anyio
-
-HANG_S = 60  # only ends a test that would never end
 LABELS = {"model": "m", "operation": "double"}
 
 

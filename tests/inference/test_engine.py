@@ -18,9 +18,8 @@ from app.inference.runtime import Runtime
 from app.inference.workers import Workers
 from app.metrics import Metrics
 from app.scoreboard import Scoreboard
+from tests.conftest import HANG_S
 from tests.tiny_models import edited, write_vae
-
-HANG_S = 60  # only ends a test that would never end
 
 
 @pytest.fixture

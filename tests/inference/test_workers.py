@@ -9,10 +9,9 @@ from threading import Barrier, Event, get_native_id
 import pytest
 
 from app.inference.workers import Workers
+from tests.conftest import HANG_S
 
 pytestmark = pytest.mark.anyio
-
-HANG_S = 60  # only ends a test that would never end
 
 
 @dataclass

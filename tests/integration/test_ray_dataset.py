@@ -7,7 +7,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from app.dataset.directory import DatasetDirectory
-from tests.dataset.conftest import contents, run_command
+from tests.conftest import contents
+from tests.dataset.conftest import run_command
 from tests.tiny_models import write_checkpoints
 
 # Ray warns about its own settings.
@@ -45,7 +46,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def write(monkeypatch: pytest.MonkeyPatch):
+def command(monkeypatch: pytest.MonkeyPatch):
     """Runs the command with these arguments; its exit status."""
 
     def written(models: Path, out: Path, **arguments: object) -> int:
@@ -56,8 +57,8 @@ def write(monkeypatch: pytest.MonkeyPatch):
     return written
 
 
-def test_a_killed_node_changes_no_byte(cluster, models, write, tmp_path, monkeypatch):
-    assert write(models, tmp_path / "local", count=IMAGES, processes=1) == 0
+def test_a_killed_node_changes_no_byte(cluster, models, command, tmp_path, monkeypatch):
+    assert command(models, tmp_path / "local", count=IMAGES, processes=1) == 0
     third = cluster.add_node(wait=False, **NODE)
     cluster.wait_for_nodes(timeout=START_S)
     add, added = DatasetDirectory.add, []
@@ -69,24 +70,24 @@ def test_a_killed_node_changes_no_byte(cluster, models, write, tmp_path, monkeyp
             cluster.remove_node(third, allow_graceful=False)
 
     monkeypatch.setattr(DatasetDirectory, "add", add_and_kill)
-    assert write(models, tmp_path / "cluster", count=IMAGES, ray=cluster.address) == 0
+    assert command(models, tmp_path / "cluster", count=IMAGES, ray=cluster.address) == 0
     assert sorted(added) == list(range(20))
     assert contents(tmp_path / "cluster") == contents(tmp_path / "local")
 
 
-def test_a_cluster_goes_on_where_local_processes_stopped(cluster, models, write, tmp_path, capsys):
-    assert write(models, tmp_path / "out", count=10_010, processes=1, format="idx") == 0
+def test_a_cluster_goes_on_where_local_processes_stopped(cluster, models, command, tmp_path, capsys):
+    assert command(models, tmp_path / "out", count=10_010, processes=1, format="idx") == 0
     before = contents(tmp_path / "out")
     (tmp_path / "out" / "MNIST" / "raw" / "train-labels-idx1-ubyte").unlink()
-    assert write(models, tmp_path / "out", count=10_010, ray=cluster.address, format="idx") == 0
+    assert command(models, tmp_path / "out", count=10_010, ray=cluster.address, format="idx") == 0
     assert "wrote 2 of 2 shards" in capsys.readouterr().out
     assert contents(tmp_path / "out") == before
 
 
-def test_what_a_node_cannot_do_is_one_line(cluster, write, tmp_path, capsys):
+def test_what_a_node_cannot_do_is_one_line(cluster, command, tmp_path, capsys):
     write_checkpoints(tmp_path / "models")
     (tmp_path / "models" / "cvae" / "cvae.pt").write_bytes(b"")
-    assert write(tmp_path / "models", tmp_path / "out", model="cvae", count=10, ray=cluster.address) == 1
+    assert command(tmp_path / "models", tmp_path / "out", model="cvae", count=10, ray=cluster.address) == 1
     lines = capsys.readouterr().err.splitlines()
     (line,) = (line for line in lines if line.startswith("digits dataset:"))  # Ray warns of a full disk and the like
     assert "cvae.pt" in line

@@ -16,7 +16,6 @@ from app.main import create_app
 from app.open_inference.grpc_messages import load_messages
 from app.open_inference.grpc_server import SERVICE, GrpcServer
 from app.settings import Settings
-from tests.api.conftest import gate, tiny_models  # noqa: F401
 from tests.conftest import ROOT, WatchedReadiness
 
 MESSAGES = load_messages()

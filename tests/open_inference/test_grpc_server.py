@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 
-from app.inference.readiness import Readiness
 from app.open_inference.grpc_messages import MAX_PARAMETERS
 from app.open_inference.grpc_server import MAX_MESSAGE_BYTES
+from tests.conftest import NeverLoaded
 from tests.open_inference.conftest import serving_grpc
 
 KEY = "correct-horse-battery"
@@ -30,7 +30,7 @@ def refused(caller, rpc="ModelInfer", **fields):
     return error.value
 
 
-def test_health_and_metadata(called, client):
+def test_health_and_metadata_are_those_of_http(called, client):
     assert called("ServerLive").live
     assert called("ServerReady").ready
     assert called("ModelReady", name="cgan.generate").ready
@@ -138,13 +138,6 @@ def test_a_deadline_ends_a_call_whose_rows_leave_the_queue(tiny_models, gate):
         error = refused(caller, model_name="plain.generate", parameters=SEED)
         gate.opened.set()
         assert error.code() == StatusCode.DEADLINE_EXCEEDED
-
-
-class NeverLoaded(Readiness):
-    """Stays in the state of loading."""
-
-    def loaded(self, engine: object) -> None:
-        pass
 
 
 def test_while_loading_and_draining_the_server_is_live_and_not_ready(tiny_models):

@@ -5,19 +5,13 @@ import pytest
 
 from tests.api.reading import (
     NPZ,
-    PNG,
     assert_named,
     assert_refused_naming,
-    image,
     npz_of,
-    png_file,
     problem_of,
-    side_by_side,
 )
-from tests.conftest import FIXTURES
+from tests.conftest import TEST_IMAGES
 from tests.tiny_models import DIGITS
-
-TEST_IMAGES = [(FIXTURES / "mnist" / f"{name}.png").read_bytes() for name in DIGITS]
 
 
 def classify(client, contents, headers=None, **params):
@@ -46,32 +40,6 @@ def test_the_arrays_agree_with_the_json(labelled):
     assert [DIGITS[label] for label in loaded["labels"]] == [item["label"] for item in results]
 
 
-def test_dark_ink_on_light_ground_is_inverted_unless_normalization_is_off(labelled, digit):
-    dark = png_file(255 - image(digit))
-    first, same, other = (
-        classify(labelled, [content], normalize=normalize).json()["results"]
-        for content, normalize in ((digit, True), (digit, False), (dark, False))
-    )
-    assert first == same != other
-    assert classify(labelled, [dark]).json()["results"] != other
-
-
-def test_each_upload_has_its_own_warnings(labelled, digit):
-    files = [digit, side_by_side(digit, digit), digit]
-    codes = [[each["code"] for each in item["warnings"]] for item in classify(labelled, files).json()["results"]]
-    assert codes == [[], ["several_shapes"], []]
-    assert all(item["warnings"] == [] for item in classify(labelled, files, normalize=False).json()["results"])
-
-
-def test_classes_have_no_form_as_an_image(labelled, digit):
-    problem_of(classify(labelled, [digit], PNG), 406, "not_acceptable")
-
-
-def test_the_number_of_files_is_limited(labelled, digit):
-    assert len(classify(labelled, [digit] * 64).json()["results"]) == 64
-    problem_of(classify(labelled, [digit] * 65), 422, "invalid_request")
-
-
-def test_a_model_that_cannot_is_refused_naming_one_that_can(labelled, digit):
+def test_a_model_that_cannot_answer_is_refused_with_the_name_of_one_that_can(labelled, digit):
     assert_refused_naming(classify(labelled, [digit], model="gan"), "reader")
     problem_of(classify(labelled, [digit], label="3"), 422, "invalid_request")

@@ -284,7 +284,7 @@ def test_a_model_whose_images_do_not_change_gradually_is_refused_naming_one_whos
     assert_refused_naming(post(labelled, model="sketch", label="3"), "cgan")
 
 
-def test_a_model_that_cannot_is_refused_naming_one_that_can(labelled):
+def test_a_model_that_cannot_answer_is_refused_with_the_name_of_one_that_can(labelled):
     assert_refused_naming(query(labelled, model="gan", label="3"), "cgan")
     assert_refused_naming(query(labelled, model="gan", from_label="3"), "fitted")
     assert_refused_naming(query(labelled, model="cgan", from_label="3"), "fitted", "invalid_request")

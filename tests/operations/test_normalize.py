@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.api.reading import PNG, assert_named, image, problem_of, side_by_side, unbase64
+from tests.api.reading import PNG, assert_named, image, problem_of, unbase64
 from tests.conftest import FIXTURES
 
 PHOTO = (FIXTURES / "drawings" / "2-table.jpg").read_bytes()
@@ -40,22 +40,9 @@ def test_the_form_is_that_of_the_named_model(labelled):
     assert pixels.shape == (14, 14)
 
 
-def test_normalize_false_only_resizes(client):
-    pixels = unbase64(normalize(client, PHOTO, normalize=False).json()["input"]["png"])
-    assert pixels.shape == (28, 28)
-    assert not np.array_equal(pixels, unbase64(normalize(client, PHOTO).json()["input"]["png"]))
-
-
 @pytest.mark.parametrize(
     ("params", "status"), [({"model": "dbn"}, 422), ({"model": "nobody"}, 404), ({"seed": 1}, 422)]
 )
 def test_a_model_that_takes_no_images_and_unknown_options_are_refused(client, digit, params, status):
     answer = normalize(client, digit, **params)
     problem_of(answer, status, answer.json()["code"])
-
-
-def test_two_digits_are_warned_of_unless_the_upload_is_taken_as_it_is(client, digit):
-    two = side_by_side(digit, digit)
-    assert [each["code"] for each in normalize(client, two).json()["warnings"]] == ["several_shapes"]
-    assert normalize(client, two, normalize=False).json()["warnings"] == []
-    assert normalize(client, digit).json()["warnings"] == []

@@ -21,11 +21,9 @@ from tests.api.reading import (
     pixels_of,
     png_file,
     problem_of,
-    side_by_side,
 )
-from tests.conftest import FIXTURES
+from tests.conftest import TEST_IMAGES
 
-TEST_IMAGES = [(FIXTURES / "mnist" / f"{name}.png").read_bytes() for name in range(10)]
 RANDOM = np.random.default_rng(0)
 SMALL: dict[int, Pixels] = {side: RANDOM.integers(0, 256, (side, side), dtype=np.uint8) for side in (7, 14)}
 
@@ -103,12 +101,6 @@ def test_any_other_picture_is_normalized_to_the_form_of_the_training_images_and_
     assert np.corrcoef(seen.ravel(), SEVEN.ravel())[0, 1] > 0.8
 
 
-def test_normalization_can_be_off(labelled, digit):
-    dark = png_file(255 - image(digit))
-    (seen,) = npz_of(upscale_files(labelled, [dark], NPZ, factor=4, normalize=False))["inputs"]
-    assert np.array_equal(seen, reduced(255 - image(digit), 4))
-
-
 def test_a_picture_shows_the_input_bicubic_interpolation_and_the_answer_a_row_an_image(labelled):
     files = [png_file(SMALL[7]), TEST_IMAGES[3]]
     answer = upscale_files(labelled, files, PNG, factor=4, scale=2)
@@ -129,6 +121,7 @@ def test_generated_images_are_upscaled_as_their_pngs_are(labelled, options):
     shown = answer.json()
     assert [shown[name] for name in ("seed", "prior", "generator", "factor")] == [3, "normal", "sketch", 4]
     assert answer.headers["x-seed"] == "3"
+    assert not any(item["warnings"] for item in shown["images"])
     made = labelled.post("/generate", json={"model": "sketch", **body})
     assert [item["index"] for item in shown["images"]] == [2, 3, 4, 5]
     assert labels_of(answer) == labels_of(made)
@@ -140,16 +133,6 @@ def test_generated_images_are_upscaled_as_their_pngs_are(labelled, options):
     assert [str(label) for label in loaded["labels"]] == labels_of(answer)
     pictures = image(upscale(labelled, PNG, **body).content)
     assert np.array_equal(pictures, image(upscale_files(labelled, files, PNG, factor=4).content))
-
-
-@pytest.mark.parametrize("headers", [{}, PNG, NPZ])
-def test_the_same_request_has_the_same_bytes(labelled, headers):
-    assert upscale(labelled, headers, n=6, seed=3).content == upscale(labelled, headers, n=6, seed=3).content
-
-
-def test_a_seed_drawn_by_the_server_gives_the_same_images_again(labelled):
-    body = upscale(labelled).json()
-    assert upscale(labelled, seed=body["seed"]).json() == body
 
 
 def test_the_factor_may_stand_beside_a_json_body_or_in_it(labelled):
@@ -170,7 +153,7 @@ def test_another_factor_is_refused(labelled, digit, factor):
     problem_of(upscale_files(labelled, [digit], factor=factor), 422, "invalid_request")
 
 
-def test_a_model_that_cannot_is_refused_naming_one_that_can(labelled, digit):
+def test_a_model_that_cannot_answer_is_refused_with_the_name_of_one_that_can(labelled, digit):
     assert_refused_naming(upscale_files(labelled, [digit], model="gan"), "double")
     assert_refused_naming(upscale_files(labelled, [digit], model="double", factor=4), "quadruple")
     assert_refused_naming(upscale(labelled, model="double", factor=4), "quadruple")
@@ -187,21 +170,9 @@ def test_small_images_that_no_generator_makes_are_refused(labelled):
     problem_of(upscale(labelled, factor=2), 422, "capability_missing")
 
 
-@pytest.mark.parametrize("factor", [2.0, "2", True, 3, 8, [2]])
-def test_another_factor_in_a_json_body_is_refused(labelled, factor):
-    assert "factor" in problem_of(upscale(labelled, factor=factor), 422, "invalid_request")["detail"]
-
-
 def test_images_and_pixels_of_an_answer_are_limited(labelled, digit):
     assert len(pixels_of(upscale_files(labelled, [digit] * 64, factor=4))) == 64
     problem_of(upscale_files(labelled, [digit] * 65, factor=4), 422, "invalid_request")
     problem_of(upscale(labelled, n=257), 422, "invalid_request")
     assert upscale(labelled, n=28, scale=16).status_code == upscale(labelled, PNG, n=27, scale=16).status_code == 200
     problem_of(upscale(labelled, PNG, n=28, scale=16), 422, "invalid_request")
-
-
-def test_each_upload_has_its_own_warnings_and_small_images_are_taken_as_they_are(labelled, digit):
-    files = [side_by_side(digit, digit), digit, png_file(SMALL[14])]
-    images = upscale_files(labelled, files, factor=2).json()["images"]
-    assert [[each["code"] for each in item["warnings"]] for item in images] == [["several_shapes"], [], []]
-    assert upscale(labelled, factor=4, generator="sketch", n=1, seed=1).json()["images"][0]["warnings"] == []

@@ -14,7 +14,7 @@ from starlette.responses import StreamingResponse
 from app.errors import install_error_handlers
 from app.server.protocol import Limits
 from tests.conftest import listening
-from tests.contract.wire import Address
+from tests.contract.wire import Address, address_of
 
 
 @dataclass
@@ -79,7 +79,7 @@ def start(gate: Gate) -> Iterator[Callable[..., Address]]:
 
         def start(limits: Limits, keep_alive_s: int = 600) -> Address:
             client = servers.enter_context(listening(make_app(gate), limits, keep_alive_s))
-            return client.base_url.host, client.base_url.port or 0
+            return address_of(client)
 
         yield start
 
@@ -88,4 +88,4 @@ def start(gate: Gate) -> Iterator[Callable[..., Address]]:
 def patient() -> Iterator[Address]:
     """The address of the small app without a time limit that a test could reach."""
     with listening(make_app(Gate()), Limits(receive_timeout_s=600), keep_alive_s=600) as client:
-        yield client.base_url.host, client.base_url.port or 0
+        yield address_of(client)

@@ -89,7 +89,7 @@ def test_any_process_gives_the_same_bytes_and_the_metrics_of_all(lasting):
         assert metric(text, "digits_requests_in_flight") == 0
 
 
-def test_a_bound_is_one_of_the_service(models):
+def test_a_bound_is_shared_by_all_processes(models):
     with running(processes="2", models_dir=str(models), max_queued_rows="256", max_images="256") as service:
         large = {"model": "gan", "n": 256, "seed": 1}
 

@@ -12,7 +12,7 @@ import pytest
 
 from app.server.protocol import PROBE_CONNECTIONS, Limits
 from tests.conftest import listening, serving
-from tests.contract.wire import answers, connection, send, until_closed
+from tests.contract.wire import address_of, answers, connection, send, until_closed
 from tests.server.conftest import make_app
 
 GET = b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -72,7 +72,7 @@ def test_an_offer_of_another_protocol_gains_no_time(gate):
     head = POST.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
     with (
         listening(app, Limits(receive_timeout_s=1000), keep_alive_s=10_000) as client,
-        connection((client.base_url.host, client.base_url.port or 0)) as caller,
+        connection(address_of(client)) as caller,
     ):
         client.get("/clock")
         send(caller, head[:10])
@@ -164,7 +164,7 @@ def test_connections_far_above_the_bound_are_closed(start):
 def test_above_the_bound_probes_are_answered_and_silent_connections_closed():
     with serving(max_connections=1, receive_timeout_s=600) as client:
         assert client.get("/livez").status_code == 200  # on the connection that it keeps
-        address = client.base_url.host, client.base_url.port or 0
+        address = address_of(client)
         for path, expected in {"/livez": 200, "/readyz": 200, "/metrics": 200, "/models": 503}.items():
             with connection(address) as caller:
                 send(caller, b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())

@@ -3,35 +3,33 @@
 import asyncio
 from functools import partial
 
+import pytest
+
 from app.server.turns import MOST_STARTS, Turns
 
-
-def test_few_requests_start_at_once_and_many_in_order_over_several_turns():
-    async def scenario() -> None:
-        turns = Turns()
-        started: list[int] = []
-        for number in range(3 * MOST_STARTS):
-            turns.start(partial(started.append, number))
-        counts = [len(started)]
-        while len(started) <= 3 * MOST_STARTS:
-            await asyncio.sleep(0)
-            turns.start(partial(started.append, 3 * MOST_STARTS + len(counts)))
-            counts.append(len(started))
-        assert counts[:3] == [MOST_STARTS, 2 * MOST_STARTS, 3 * MOST_STARTS]
-        assert started == sorted(started)
-
-    asyncio.run(scenario())
+pytestmark = pytest.mark.anyio
 
 
-def test_after_a_turn_without_requests_the_next_ones_start_at_once():
-    async def scenario() -> None:
-        turns = Turns()
-        started: list[None] = []
+async def test_few_requests_start_at_once_and_many_in_order_over_several_turns():
+    turns = Turns()
+    started: list[int] = []
+    for number in range(3 * MOST_STARTS):
+        turns.start(partial(started.append, number))
+    counts = [len(started)]
+    while len(started) <= 3 * MOST_STARTS:
+        await asyncio.sleep(0)
+        turns.start(partial(started.append, 3 * MOST_STARTS + len(counts)))
+        counts.append(len(started))
+    assert counts[:3] == [MOST_STARTS, 2 * MOST_STARTS, 3 * MOST_STARTS]
+    assert started == sorted(started)
+
+
+async def test_after_a_turn_without_requests_the_next_ones_start_at_once():
+    turns = Turns()
+    started: list[None] = []
+    for _ in range(3):
+        for _ in range(MOST_STARTS):
+            turns.start(partial(started.append, None))
         for _ in range(3):
-            for _ in range(MOST_STARTS):
-                turns.start(partial(started.append, None))
-            for _ in range(3):
-                await asyncio.sleep(0)
-        assert len(started) == 3 * MOST_STARTS
-
-    asyncio.run(scenario())
+            await asyncio.sleep(0)
+    assert len(started) == 3 * MOST_STARTS

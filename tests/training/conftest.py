@@ -6,18 +6,16 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision import datasets  # type: ignore[import-untyped]
 
 from app.checkpoints.manifest import Manifest
-from app.inference.checks import warm_up
-from app.inference.runtime import Runtime
+from app.checkpoints.store import read_manifest
 from training import export, mnist, monitoring, run, trainer
-from training.archive import open_archive, script
 from training.config import TrainConfig
 from training.curves import curves_png
 from training.data import Dataset, to_unit_range
@@ -25,11 +23,11 @@ from training.evaluation import accuracy
 from training.families import batch_norm, build_learner, dbn, families
 from training.families.gan import GanConfig
 from training.families.vae import VaeConfig
-from training.golden import golden_rows
-from training.learner import Learner
+from training.learner import TrainingSet
 from training.state import read_state
 from training.trainer import train
 
+Module = TypeVar("Module", bound=nn.Module)
 TRAIN_IMAGES, TEST_IMAGES = 192, 32
 STEPS = 5  # per epoch of a tiny run
 # Choices of families with larger networks.
@@ -64,6 +62,22 @@ def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def lively(module: Module) -> Module:
+    """The module in eval mode with random biases, scales and statistics: those of the start would hide errors."""
+    torch.manual_seed(1)
+    for each in module.modules():
+        if isinstance(each, nn.BatchNorm2d):
+            assert each.running_mean is not None
+            assert each.running_var is not None
+            nn.init.normal_(each.weight, 1, 0.3)
+            nn.init.normal_(each.running_mean, 0, 0.5)
+            nn.init.uniform_(each.running_var, 0.3, 3)
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, 0, 0.3)
+    return module.eval()
+
+
 class Crash(BaseException):
     """Simulates a lost machine."""
 
@@ -90,9 +104,17 @@ def crash() -> None:
     raise Crash
 
 
+def train_and_crash(config: TrainConfig, dataset: Dataset, step: int) -> None:
+    """A run that crashes within a step, counted from 1."""
+    with pytest.MonkeyPatch.context() as context:
+        at_step(context, step, crash)
+        with pytest.raises(Crash):
+            train(config, dataset=dataset)
+
+
 def manifest_of(config: TrainConfig) -> Manifest:
     """The manifest of the checkpoint that a run exported."""
-    return Manifest.model_validate_json((config.models_dir / config.name / "manifest.json").read_bytes())
+    return read_manifest(config.models_dir / config.name / "manifest.json")
 
 
 def rows_of(config: TrainConfig) -> list[dict[str, str]]:
@@ -104,6 +126,12 @@ def rows_of(config: TrainConfig) -> list[dict[str, str]]:
 def dataset() -> Dataset:
     """Synthetic strokes in the form of MNIST."""
     return Dataset("strokes", "0" * 64, *strokes(TRAIN_IMAGES, seed=1), *strokes(TEST_IMAGES, seed=2))
+
+
+@pytest.fixture(scope="session")
+def training_set(dataset: Dataset) -> TrainingSet:
+    """The training images and their labels."""
+    return dataset.train_images, dataset.train_labels
 
 
 @pytest.fixture(scope="session")
@@ -130,20 +158,6 @@ def little_work() -> Iterator[None]:
         monkeypatch.setattr(batch_norm, "BATCHES", 1)
         monkeypatch.setattr("training.families.dbn.CHAIN_STEPS", 3)
         yield
-
-
-def serves_equal_rows(learner: Learner, dataset: Dataset) -> bool:
-    """Whether the service finds that a row of the fast archive has the same bits in every batch, for all capabilities.
-
-    It computes in one thread: see `one_thread`.
-    """
-    eager = learner.archive((dataset.train_images, dataset.train_labels))
-    fast = learner.fast_archive(eager, torch.float32)
-    assert fast is not None
-    content, runtime = script(fast), Runtime("cpu")
-    golden = golden_rows(eager, open_archive(content), learner, dataset)
-    networks = runtime.networks(runtime.load(content), list(golden), 64)
-    return all(warm_up(networks[capability], golden[capability], 64) for capability in golden)
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 import copy
 from typing import Any
 
-import pytest
 import torch
 
 from training.families.autoencoder import AutoencoderConfig, AutoencoderLearner, regularised_error
 from training.families.variational import reconstruction_error
-from training.learner import DataShape, TrainingSet
+from training.learner import DataShape
 
 LABELS = (torch.arange(16) % 10)[None]
 
@@ -16,11 +15,6 @@ LABELS = (torch.arange(16) % 10)[None]
 def learner(**config: Any) -> AutoencoderLearner:
     torch.manual_seed(0)
     return AutoencoderLearner(AutoencoderConfig(components=1, **config), DataShape(), 1000)
-
-
-@pytest.fixture
-def training_set(dataset) -> TrainingSet:
-    return dataset.train_images, dataset.train_labels
 
 
 def test_the_loss_is_the_mean_of_the_error_and_the_penalty_times_half_the_squared_norm_of_the_code():

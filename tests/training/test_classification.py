@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.conftest import serving
-from tests.training.conftest import manifest_of, serves_equal_rows
+from tests.training.conftest import manifest_of
 from training.families import build_learner, families
 from training.families.classification import ClassificationLearner, fit_temperature
 from training.families.lenet import LenetConfig, LenetLearner
@@ -110,19 +109,3 @@ def test_the_features_of_a_vgg_have_half_the_resolution_at_each_stage():
     shapes = [tuple(features.shape) for features in network.eval().features(torch.rand(2, 1, 28, 28))]
     assert shapes == [(2, 16, 28, 28), (2, 48, 14, 14), (2, 96, 7, 7)]
     assert sum(parameter.numel() for parameter in network.parameters()) <= 400_000
-
-
-@pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("family", ["lenet", "vgg"])
-def test_rows_of_probabilities_do_not_depend_on_how_many_there_are(dataset, family):
-    assert serves_equal_rows(learner(family), dataset)
-
-
-def test_classifiers_are_served(tiny, dataset):
-    configs = [tiny(family) for family in ("lenet", "vgg")]
-    for config in configs:
-        train(config, dataset=dataset)
-    with serving(models_dir=configs[0].models_dir) as client:
-        models = {model["name"]: model for model in client.get("/models").json()["models"]}
-        assert all("classify" in str(models[config.name]) for config in configs)
-        assert client.post("/generate", json={"model": "vgg", "n": 1}).json()["code"] == "capability_missing"

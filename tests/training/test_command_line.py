@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 from PIL import Image
 
-from app.checkpoints.manifest import Manifest
+from app.checkpoints.store import read_manifest
 from tests.training.conftest import SMALL
 from training import mnist as pinned
 from training import run, trainer
@@ -104,7 +104,7 @@ def test_a_checkpoint_is_measured_and_a_classifier_trained_by_one_command_each(c
     document.write_text("<!-- quality: begin -->\n<!-- quality: end -->\n")
     status, printed, errors = command_line("evaluate", "vae", *flags({**places, "seeds": 4, "document": document}))
     assert (status, errors) == (0, "")
-    manifest = Manifest.model_validate_json((tmp_path / "m" / "vae" / "manifest.json").read_bytes())
+    manifest = read_manifest(tmp_path / "m" / "vae" / "manifest.json")
     assert manifest.quality is not None
     assert manifest.quality.seeds == (0, 1, 2, 3)
     for line in ("| near copies ", "| negative elbo "):
@@ -126,7 +126,7 @@ def test_every_flag_reaches_the_run_and_the_run_makes_a_checkpoint(command_line,
     assert status == 0, errors
     saved = json.loads((tmp_path / "r" / "tiny" / "config.json").read_text())
     assert saved == values | {"family": family}
-    manifest = Manifest.model_validate_json((tmp_path / "m" / "tiny" / "manifest.json").read_bytes())
+    manifest = read_manifest(tmp_path / "m" / "tiny" / "manifest.json")
     assert manifest.family == family
     assert manifest.dataset.name == "strokes"
     assert manifest.training.config["dataset"] == "folder:strokes"
@@ -143,7 +143,7 @@ def test_a_run_is_resumed_and_exported_again_from_the_command_line(command_line,
     assert again[0] == 0, again[2]
     assert "epoch" not in again[2]
     for place in ("m", "again"):
-        manifest = Manifest.model_validate_json((tmp_path / place / "vae" / "manifest.json").read_bytes())
+        manifest = read_manifest(tmp_path / place / "vae" / "manifest.json")
         assert manifest.training.epochs == manifest.training.epoch == 1
         assert manifest.dataset.name == "MNIST"
 
@@ -174,8 +174,7 @@ def test_choices_come_from_a_file_and_flags_take_precedence(command_line, mnist,
     saved_again = json.loads((tmp_path / "r" / "again" / "config.json").read_text())
     assert saved_again == saved | {"name": "again"}
     digests = [
-        Manifest.model_validate_json((tmp_path / "m" / name / "manifest.json").read_bytes()).archives["float32"].digest
-        for name in ("vae", "again")
+        read_manifest(tmp_path / "m" / name / "manifest.json").archives["float32"].digest for name in ("vae", "again")
     ]
     assert digests[0] == digests[1]
 
@@ -214,16 +213,22 @@ def test_a_bad_file_is_one_line_that_names_it(command_line, tmp_path, name, cont
 
 
 @pytest.mark.parametrize(
-    ("arguments", "name"),
+    ("family", "choices", "name"),
     [
-        ({}, "vae"),
-        ({"dataset": "folder:/some/where/My Cats!"}, "vae-my-cats"),
-        ({"dataset": "folder:..."}, "vae-folder"),
-        ({"dataset": "fashion-mnist", "name": "vae"}, "vae"),
+        ("vae", {}, "vae"),
+        ("vae", {"dataset": "folder:/some/where/My Cats!"}, "vae-my-cats"),
+        ("vae", {"dataset": "folder:..."}, "vae-folder"),
+        ("vae", {"dataset": "fashion-mnist", "name": "vae"}, "vae"),
+        ("lapgan", {}, "lapgan"),
+        ("lapgan", {"size": 14}, "lapgan-14"),
+        ("lapgan", {"size": "7", "dataset": "fashion-mnist"}, "lapgan-7-fashion-mnist"),
+        ("srgan", {}, "srgan"),
+        ("srgan", {"factor": "2", "dataset": "fashion-mnist"}, "srgan-2x-fashion-mnist"),
+        ("srgan", {"factor": 2, "name": "mine"}, "mine"),
     ],
 )
-def test_the_default_name_of_a_run_on_other_data_contains_the_data(arguments, name):
-    assert VaeConfig(**arguments).name == name
+def test_the_default_name_of_a_run_contains_what_differs_from_the_default_form_and_data(family, choices, name):
+    assert families()[family].config(**choices).name == name
 
 
 def test_a_signal_ends_the_program_with_a_saved_state_and_one_line(mnist, tmp_path):
@@ -262,7 +267,7 @@ def test_a_checkpoint_of_other_data_is_replaced_only_with_restart(command_line, 
     assert "epoch" not in errors
     assert (manifest.read_bytes(), state.read_bytes()) == before
     assert command_line("train", "vae", *words, *other, "--restart")[0] == 0
-    assert Manifest.model_validate_json(manifest.read_bytes()).dataset.name == "strokes"
+    assert read_manifest(manifest).dataset.name == "strokes"
 
 
 @pytest.mark.parametrize(

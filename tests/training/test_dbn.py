@@ -8,9 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.api.reading import pixels_of
-from tests.conftest import serving
-from tests.training.conftest import manifest_of
 from training.families import dbn
 from training.families.dbn import (
     DbnConfig,
@@ -27,7 +24,6 @@ from training.families.dbn import (
     row_means,
 )
 from training.learner import DataShape
-from training.trainer import train
 
 # Two images of 2x4 pixels, one for each label.
 LEFT_AND_RIGHT = torch.tensor([[1.0, 1, 0, 0, 1, 1, 0, 0], [0.0, 0, 1, 1, 0, 0, 1, 1]])
@@ -263,19 +259,3 @@ def test_the_hash_is_lowbias32():
     assert (hashed(signed, torch.tensor(0, dtype=torch.int32)).long() & 0xFFFFFFFF).tolist() == list(
         map(lowbias32, words)
     )
-
-
-def test_a_tiny_network_is_trained_and_served_with_seeds(tiny, dataset):
-    config = tiny("dbn", hidden=20, top_hidden=30)
-    train(config, dataset=dataset)
-    manifest = manifest_of(config)
-    assert (manifest.smooth_latents, manifest.sequential) == (False, True)
-    with serving(models_dir=config.models_dir) as client:
-        (model,) = client.get("/models").json()["models"]
-        assert (model["family"], model["conditional"], model["latent_dim"]) == ("dbn", True, dbn.LATENT_DIM)
-        asked = {"n": 3, "seed": 8, "label": "7"}
-        images = pixels_of(client.post("/generate", json=asked))
-        assert [image.shape for image in images] == [(28, 28)] * 3
-        (alone,) = pixels_of(client.post("/generate", json=asked | {"n": 1}))
-        assert (alone == images[0]).all()
-        assert client.post("/score", json={"n": 1}).json()["code"] == "capability_missing"

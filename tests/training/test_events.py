@@ -1,13 +1,11 @@
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from tests.training.conftest import STEPS, Crash, at_step, crash
+from tests.conftest import largest_file
+from tests.training.conftest import STEPS, train_and_crash
 from training.events import Events
 from training.trainer import train
 
@@ -40,13 +38,10 @@ def test_a_run_writes_its_losses_figures_and_samples_by_step(tiny, dataset):
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_resumed_run_has_the_scalars_of_an_uninterrupted_one(tiny, dataset, monkeypatch):
+def test_a_resumed_run_has_the_scalars_of_an_uninterrupted_one(tiny, dataset):
     whole, parts = tiny("vae", name="whole", tensorboard=True), tiny("vae", name="parts", tensorboard=True)
     train(whole, dataset=dataset)
-    with monkeypatch.context() as context:
-        at_step(context, 8, crash)
-        with pytest.raises(Crash):
-            train(parts, dataset=dataset)
+    train_and_crash(parts, dataset, 8)
     train(parts, resume=True, dataset=dataset)
     ours, theirs = (read(config.run_dir / "tensorboard") for config in (parts, whole))
     for name in ("step/negative_elbo", "epoch/negative_elbo", "figures/spread"):
@@ -63,24 +58,13 @@ def test_events_are_written_if_enabled_and_a_new_run_removes_old_ones(tiny, data
         assert len(scalars(read(config.run_dir / "tensorboard"), "epoch/negative_elbo")) == epochs
 
 
-@contextmanager
-def small_files() -> Iterator[None]:
-    """Limits files to 2,000 bytes, as on a nearly full disk. No fixture: pytest writes a log before it ends those."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_raises_one_error_that_names_the_directory_and_keeps_earlier_events(tmp_path):
     def write(count: int) -> None:
         with Events(tmp_path, 0) as events:
             for step in range(count):
                 events.scalars("step", {"loss": 1.0}, step)
 
-    with small_files(), pytest.raises(OSError, match=str(tmp_path)) as caught:
+    with largest_file(2_000), pytest.raises(OSError, match=str(tmp_path)) as caught:
         write(1_000)
     assert caught.value.__context__ is None
     steps = list(scalars(read(tmp_path), "step/loss"))

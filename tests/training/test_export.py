@@ -16,7 +16,9 @@ from torch import nn
 
 import training.export
 from app.checkpoints.manifest import Manifest
-from training.config import TrainConfig
+from app.checkpoints.store import read_manifest
+from tests.conftest import contents
+from tests.training.conftest import manifest_of
 from training.data import to_unit_range
 from training.divergence import Diverged
 from training.export import Trained, export, portable
@@ -53,18 +55,9 @@ for capability, golden in manifest["golden"].items():
 """
 
 
-def checkpoint_of(run: TrainConfig) -> tuple[Path, Manifest]:
-    directory = run.models_dir / run.name
-    return directory, Manifest.model_validate_json((directory / "manifest.json").read_bytes())
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
 def assert_whole(directory: Path) -> Manifest:
     """Check that the archives agree with the manifest."""
-    manifest = Manifest.model_validate_json((directory / "manifest.json").read_bytes())
+    manifest = read_manifest(directory / "manifest.json")
     for archive in manifest.archives.values():
         content = (directory / archive.file).read_bytes()
         assert hashlib.sha256(content).hexdigest() == archive.digest
@@ -78,7 +71,7 @@ def vae(config: VaeConfig, seed: int) -> Learner:
 
 
 def test_an_archive_gives_its_golden_outputs_with_plain_pytorch(vae_run, tmp_path):
-    directory, _ = checkpoint_of(vae_run)
+    directory = vae_run.models_dir / "vae"
     packages = Path(torch.__file__).parents[1]
     # -I -S: neither the working directory nor an editable install is on the path.
     command = [sys.executable, "-I", "-S", "-c", ISOLATED, str(packages), str(directory)]
@@ -95,8 +88,7 @@ def test_an_archive_gives_its_golden_outputs_with_plain_pytorch(vae_run, tmp_pat
 )
 def test_the_manifest_describes_the_checkpoint(request, dataset, fixture, latent_dim, parameters):
     run = request.getfixturevalue(fixture)
-    directory, manifest = checkpoint_of(run)
-    assert_whole(directory)
+    manifest = assert_whole(run.models_dir / run.name)
     assert (manifest.name, manifest.family, manifest.latent_dim) == (run.name, run.family, latent_dim)
     assert set(manifest.capabilities) == set(" and ".join(parameters).split(" and "))
     assert manifest.image.normalization is not None
@@ -112,7 +104,7 @@ def test_the_manifest_describes_the_checkpoint(request, dataset, fixture, latent
 
 
 def test_the_recorded_config_is_complete_and_has_no_paths_of_this_machine(vae_run):
-    recorded = checkpoint_of(vae_run)[1].training.config
+    recorded = manifest_of(vae_run).training.config
     assert recorded == portable(vae_run)
     assert not any(name.endswith("_dir") for name in recorded)
     assert str(vae_run.runs_dir.parent) not in json.dumps(recorded)
@@ -159,7 +151,7 @@ def test_after_any_failed_write_a_whole_checkpoint_is_there(tiny, dataset, monke
 
 @torch.no_grad()
 def test_a_bfloat16_archive_is_exported_with_its_deviation_from_float32(vae_run, dataset):
-    directory, manifest = checkpoint_of(vae_run)
+    directory, manifest = vae_run.models_dir / "vae", manifest_of(vae_run)
     archive = manifest.archives["bfloat16"]
     lower, reference = (torch.jit.load(directory / manifest.archives[key].file) for key in ("bfloat16", "float32"))
     assert archive.deviation is not None

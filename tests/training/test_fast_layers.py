@@ -1,11 +1,14 @@
 """Rewritten networks compute the same function, and their rows do not depend on the size of the batch."""
 
-from typing import Any
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.conftest import lively
+from training.families.batch_norm import fold_batch_norm
+from training.families.dcgan import DcganGenerator, fast_form
 from training.families.gan import Generator, fast_generator
 from training.families.vae import Decoder, fast_decoder
 from training.fast_layers import Dense, ToImages
@@ -16,16 +19,16 @@ def seeded():
     torch.manual_seed(0)
 
 
-def lively(module: Any) -> Any:
-    """Random biases: zeros would hide errors."""
-    for name, parameter in module.named_parameters():
-        if name.endswith("bias"):
-            nn.init.normal_(parameter, 0, 0.3)
-    return module.eval()
-
-
 @torch.no_grad()
-@pytest.mark.parametrize(("make", "rewrite", "width"), [(Generator, fast_generator, 100), (Decoder, fast_decoder, 16)])
+@pytest.mark.parametrize(
+    ("make", "rewrite", "width"),
+    [
+        (Generator, fast_generator, 100),
+        (Decoder, fast_decoder, 16),
+        (partial(DcganGenerator, 16, batch_norm=False), fast_form, 100),
+    ],
+    ids=["gan", "vae", "dcgan"],
+)
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
 def test_a_rewritten_network_computes_the_same_function(make, rewrite, width, dtype, allowed):
     network = lively(make())
@@ -33,6 +36,18 @@ def test_a_rewritten_network_computes_the_same_function(make, rewrite, width, dt
     logits = rewrite(network, dtype)(latents)
     assert logits.dtype == torch.float32
     assert torch.allclose(logits, network(latents), atol=allowed * float(network(latents).abs().max()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("make", "dense"), [(Generator, "dense"), (partial(DcganGenerator, 16), "projection")], ids=["gan", "dcgan"]
+)
+def test_a_folded_generator_computes_the_same_function_without_batch_normalisation(make, dense):
+    network, latents = lively(make(batch_norm=True)), torch.randn(16, 100)
+    folded = fold_batch_norm(network, dense)
+    assert torch.allclose(folded(latents), network(latents), atol=1e-4)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert not folded.training
 
 
 def assert_rows_do_not_depend_on_the_batch(network: nn.Module, rows: Tensor, sizes: range) -> None:

@@ -4,15 +4,11 @@ import copy
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import AffineTransform, Normal, SigmoidTransform, TransformedDistribution
 
-from tests.api.reading import npz_of, png_file, unbase64
-from tests.conftest import serving
-from tests.training.conftest import manifest_of, serves_equal_rows
 from training.data import to_unit_range
 from training.families.flow import (
     MARGIN,
@@ -30,13 +26,12 @@ from training.families.flow import (
 )
 from training.generation import quantised
 from training.learner import DataShape
-from training.trainer import train
 
 SMALL = DataShape(classes=3, image=(1, 4, 8))
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
-def lively(module: Any) -> Any:
+def randomised(module: Any) -> Any:
     """The module in float64 and eval mode with random weights: zeros would hide errors."""
     for parameter in module.double().parameters():
         nn.init.normal_(parameter, 0, 0.2)
@@ -47,7 +42,7 @@ def lively(module: Any) -> Any:
 def flow() -> Flow:
     """A small flow whose statistics are those of some batch."""
     torch.manual_seed(0)
-    flow: Flow = lively(Flow(SMALL, depth=2, width=6))
+    flow: Flow = randomised(Flow(SMALL, depth=2, width=6))
     flow.train()(1 + 3 * torch.randn(4, 1, 4, 8).double(), LABELS)
     return flow.eval()
 
@@ -118,7 +113,7 @@ def test_a_folded_mixing_layer_computes_the_same(flow, logits):
 @torch.no_grad()
 def test_the_density_of_the_dequantiser_is_that_of_its_samples(images):
     torch.manual_seed(0)
-    dequantiser, x = lively(Dequantiser()), images[:4].double()
+    dequantiser, x = randomised(Dequantiser()), images[:4].double()
     noise = torch.randn_like(x)
     fractions, log_q = dequantiser(x, noise)
     # The same network with noise 0 and 1 gives mean and deviation of the logits.
@@ -138,7 +133,7 @@ class Identity(nn.Module):
 @torch.no_grad()
 def test_the_bound_is_the_density_over_grey_levels_less_that_of_the_dequantiser(images):
     torch.manual_seed(0)
-    dequantiser, x = lively(Dequantiser()), images[:4].double()
+    dequantiser, x = randomised(Dequantiser()), images[:4].double()
     noise = torch.randn_like(x)
     flow: Any = Identity()
     bound = Density(flow, dequantiser)(x, LABELS, noise)
@@ -193,9 +188,9 @@ def test_the_errors_of_the_way_there_and_back_are_a_figure(images, dataset, monk
 
 
 @torch.no_grad()
-def test_the_log_likelihood_of_an_archive_is_the_bound_of_the_average_for_one_draw_of_noise(images, dataset):
+def test_the_log_likelihood_of_an_archive_is_the_bound_of_the_average_for_one_draw_of_noise(images, training_set):
     model = learner(images, seed=9)
-    archive: Any = model.archive((dataset.train_images, dataset.train_labels))
+    archive: Any = model.archive(training_set)
     x, labels = images[:5], torch.arange(5)
     noise = torch.randn(1, 28, 28, generator=torch.Generator().manual_seed(9)).expand_as(x)
     nats = archive.log_likelihood(x, labels)
@@ -204,8 +199,8 @@ def test_the_log_likelihood_of_an_archive_is_the_bound_of_the_average_for_one_dr
 
 
 @torch.no_grad()
-def test_latents_far_from_the_normal_ones_give_images(images, dataset):
-    archive: Any = learner(images).archive((dataset.train_images, dataset.train_labels))
+def test_latents_far_from_the_normal_ones_give_images(images, training_set):
+    archive: Any = learner(images).archive(training_set)
     made = archive.generate(torch.full((2, 784), 1000.0) * torch.tensor([[1.0], [-1.0]]), torch.tensor([3, 4]))
     assert bool(((made >= 0) & (made <= 1)).all())
 
@@ -213,25 +208,3 @@ def test_latents_far_from_the_normal_ones_give_images(images, dataset):
 def test_images_whose_sides_cannot_be_halved_twice_are_refused():
     with pytest.raises(ValueError, match="30x28 pixels are no multiples of 4"):
         FlowLearner(FlowConfig(), DataShape(image=(1, 30, 28)), 10)
-
-
-def test_its_rows_do_not_depend_on_the_batch(images, dataset, one_thread):
-    assert serves_equal_rows(learner(images), dataset)
-
-
-def test_a_trained_flow_is_served_and_reconstructs_exactly(tiny, dataset):
-    config = tiny("flow", epochs=1)
-    train(config, dataset=dataset)
-    manifest = manifest_of(config)
-    assert (manifest.latent_dim, manifest.conditional, manifest.smooth_latents) == (784, True, True)
-    assert set(manifest.capabilities) == {"generate", "decode", "embed", "log_likelihood"}
-    pixels = dataset.test_images[0, 0].numpy()
-    with serving(models_dir=config.models_dir) as client:
-        asked = {"model": "flow", "n": 3, "seed": 5, "label": ["0", "7", "9"], "temperature": 0.7}
-        answers = [client.post("/generate", json=asked, headers={"Accept": "application/x-npz"}) for _ in range(2)]
-        assert answers[0].content == answers[1].content
-        assert npz_of(answers[0])["images"].shape[0] == 3
-        file, query = {"file": png_file(pixels)}, {"label": "3", "normalize": "false"}
-        body = client.post("/reconstruct", files=file, params=query).json()
-        assert np.array_equal(unbase64(body["reconstruction"]["png"]), pixels)
-        assert len(body["latent"]["mean"]) == 784

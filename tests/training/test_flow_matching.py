@@ -7,9 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.api.reading import npz_of
-from tests.conftest import serving
-from tests.training.conftest import manifest_of, serves_equal_rows
 from training.families.flow_matching import (
     FlowMatchingConfig,
     FlowMatchingLearner,
@@ -19,7 +16,6 @@ from training.families.flow_matching import (
     velocity_loss,
 )
 from training.learner import DataShape
-from training.trainer import train
 
 SMALL = DataShape(classes=3, image=(1, 4, 8))
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -114,28 +110,12 @@ def test_a_step_reports_the_loss_of_its_batch_and_lowers_it(images):
 
 
 @torch.no_grad()
-def test_the_archive_has_the_average_and_takes_labels(images, dataset):
+def test_the_archive_has_the_average_and_takes_labels(images, training_set):
     model = learner(images)
-    archive: Any = model.archive((dataset.train_images, dataset.train_labels))
+    archive: Any = model.archive(training_set)
     latents, labels = torch.randn(4, 784), torch.tensor([0, 1, 2, 3])
     made = archive.generate(latents, labels)
     network: Any = model.average.module
     assert torch.equal(made, Generate(network, DataShape(), 3)(latents, labels))
     assert not torch.equal(made, Generate(model.network, DataShape(), 3)(latents, labels))
     assert not torch.equal(made, archive.generate(latents, labels.flip(0)))
-
-
-def test_its_rows_do_not_depend_on_the_batch(images, dataset, one_thread):
-    assert serves_equal_rows(learner(images), dataset)
-
-
-def test_a_trained_flow_matching_network_is_served(tiny, dataset):
-    config = tiny("flow-matching", epochs=1)
-    train(config, dataset=dataset)
-    manifest = manifest_of(config)
-    assert (manifest.latent_dim, manifest.conditional, manifest.capabilities) == (784, True, ("generate",))
-    with serving(models_dir=config.models_dir) as client:
-        asked = {"model": "flow-matching", "n": 3, "seed": 5, "label": ["0", "7", "9"]}
-        answers = [client.post("/generate", json=asked, headers={"Accept": "application/x-npz"}) for _ in range(2)]
-        assert answers[0].content == answers[1].content
-        assert npz_of(answers[0])["images"].shape[0] == 3

@@ -1,4 +1,3 @@
-import io
 import os
 import shutil
 import struct
@@ -10,28 +9,23 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.api.reading import png_file
 from training.data import DataUnavailable
 from training.folder import load_folder, read_row
 
 
-def png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def png_of_size(width: int, height: int) -> bytes:
     """A PNG whose header promises more pixels than it has."""
-    content = png(np.zeros((1, 1), np.uint8))
+    content = png_file(np.zeros((1, 1), np.uint8))
     header = b"IHDR" + struct.pack(">II", width, height) + content[24:29]
     return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
 
 
-def write(folder: Path, name: str, shades: range) -> None:
+def write_shades(folder: Path, name: str, shades: range) -> None:
     """Images of one shade each."""
     folder.mkdir(parents=True, exist_ok=True)
     for shade in shades:
-        (folder / f"{name}{shade}.png").write_bytes(png(np.full((28, 28), shade, np.uint8)))
+        (folder / f"{name}{shade}.png").write_bytes(png_file(np.full((28, 28), shade, np.uint8)))
 
 
 @pytest.fixture
@@ -43,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
         (folder / name).mkdir(parents=True)
         for image in range(60):
             pixels = source.integers(80 * number, 80 * number + 60, (20 + image, 30), dtype=np.uint8)
-            (folder / name / f"{image}.png").write_bytes(png(pixels))
+            (folder / name / f"{image}.png").write_bytes(png_file(pixels))
     return folder
 
 
@@ -72,7 +66,7 @@ def test_about_a_tenth_of_the_images_are_for_testing_and_none_are_in_both_splits
 
 def test_images_keep_their_split_when_others_are_added_and_copies_share_it(folder):
     before = load_folder(folder)
-    write(folder / "grey", "new", range(80, 120))
+    write_shades(folder / "grey", "new", range(80, 120))
     for path in list((folder / "dark").iterdir()):
         shutil.copy(path, folder / "dark" / f"copy-of-{path.name}")
     after = load_folder(folder)
@@ -98,7 +92,7 @@ def test_the_dataset_depends_on_contents_and_labels_and_not_on_paths(folder, tmp
 
 def test_classes_are_sorted_by_the_numbers_in_their_names(tmp_path):
     for name in ("10", "9", "class 2", "class 11"):
-        write(tmp_path / name, "", range(30))
+        write_shades(tmp_path / name, "", range(30))
     assert load_folder(tmp_path).classes == ("9", "10", "class 2", "class 11")
 
 
@@ -128,7 +122,10 @@ def remove_classes(folder: Path) -> None:
         (lambda folder: (folder / "dark" / "large.png").write_bytes(png_of_size(13_000, 13_000)), "13000x13000"),
         (lambda folder: os.truncate(next((folder / "dark").iterdir()), 2**27), r"134,217,728 bytes"),
         (lambda folder: os.mkdir(os.fsencode(folder) + b"/caf\xe9"), "UTF-8"),
-        (lambda folder: (folder / "dark" / "cut.png").write_bytes(png(np.eye(99, dtype=np.uint8))[:-30]), "cut.png"),
+        (
+            lambda folder: (folder / "dark" / "cut.png").write_bytes(png_file(np.eye(99, dtype=np.uint8))[:-30]),
+            "cut.png",
+        ),
     ],
     ids=[
         "missing",
@@ -151,7 +148,7 @@ def test_an_unusable_folder_is_refused_with_its_path(folder, damage, name):
 
 def test_an_image_of_the_right_size_keeps_its_pixels_and_transparent_ones_become_black():
     pixels = np.arange(784, dtype=np.uint8).reshape(28, 28)
-    assert np.array_equal(read_row(png(pixels)), pixels)
+    assert np.array_equal(read_row(png_file(pixels)), pixels)
     alpha = np.full_like(pixels, 255)
     alpha[:14] = 0
-    assert np.array_equal(read_row(png(np.dstack([pixels, alpha]))), np.where(alpha, pixels, 0))
+    assert np.array_equal(read_row(png_file(np.dstack([pixels, alpha]))), np.where(alpha, pixels, 0))

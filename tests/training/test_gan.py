@@ -1,4 +1,4 @@
-"""The adversarial families: losses against formulas, the training step, folding and the archive."""
+"""The adversarial families: losses against formulas, the training step, batch statistics and the archive."""
 
 import copy
 from collections.abc import Iterable
@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.conftest import lively
 from training.families import batch_norm
 from training.families.adversarial import discriminator_loss, generator_loss, gradient_penalty
-from training.families.batch_norm import estimate_batch_norm, fold_batch_norm
+from training.families.batch_norm import estimate_batch_norm
 from training.families.cgan import CganConfig, CganLearner
 from training.families.gan import GanConfig, GanLearner, Generator
 from training.learner import DataShape
@@ -45,25 +46,6 @@ def batches(images: Tensor, steps: int, size: int = 4) -> Tensor:
 def labels(steps: int, size: int = 4) -> Tensor:
     """Labels, which a GAN ignores."""
     return torch.zeros(steps, size, dtype=torch.long)
-
-
-@pytest.fixture
-def lively():
-    """A generator with batch normalisation whose statistics and scales are far from their start."""
-    torch.manual_seed(1)
-    generator = Generator(batch_norm=True)
-    for norm in (generator.dense_norm, generator.up1_norm, generator.up2_norm):
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        nn.init.normal_(norm.weight, 1, 0.3)
-        nn.init.normal_(norm.bias, 0, 0.3)
-        nn.init.normal_(norm.running_mean, 0, 0.5)
-        nn.init.uniform_(norm.running_var, 0.3, 3)
-    for name, parameter in generator.named_parameters():
-        if name.endswith("bias") and "norm" not in name:
-            nn.init.normal_(parameter, 0, 0.1)
-    return generator.eval()
 
 
 def test_losses_are_the_formulas_of_the_paper():
@@ -132,25 +114,19 @@ def test_the_gradient_penalty_is_the_mean_squared_norm_of_the_logits_gradient():
     assert not pixels.requires_grad
 
 
-def test_folding_computes_the_same_function_without_batch_normalisation(lively):
-    folded, latents = fold_batch_norm(lively), torch.randn(16, 100)
-    with torch.no_grad():
-        assert torch.allclose(folded(latents), lively(latents), atol=1e-5)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    assert not folded.training
-
-
-def test_estimated_statistics_are_those_of_the_generators_own_activations(lively):
+def test_estimated_statistics_are_those_of_the_generators_own_activations():
+    generator = lively(Generator(batch_norm=True))
     source = torch.Generator().manual_seed(4)
-    estimate_batch_norm(lively, [(torch.randn(32, 100, generator=source),) for _ in range(2)])
+    estimate_batch_norm(generator, [(torch.randn(32, 100, generator=source),) for _ in range(2)])
     source = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        features = [lively.dense(torch.randn(32, 100, generator=source)).view(32, 128, 49) for _ in range(2)]
+        features = [generator.dense(torch.randn(32, 100, generator=source)).view(32, 128, 49) for _ in range(2)]
     mean = torch.stack([batch.mean(dim=(0, 2)) for batch in features]).mean(dim=0)
     variance = torch.stack([batch.var(dim=(0, 2)) for batch in features]).mean(dim=0)
-    assert torch.allclose(lively.dense_norm.running_mean, mean, atol=1e-5)
-    assert torch.allclose(lively.dense_norm.running_var, variance, rtol=1e-4)
-    assert not lively.training
+    norm: Any = generator.dense_norm
+    assert torch.allclose(norm.running_mean, mean, atol=1e-5)
+    assert torch.allclose(norm.running_var, variance, rtol=1e-4)
+    assert not generator.training
 
 
 def test_the_archive_is_the_average_with_its_own_batch_statistics_and_leaves_the_learner_as_it_was(images):

@@ -1,16 +1,11 @@
-"""The Laplacian pyramid of GANs: the pyramid, the levels, and the way from training to the service at each size."""
+"""The Laplacian pyramid of GANs: the pyramid and the levels."""
 
 from itertools import pairwise
 from typing import Any
 
-import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from app.checkpoints.manifest import Normalization
-from tests.conftest import serving
-from tests.training.conftest import manifest_of, serves_equal_rows
 from training.families.lapgan import (
     SIZES,
     LapganConfig,
@@ -20,7 +15,6 @@ from training.families.lapgan import (
     up,
 )
 from training.learner import DataShape
-from training.trainer import train
 
 
 def learner(**config: Any) -> LapganLearner:
@@ -47,24 +41,6 @@ def test_a_level_has_the_means_over_two_by_two_pixels_of_the_level_above(images)
     assert [level.shape[2] for level in gaussian_pyramid(images[:4], 14)] == [7, 14]
 
 
-@pytest.mark.parametrize(
-    ("choices", "name"),
-    [
-        ({}, "lapgan"),
-        ({"size": 14}, "lapgan-14"),
-        ({"size": "7", "dataset": "fashion-mnist"}, "lapgan-7-fashion-mnist"),
-        ({"size": 7, "name": "mine"}, "mine"),
-    ],
-)
-def test_the_default_name_contains_a_smaller_size_and_the_data(choices, name):
-    assert LapganConfig(**choices).name == name
-
-
-def test_other_sizes_are_refused():
-    with pytest.raises(ValidationError, match="size"):
-        LapganConfig(size=21)
-
-
 @torch.no_grad()
 def test_generation_chains_the_levels_that_are_trained_apart():
     chain = learner().generator
@@ -88,24 +64,3 @@ def test_each_level_learns_from_real_images_of_the_level_before(images):
     real = gaussian_pyramid(images[:16], 28)
     assert all(torch.equal(given, up(coarse)) for given, coarse in zip(seen, real[:2], strict=True))
     assert set(losses) == {f"{network}_{size}" for network in ("discriminator", "generator") for size in SIZES}
-
-
-@pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("size", SIZES)
-def test_rows_do_not_depend_on_how_many_there_are(dataset, size):
-    assert serves_equal_rows(learner(size=size), dataset)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_a_trained_model_is_served(tiny, dataset, size):
-    config = tiny("lapgan", size=size)
-    train(config, dataset=dataset)
-    manifest = manifest_of(config)
-    assert manifest.capabilities == ("generate", "discriminate")
-    assert manifest.conditional
-    assert manifest.image.shape == (1, size, size)
-    assert manifest.image.normalization == Normalization(box=20 * size // 28)
-    with serving(models_dir=config.models_dir) as client:
-        ours, again = (client.post("/generate", json={"n": count, "seed": 7}).json()["images"] for count in (2, 3))
-        assert ours == again[:2]
-        assert len(client.post("/score", json={"n": 2, "seed": 7}).json()["scores"]) == 2

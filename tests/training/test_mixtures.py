@@ -44,14 +44,6 @@ def test_draws_have_the_covariance_of_the_rows(fitted):
     assert torch.allclose(torch.cov(draws(fitted, 1).T), expected, atol=0.5)
 
 
-def test_a_row_does_not_depend_on_the_batch(fitted):
-    noise = torch.randn(33, 3, generator=torch.Generator().manual_seed(4))
-    labels = torch.arange(33) % 2
-    together = fitted(noise, labels)
-    for row in range(33):
-        assert torch.equal(fitted(noise[row : row + 1], labels[row : row + 1])[0], together[row])
-
-
 def test_a_class_with_few_rows_gets_fewer_components():
     latents = torch.cat([clusters([[0, 0]], 9), clusters([[50, 50]], 200)])
     labels = torch.tensor([0] * 9 + [1] * 200)

@@ -21,7 +21,7 @@ Files = dict[str, bytes]
 NAME = "train-labels-idx1-ubyte"
 
 
-def write(files: Files, folder: Path) -> None:
+def write_files(files: Files, folder: Path) -> None:
     folder.mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -60,14 +60,14 @@ def assert_equal(loaded: Dataset, expected: Dataset) -> None:
 
 
 def test_existing_files_are_read_without_other_sources(tmp_path, raw_files, no_network, dataset):
-    write(raw_files, tmp_path / "MNIST" / "raw")
+    write_files(raw_files, tmp_path / "MNIST" / "raw")
     loaded = load_dataset("mnist", tmp_path)
     assert_equal(loaded, dataset)
     assert (loaded.name, loaded.digest, loaded.box) == ("MNIST", files_digest(mnist.MNIST_SHA256), 20)
 
 
 def test_missing_files_are_downloaded_by_torchvision(tmp_path, raw_files, no_network, monkeypatch, dataset):
-    monkeypatch.setattr(datasets.MNIST, "download", lambda self: write(raw_files, Path(self.raw_folder)))
+    monkeypatch.setattr(datasets.MNIST, "download", lambda self: write_files(raw_files, Path(self.raw_folder)))
     assert_equal(load_mnist(tmp_path / "data"), dataset)
 
 
@@ -111,7 +111,7 @@ def fashion_files(raw_files: Files, no_network: Path, tmp_path: Path, monkeypatc
 
 
 def test_the_debian_package_is_downloaded_if_it_is_not_installed(tmp_path, fashion_files, dataset):
-    write(compressed(fashion_files), tmp_path / "packed")
+    write_files(compressed(fashion_files), tmp_path / "packed")
     install("apt-get", f"assert sys.argv[1:] == ['download', {mnist.DEBIAN_PACKAGE!r}]\nopen('it.deb', 'w').close()")
     install(
         "dpkg-deb",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.conftest import Crash, at_step, crash, manifest_of, rows_of, same, weights
+from tests.training.conftest import manifest_of, rows_of, same, train_and_crash, weights
 from training import monitoring, trainer
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
 from training.evaluation.resizing import area_averages
@@ -76,9 +76,7 @@ def test_the_epoch_with_the_lowest_distance_is_exported_and_recorded(measured, d
 def test_the_best_epoch_is_kept_when_a_run_is_resumed(measured, dataset, monkeypatch):
     with monkeypatch.context() as context:
         distances(context, [4.0, 9.0])
-        at_step(context, 11, crash)
-        with pytest.raises(Crash):
-            train(measured, dataset=dataset)
+        train_and_crash(measured, dataset, 11)
     distances(monkeypatch, [6.0])
     train(measured, resume=True, dataset=dataset)
     assert read_state(measured)["best"]["epoch"] == 1

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from app.inference.checks import check_golden, warm_up
-from app.inference.runtime import Network
-from tests.training.conftest import manifest_of
 from training.archive import open_archive, script
-from training.data import Dataset
 from training.families.pixelcnn import (
     PixelCnn,
     PixelCnnConfig,
@@ -24,7 +19,6 @@ from training.families.pixelcnn import (
     to_quarters,
 )
 from training.learner import DataShape
-from training.trainer import train
 
 SMALL = {"channels": 16, "layers": 3, "detail_channels": 16, "detail_layers": 1}
 NO_IMAGES = (torch.empty(0, 1, 8, 8, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
@@ -185,27 +179,3 @@ def test_the_weights_of_both_capabilities_are_stored_once():
     model = learner(28)
     weights = 4 * sum(parameter.numel() for parameter in model.network.parameters())
     assert weights < len(script(model.archive(NO_IMAGES))) < 1.2 * weights + 100_000
-
-
-@pytest.fixture
-def crops(dataset: Dataset) -> Dataset:
-    """The middle of the images, 12x12 pixels."""
-    train_images, test_images = (images[:, :, 8:20, 8:20] for images in (dataset.train_images, dataset.test_images))
-    return replace(dataset, train_images=train_images, test_images=test_images, box=None)
-
-
-def test_a_trained_model_is_exported_and_passes_the_checks_of_the_service(tiny, crops, one_thread):
-    config = tiny("pixelcnn", **SMALL)
-    train(config, dataset=crops)
-    manifest = manifest_of(config)
-    assert manifest.capabilities == ("generate", "log_likelihood")
-    assert (manifest.latent_dim, manifest.conditional) == (144, True)
-    assert (manifest.sequential, manifest.smooth_latents) == (True, False)
-    (entry,) = manifest.archives.values()
-    loaded = open_archive((config.models_dir / config.name / entry.file).read_bytes())
-    for capability, golden in manifest.golden.items():
-        method = getattr(loaded, capability)
-        served = Network(lambda *rows, method=method: (method(*rows),))
-        check_golden(capability, served, golden, "float32")
-        assert warm_up(served, golden, max_rows=16)
-        assert served.row_multiple == 1

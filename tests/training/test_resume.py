@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +15,8 @@ import torch
 from torch import Tensor
 
 from app.checkpoints import files
-from tests.conftest import ROOT
-from tests.training.conftest import STEPS, Crash, at_step, crash, manifest_of, same, weights
+from tests.conftest import contents
+from tests.training.conftest import STEPS, Crash, at_step, crash, manifest_of, same, train_and_crash, weights
 from training import monitoring, run, trainer
 from training.config import TrainConfig
 from training.evaluation.feature_extractor import ClassifierConfig, make_classifier
@@ -91,37 +89,28 @@ def test_a_run_stopped_by_a_signal_at_any_step_and_resumed_equals_one_that_never
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_crashed_run_is_resumed_from_the_last_state_that_was_due(tiny, dataset, monkeypatch):
+def test_a_crashed_run_is_resumed_from_the_last_state_that_was_due(tiny, dataset):
     whole, parts = tiny("vae", name="whole"), tiny("vae", name="parts", save_steps=2)
     train(whole, dataset=dataset)
-    with monkeypatch.context() as context:
-        at_step(context, 4, crash)
-        with pytest.raises(Crash):
-            train(parts, dataset=dataset)
+    train_and_crash(parts, dataset, 4)
     assert read_state(parts)["done"] == 2
     # `save_steps` may change.
     train(parts.model_copy(update={"save_steps": None}), resume=True, dataset=dataset)
     assert differ(parts, whole) == []
 
 
-def test_the_cpu_time_of_a_run_counts_over_its_stops(tiny, dataset, monkeypatch):
+def test_the_cpu_time_of_a_run_counts_over_its_stops(tiny, dataset):
     config = tiny("vae")
-    with monkeypatch.context() as context:
-        at_step(context, STEPS + 2, crash)
-        with pytest.raises(Crash):
-            train(config, dataset=dataset)
+    train_and_crash(config, dataset, STEPS + 2)
     before = read_state(config)["cpu_s"]
     train(config, resume=True, dataset=dataset)
     assert 0 < before < read_state(config)["cpu_s"]
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_run_that_goes_on_from_a_state_without_its_cpu_time_has_none(tiny, dataset, monkeypatch):
+def test_a_run_that_goes_on_from_a_state_without_its_cpu_time_has_none(tiny, dataset):
     config = tiny("vae")
-    with monkeypatch.context() as context:
-        at_step(context, STEPS + 2, crash)
-        with pytest.raises(Crash):
-            train(config, dataset=dataset)
+    train_and_crash(config, dataset, STEPS + 2)
     state = read_state(config)
     del state["cpu_s"]
     (config.run_dir / "state.pt").write_bytes(with_digest(state))
@@ -134,9 +123,7 @@ def test_the_state_is_saved_every_save_minutes(tiny, dataset, monkeypatch):
     clock = iter(range(0, 10_000, 60))  # a minute passes between any two looks
     monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     config = tiny("vae", save_minutes=3)
-    at_step(monkeypatch, 5, crash)
-    with pytest.raises(Crash):
-        train(config, dataset=dataset)
+    train_and_crash(config, dataset, 5)
     assert read_state(config)["done"] == 3
 
 
@@ -194,69 +181,26 @@ def test_measuring_quality_does_not_change_training(tiny, dataset, add_classifie
             assert list(differences(read_state(config)[part], read_state(without)[part])) == []
 
 
-KILLED = """
-import os, signal, sys, tempfile
-import torch
-from training.data import Dataset
-from training.families.vae import VaeConfig
-from training.trainer import train
-
-moment, left = sys.argv[2], int(sys.argv[3])
-dataset = Dataset(**torch.load(sys.argv[4]))
-mkstemp, fdopen, replace = tempfile.mkstemp, os.fdopen, os.replace
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-class HalfWritten:
-    def __init__(self, file):
-        self.file = file
-    def __enter__(self):
-        return self
-    def __exit__(self, *error):
-        pass
-    def write(self, content):
-        self.file.write(content[: len(content) // 2])
-        self.file.flush()
-        die()
-
-def watched_mkstemp(**options):
-    global left
-    left -= options["prefix"] == ".state.pt."
-    return mkstemp(**options)
-
-def watched_fdopen(*arguments):
-    file = fdopen(*arguments)
-    return HalfWritten(file) if (left, moment) == (0, "half written") else file
-
-def watched_replace(source, target):
-    replace(source, target)
-    if (left, moment) == (0, "after the rename"):
-        die()
-
-tempfile.mkstemp, os.fdopen, os.replace = watched_mkstemp, watched_fdopen, watched_replace
-config = VaeConfig.model_validate_json(sys.argv[1])
-train(config, dataset=dataset)
-"""
-
-
 @pytest.mark.usefixtures("no_export")
-@pytest.mark.parametrize(("moment", "kept"), [("half written", 2), ("after the rename", 3)])
-def test_a_run_killed_while_it_saves_leaves_a_whole_state(tiny, dataset, tmp_path, moment, kept):
+def test_a_run_that_crashes_while_it_saves_leaves_the_state_before_and_no_partial_file(tiny, dataset, monkeypatch):
     whole, parts = tiny("vae", name="whole"), tiny("vae", name="parts", save_steps=1)
     train(whole, dataset=dataset)
-    torch.save(vars(dataset), tmp_path / "dataset.pt")
-    command = [sys.executable, "-c", KILLED, parts.model_dump_json(), moment, "3", str(tmp_path / "dataset.pt")]
-    # Bits depend on the number of threads.
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    assert read_state(parts)["done"] == kept
-    left = list(parts.run_dir.glob(f".*{files.PARTIAL}"))
-    assert len(left) == (moment != "after the rename")
+    replace, saves = os.replace, iter(range(1, 4))
+
+    def crash_at_the_third_save(source: str, target: Path) -> None:
+        if target.name == "state.pt" and next(saves) == 3:
+            crash()
+        replace(source, target)
+
+    with monkeypatch.context() as context:
+        context.setattr(os, "replace", crash_at_the_third_save)
+        with pytest.raises(Crash):
+            train(parts, dataset=dataset)
+    assert read_state(parts)["done"] == 2
+    (parts.run_dir / f".state.pt.abcd1234{files.PARTIAL}").touch()  # as a process leaves it that is killed
     train(parts, resume=True, dataset=dataset)
     assert same(weights(parts), weights(whole))
-    assert not any(path.exists() for path in left)
+    assert not list(parts.run_dir.glob(f".*{files.PARTIAL}"))
 
 
 @pytest.mark.parametrize(
@@ -267,14 +211,11 @@ def test_a_run_killed_while_it_saves_leaves_a_whole_state(tiny, dataset, tmp_pat
     ],
 )
 def test_resuming_with_another_config_names_the_changes_and_writes_nothing(copied, dataset, changes, names):
-    def files() -> dict[str, bytes]:
-        return {str(path): path.read_bytes() for path in sorted(copied.runs_dir.rglob("*")) if path.is_file()}
-
-    before = files()
+    before = contents(copied.runs_dir)
     with pytest.raises(CannotResume) as caught:
         train(copied.model_copy(update=changes), resume=True, dataset=dataset)
     assert str(caught.value).endswith(f"was made with another {names}")
-    assert files() == before
+    assert contents(copied.runs_dir) == before
     assert not copied.models_dir.exists()
 
 

@@ -5,16 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
-from tests.conftest import serving
-from tests.training.conftest import manifest_of, serves_equal_rows
 from training.families.adversarial import generator_loss
 from training.families.srgan import SrganConfig, SrganLearner, Upscaler, perceptual_loss, reduced
 from training.families.variational import reconstruction_error
 from training.learner import DataShape
-from training.trainer import train
 
 LABELS = (torch.arange(16) % 10)[None]
 NETWORKS = ("classifier", "discriminator", "upscaler")
@@ -44,26 +40,6 @@ def test_the_perceptual_loss_sums_the_mean_squared_differences_of_layers():
 def test_an_upscaler_multiplies_both_sides_by_its_factor(factor, side):
     assert Upscaler(factor)(torch.rand(2, 1, side, side)).shape == (2, 1, 28, 28)
     assert learner(factor=factor).input_shape == (1, side, side)
-
-
-@pytest.mark.parametrize(
-    ("choices", "name"),
-    [
-        ({}, "srgan"),
-        ({"factor": 2}, "srgan-2x"),
-        ({"factor": "2", "dataset": "fashion-mnist"}, "srgan-2x-fashion-mnist"),
-        ({"dataset": "fashion-mnist"}, "srgan-fashion-mnist"),
-        ({"factor": 2, "name": "mine"}, "mine"),
-    ],
-)
-def test_the_default_name_contains_the_smaller_factor_and_the_data(choices, name):
-    assert SrganConfig(**choices).name == name
-
-
-@pytest.mark.parametrize("factor", [1, 3, 8])
-def test_other_factors_are_refused(factor):
-    with pytest.raises(ValidationError, match="factor"):
-        SrganConfig(factor=factor)
 
 
 def test_each_network_learns_in_its_own_step_only(images):
@@ -136,23 +112,3 @@ def test_the_archive_is_the_average(images):
         assert torch.equal(made, torch.sigmoid(model.average.module(small)))
         assert 0 <= made.min() <= made.max() <= 1
         assert not torch.allclose(made, torch.sigmoid(model.upscaler(small)), atol=1e-5)
-
-
-@pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("factor", [2, 4])
-def test_rows_of_upscaled_images_do_not_depend_on_how_many_there_are(dataset, factor):
-    assert serves_equal_rows(learner(factor=factor), dataset)
-
-
-def test_an_upscaler_is_served(tiny, dataset):
-    config = tiny("srgan", factor=2)
-    train(config, dataset=dataset)
-    manifest = manifest_of(config)
-    assert manifest.name == "srgan-2x"
-    assert manifest.capabilities == ("upscale",)
-    assert manifest.input_image is not None
-    assert (manifest.input_image.shape, manifest.image.shape) == ((1, 14, 14), (1, 28, 28))
-    with serving(models_dir=config.models_dir) as client:
-        (model,) = client.get("/models").json()["models"]
-        assert model["name"] == "srgan-2x"
-        assert "upscale" in str(model)

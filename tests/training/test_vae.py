@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl
 from training.families.cvae import CvaeConfig, CvaeLearner
 from training.families.vae import VaeConfig, VaeLearner
 from training.families.variational import kl_divergence, negative_elbo, reconstruction_error
-from training.learner import DataShape, TrainingSet
+from training.learner import DataShape
 
 LABELS = (torch.arange(16) % 10)[None]
 
@@ -24,11 +24,6 @@ def vae(total_steps: int = 30, **config: Any) -> VaeLearner:
 def cvae(**config: Any) -> CvaeLearner:
     torch.manual_seed(0)
     return CvaeLearner(CvaeConfig(components=1, **config), DataShape(), 1000)
-
-
-@pytest.fixture
-def training_set(dataset) -> TrainingSet:
-    return dataset.train_images, dataset.train_labels
 
 
 @pytest.fixture

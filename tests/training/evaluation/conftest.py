@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from app.checkpoints.manifest import Manifest
-from tests.conftest import FIXTURES
+from tests.api.reading import image
+from tests.conftest import TEST_IMAGES
 from tests.training.conftest import manifest_of
 from training.data import Dataset
 from training.evaluation.feature_extractor import FeatureExtractor, find_extractor
@@ -18,7 +18,7 @@ from training.mnist import MNIST_SHA256, files_digest
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
     """Each digit at 25 places for training, and at nine of them for testing."""
-    pictures = [np.asarray(Image.open(FIXTURES / "mnist" / f"{digit}.png")) for digit in range(10)]
+    pictures = [image(content) for content in TEST_IMAGES]
     places = [(y, x) for y in range(-2, 3) for x in range(-2, 3)]
     moved = torch.from_numpy(np.stack([np.roll(picture, place, (0, 1)) for place in places for picture in pictures]))
     labels = torch.arange(10).repeat(len(places))

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from app.checkpoints.manifest import Manifest
-from app.checkpoints.store import CheckpointError
+from app.checkpoints.store import CheckpointError, read_manifest
+from tests.conftest import contents
 from tests.tiny_models import ConditionalGan, ConditionalVae, FittedVae, write
 from training.evaluation import eval_protocol, evaluate
 from training.evaluation.evaluate import (
@@ -37,11 +38,7 @@ def directory(vae_run: VaeConfig, tmp_path: Path) -> Path:
 
 
 def read(directory: Path) -> Manifest:
-    return Manifest.model_validate_json((directory / "manifest.json").read_bytes())
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    return read_manifest(directory / "manifest.json")
 
 
 def test_a_checkpoint_gets_figures_pictures_and_a_card_and_keeps_its_archives(directory, dataset, tmp_path):

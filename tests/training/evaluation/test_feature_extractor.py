@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from tests.conftest import FIXTURES
+from tests.api.reading import image
+from tests.conftest import TEST_IMAGES
 from training.evaluation.feature_extractor import (
     ClassifierConfig,
     ClassifierDamaged,
@@ -32,7 +32,7 @@ def shipped(mnist_dataset, tmp_path) -> FeatureExtractor:
 
 
 def test_the_shipped_classifier_reads_the_committed_digits(shipped):
-    pictures = [np.asarray(Image.open(FIXTURES / "mnist" / f"{digit}.png")) for digit in range(10)]
+    pictures = [image(content) for content in TEST_IMAGES]
     features = shipped.features(torch.from_numpy(np.stack(pictures))[:, None])
     probabilities = shipped.probabilities(features)
     assert features.shape == (10, 84)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from app.checkpoints.store import read_manifest
+from tests.conftest import contents
 from tests.tiny_models import Classifier, ConditionalGan, Critic, write
 from tests.training.evaluation.test_eval_protocol import Copyist
 from training.data import Dataset
@@ -53,12 +54,12 @@ def models(digits, tmp_path, monkeypatch) -> tuple[Path, Dataset]:
 def test_a_checkpoint_and_weights_in_a_file_measure_and_change_no_file(models):
     directory, data = models
     weights = make_classifier(ClassifierConfig(epochs=1, seed=5, runs_dir=directory / "held-out"), data)
-    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    before = contents(directory)
     for classifier in ("judge", str(weights)):
         config = EvaluateConfig(names=("cgan",), classifier=classifier, models_dir=directory)
         ((name, figures),) = evaluate_held_out(config)
         assert (name, set(figures)) == ("cgan", {"frechet_distance", "label_agreement"})
-    assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
+    assert contents(directory) == before
 
 
 @pytest.mark.parametrize(("name", "classifier"), [("critic", "judge"), ("cgan", "critic")])
