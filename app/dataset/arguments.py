@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--processes",
         type=_integer(1, MAX_PROCESSES),
-        help="number of local processes; default DIGITS_PROCESSES, else one a core on a CPU and one on a GPU",
+        help="number of local processes; default DIGITS_PROCESSES, else one per core on a CPU and one on a GPU",
     )
     where.add_argument("--ray", metavar="ADDRESS", help="compute on this Ray cluster, as in auto or 10.0.0.1:6379")
 
