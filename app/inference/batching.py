@@ -161,7 +161,7 @@ class Batcher:
 
     async def close(self) -> None:
         """Refuse new jobs, fail those that wait, and wait for the batches that run."""
-        self._refuse(draining, list(self._queue))
+        self._refuse(Draining, list(self._queue))
         await self._idle.wait()
 
     def _refuse(self, error: Callable[[], ServiceError], jobs: list[_Pending]) -> None:
@@ -354,7 +354,3 @@ def _call_if_alive(method: "WeakMethod[Callable[[], None]]") -> None:
     if (call := method()) is not None:
         call()
 
-
-def draining() -> Draining:
-    """The error of jobs that the service no longer computes."""
-    return Draining()

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar
 
-from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
-from app.inference.batching import Batcher, Job, draining
+from app.errors import CapabilityMissing, Draining, InvalidRequest, ModelNotFound, ServiceError
+from app.inference.batching import Batcher, Job
 from app.inference.limit import Limit
 from app.inference.model import Model
 from app.inference.workers import Workers
@@ -111,7 +111,7 @@ class Engine:
 
     async def close(self) -> None:
         """Refuse new jobs, fail those that wait, and wait for the batches that run."""
-        self._closed = draining
+        self._closed = Draining
         await asyncio.gather(*(batcher.close() for batcher in self._batchers.values()))
 
     def fail(self, error: Callable[[], ServiceError]) -> None:
