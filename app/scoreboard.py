@@ -26,8 +26,11 @@ FIELDS = (
     "loaded",
     "serving",
 )
-# Seconds between two looks at the columns of other processes, which cannot set an event of this one.
-LOOK_S = 0.02
+# Cells of the whole service: whether it was ever ready, the number of the last reload, the number of columns taken, and
+# whether the last reload was refused.
+WAS_READY, RELOAD, COLUMNS_TAKEN, RELOAD_REFUSED = SERVICE_CELLS = range(4)
+# Seconds between polls of the columns of other processes, which cannot set an event in this one.
+POLL_S = 0.02
 
 
 class Counter:
@@ -60,9 +63,8 @@ class Scoreboard:
 
     def __init__(self, processes: int = 1) -> None:
         self.processes = processes
-        memory = memoryview(mmap.mmap(-1, 8 * (processes * len(FIELDS) + 4))).cast("q")
+        memory = memoryview(mmap.mmap(-1, 8 * (processes * len(FIELDS) + len(SERVICE_CELLS)))).cast("q")
         self._rows = {name: memory[i * processes : (i + 1) * processes] for i, name in enumerate(FIELDS)}
-        # Whether it was ever ready; the number of the reload; columns taken; whether the last reload was refused.
         self._service = memory[processes * len(FIELDS) :]
         self._column = 0
         if processes == 1:
@@ -72,7 +74,7 @@ class Scoreboard:
         """A column for a process that is about to be forked. Raises ValueError if all are taken."""
         column = self._rows["pid"].tolist().index(0)
         self._rows["pid"][column] = -1
-        self._service[2] += 1
+        self._service[COLUMNS_TAKEN] += 1
         return column
 
     def join(self, column: int) -> None:
@@ -96,7 +98,7 @@ class Scoreboard:
     @property
     def replacements(self) -> int:
         """The number of processes that replaced one."""
-        return max(0, self._service[2] - self.processes)
+        return max(0, self._service[COLUMNS_TAKEN] - self.processes)
 
     @property
     def pids(self) -> list[int]:
@@ -111,9 +113,9 @@ class Scoreboard:
     @property
     def was_ready(self) -> bool:
         """Whether all processes have served at the same time. A process that is replaced later does not count."""
-        if not self._service[0] and all(self._rows["serving"]):
-            self._service[0] = 1
-        return bool(self._service[0])
+        if not self._service[WAS_READY] and all(self._rows["serving"]):
+            self._service[WAS_READY] = 1
+        return bool(self._service[WAS_READY])
 
     @property
     def served_by_others(self) -> set[int]:
@@ -132,20 +134,20 @@ class Scoreboard:
     @property
     def reload(self) -> int:
         """The number of the reload that was requested last."""
-        return int(self._service[1])
+        return int(self._service[RELOAD])
 
     def begin_reload(self) -> None:
         """A new reload was requested. Only the supervisor may call this."""
-        self._service[1] += 1
+        self._service[RELOAD] += 1
 
     @property
     def reload_refused(self) -> bool:
         """Whether the last reload was refused."""
-        return bool(self._service[3])
+        return bool(self._service[RELOAD_REFUSED])
 
     @reload_refused.setter
     def reload_refused(self, refused: bool) -> None:
-        self._service[3] = refused
+        self._service[RELOAD_REFUSED] = refused
 
     async def agree(self, reload: int, models: int) -> bool:
         """Whether this process may serve `models`, which it has loaded for a reload; 0 if it could not load them.
@@ -158,7 +160,7 @@ class Scoreboard:
         if not row["serving"][mine] and self.served_by_others == {models}:
             return True
         while any(done <= reload for pid, done in zip(row["pid"], row["reload"], strict=True) if pid):  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
         return models != 0 and {each for pid, each in zip(row["pid"], row["loaded"], strict=True) if pid} == {models}
 
     async def request_reload(self) -> None:
@@ -166,4 +168,4 @@ class Scoreboard:
         before = self.reload
         os.kill(os.getppid(), signal.SIGHUP)
         while self.reload == before:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
