@@ -353,4 +353,3 @@ def _outcome(function: Callable[[], T]) -> T | Exception:
 def _call_if_alive(method: "WeakMethod[Callable[[], None]]") -> None:
     if (call := method()) is not None:
         call()
-
