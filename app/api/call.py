@@ -86,6 +86,17 @@ class Call(Request):
         """The media type of the answer that the caller prefers. Raises NotAcceptable."""
         return negotiate(",".join(self.header_values(b"accept")), media_types)
 
+    def negotiate_get(self, *media_types: str) -> str:
+        """As `negotiate`, for a path without query parameters. Raises InvalidRequest, too."""
+        media_type = self.negotiate(*media_types)
+        self.refuse_query()
+        return media_type
+
+    def refuse_query(self) -> None:
+        """Raises InvalidRequest if there is a query string."""
+        if self.scope["query_string"]:
+            raise InvalidRequest("this path has no query parameters")
+
     def header_values(self, name: bytes) -> list[str]:
         """The values of a header, whose name is in lower case."""
         return [value.decode("latin-1") for value in self._header_values.get(name, ())]
@@ -111,9 +122,13 @@ class Call(Request):
         Raises UnsupportedMediaType unless it is one of `accepted`, uncompressed, has each parameter once, and is UTF-8
         if it is JSON: parsers differ in which of two boundaries or charsets they use (RFC 6838, section 4.3).
         """
+        self.refuse_compression()
+        return media_type_of(tuple(self.header_values(b"content-type")), accepted)
+
+    def refuse_compression(self) -> None:
+        """Raises UnsupportedMediaType for a compressed body."""
         if any(coding.strip().lower() != "identity" for coding in self.header_values(b"content-encoding")):
             raise UnsupportedMediaType("compressed bodies are not supported")
-        return media_type_of(tuple(self.header_values(b"content-type")), accepted)
 
     def read_query(self, model: type[M]) -> M:
         """The query string as `model`. A parameter given twice is refused."""
@@ -140,7 +155,7 @@ class Call(Request):
             raise _validation_error(error, "body", model) from None
         # Each name needs a colon, so only a body with more colons than fields can have a name twice.
         if content.count(b":") > len(parsed.model_fields_set):
-            json.loads(content, object_pairs_hook=_refuse_repeated_names)
+            json.loads(content, object_pairs_hook=unique_fields)
         return parsed
 
     async def read_files(
@@ -295,6 +310,9 @@ def _validation_error(error: ValidationError, location: str, model: type[BaseMod
     return RequestValidationError([{**item, "loc": (location, *item["loc"]), "ctx": context} for item in found])
 
 
-def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> None:
-    if len(dict(pairs)) != len(pairs):
+def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object from its names and values. Raises InvalidRequest if a name is repeated."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise InvalidRequest("the body has a name twice in one object")
+    return fields

@@ -11,7 +11,7 @@ from app.api.negotiation import JSON, PNG, matches
 from app.api.responses import BINARY, DESCRIPTIONS, IF_NONE_MATCH_PARAMETER, OCTET_STREAM, error_responses
 from app.checkpoints.manifest import Control, ImageForm, Precision, Prior, PublicManifest
 from app.checkpoints.pictures import History, PictureName
-from app.errors import InvalidRequest, ModelNotFound, NotShipped
+from app.errors import ModelNotFound, NotShipped
 from app.inference.model import Model
 
 router = APIRouter(tags=["models"], route_class=OperationRoute)
@@ -101,7 +101,7 @@ class ModelDetail(BaseModel):
 )
 async def list_models(call: Call) -> JSONResponse:
     """Models by name."""
-    _check(call)
+    call.negotiate_get(JSON)
     summaries = [
         model.manifest.model_dump(mode="json", include=set(ModelSummary.model_fields))
         | {
@@ -124,7 +124,7 @@ async def list_models(call: Call) -> JSONResponse:
 )
 async def describe_model(call: Call, name: Name) -> JSONResponse:
     """The origin of the weights, their measured quality and its protocol."""
-    _check(call)
+    call.negotiate_get(JSON)
     model = _model(call, name)
     detail = ModelDetail(
         name=model.name,
@@ -155,7 +155,7 @@ async def describe_model(call: Call, name: Name) -> JSONResponse:
 )
 async def model_history(call: Call, name: Name) -> JSONResponse:
     """The epochs of the run that made the weights."""
-    _check(call)
+    call.negotiate_get(JSON)
     history = _model(call, name).history
     if history is None:
         raise NotShipped("the checkpoint of this model has no history")
@@ -172,7 +172,7 @@ async def model_history(call: Call, name: Name) -> JSONResponse:
 )
 async def model_picture(call: Call, name: Name, picture: Picture) -> Response:
     """Those of the card (samples, reconstructions, ...), the test images of `examples`, and the epochs of `film`."""
-    media_type = _check(call, PNG, OCTET_STREAM)
+    media_type = call.negotiate_get(PNG, OCTET_STREAM)
     model = _model(call, name)
     shipped = model.pictures.get(picture)
     if shipped is None:
@@ -190,10 +190,3 @@ def _model(call: Call, name: str) -> Model:
     if model is None:
         raise ModelNotFound(f"no such model; the loaded models are {', '.join(call.engine.models)}")
     return model
-
-
-def _check(call: Call, *media_types: str) -> str:
-    media_type = call.negotiate(*(media_types or (JSON,)))
-    if call.scope["query_string"]:
-        raise InvalidRequest("this path has no query parameters")
-    return media_type

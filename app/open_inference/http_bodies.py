@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from app.api.call import unique_fields
 from app.api.responses import to_json
 from app.errors import InvalidRequest
 from app.open_inference.messages import InferenceRequest, read_request
@@ -74,16 +75,9 @@ def read_body(content: bytes, header_length: Sequence[str]) -> tuple[InferenceRe
 def _json(content: bytes) -> object:
     """Parsed JSON. Raises InvalidRequest for what is not JSON in UTF-8, and for a name twice in an object."""
     try:
-        return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(content.decode(), object_pairs_hook=unique_fields, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise InvalidRequest("the body is not valid JSON, or not UTF-8") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise InvalidRequest("the body has a name twice in one object")
-    return fields
 
 
 def _refuse_constant(_: str) -> None:

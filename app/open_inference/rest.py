@@ -17,7 +17,7 @@ from app.api.fields import LIMITED_BY
 from app.api.negotiation import JSON
 from app.api.responses import BINARY, OCTET_STREAM, documented, error_responses
 from app.api.service_state import state_of
-from app.errors import Draining, InvalidRequest, NotReady, UnsupportedMediaType
+from app.errors import Draining, NotReady
 from app.open_inference.dataplane import Encoder, make_job
 from app.open_inference.http_bodies import HEADER_LENGTH, answer_head, encode_answer, read_body
 from app.open_inference.messages import InferenceRequest, InferenceResponse, ModelMetadata
@@ -99,7 +99,7 @@ async def ready(request: Request) -> ServerReady:
 )
 async def describe_server(call: Call) -> JSONResponse:
     """Name, version and extensions of the protocol."""
-    _check(call)
+    call.negotiate_get(JSON)
     return JSONResponse(SERVER)
 
 
@@ -149,7 +149,7 @@ async def describe_model(call: Call, name: Name) -> JSONResponse:
 )
 async def describe_model_version(call: Call, name: Name, version: Version) -> JSONResponse:
     """As without a version; 404 unless it is loaded."""
-    _check(call)
+    call.negotiate_get(JSON)
     return JSONResponse(find_servable(call.engine, name, version).metadata.model_dump())
 
 
@@ -174,7 +174,7 @@ async def model_ready(call: Call, name: Name) -> JSONResponse:
 )
 async def model_version_ready(call: Call, name: Name, version: Version) -> JSONResponse:
     """200 if this version of the model is loaded."""
-    _check(call)
+    call.negotiate_get(JSON)
     return JSONResponse(ModelReady(name=find_servable(call.engine, name, version).name).model_dump())
 
 
@@ -202,8 +202,7 @@ async def infer(call: Call, name: Name) -> Response:
 )
 async def infer_version(call: Call, name: Name, version: Version) -> Response:
     """As without a version; 404 unless it is loaded."""
-    if call.scope["query_string"]:
-        raise InvalidRequest("this path has no query parameters")
+    call.refuse_query()
     _check_body_type(call)
     content = await call.read_body(call.settings.max_upload_bytes)
     servable = find_servable(call.engine, name, version)
@@ -233,11 +232,5 @@ def _check_body_type(call: Call) -> None:
     """Refuse other media types. Triton's client sends none, or that of the binary form with JSON."""
     if call.header_values(b"content-type"):
         call.media_type(JSON, OCTET_STREAM)
-    elif any(coding.strip().lower() != "identity" for coding in call.header_values(b"content-encoding")):
-        raise UnsupportedMediaType("compressed bodies are not supported")
-
-
-def _check(call: Call) -> None:
-    call.negotiate(JSON)
-    if call.scope["query_string"]:
-        raise InvalidRequest("this path has no query parameters")
+    else:
+        call.refuse_compression()
