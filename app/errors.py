@@ -229,12 +229,12 @@ def internal_error() -> ServiceError:
     return ServiceError("the service failed; its log has the details under the request id")
 
 
-def problem_of(request: Request, error: ServiceError) -> JSONResponse:
-    """The response to an error."""
+def problem_of(request: Request, error: ServiceError, **extensions: Any) -> JSONResponse:
+    """The response to an error. extensions: further members of a problem."""
     headers = dict(error.headers)
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(retry_after())
-    return problem(request, error.status, error.code, error.detail, headers=headers)
+    return problem(request, error.status, error.code, error.detail, headers=headers, **extensions)
 
 
 def install_error_handlers(app: FastAPI) -> None:

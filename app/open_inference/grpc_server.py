@@ -147,7 +147,7 @@ class GrpcServer:
             failure = None
             return answered
         except asyncio.CancelledError:
-            if self._readiness.leaving:  # the grace of the shutdown is over
+            if self._readiness.shutting_down:  # the grace period is over
                 failure = Draining()
             raise
         except Exception as error:

@@ -17,7 +17,6 @@ from app.api.fields import LIMITED_BY
 from app.api.negotiation import JSON
 from app.api.responses import BINARY, OCTET_STREAM, documented, error_responses
 from app.api.service_state import state_of
-from app.errors import Draining, NotReady
 from app.open_inference.dataplane import Encoder, make_job
 from app.open_inference.http_bodies import HEADER_LENGTH, answer_head, encode_answer, read_body
 from app.open_inference.messages import InferenceRequest, InferenceResponse, ModelMetadata
@@ -84,9 +83,9 @@ async def live() -> ServerLive:
 )
 async def ready(request: Request) -> ServerReady:
     """As `/readyz`. Raises NotReady and Draining."""
-    readiness = state_of(request)["readiness"]
-    if reasons := readiness.reasons():
-        raise (Draining if readiness.leaving else NotReady)("; ".join(reasons))
+    error = state_of(request)["readiness"].error()
+    if error is not None:
+        raise error
     return ServerReady()
 
 

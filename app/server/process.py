@@ -100,7 +100,7 @@ class Server(uvicorn.Server):
             return
         if sig == signal.SIGTERM:
             self._lag_s = self._settings.shutdown_lag_s
-        self.readiness.leave()
+        self.readiness.begin_shutdown()
         self._end_within(self._settings.shutdown_grace_s)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
@@ -138,7 +138,7 @@ class Server(uvicorn.Server):
             await asyncio.sleep(HEARTBEAT_S)
             if os.getppid() != supervisor and not self.should_exit:
                 log.error("the supervisor has ended")
-                self.readiness.leave()
+                self.readiness.begin_shutdown()
                 self._end_within(self._settings.shutdown_grace_s)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:

@@ -22,7 +22,7 @@ from gunicorn.workers.base import Worker
 from prometheus_client.multiprocess import mark_process_dead
 
 from app.scoreboard import Scoreboard
-from app.server.environment import leave
+from app.server.environment import exit_process
 from app.server.process import Server, freeze
 from app.server.protocol import UnsupportedUvicorn
 from app.settings import Settings
@@ -48,7 +48,7 @@ class Process(Worker):
             signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGQUIT, lambda *_: leave(0))
+        signal.signal(signal.SIGQUIT, lambda *_: exit_process(0))
         faulthandler.enable()  # prints where the process hangs when the supervisor ends it with SIGABRT
 
     def load_wsgi(self) -> None:
@@ -62,16 +62,16 @@ class Process(Worker):
             server = Server(self.settings, socket.socket(fileno=listener.fileno()), self.scoreboard, self.notify)
         except UnsupportedUvicorn as error:
             log.error("cannot start: %s", error)
-            leave(CANNOT_START)
+            exit_process(CANNOT_START)
         freeze()
         server.run(sockets=[])  # it accepts by itself
         if os.getppid() != self.ppid:  # the supervisor has ended without its own cleanup
             shutil.rmtree(self.cfg.worker_tmp_dir, ignore_errors=True)
         if self.scoreboard.was_ready and server.failed:
             time.sleep(RETRY_S)
-            leave(1)
+            exit_process(1)
         failed = server.failed or not server.started
-        leave((CANNOT_START if self.scoreboard.is_first else 1) if failed else 0)
+        exit_process((CANNOT_START if self.scoreboard.is_first else 1) if failed else 0)
 
 
 class Log(Logger):
@@ -100,7 +100,7 @@ class Supervisor(BaseApplication):
 
 
 def configuration(settings: Settings, processes: int, listener: socket.socket) -> dict[str, Any]:
-    """The settings of gunicorn after `environment.start`, with which it owns the listener."""
+    """The settings of gunicorn after `environment.prepare_service`; it takes over the listener."""
     scoreboard = Scoreboard(processes)
     scoreboard.clear(0)  # with one process, the supervisor would be that process
     shared = os.environ["PROMETHEUS_MULTIPROC_DIR"]
