@@ -1,6 +1,6 @@
-"""Where the images that a model takes come from: uploads, or another model that generates them.
+"""Input images of a model: uploads, or images that another model generates.
 
-Sources of images are made on the event loop, with all checks. The images are taken later, on a worker, for a whole
+Sources of images are created on the event loop, with all checks. The images are made later, on a worker, for a whole
 batch. An image is a pure function of its source and its index.
 """
 
@@ -28,7 +28,7 @@ class Uploaded:
     labels: Labels | None = None
 
     first = 0  # index in the answer
-    models: ClassVar[tuple[Model, ...]] = ()  # that make the images
+    models: ClassVar[tuple[Model, ...]] = ()  # that generate the images
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Generated:
 
     @property
     def models(self) -> tuple[Model, ...]:
-        """The models that make the images."""
+        """The models that generate the images."""
         return (self.generator,)
 
     @property
@@ -59,7 +59,7 @@ class Generated:
         return {"seed": self.source.seed, "prior": self.source.prior, "generator": self.generator.name}
 
     def signs_of(self, _offset: int, count: int) -> Sequence[list[Sign]]:
-        """None for each of `count` images."""
+        """No signs for each of `count` images."""
         return [[]] * count
 
 
@@ -95,7 +95,7 @@ def take(slices: Sequence[tuple[Images, int, int]]) -> list[tuple[Rows, Labels |
 def find_generator(
     engine: Engine, name: str | None, model: Model, prepare: Callable[[Model], Seeded]
 ) -> tuple[Model, Seeded]:
-    """The named generator, else the model itself if it can generate the images, else the first model that can.
+    """The generator: the named one, else the model itself if it can generate the images, else the first that can.
 
     prepare: the source of the images of a generator; raises CapabilityMissing or InvalidRequest, as `Engine.select`.
     """

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import TypeAliasType
 
-# Version of the functions below: a change of one bit of any row needs a new name.
+# Version of the functions below. Change it whenever one bit of any row changes.
 SCHEME = "philox4x64-10/ndtri/1"
 
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
@@ -74,7 +74,7 @@ def normal(
 
 
 def tail(truncation: float | None) -> float:
-    """The probability below `-truncation` standard deviations; 0 without one."""
+    """The probability below `-truncation` standard deviations; 0 for None."""
     return 0.0 if truncation is None else math.erfc(truncation / math.sqrt(2)) / 2
 
 

@@ -47,15 +47,15 @@ class _Worker(Thread):
 
 
 class Workers:
-    """A pool of `size` threads, first come, first served. It belongs to one running event loop."""
+    """A pool of `size` threads that are assigned in order of request. It belongs to one running event loop."""
 
     def __init__(
         self, size: int, initialize: Callable[[], object] = lambda: None, busy: Counter | None = None, cores: int = 0
     ) -> None:
         """`initialize` is called once on each thread, before its first task.
 
-        busy: counts the workers of all processes that are in use. A process may always use one worker, and more while
-        fewer than `cores` are busy: a lone large job uses every core, and busy processes do not compete for them.
+        busy: counts the busy workers of all processes. A process may always use one worker, and more while fewer than
+        `cores` are busy, so that a lone large job uses every core and busy processes do not compete for them.
         """
         self._size = size
         self._busy = busy or Scoreboard().counter("busy")
@@ -93,7 +93,7 @@ class Workers:
         `done` must call `release`. A BaseException that is not an Exception ends the thread, which `check` reports.
         """
         loop = asyncio.get_running_loop()
-        thread = self._without_task.pop()  # the one that ended its task last, as its caches are warm
+        thread = self._without_task.pop()  # the last one to finish a task, whose caches are warm
 
         def work() -> Notify:
             result: T | None = None
