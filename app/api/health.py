@@ -19,7 +19,7 @@ MAX_SCRAPES = 2  # in flight in all processes
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["alive"] = "alive"
 
@@ -33,7 +33,7 @@ class Ready(BaseModel):
 
 @router.get("/livez", operation_id="livez", summary="Is the process alive?", responses=error_responses())
 async def livez() -> Alive:
-    """200 whenever the server answers, also while models are being loaded."""
+    """200 whenever the server responds, also while models are being loaded."""
     return Alive()
 
 

@@ -20,7 +20,7 @@ Name = Annotated[str, Path(max_length=64, description="name of a loaded model", 
 Picture = Annotated[PictureName, Path(description="a picture that the checkpoint ships", examples=["samples"])]
 PICTURE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        # A caller may ask for either: clients are generated for the second only.
+        # Callers may accept either; client generators support only the second.
         "content": {media_type: {"schema": BINARY} for media_type in (PNG, OCTET_STREAM)},
         "headers": {
             "ETag": {
@@ -60,7 +60,7 @@ class ModelSummary(BaseModel):
 class ModelList(BaseModel):
     """All loaded models."""
 
-    default: str | None = Field(description="the configured default; null: the first model that can do what is asked")
+    default: str | None = Field(description="the configured default; null: the first model that supports the request")
     models: list[ModelSummary]
 
 
@@ -178,7 +178,7 @@ async def model_picture(call: Call, name: Name, picture: Picture) -> Response:
     if shipped is None:
         have = f"it has {', '.join(model.pictures)}" if model.pictures else "it has none"
         raise NotShipped(f"the checkpoint of this model has no such picture; {have}")
-    # Another export has other pictures under the same path: copies are checked each time.
+    # Another export has other pictures under the same path, so copies are revalidated each time.
     headers = {"ETag": f'"{shipped.digest}"', "Cache-Control": "private, no-cache", "Vary": "Accept"}
     if matches(",".join(call.header_values(b"if-none-match")), headers["ETag"]):
         return Response(status_code=304, headers=headers)

@@ -73,7 +73,7 @@ class ClassifyJob(Job[Rows]):
         return split(probabilities, [chunk.count for chunk in chunks])
 
     def answer(self, parts: Sequence[Rows]) -> bytes:
-        """The body in the media type of the answer."""
+        """The body in the media type of the response."""
         probabilities = np.concatenate(parts)
         labels = probabilities.argmax(axis=1)
         if self.media_type == NPZ:

@@ -55,8 +55,8 @@ class NormalizeAnswer(Answer):
 async def normalize(call: Call) -> Response:
     """Any PNG or JPEG of a digit: dark on light or light on dark, a drawing or a photo.
 
-    No network computes. `warnings` says where a frame, or several digits side by side, were seen. The image, sent on
-    with `normalize=false`, gives the answers of the upload, from every model that takes images of the same form.
+    No network is run. `warnings` says whether a frame, or several digits side by side, were detected. Sent on with
+    `normalize=false`, the image gives the same results as the upload, with every model that takes images of this form.
     """
     media_type = call.negotiate(*MEDIA_TYPES)
     body_type = call.media_type(MULTIPART, *IMAGE_TYPES)
@@ -74,7 +74,7 @@ async def normalize(call: Call) -> Response:
 
 
 def render(model: Model, image: Rows, scale: int, signs: list[Sign]) -> bytes:
-    """The JSON of the answer, for `image` (H, W)."""
+    """The JSON of the response, for `image` (H, W)."""
     png = base64_png(encode.to_uint8(image), scale).decode()
     return json_content(model.provenance, {"input": {"png": png}, "warnings": warnings_of(signs)})
 

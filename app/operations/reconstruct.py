@@ -125,7 +125,7 @@ class ReconstructJob(Job[bytes]):
         return parts[0]
 
     def _render(self, pair: Pixels, mean: Rows, log_variance: Rows | None, errors: dict[str, float | None]) -> bytes:
-        """The body in the media type of the answer, for the input and its reconstruction `(2, H, W)`."""
+        """The body in the media type of the response, for the input and its reconstruction `(2, H, W)`."""
         if self.media_type == PNG:
             return encode.png(encode.grid(pair, 2), scale=self.asked.scale)
         if self.media_type == NPZ:

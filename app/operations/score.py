@@ -99,7 +99,7 @@ class ScorePart:
     logits: Rows  # (n,)
     probabilities: Rows  # (n,)
     labels: Labels | None  # (n,)
-    items: bytes  # the JSON items, if the answer is JSON
+    items: bytes  # the JSON items, if the response is JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +138,8 @@ class ScoreJob(Job[ScorePart]):
         ]
 
     def part(self, offset: int, logits: Rows, labels: Labels | None) -> ScorePart:
-        """The part that starts `offset` images into the answer."""
-        # One by one: a vectorized sigmoid rounds the last lanes of an array differently.
+        """The part that starts `offset` images into the response."""
+        # Not vectorized, which rounds the last lanes of an array differently.
         probabilities = np.array([sigmoid(logit) for logit in logits.tolist()], dtype=np.float32)
         if self.media_type != JSON:
             return ScorePart(logits, probabilities, labels, b"")
@@ -159,7 +159,7 @@ class ScoreJob(Job[ScorePart]):
         return ScorePart(logits, probabilities, labels, to_json(items)[1:-1].encode())
 
     def answer(self, parts: Sequence[ScorePart]) -> bytes:
-        """The body in the media type of the answer."""
+        """The body in the media type of the response."""
         if self.media_type == JSON:
             fields = self.images.origin | {"meaning": MEANING}
             return json_with_list(self.model.provenance, fields, "scores", b",".join(part.items for part in parts))

@@ -30,7 +30,7 @@ from app.inference.sampling import Seeded, seeded, split
 router = APIRouter(tags=["images"], route_class=OperationRoute)
 
 MEDIA_TYPES = (JSON, PNG, NPZ)
-# Of an image in `image/png`: the input, bicubic interpolation, the model.
+# Per image in `image/png`: the input, its bicubic interpolation, the model's output.
 PICTURES = 3
 
 # An integer rather than a literal, which would be equal to 2.0.
@@ -109,13 +109,13 @@ class UpscaleJob(Job[RenderedImages]):
         ]
 
     def part(self, offset: int, inputs: Pixels, upscaled: Pixels, labels: Labels | None) -> RenderedImages:
-        """The part that starts `offset` images into the answer, of images `(n, h, w)` and `(n, H, W)`."""
+        """The part that starts `offset` images into the response, of images `(n, h, w)` and `(n, H, W)`."""
         shown = compared(inputs, upscaled, self.factor) if self.renderer.media_type == PNG else upscaled
         fields = {"warnings": [*map(warnings_of, self.images.signs_of(offset, len(inputs)))]}
         return self.renderer.part(shown, labels, self.images.first + offset, fields, inputs=inputs)
 
     def answer(self, parts: Sequence[RenderedImages]) -> bytes:
-        """The body in the media type of the answer."""
+        """The body in the media type of the response."""
         return self.renderer.content(parts, self.images.origin | {"factor": self.factor})
 
 
@@ -192,5 +192,5 @@ def factor_of(model: Model, requested: int | None) -> int:
 
 
 def check_pixels(call: Call, model: Model, count: int, scale: int, media_type: str) -> None:
-    """Raises InvalidRequest for an answer with too many images or pixels."""
+    """Raises InvalidRequest for a response with too many images or pixels."""
     call.check_count(model, count, scale, paged=True, pictures=PICTURES if media_type == PNG else 1)
