@@ -1,4 +1,4 @@
-"""The protocol over HTTP: `/v2`, with JSON, and with binary tensors behind the JSON.
+"""The protocol over HTTP: `/v2`, with JSON, or JSON followed by binary tensors.
 
 Source: https://github.com/kserve/open-inference-protocol, and Triton's extension of binary tensor data.
 """
@@ -30,7 +30,7 @@ health = APIRouter(tags=["health"])
 class InferenceError(BaseModel):
     """An error of the protocol."""
 
-    error: str = Field(description="how to mend the request, or when to retry", examples=["no such model"])
+    error: str = Field(description="how to correct the request, or when to retry", examples=["no such model"])
 
 
 class ServerMetadata(BaseModel):
@@ -42,7 +42,7 @@ class ServerMetadata(BaseModel):
 
 
 class ServerLive(BaseModel):
-    """The process answers."""
+    """The process responds."""
 
     live: bool = Field(True, examples=[True])
 
@@ -74,7 +74,7 @@ def _errors(responses: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[
     "/v2/health/live", operation_id="v2_live", summary="Is the process alive?", responses=_errors(error_responses())
 )
 async def live() -> ServerLive:
-    """200 whenever the server answers."""
+    """200 whenever the server responds."""
     return ServerLive()
 
 
@@ -185,9 +185,9 @@ async def model_version_ready(call: Call, name: Name, version: Version) -> JSONR
     **INFER,
 )
 async def infer(call: Call, name: Name) -> Response:
-    """JSON, or JSON with binary tensors behind it, whose length `Inference-Header-Content-Length` gives.
+    """JSON, or JSON followed by binary tensors, with the length of the JSON in `Inference-Header-Content-Length`.
 
-    The answer has binary tensors behind its JSON if outputs are requested as binary.
+    In the response, binary tensors follow the JSON if outputs are requested as binary.
     """
     return await infer_version(call, name, LOADED)
 
