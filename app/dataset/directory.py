@@ -1,7 +1,7 @@
-"""The folder of a data set: which of its shards are whole, and how they and the manifest are written.
+"""The folder of a data set: finds its complete shards, and writes shards and manifest.
 
-Until all shards are there, a hidden file has the plan in its first line and the record of a finished shard in each
-other one. Nothing in it is trusted: a shard counts as finished if its bytes have the digest of its record. So a
+Until all shards are complete, a hidden file has the plan in its first line and the record of a finished shard in each
+further line. It is not trusted: a shard counts as complete only if its bytes have the digest of its record, so that a
 process, a machine or a disk may fail at any point.
 """
 
@@ -29,23 +29,23 @@ BLOCK = 2**20
 
 
 class _Found(NamedTuple):
-    """What the folder says of itself: fields of a plan, and records of shards."""
+    """The contents of the progress file or the manifest: fields of a plan, and records of shards."""
 
     plan: dict[str, Any]
     records: list[ShardRecord]
 
 
 class DatasetDirectory:
-    """The folder of a data set, locked against other processes that would write it."""
+    """The folder of a data set, locked so that no other process writes it."""
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self._path, self._plan = path, plan
-        self.records: dict[int, ShardRecord] = {}  # of the whole shards
+        self.records: dict[int, ShardRecord] = {}  # of the complete shards
 
     @classmethod
     @contextmanager
     def opened(cls, path: Path, plan: Plan) -> Iterator["DatasetDirectory"]:
-        """The folder, made if missing, with the records of the shards that are whole.
+        """The folder, created if missing, with the records of the complete shards.
 
         Raises DatasetError if it holds anything but this data set or is in use, and for errors of the file system.
         """
@@ -56,7 +56,7 @@ class DatasetDirectory:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise DatasetError(f"{path}: another process writes this data set") from None
+                raise DatasetError(f"{path}: another process is writing this data set") from None
             directory = cls(path, plan)
             directory._read()
             yield directory
@@ -65,7 +65,7 @@ class DatasetDirectory:
 
     @property
     def missing(self) -> list[int]:
-        """The shards that are not whole."""
+        """The shards that are missing or incomplete."""
         return [shard for shard in range(self._plan.shards) if shard not in self.records]
 
     def add(self, shard: Shard) -> None:
@@ -97,7 +97,7 @@ class DatasetDirectory:
         found = self._found()
         if found is None:
             with _naming(self._path):
-                # A command that was killed at its very start leaves a part of its first file.
+                # A command that was killed at its start may leave a part of its first file.
                 foreign = next((path for path in self._path.iterdir() if not is_partial(path)), None)
             if foreign is not None:
                 raise DatasetError(f"{self._path}: is not empty and holds no data set of this command")
@@ -130,7 +130,7 @@ class DatasetDirectory:
             raise DatasetError(f"{path}: is not of a data set of this command") from None
 
     def _foreign(self) -> Path | None:
-        """A file or a folder that is not of this data set, if there is one; hidden ones are not looked at."""
+        """A file or folder that does not belong to this data set, if there is one. Hidden ones are ignored."""
         files = {MANIFEST, CARD}
         for shard in range(self._plan.shards):
             files.update(place.path for place in self._places(shard))
@@ -175,7 +175,7 @@ class DatasetDirectory:
                         file.truncate()
                 return
             if place.path in {PROGRESS, MANIFEST, CARD}:
-                write_atomically(path, content)  # also over a power cut: these have no digest
+                write_atomically(path, content)  # must survive a power failure: these files have no digest
                 return
             temporary = path.with_name(f".{path.name}.tmp")
             try:
@@ -186,7 +186,7 @@ class DatasetDirectory:
 
 
 def _records(lines: list[bytes]) -> Iterator[ShardRecord]:
-    """Those of the lines that were written to the end."""
+    """The records of the lines that were written completely."""
     for line in lines:
         try:
             yield ShardRecord.model_validate_json(line)
@@ -207,7 +207,7 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Errors of the file system as DatasetError with this path."""
+    """Turn errors of the file system into DatasetError, with this path."""
     try:
         yield
     except OSError as error:

@@ -37,12 +37,12 @@ class Processes:
     @classmethod
     @contextmanager
     def started(cls, setup: Setup, size: int) -> Iterator["Processes"]:
-        """The processes, which are stopped at the end whatever they do. Raises DatasetError if one dies."""
+        """The processes, which are terminated at the end. Raises DatasetError if one dies."""
         pool = ProcessPoolExecutor(size, multiprocessing.get_context("fork"), _begin)
         try:
             yield cls(setup, pool, size)
         except BrokenProcessPool:
-            raise DatasetError(f"a process was killed, perhaps for want of memory; {RESUME_HINT}") from None
+            raise DatasetError(f"a process was killed, perhaps for lack of memory; {RESUME_HINT}") from None
         finally:
             for process in multiprocessing.active_children():
                 process.terminate()
@@ -53,7 +53,7 @@ class Processes:
         return self._pool.submit(make_plan, self._setup, request).result()
 
     def shards(self, plan: Plan, numbers: Sequence[int]) -> Iterator[Shard]:
-        """The shards of these numbers, in any order. At most two for each process wait or are being made."""
+        """The shards of these numbers, in any order. At most two per process are queued or being made."""
         left = iter(numbers)
         running: set[Future[Shard]] = set()
         while True:
@@ -67,7 +67,7 @@ class Processes:
 
 
 def _begin() -> None:
-    """End with the parent process, and leave Ctrl-C to it."""
+    """Exit when the parent process does, and let it handle Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     Thread(target=_end_with_parent, daemon=True).start()
