@@ -1,8 +1,8 @@
-"""One process a core, forked by gunicorn after the imports so that they share memory.
+"""One process per core, forked by gunicorn after the imports so that they share memory.
 
-gunicorn replaces a process that ended or whose event loop hangs, and forwards signals to the processes, each of which
-drains by itself (`app.server.process`). The processes share a listening socket, so that what waits in its queue
-outlives each of them.
+gunicorn replaces a process that has ended or whose event loop hangs, and forwards signals to the processes, each of
+which drains by itself (`app.server.process`). The processes share a listening socket, so that connections in its queue
+survive the end of any of them.
 """
 
 import faulthandler
@@ -29,9 +29,9 @@ from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# The status of a process whose failure ends the service.
+# The exit status of a process whose failure ends the service.
 CANNOT_START = Arbiter.WORKER_BOOT_ERROR
-# Seconds before a process that could not start beside others is tried again.
+# Seconds before a process that failed while others serve is replaced.
 RETRY_S = 1
 
 
@@ -43,7 +43,7 @@ class Process(Worker):
     column: int
 
     def init_signals(self) -> None:
-        """Until the server handles signals: SIGTERM and SIGQUIT end the process, others wait."""
+        """Until the server handles signals: SIGTERM and SIGQUIT end the process, others are ignored."""
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
             signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGCHLD):
@@ -78,7 +78,7 @@ class Log(Logger):
     """gunicorn's log, written by the handlers of the service."""
 
     def setup(self, cfg: Any) -> None:  # noqa: ARG002
-        """Pass records on, but for those about each worker and each signal."""
+        """Pass records on, except those about each worker and each signal."""
         self.error_log.propagate = True
         self.error_log.setLevel(logging.WARNING)
 
@@ -145,7 +145,7 @@ def configuration(settings: Settings, processes: int, listener: socket.socket) -
 
 
 def serve(settings: Settings, processes: int, listener: socket.socket) -> int:
-    """Serve with this number of processes until a signal ends the supervisor; the exit status."""
+    """Serve with this number of processes until a signal ends the supervisor. Returns the exit status."""
     values = configuration(settings, processes, listener)
     try:
         Supervisor(values).run()
