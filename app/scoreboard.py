@@ -56,9 +56,9 @@ class Counter:
 
 
 class Scoreboard:
-    """The shared table. The supervisor makes it; each process takes a column with `join`.
+    """The shared table. The supervisor creates it, and each process gets a column with `join`.
 
-    Models are named by a number other than 0 that is equal in all processes.
+    A set of loaded models is identified by a number other than 0 that is equal in all processes.
     """
 
     def __init__(self, processes: int = 1) -> None:
@@ -71,19 +71,19 @@ class Scoreboard:
             self.join(0)
 
     def take_column(self) -> int:
-        """A column for a process that is about to be forked. Raises ValueError if all are taken."""
+        """Reserve a column for a process that is about to be forked. Raises ValueError if all are taken."""
         column = self._rows["pid"].tolist().index(0)
         self._rows["pid"][column] = -1
         self._service[COLUMNS_TAKEN] += 1
         return column
 
     def join(self, column: int) -> None:
-        """The calling process has this column from now on."""
+        """Make this column that of the calling process."""
         self._column = column
         self._rows["pid"][column] = os.getpid()
 
     def clear(self, column: int) -> None:
-        """The process of a column has ended."""
+        """Free the column of a process that has ended."""
         for cells in self._rows.values():
             cells[column] = 0
 
@@ -97,7 +97,7 @@ class Scoreboard:
 
     @property
     def replacements(self) -> int:
-        """The number of processes that replaced one."""
+        """The number of processes that replaced another one."""
         return max(0, self._service[COLUMNS_TAKEN] - self.processes)
 
     @property
@@ -107,7 +107,7 @@ class Scoreboard:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process counts what happens once in the whole service."""
+        """Whether this process records events of the whole service."""
         return self.pids[:1] == [os.getpid()]
 
     @property
@@ -119,7 +119,7 @@ class Scoreboard:
 
     @property
     def served_by_others(self) -> set[int]:
-        """What other processes serve."""
+        """The sets of models that other processes serve."""
         return {models for i, models in enumerate(self._rows["serving"]) if models and i != self._column}
 
     @property
@@ -137,7 +137,7 @@ class Scoreboard:
         return int(self._service[RELOAD])
 
     def begin_reload(self) -> None:
-        """A new reload was requested. Only the supervisor may call this."""
+        """Record that a reload was requested. Only the supervisor may call this."""
         self._service[RELOAD] += 1
 
     @property
@@ -150,10 +150,10 @@ class Scoreboard:
         self._service[RELOAD_REFUSED] = refused
 
     async def agree(self, reload: int, models: int) -> bool:
-        """Whether this process may serve `models`, which it has loaded for a reload; 0 if it could not load them.
+        """Whether this process may serve `models`, which it has loaded for a reload. models: 0 if loading failed.
 
-        Waits until every process has loaded models, for this reload or a later one: all of them must have loaded the
-        same. A process that starts may serve what the others serve.
+        Waits until every process has loaded models for this or a later reload; all must have loaded the same ones. A
+        process that starts alone may serve what the others serve.
         """
         row, mine = self._rows, self._column
         row["loaded"][mine], row["reload"][mine] = models, reload + 1
@@ -164,7 +164,7 @@ class Scoreboard:
         return models != 0 and {each for pid, each in zip(row["pid"], row["loaded"], strict=True) if pid} == {models}
 
     async def request_reload(self) -> None:
-        """Let all processes reload, because the files are not those that the others serve; returns once it began."""
+        """Make all processes reload, as the files have changed since the others loaded them. Waits until it begins."""
         before = self.reload
         os.kill(os.getppid(), signal.SIGHUP)
         while self.reload == before:  # noqa: ASYNC110

@@ -18,7 +18,7 @@ PictureName = TypeAliasType(
 NAMES: tuple[PictureName, ...] = get_args(PictureName.__value__)
 HISTORY = "history.json"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# They stay in memory, so that they are those of the loaded weights whatever is written to the folder later.
+# Files stay in memory, so that they match the loaded weights whatever is written to the folder later.
 MAX_BYTES = 2**20
 
 

@@ -10,7 +10,7 @@ from app.checkpoints.manifest import Archive, Manifest
 
 
 class CheckpointError(Exception):
-    """A checkpoint that must not serve. The text is one line: the file, then the cause."""
+    """A checkpoint cannot be served. The text is one line: the file, then the cause."""
 
     def __init__(self, path: Path, cause: str) -> None:
         super().__init__(f"{path}: {' '.join(cause.split())}")
@@ -30,7 +30,7 @@ def find_manifests(directory: Path, names: Collection[str] = ()) -> list[Path]:
     except OSError as error:
         raise CheckpointError(directory, f"cannot be read: {error.strerror}") from error
     if missing is not None:
-        raise CheckpointError(missing, "is missing; every folder beside it is a checkpoint")
+        raise CheckpointError(missing, "is missing; every folder in the models directory must be a checkpoint")
     if not found:
         raise CheckpointError(directory, "holds no checkpoint; `python -m training train vae` makes one")
     return found

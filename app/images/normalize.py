@@ -19,11 +19,11 @@ from app.images.resize import Pixels, reduce, resize
 from app.images.segmentation import bounding_box, find_ink, no_ink, stroke_width
 
 # A border with a lower mean is the background of a normalized image. Of the 70,000 MNIST images 920 have ink on the
-# border, and the highest mean of a border is 0.033; that of a picture dark on light is far above.
+# border, with a mean of at most 0.033; the border of a picture that is dark on light is far brighter.
 DARK_BORDER = 0.1
-# The longer side, in pixels and in boxes, of the reduced picture that ink is searched in.
+# The longer side, in pixels and in boxes, of the reduced picture in which ink is searched.
 SEARCH_SIDE, SEARCH_BOXES = 128, 4
-# The longer side of the reduced picture that the tones of a transparent one are taken from.
+# The longer side of the reduced picture from which the tones of a transparent one are taken.
 TONES_SIDE = 256
 # The narrowest stroke, as a share of the box. In MNIST's box of 20 pixels half of all strokes are 2.1 to 2.9 pixels
 # wide, and 98% are 1.4 to 4.5.

@@ -63,7 +63,7 @@ def find_ink(luminance: Pixels, side: int) -> Pixels:
     """Segment the ink of a picture (H, W), light or dark, and crop the picture to it.
 
     The picture is reduced to a longer side of `side`, which averages noise away, and segmented repeatedly,
-    each time cropped to the ink of the pass before, so that a small digit is seen as well as a large one.
+    each time cropped to the ink of the previous pass, so that small digits are resolved as well as large ones.
 
     Returns float32 (h, w) in [0, 1], 1 where a stroke is solid; h and w are at most `side`. Raises InvalidImage
     where nothing stands out.
@@ -170,7 +170,7 @@ def _powers(side: int) -> NDArray[np.float64]:
 
 
 def _shows_table(pixels: Pixels) -> bool:
-    """Whether one edge of the picture is unlike most of it, as where a photo shows more than the paper."""
+    """Whether one edge differs from most of the picture, as in a photo that shows more than the paper."""
     dark = pixels < np.percentile(pixels, [2, 98]).mean()
     edges = [edge.mean() for edge in (dark[0], dark[-1], dark[:, 0], dark[:, -1])]
     return bool((dark.mean() < 0.4 and max(edges) > 0.98) or (dark.mean() > 0.6 and min(edges) < 0.02))

@@ -1,4 +1,4 @@
-"""Signs that a normalized image shows more than one digit, by its connected shapes."""
+"""Signs that a normalized image shows more than a single digit, found in its connected components."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from scipy import ndimage
 Mask = NDArray[np.bool_]
 Sign = Literal["frame", "several_shapes"]
 
-# Brightness of ink, and the smallest share of all ink that a shape has.
+# The lowest brightness of ink, and the smallest share of all ink that counts as a shape.
 INK, MIN_SHARE = 0.4, 0.08
 # A frame covers at least this share of each side of its bounding box, within this many pixels of it.
 FRAME_SIDE, FRAME_REACH = 0.85, 2
@@ -53,7 +53,7 @@ def _is_inside(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> bool:
 
 
 def _heights_side_by_side(ink: Mask) -> list[int]:
-    """The heights of the parts of `ink` (H, W) that empty columns separate, without low ones."""
+    """The heights of the parts of `ink` (H, W) that are separated by empty columns, without low parts."""
     runs, count = ndimage.label(ink.any(axis=0))
     heights = [int(np.ptp(np.nonzero(ink[:, runs == number].any(axis=1))[0])) + 1 for number in range(1, count + 1)]
     return [height for height in heights if height >= MIN_HEIGHT * max(heights)]
