@@ -15,11 +15,11 @@ from app.inference.sampling import (
     SamplingOptions,
     Seeded,
     class_list,
+    concatenated,
     draw,
     given,
     prior_of,
     seeded,
-    stacked,
 )
 
 
@@ -44,7 +44,7 @@ def end_latents(model: Model, ends: Sequence[End]) -> list[Rows]:
     uploads = [(i, end) for i, end in enumerate(ends) if isinstance(end, UploadEnd)]
     if uploads:
         images = np.concatenate([end.image for _, end in uploads])
-        labels = stacked([end.labels(0, 1) for _, end in uploads]) if model.manifest.conditional else None
+        labels = concatenated([end.labels(0, 1) for _, end in uploads]) if model.manifest.conditional else None
         mean, _ = model.encode(images, labels)
         latents |= {i: row for (i, _), row in zip(uploads, mean, strict=True)}
     sources = [(i, end) for i, end in enumerate(ends) if not isinstance(end, UploadEnd)]

@@ -178,7 +178,7 @@ def draw(model: Model, slices: Sequence[Slice]) -> list[tuple[Rows, Labels | Non
         if own:
             rows = seeded_noise([*own.values()])
             if prior == "fitted":
-                (rows,) = model.run("prior", rows, stacked([labels[i] for i in own]))
+                (rows,) = model.run("prior", rows, concatenated([labels[i] for i in own]))
             latents |= zip(own, split(rows, [count for _, _, count in own.values()]), strict=True)
     return [(latents[i], labels[i]) for i in range(len(slices))]
 
@@ -205,13 +205,13 @@ def seeded_noise(slices: Sequence[tuple[Seeded, int, int]]) -> Rows:
 def generate(model: Model, drawn: Sequence[tuple[Rows, Labels | None]]) -> Rows:
     """The images `(rows, 1, H, W)` of all latents and labels in order, with one pass of the network."""
     latents = np.concatenate([rows for rows, _ in drawn])
-    labels = stacked([labels for _, labels in drawn]) if model.manifest.conditional else None
+    labels = concatenated([labels for _, labels in drawn]) if model.manifest.conditional else None
     (images,) = model.run("generate", latents, labels)
     return images
 
 
-def stacked(labels: Sequence[Labels | None]) -> Labels:
-    """The labels of several slices in one array. All of them have labels."""
+def concatenated(labels: Sequence[Labels | None]) -> Labels:
+    """The labels of several slices as one array. All slices have labels."""
     return np.concatenate([each for each in labels if each is not None])
 
 

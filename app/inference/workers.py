@@ -63,7 +63,7 @@ class Workers:
         self._waiting: deque[Callable[[], None]] = deque()
         self._closed = False
         self._threads = [_Worker(number, initialize) for number in range(size)]
-        self._without_task = [*self._threads]
+        self._idle_threads = [*self._threads]
         for thread in self._threads:
             thread.start()
 
@@ -93,7 +93,7 @@ class Workers:
         `done` must call `release`. A BaseException that is not an Exception ends the thread, which `check` reports.
         """
         loop = asyncio.get_running_loop()
-        thread = self._without_task.pop()  # the last one to finish a task, whose caches are warm
+        thread = self._idle_threads.pop()  # the last one to finish a task, whose caches are warm
 
         def work() -> Notify:
             result: T | None = None
@@ -109,7 +109,7 @@ class Workers:
                 loop.call_soon_threadsafe(finish, result, error)
 
         def finish(result: T | None, error: Exception | None) -> None:
-            self._without_task.append(thread)
+            self._idle_threads.append(thread)
             done(result, error)
 
         thread.tasks.put(work)

@@ -22,10 +22,10 @@ from app.inference.sampling import (
     SamplingOptions,
     Seeded,
     class_list,
+    concatenated,
     draw,
     seeded,
     split,
-    stacked,
 )
 from app.open_inference.messages import InferenceRequest, InputTensor
 from app.open_inference.servable import IMAGES, Servable, Tensor
@@ -62,13 +62,13 @@ class InferenceJob(Job[list[NDArray[Any]]]):
         counts = [chunk.count for chunk in chunks]
         drawn = draw(model, [(chunk.job.source, chunk.job.first + chunk.first, chunk.count) for chunk in chunks])
         takes_labels = model.manifest.takes_labels(cls.capability)
-        labels = stacked([known for _, known in drawn]) if takes_labels else None
+        labels = concatenated([known for _, known in drawn]) if takes_labels else None
         results = model.run(cls.capability, np.concatenate([rows for rows, _ in drawn]), labels)
         by_output: list[list[NDArray[Any]]] = []
         for tensor, result in zip(chunks[0].job.outputs, results, strict=False):
             by_output.append(split(encode.to_uint8(result[:, 0]) if tensor.symbol in IMAGES else result, counts))
         if len(chunks[0].job.outputs) > len(results):
-            by_output.append([_or_none(known, count) for (_, known), count in zip(drawn, counts, strict=True)])
+            by_output.append([_or_unlabelled(known, count) for (_, known), count in zip(drawn, counts, strict=True)])
         return [list(parts) for parts in zip(*by_output, strict=True)]
 
     def answer(self, parts: Sequence[list[NDArray[Any]]]) -> bytes:
@@ -76,7 +76,7 @@ class InferenceJob(Job[list[NDArray[Any]]]):
         return self.encode([np.concatenate([part[index] for part in parts]) for index in self.wanted])
 
 
-def _or_none(labels: Labels | None, count: int) -> Labels:
+def _or_unlabelled(labels: Labels | None, count: int) -> Labels:
     return np.full(count, NO_LABEL, np.int64) if labels is None else labels
 
 

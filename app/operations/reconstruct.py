@@ -24,7 +24,7 @@ from app.inference.batching import Chunk, Job
 from app.inference.latents import POSTERIOR_STREAM, normal_rows
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
-from app.inference.sampling import input_classes, stacked
+from app.inference.sampling import concatenated, input_classes
 
 router = APIRouter(tags=["images"], route_class=OperationRoute)
 
@@ -99,7 +99,7 @@ class ReconstructJob(Job[bytes]):
         """Encode, sample, decode, measure, render."""
         jobs = [chunk.job for chunk in chunks]
         images = np.concatenate([job.image for job in jobs])
-        labels = stacked([job.labels for job in jobs]) if model.manifest.conditional else None
+        labels = concatenated([job.labels for job in jobs]) if model.manifest.conditional else None
         mean, log_variance = model.encode(images, labels)
         latents = mean.copy()
         for i, job in enumerate(jobs):
