@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NoReturn, Protocol
 
 from app.dataset.directory import DatasetDirectory
-from app.dataset.local_processes import Here, Processes
+from app.dataset.local_processes import LocalProcesses, ThisProcess
 from app.dataset.plan import RESUME_HINT, DatasetError, Plan, Request
 from app.dataset.shards import Setup, Shard, check
 from app.inference.machine import default_processes
@@ -107,8 +107,8 @@ def _write(arguments: argparse.Namespace, settings: Settings) -> str:
 
 def _executor(arguments: argparse.Namespace, settings: Settings, setup: Setup) -> AbstractContextManager[Executor]:
     if arguments.ray is not None:
-        from app.dataset.ray_cluster import Cluster  # noqa: PLC0415
+        from app.dataset.ray_cluster import RayCluster  # noqa: PLC0415
 
-        return Cluster.connected(setup, arguments.ray)
+        return RayCluster.connected(setup, arguments.ray)
     processes = arguments.processes or settings.processes or default_processes(settings.device)
-    return Processes.started(setup, processes) if processes > 1 else nullcontext(Here(setup))
+    return LocalProcesses.started(setup, processes) if processes > 1 else nullcontext(ThisProcess(setup))

@@ -49,7 +49,7 @@ class DatasetDirectory:
 
         Raises DatasetError if it holds anything but this data set or is in use, and for errors of the file system.
         """
-        with _naming(path):
+        with _file_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDONLY)
         try:
@@ -72,7 +72,7 @@ class DatasetDirectory:
         """Write a shard, then its record. Raises DatasetError for errors of the file system."""
         for place, content in zip(self._places(shard.record.shard), shard.contents, strict=True):
             self._write(place, content)
-        with _naming(self._path / PROGRESS), (self._path / PROGRESS).open("a") as progress:
+        with _file_errors(self._path / PROGRESS), (self._path / PROGRESS).open("a") as progress:
             progress.write(f"{shard.record.model_dump_json()}\n")
         self.records[shard.record.shard] = shard.record
 
@@ -83,11 +83,11 @@ class DatasetDirectory:
         manifest["shards"] = [record.model_dump(mode="json", exclude={"shard"}) for record in records]
         files = {CARD: card(self._plan, records), MANIFEST: json.dumps(manifest, indent=1) + "\n"}
         for name, text in files.items():
-            with _naming(self._path / name):
+            with _file_errors(self._path / name):
                 is_there = (self._path / name).is_file() and (self._path / name).read_bytes() == text.encode()
             if not is_there:  # a data set on a read-only disk can be verified
                 self._write(Place(name), text.encode())
-        with _naming(self._path / PROGRESS):
+        with _file_errors(self._path / PROGRESS):
             (self._path / PROGRESS).unlink(missing_ok=True)
 
     def _places(self, shard: int) -> list[Place]:
@@ -96,7 +96,7 @@ class DatasetDirectory:
     def _read(self) -> None:
         found = self._found()
         if found is None:
-            with _naming(self._path):
+            with _file_errors(self._path):
                 # A command that was killed at its start may leave a part of its first file.
                 foreign = next((path for path in self._path.iterdir() if not is_partial(path)), None)
             if foreign is not None:
@@ -116,7 +116,7 @@ class DatasetDirectory:
         path = next((path for name in (PROGRESS, MANIFEST) if (path := self._path / name).exists()), None)
         if path is None:
             return None
-        with _naming(path):
+        with _file_errors(path):
             text = path.read_bytes()
         try:
             if path.name == MANIFEST:
@@ -135,7 +135,7 @@ class DatasetDirectory:
         for shard in range(self._plan.shards):
             files.update(place.path for place in self._places(shard))
         expected = files | {str(folder) for file in files for folder in Path(file).parents}
-        with _naming(self._path):
+        with _file_errors(self._path):
             for folder, folders, names in os.walk(self._path):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 for path in (Path(folder, name) for name in folders + names if not name.startswith(".")):
@@ -152,7 +152,7 @@ class DatasetDirectory:
             path = self._path / place.path
             if not path.is_file():
                 return False
-            with _naming(path), path.open("rb") as file:
+            with _file_errors(path), path.open("rb") as file:
                 file.seek(place.offset)
                 left = os.fstat(file.fileno()).st_size if place.size is None else place.size
                 while left and (block := file.read(min(left, BLOCK))):
@@ -165,7 +165,7 @@ class DatasetDirectory:
     def _write(self, place: Place, content: bytes) -> None:
         """Write a part of a file, or a whole file at once."""
         path = self._path / place.path
-        with _naming(path):
+        with _file_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if place.size is not None:
                 with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as file:
@@ -206,7 +206,7 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _file_errors(path: Path) -> Iterator[None]:
     """Turn errors of the file system into DatasetError, with this path."""
     try:
         yield

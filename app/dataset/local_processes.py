@@ -13,7 +13,7 @@ from app.dataset.plan import RESUME_HINT, DatasetError, Plan, Request
 from app.dataset.shards import Setup, Shard, make_plan, make_shard
 
 
-class Here:
+class ThisProcess:
     """The process of the command."""
 
     def __init__(self, setup: Setup) -> None:
@@ -28,7 +28,7 @@ class Here:
         return (make_shard(self._setup, plan, number) for number in numbers)
 
 
-class Processes:
+class LocalProcesses:
     """Several processes, forked from this one, which must have one thread."""
 
     def __init__(self, setup: Setup, pool: ProcessPoolExecutor, size: int) -> None:
@@ -36,9 +36,9 @@ class Processes:
 
     @classmethod
     @contextmanager
-    def started(cls, setup: Setup, size: int) -> Iterator["Processes"]:
+    def started(cls, setup: Setup, size: int) -> Iterator["LocalProcesses"]:
         """The processes, which are terminated at the end. Raises DatasetError if one dies."""
-        pool = ProcessPoolExecutor(size, multiprocessing.get_context("fork"), _begin)
+        pool = ProcessPoolExecutor(size, multiprocessing.get_context("fork"), _initialize)
         try:
             yield cls(setup, pool, size)
         except BrokenProcessPool:
@@ -66,7 +66,7 @@ class Processes:
                 yield future.result()
 
 
-def _begin() -> None:
+def _initialize() -> None:
     """Exit when the parent process does, and let it handle Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

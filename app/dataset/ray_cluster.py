@@ -14,7 +14,7 @@ from app.dataset.shards import Setup, Shard, make_plan, make_shard
 CONNECT_TIMEOUT_S = 5
 
 
-class Cluster:
+class RayCluster:
     """A connection to a cluster."""
 
     def __init__(self, setup: Setup) -> None:
@@ -22,7 +22,7 @@ class Cluster:
 
     @classmethod
     @contextmanager
-    def connected(cls, setup: Setup, address: str) -> Iterator["Cluster"]:
+    def connected(cls, setup: Setup, address: str) -> Iterator["RayCluster"]:
         """Connect to the cluster at this address, and disconnect at the end. Raises DatasetError."""
         _check_answers(address)
         try:

@@ -50,7 +50,7 @@ class Shard(NamedTuple):
     contents: list[bytes]
 
 
-def _explained(function: Callable[P, T]) -> Callable[P, T]:
+def _expected_errors(function: Callable[P, T]) -> Callable[P, T]:
     """Turn expected errors into DatasetError, which any process can send to another."""
 
     @wraps(function)
@@ -67,14 +67,14 @@ def _explained(function: Callable[P, T]) -> Callable[P, T]:
     return explained
 
 
-@_explained
+@_expected_errors
 def check(setup: Setup, request: Request) -> None:
     """Check what can be checked without loading the model. Raises DatasetError."""
     _find(setup, request)
 
 
 @lru_cache(maxsize=8)
-@_explained
+@_expected_errors
 def make_plan(setup: Setup, request: Request) -> Plan:
     """The plan of a data set that this process would make. Raises DatasetError."""
     manifest, classifier = _find(setup, request)
@@ -95,7 +95,7 @@ def make_plan(setup: Setup, request: Request) -> Plan:
     )
 
 
-@_explained
+@_expected_errors
 def make_shard(setup: Setup, plan: Plan, shard: int) -> Shard:
     """Make the shard of this number. Raises DatasetError, also if this process would make other bytes than planned."""
     if (here := make_plan(setup, plan.request)) != plan:
