@@ -39,8 +39,17 @@ from app.checkpoints.manifest import Prior
 from app.errors import CapabilityMissing, InvalidRequest
 from app.images import encode
 from app.inference.batching import Chunk, Job
-from app.inference.ends import End, UploadEnd, default_path, end_latents, ends_for, labels_along
-from app.inference.latents import Path, draw_seed, interpolate
+from app.inference.interpolation import (
+    End,
+    Path,
+    UploadEnd,
+    default_path,
+    end_latents,
+    ends_for,
+    interpolate,
+    labels_along,
+)
+from app.inference.latents import draw_seed
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
 from app.inference.sampling import (
