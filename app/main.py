@@ -24,7 +24,7 @@ from app.operations import routers
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.tracing import Tracing
+    from app.telemetry import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def create_app(
 
 
 def _tracing() -> "Tracing":
-    from app.tracing import Tracing  # noqa: PLC0415 -- the extra
+    from app.telemetry import Tracing  # noqa: PLC0415 -- the extra
 
     return Tracing()
 

@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     def _tracing_is_installed(cls, value: bool) -> bool:
         if value:
             try:
-                import_module("app.tracing")
+                import_module("app.telemetry")
             except ImportError:
                 raise ValueError("needs the extra `tracing`: pip install '.[tracing]'") from None
         return value
