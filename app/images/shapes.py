@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Mask = NDArray[np.bool_]
+from app.images.segmentation import Mask
+
 Sign = Literal["frame", "several_shapes"]
 
 # The lowest brightness of ink, and the smallest share of all ink that counts as a shape.
