@@ -18,7 +18,7 @@ from app.checkpoints.manifest import ImageForm
 from app.errors import InvalidImage
 from app.images.decode import decode_image, estimate_cost, is_grey_png
 from app.images.encode import from_uint8, to_uint8
-from app.images.normalize import fit, normalize
+from app.images.normalization import fit, normalize
 from app.images.resize import block_means
 from app.images.shapes import Sign, find_signs
 from app.inference.limit import Limit

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from app.images.decode import Picture
-from app.images.normalize import normalize
+from app.images.normalization import normalize
 from app.images.shapes import find_signs
 from tests.conftest import FIXTURES
 
