@@ -22,7 +22,7 @@ from app.api.service_state import state_of
 from app.api.uploads import Upload
 from app.checkpoints.manifest import ImageForm
 from app.errors import BodyTooLarge, CallerGone, DeadlineExceeded, InvalidRequest, UnsupportedMediaType
-from app.images.shapes import Sign
+from app.images.shapes import WarningCode
 from app.inference.batching import Job
 from app.inference.engine import Engine
 from app.inference.model import Model, Provenance
@@ -160,18 +160,18 @@ class Call(Request):
 
     async def read_files(
         self, media_type: str, form: ImageForm, *, normalized: bool, reduction: int = 1
-    ) -> tuple[Rows, list[list[Sign]]]:
+    ) -> tuple[Rows, list[list[WarningCode]]]:
         """As `read_images`, for up to `MAX_FILES` parts `files`, or the body itself."""
         max_files = min(MAX_FILES, self.settings.max_images)
         return await self.read_images(media_type, "files", max_files, form, normalized=normalized, reduction=reduction)
 
     async def read_images(
         self, media_type: str, field: str, max_files: int, form: ImageForm, *, normalized: bool, reduction: int = 1
-    ) -> tuple[Rows, list[list[Sign]]]:
-        """The uploaded images in this form as rows `(n, 1, H, W)` in [0, 1], in order, and the signs of each.
+    ) -> tuple[Rows, list[list[WarningCode]]]:
+        """The uploaded images in this form as rows `(n, 1, H, W)` in [0, 1], in order, and the warnings of each.
 
-        The images are the parts `field` of a multipart body, or the body itself. reduction: as in `Upload`. The signs
-        are those of `find_signs`, none for an image that is not normalized.
+        The images are the parts `field` of a multipart body, or the body itself. reduction: as in `Upload`. The
+        warnings are those of `find_warnings`, none for an image that is not normalized.
 
         Raises BodyTooLarge, UnsupportedMediaType, InvalidImage, Overloaded, DeadlineExceeded and CallerGone.
         """
@@ -192,8 +192,8 @@ class Call(Request):
             raise DeadlineExceeded("the upload was not decoded in time; retry later") from None
         if (trace := TRACE.get()) is not None:
             trace.step("decode", started, monotonic(), files=len(decoded))
-        rows, signs = zip(*decoded, strict=True)
-        return np.stack(rows), [*signs]
+        rows, warnings = zip(*decoded, strict=True)
+        return np.stack(rows), [*warnings]
 
     async def read_body(self, limit: int, advice: str = "") -> bytes:
         """The whole body. Raises BodyTooLarge, with advice, over `limit` bytes, CallerGone if the caller leaves."""

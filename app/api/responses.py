@@ -12,7 +12,7 @@ from app.api.fields import LIMITED_BY, REFERENCE, parameters, schema_of
 from app.api.negotiation import JSON
 from app.checkpoints.manifest import Precision
 from app.errors import PROBLEM_JSON
-from app.images.shapes import Sign
+from app.images.shapes import WarningCode
 from app.inference.model import Provenance
 
 # Compact, and never a NaN.
@@ -47,13 +47,13 @@ class ImageItem(BaseModel):
 class UploadWarning(BaseModel):
     """A sign that an upload shows more than one digit."""
 
-    code: Sign
+    code: WarningCode
     detail: str = Field(examples=["A frame was seen around the ink; cut it off."])
 
 
 Warnings = Annotated[
     list[UploadWarning],
-    Field(description="signs that the upload, as it was normalized, is not one digit alone; else empty"),
+    Field(description="signs that the normalized upload is not a single digit; else empty"),
 ]
 
 
@@ -78,15 +78,15 @@ class Problem(BaseModel):
     reasons: list[str] = Field(default_factory=list, description="why the service is not ready, with 503")
 
 
-DETAILS: dict[Sign, str] = {
+DETAILS: dict[WarningCode, str] = {
     "frame": "A frame was seen around the ink, and is part of the image; cut it off.",
     "several_shapes": "Several shapes were seen side by side; the models expect one digit an image.",
 }
 
 
-def warnings_of(signs: Sequence[Sign]) -> list[dict[str, str]]:
+def describe_warnings(codes: Sequence[WarningCode]) -> list[dict[str, str]]:
     """The `UploadWarning`s of a response."""
-    return [{"code": sign, "detail": DETAILS[sign]} for sign in signs]
+    return [{"code": code, "detail": DETAILS[code]} for code in codes]
 
 
 def json_content(provenance: Provenance, fields: dict[str, Any]) -> bytes:

@@ -20,15 +20,15 @@ from app.images.decode import decode_image, estimate_cost, is_grey_png
 from app.images.encode import from_uint8, to_uint8
 from app.images.normalization import fit, normalize
 from app.images.resize import block_means
-from app.images.shapes import Sign, find_signs
+from app.images.shapes import WarningCode, find_warnings
 from app.inference.limit import Limit
 from app.inference.runtime import Rows
 from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 T = TypeVar("T")
-# A row `(1, H, W)` in [0, 1], and the signs that its file shows more than one digit; none unless it was normalized.
-Decoded = tuple[Rows, list[Sign]]
+# A row `(1, H, W)` in [0, 1], and the warnings about its file; none unless it was normalized.
+Decoded = tuple[Rows, list[WarningCode]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def _decode(upload: Upload, content: bytes, settings: Settings) -> Decoded:
         return from_uint8(to_uint8(picture.luminance[None])), []
     if upload.normalized and form.normalization is not None:
         row = to_uint8(normalize(picture, size=size, box=form.normalization.box))
-        signs = find_signs(from_uint8(row)[0])
+        warnings = find_warnings(from_uint8(row)[0])
     else:
-        row, signs = to_uint8(fit(picture, size=size)), []
-    return from_uint8(block_means(row, reduction)), signs
+        row, warnings = to_uint8(fit(picture, size=size)), []
+    return from_uint8(block_means(row, reduction)), warnings

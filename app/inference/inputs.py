@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from app.checkpoints.capabilities import Symbol
 from app.errors import CapabilityMissing, InvalidRequest
 from app.images.encode import from_uint8, to_uint8
-from app.images.shapes import Sign
+from app.images.shapes import WarningCode
 from app.inference.engine import Engine
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
@@ -21,10 +21,10 @@ from app.inference.sampling import Seeded, draw, generate, split
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """Uploads `(n, 1, H, W)` in [0, 1], their signs, and their labels `(n,)` if the model takes labels."""
+    """Uploads `(n, 1, H, W)` in [0, 1], their warnings, and their labels `(n,)` if the model takes labels."""
 
     images: Rows
-    signs: Sequence[list[Sign]]
+    warnings: Sequence[list[WarningCode]]
     labels: Labels | None = None
 
     first = 0  # index in the answer
@@ -35,9 +35,9 @@ class Uploaded:
         """Seed, prior and generator for the answer."""
         return {"seed": None, "prior": None, "generator": None}
 
-    def signs_of(self, offset: int, count: int) -> Sequence[list[Sign]]:
-        """The signs of `count` images from `offset` on."""
-        return self.signs[offset : offset + count]
+    def warnings_of(self, offset: int, count: int) -> Sequence[list[WarningCode]]:
+        """The warnings of `count` images from `offset` on."""
+        return self.warnings[offset : offset + count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class Generated:
         """Seed, prior and generator for the answer."""
         return {"seed": self.source.seed, "prior": self.source.prior, "generator": self.generator.name}
 
-    def signs_of(self, _offset: int, count: int) -> Sequence[list[Sign]]:
-        """No signs for each of `count` images."""
+    def warnings_of(self, _offset: int, count: int) -> Sequence[list[WarningCode]]:
+        """No warnings, for each of `count` images."""
         return [[]] * count
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import Files, GeneratedBody, ModelName, NormalizeText, Query
 from app.api.negotiation import JSON, NPZ
-from app.api.responses import Answer, Warnings, documented, json_with_list, to_json, warnings_of
+from app.api.responses import Answer, Warnings, describe_warnings, documented, json_with_list, to_json
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import Prior
 from app.errors import InvalidRequest
@@ -144,8 +144,8 @@ class ScoreJob(Job[ScorePart]):
         if self.media_type != JSON:
             return ScorePart(logits, probabilities, labels, b"")
         names = [None] * len(logits) if labels is None else [self.classes[label] for label in labels.tolist()]
-        signs = self.images.signs_of(offset, len(logits))
-        columns = zip(names, logits.tolist(), probabilities.tolist(), map(warnings_of, signs), strict=True)
+        warnings = self.images.warnings_of(offset, len(logits))
+        columns = zip(names, logits.tolist(), probabilities.tolist(), map(describe_warnings, warnings), strict=True)
         items = [
             {
                 "index": self.images.first + offset + i,
@@ -203,13 +203,13 @@ async def score(call: Call) -> Response:
         return input_classes(model.manifest, names)
 
     model, classes = call.engine.select(asked.model, prepare)
-    images, signs = await call.read_files(body_type, model.manifest.image, normalized=asked.normalize)
+    images, warnings = await call.read_files(body_type, model.manifest.image, normalized=asked.normalize)
     labels = None
     if classes is not None:
         if len(classes) not in {1, len(images)}:
             raise InvalidRequest("label must be one class for all images, or one for each, separated by commas")
         labels = np.resize(np.array(classes, dtype=np.int64), len(images))
-    job = ScoreJob(model, Uploaded(images, signs, labels), len(images), media_type)
+    job = ScoreJob(model, Uploaded(images, warnings, labels), len(images), media_type)
     return await call.answer(model, job, media_type, None)
 
 

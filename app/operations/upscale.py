@@ -13,7 +13,7 @@ from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import Files, GeneratedBody, IntegerText, ModelName, NormalizeText, Query, Scale, ScaleText
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.rendering import ImageRenderer, RenderedImages
-from app.api.responses import Answer, ImageItem, Warnings, documented, warnings_of
+from app.api.responses import Answer, ImageItem, Warnings, describe_warnings, documented
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import Prior
 from app.errors import CapabilityMissing, InvalidRequest
@@ -111,7 +111,7 @@ class UpscaleJob(Job[RenderedImages]):
     def part(self, offset: int, inputs: Pixels, upscaled: Pixels, labels: Labels | None) -> RenderedImages:
         """The part that starts `offset` images into the response, of images `(n, h, w)` and `(n, H, W)`."""
         shown = compared(inputs, upscaled, self.factor) if self.renderer.media_type == PNG else upscaled
-        fields = {"warnings": [*map(warnings_of, self.images.signs_of(offset, len(inputs)))]}
+        fields = {"warnings": [*map(describe_warnings, self.images.warnings_of(offset, len(inputs)))]}
         return self.renderer.part(shown, labels, self.images.first + offset, fields, inputs=inputs)
 
     def answer(self, parts: Sequence[RenderedImages]) -> bytes:
@@ -150,11 +150,13 @@ async def upscale(call: Call) -> Response:
     if body_type == JSON:
         return await upscale_generated(call, media_type, asked.factor)
     model, factor = call.engine.select(asked.model, lambda model: factor_of(model, asked.factor))
-    images, signs = await call.read_files(body_type, model.manifest.image, normalized=asked.normalize, reduction=factor)
+    images, warnings = await call.read_files(
+        body_type, model.manifest.image, normalized=asked.normalize, reduction=factor
+    )
     check_pixels(call, model, len(images), asked.scale, media_type)
     renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=PICTURES)
     return await call.answer(
-        model, UpscaleJob(Uploaded(images, signs), len(images), factor, renderer), media_type, None
+        model, UpscaleJob(Uploaded(images, warnings), len(images), factor, renderer), media_type, None
     )
 
 
