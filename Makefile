@@ -1,4 +1,4 @@
-# make run serves the shipped models, make test checks everything, make train trains the models anew.
+# make run serves the shipped models, make test checks everything, make train trains all models again.
 
 PYTHON ?= python3
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -9,7 +9,7 @@ INSTALL := $(BIN)/pip install --quiet --constraint $(CONSTRAINTS)
 # TORCH_INDEX names the package index of torch and torchvision, empty for PyPI. Where it is not set, a machine without an
 # NVIDIA driver gets PyTorch's CPU build, which is several GB smaller.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
-ANSWERS := $(PYTHON) -c 'import signal, sys, urllib.request; signal.alarm(5); urllib.request.urlopen(sys.argv[1])'
+REACHABLE := $(PYTHON) -c 'import signal, sys, urllib.request; signal.alarm(5); urllib.request.urlopen(sys.argv[1])'
 TOOLS := .venv-tools
 RESOLVE := $(TOOLS)/bin/uv pip compile --quiet --upgrade --all-extras --no-annotate --no-header
 
@@ -21,7 +21,7 @@ run: $(VENV)/.installed
 
 test: lint pytest
 
-# Each process computes on one core.
+# Each test process computes on one core.
 pytest: export OMP_NUM_THREADS := 1
 pytest: $(VENV)/.installed-train,test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -54,7 +54,7 @@ test-lowest: $(TOOLS)
 	$(MAKE) pytest VENV=.venv-lowest CONSTRAINTS=build/lowest.txt
 
 # The newest versions of all but torch, on which the bytes of a seed depend: it is raised by hand in constraints.txt.
-# torch itself pins the packages of CUDA that its build needs. Tests have two environments of their own.
+# torch itself pins the CUDA packages that its build needs. Tests have two separate environments.
 constraints: $(TOOLS)
 	grep -E '^torch(vision)?==' constraints.txt | $(RESOLVE) --universal --python-version 3.11 \
 		pyproject.toml - --output-file constraints.txt
@@ -64,7 +64,7 @@ constraints: $(TOOLS)
 
 # Known vulnerabilities of the versions in constraints.txt.
 audit: $(TOOLS)
-	@$(ANSWERS) https://osv.dev 2>/dev/null || { echo "make audit needs the vulnerability database osv.dev, which cannot be reached"; exit 1; }
+	@$(REACHABLE) https://osv.dev 2>/dev/null || { echo "make audit needs the vulnerability database osv.dev, which cannot be reached"; exit 1; }
 	$(TOOLS)/bin/pip-audit --vulnerability-service osv --requirement constraints.txt --no-deps --disable-pip
 
 # Hours on two cores. `python -m training train ... --resume` continues a run that was stopped.
@@ -93,7 +93,7 @@ train: $(VENV)/.installed-train
 # The dependencies of `python -m training`.
 install-train: $(VENV)/.installed-train
 
-# The quality figures in manifests, cards and README: a few minutes a model.
+# The quality figures in manifests, cards and docs/quality.md: a few minutes per model.
 evaluate: $(VENV)/.installed-train
 	$(BIN)/python -m training evaluate $(notdir $(wildcard models/*)) --document docs/quality.md
 
@@ -117,7 +117,7 @@ bench-raw: $(VENV)/.installed
 growth: $(VENV)/.installed
 	$(BIN)/python -m benchmarks growth
 
-# Hostile input for FUZZ_SECONDS. Reports the slowest input, and fails if any of them crashed the service.
+# Hostile input for FUZZ_SECONDS. Reports the slowest input, and fails if any input crashed the service.
 FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.installed-train,test
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
@@ -159,7 +159,7 @@ $(VENV)/.python-$(VERSION):
 $(VENV)/.torch: $(CONSTRAINTS) $(VENV)/.python-$(VERSION)
 	@index='$(TORCH_INDEX)'; \
 	if [ '$(origin TORCH_INDEX)' = undefined ] && [ ! -e /proc/driver/nvidia ] && ! command -v nvidia-smi >/dev/null; then \
-		if $(ANSWERS) $(CPU_INDEX)/torch/ 2>/dev/null; then \
+		if $(REACHABLE) $(CPU_INDEX)/torch/ 2>/dev/null; then \
 			index=$(CPU_INDEX); echo "No NVIDIA driver: installing PyTorch's CPU build."; \
 		else \
 			echo "No NVIDIA driver, but $(CPU_INDEX) cannot be reached: installing PyPI's build of PyTorch, with CUDA."; \

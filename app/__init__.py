@@ -1,3 +1,3 @@
-"""The service: loads checkpoints and answers over HTTP. It works with capabilities and does not depend on families."""
+"""The service: loads checkpoints and serves them over HTTP and gRPC. It depends on capabilities, not on families."""
 
 __version__ = "0.1.0"

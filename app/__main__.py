@@ -1,17 +1,17 @@
-"""`python -m app`, or `digits serve`: run the service, configured by environment variables. `dataset`: write images."""
+"""`python -m app`, or `digits`: run the service, configured by environment variables, or write a data set."""
 
 import argparse
 from typing import NoReturn
 
 from app.dataset.arguments import DESCRIPTION, add_arguments
-from app.server.environment import begin, leave, start
+from app.server.environment import exit_process, initialize_process, prepare_service
 
 
 def main() -> int:
     """Serve until a signal ends the process, or write a data set.
 
-    Returns the exit status, 0 or 1 for a failure, or that of `app.dataset.command`. Raises SystemExit as `start`, and
-    for bad arguments.
+    Returns the exit status: 0, 1 for a failure, or that of `app.dataset.command`. Raises SystemExit like
+    `prepare_service`, and for bad arguments.
     """
     parser = argparse.ArgumentParser(prog="digits", description="Serve the checkpoints in DIGITS_MODELS_DIR.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -22,9 +22,9 @@ def main() -> int:
         from app.dataset import command  # noqa: PLC0415 -- imports PyTorch
 
         return command.run(arguments)
-    settings, listener, processes = start()
+    settings, listener, processes = prepare_service()
     if processes > 1:
-        from app.server import supervisor  # noqa: PLC0415 -- after `start`
+        from app.server import supervisor  # noqa: PLC0415 -- after `prepare_service`
 
         return supervisor.serve(settings, processes, listener)
     from app.server import process  # noqa: PLC0415
@@ -34,8 +34,8 @@ def main() -> int:
 
 def run() -> NoReturn:
     """The console command."""
-    begin()
-    leave(main())
+    initialize_process()
+    exit_process(main())
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ from starlette.requests import Request
 log = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
-# Below it are the paths of the Open Inference Protocol, which has a form of errors of its own.
+# Prefix of the paths of the Open Inference Protocol, which has its own error format.
 OPEN_INFERENCE = "/v2"
 MAX_FIELD_ERRORS = 8
 MAX_RETRY_AFTER_S = 3
@@ -95,7 +95,7 @@ class Unauthorized(ServiceError, status=401, code="unauthorized", headers={"WWW-
 
 
 class InvalidRequest(ServiceError, status=422, code="invalid_request"):
-    """The request is well-formed and cannot be served."""
+    """The request is well-formed but cannot be served."""
 
 
 class InvalidImage(InvalidRequest, code="invalid_image"):
@@ -225,16 +225,16 @@ def retry_after() -> int:
 
 
 def internal_error() -> ServiceError:
-    """The error for an exception that nobody expected, and that was logged."""
+    """The error for an unexpected exception, which has been logged."""
     return ServiceError("the service failed; its log has the details under the request id")
 
 
-def problem_of(request: Request, error: ServiceError) -> JSONResponse:
-    """The response to an error."""
+def problem_of(request: Request, error: ServiceError, **extensions: Any) -> JSONResponse:
+    """The response to an error. extensions: further members of a problem."""
     headers = dict(error.headers)
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(retry_after())
-    return problem(request, error.status, error.code, error.detail, headers=headers)
+    return problem(request, error.status, error.code, error.detail, headers=headers, **extensions)
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -259,7 +259,7 @@ async def _on_validation_error(request: Request, error: Exception) -> JSONRespon
     found = error.errors()
     errors: list[dict[str, Any]] = []
     for item in found[:MAX_FIELD_ERRORS]:
-        if (described := describe_field_error(item)) not in errors:  # unknown fields have the same description
+        if (described := describe_field_error(item)) not in errors:  # all unknown fields have the same description
             errors.append(described)
     names = ".".join(map(str, errors[0]["location"][1:]))
     detail = f"{names}: {errors[0]['message']}" if names else errors[0]["message"]
@@ -275,7 +275,7 @@ def describe_field_error(item: dict[str, Any]) -> dict[str, Any]:
     """
     location = [part if isinstance(part, int) else str(part) for part in item["loc"]]
     if item["type"] == "extra_forbidden":
-        # The last part of the location is the caller's word.
+        # The last part of the location is the unknown name, which must not be echoed.
         kind = "parameter" if location[0] == "query" else "field"
         known = ", ".join(item["ctx"]["known"])
         return {"location": location[:-1], "message": f"unknown {kind}; the {kind}s are {known}"}

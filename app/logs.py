@@ -42,7 +42,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def log_access(method: str, path: str, status: int, seconds: float, code: str | None) -> None:
-    """A line about a request, whose `status` is 0 if its caller left without an answer. The query is left out."""
+    """Log a request, without its query. status: 0 if the caller disconnected before a response."""
     fields = {"method": method, "path": shortened(path, MAX_PATH), "status": status, "seconds": round(seconds, 6)}
     access.info("answered", extra={"fields": fields if code is None else fields | {"code": code}})
 
@@ -52,7 +52,7 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    access.setLevel(logging.INFO)  # it has a setting of its own
+    access.setLevel(logging.INFO)  # whatever `level` is: the setting `access_log` decides
     logging.captureWarnings(True)
     # Pillow warns about odd uploads, and would fill the log.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

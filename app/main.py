@@ -24,7 +24,7 @@ from app.operations import routers
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.tracing import Tracing
+    from app.telemetry import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -67,16 +67,15 @@ def create_app(
 ) -> FastAPI:
     """An app that loads `settings.models_dir` when its lifespan starts, and again whenever `reload` is set.
 
-    settings: by default read from the environment. readiness: lets the server begin to drain, and has the
-    scoreboard of the service. on_failure: called when the service cannot become ready (again), after the cause was
-    logged.
+    settings: by default read from the environment. readiness: shared with the server, which starts the drain with it;
+    has the scoreboard. on_failure: called after the cause was logged if the service cannot be ready or loses a worker.
     """
     settings = settings or Settings()
     readiness = readiness or Readiness()
     limits = settings.limits | {"scrapes": health.MAX_SCRAPES}
     metrics = Metrics(readiness.scoreboard, limits, settings.grpc_port)
     tracing = _tracing() if settings.tracing else None
-    # The lowest version of FastAPI that the service supports without traces lacks this argument.
+    # Passed only with tracing: the lowest supported version of FastAPI lacks this argument.
     telemetry: dict[str, Any] = {"telemetry": tracing.telemetry} if tracing else {}
     app = FastAPI(
         title="digits",
@@ -104,13 +103,13 @@ def create_app(
     app.add_middleware(RequestContext, metrics=metrics, access_log=settings.access_log, trace=trace)
     install_error_handlers(app)
     for router in (*routers(), rest.router, models.router, health.router, rest.health, docs.router, studio.router):
-        app.router.routes.extend(router.routes)  # FastAPI matches a request twice against routers that are included
+        app.router.routes.extend(router.routes)  # FastAPI would match a request twice against included routers
     docs.describe(app, settings)
     return app
 
 
 def _tracing() -> "Tracing":
-    from app.tracing import Tracing  # noqa: PLC0415 -- the extra
+    from app.telemetry import Tracing  # noqa: PLC0415 -- the extra
 
     return Tracing()
 
@@ -132,7 +131,7 @@ def _lifespan(
         loader = Loader(settings, readiness, metrics)
         # A task, so that the server listens while models are being loaded.
         running = asyncio.create_task(_run(loader, readiness, reload, on_failure))
-        if scoreboard.served_by_others:  # connections go to them meanwhile
+        if scoreboard.served_by_others:  # leave connections to them until the models are loaded
             await readiness.settled.wait()
         try:
             yield State(

@@ -44,7 +44,7 @@ class Metrics:
         limits: Mapping[str, int] | None = None,
         grpc_port: int | None = None,
     ) -> None:
-        """limits: bounds on counters of the scoreboard, as of `Settings.limits`. grpc_port: if gRPC is served."""
+        """limits: bounds on counters of the scoreboard, as in `Settings.limits`. grpc_port: None without gRPC."""
         # Otherwise each counter and histogram has a second series with the time of its first value.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self.registry = CollectorRegistry()
@@ -90,7 +90,7 @@ class Metrics:
         self.request_errors.labels(code, CAUSES[code]).inc()
 
     async def page(self) -> bytes:
-        """The page that Prometheus reads. One is rendered at a time: it takes ten milliseconds of the interpreter."""
+        """The text that Prometheus scrapes. One is rendered at a time: it takes ten milliseconds of the interpreter."""
         async with self._rendering:
             return await asyncio.to_thread(generate_latest, self._page)
 
@@ -153,9 +153,9 @@ def _counter(registry: CollectorRegistry, name: str, text: str, labels: tuple[st
 
 
 def _all_processes(service: ServiceCollector) -> CollectorRegistry:
-    """The registry of what is in files, from all processes, and of what is on the scoreboard."""
-    # By default the id of the process, to which the values belong, is read again for each change of a value: a tenth of
-    # the time that the event loop spends on a request.
+    """A registry of the metrics of all processes: those in files, and those on the scoreboard."""
+    # By default prometheus-client reads the process id on each change of a value, which takes a tenth of the time that
+    # the event loop spends on a request.
     values.ValueClass = values.MultiProcessValue(partial(int, os.getpid()))  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     registry.register(service)

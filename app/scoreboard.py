@@ -26,8 +26,11 @@ FIELDS = (
     "loaded",
     "serving",
 )
-# Seconds between two looks at the columns of other processes, which cannot set an event of this one.
-LOOK_S = 0.02
+# Cells of the whole service: whether it was ever ready, the number of the last reload, the number of columns taken, and
+# whether the last reload was refused.
+WAS_READY, RELOAD, COLUMNS_TAKEN, RELOAD_REFUSED = SERVICE_CELLS = range(4)
+# Seconds between polls of the columns of other processes, which cannot set an event in this one.
+POLL_S = 0.02
 
 
 class Counter:
@@ -53,35 +56,34 @@ class Counter:
 
 
 class Scoreboard:
-    """The shared table. The supervisor makes it; each process takes a column with `join`.
+    """The shared table. The supervisor creates it, and each process gets a column with `join`.
 
-    Models are named by a number other than 0 that is equal in all processes.
+    A set of loaded models is identified by a number other than 0 that is equal in all processes.
     """
 
     def __init__(self, processes: int = 1) -> None:
         self.processes = processes
-        memory = memoryview(mmap.mmap(-1, 8 * (processes * len(FIELDS) + 4))).cast("q")
+        memory = memoryview(mmap.mmap(-1, 8 * (processes * len(FIELDS) + len(SERVICE_CELLS)))).cast("q")
         self._rows = {name: memory[i * processes : (i + 1) * processes] for i, name in enumerate(FIELDS)}
-        # Whether it was ever ready; the number of the reload; columns taken; whether the last reload was refused.
         self._service = memory[processes * len(FIELDS) :]
         self._column = 0
         if processes == 1:
             self.join(0)
 
     def take_column(self) -> int:
-        """A column for a process that is about to be forked. Raises ValueError if all are taken."""
+        """Reserve a column for a process that is about to be forked. Raises ValueError if all are taken."""
         column = self._rows["pid"].tolist().index(0)
         self._rows["pid"][column] = -1
-        self._service[2] += 1
+        self._service[COLUMNS_TAKEN] += 1
         return column
 
     def join(self, column: int) -> None:
-        """The calling process has this column from now on."""
+        """Make this column that of the calling process."""
         self._column = column
         self._rows["pid"][column] = os.getpid()
 
     def clear(self, column: int) -> None:
-        """The process of a column has ended."""
+        """Free the column of a process that has ended."""
         for cells in self._rows.values():
             cells[column] = 0
 
@@ -95,8 +97,8 @@ class Scoreboard:
 
     @property
     def replacements(self) -> int:
-        """The number of processes that replaced one."""
-        return max(0, self._service[2] - self.processes)
+        """The number of processes that replaced another one."""
+        return max(0, self._service[COLUMNS_TAKEN] - self.processes)
 
     @property
     def pids(self) -> list[int]:
@@ -105,19 +107,19 @@ class Scoreboard:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process counts what happens once in the whole service."""
+        """Whether this process records events of the whole service."""
         return self.pids[:1] == [os.getpid()]
 
     @property
     def was_ready(self) -> bool:
         """Whether all processes have served at the same time. A process that is replaced later does not count."""
-        if not self._service[0] and all(self._rows["serving"]):
-            self._service[0] = 1
-        return bool(self._service[0])
+        if not self._service[WAS_READY] and all(self._rows["serving"]):
+            self._service[WAS_READY] = 1
+        return bool(self._service[WAS_READY])
 
     @property
     def served_by_others(self) -> set[int]:
-        """What other processes serve."""
+        """The sets of models that other processes serve."""
         return {models for i, models in enumerate(self._rows["serving"]) if models and i != self._column}
 
     @property
@@ -132,38 +134,38 @@ class Scoreboard:
     @property
     def reload(self) -> int:
         """The number of the reload that was requested last."""
-        return int(self._service[1])
+        return int(self._service[RELOAD])
 
     def begin_reload(self) -> None:
-        """A new reload was requested. Only the supervisor may call this."""
-        self._service[1] += 1
+        """Record that a reload was requested. Only the supervisor may call this."""
+        self._service[RELOAD] += 1
 
     @property
     def reload_refused(self) -> bool:
         """Whether the last reload was refused."""
-        return bool(self._service[3])
+        return bool(self._service[RELOAD_REFUSED])
 
     @reload_refused.setter
     def reload_refused(self, refused: bool) -> None:
-        self._service[3] = refused
+        self._service[RELOAD_REFUSED] = refused
 
     async def agree(self, reload: int, models: int) -> bool:
-        """Whether this process may serve `models`, which it has loaded for a reload; 0 if it could not load them.
+        """Whether this process may serve `models`, which it has loaded for a reload. models: 0 if loading failed.
 
-        Waits until every process has loaded models, for this reload or a later one: all of them must have loaded the
-        same. A process that starts may serve what the others serve.
+        Waits until every process has loaded models for this or a later reload; all must have loaded the same ones. A
+        process that starts alone may serve what the others serve.
         """
         row, mine = self._rows, self._column
         row["loaded"][mine], row["reload"][mine] = models, reload + 1
         if not row["serving"][mine] and self.served_by_others == {models}:
             return True
         while any(done <= reload for pid, done in zip(row["pid"], row["reload"], strict=True) if pid):  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)
         return models != 0 and {each for pid, each in zip(row["pid"], row["loaded"], strict=True) if pid} == {models}
 
     async def request_reload(self) -> None:
-        """Let all processes reload, because the files are not those that the others serve; returns once it began."""
+        """Make all processes reload, as the files have changed since the others loaded them. Waits until it begins."""
         before = self.reload
         os.kill(os.getppid(), signal.SIGHUP)
         while self.reload == before:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(POLL_S)

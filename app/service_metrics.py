@@ -123,7 +123,7 @@ def process_metrics(pids: Mapping[int, int]) -> list[Metric]:
 def connections_at(port: int, pids: Mapping[int, int]) -> dict[int, int]:
     """The established connections to a TCP port that each process holds, by column. pids: by column.
 
-    Read from /proc (proc(5)), as gRPC does not tell.
+    Read from /proc (proc(5)), because gRPC does not expose it.
     """
     inodes = set()
     for table in ("tcp", "tcp6"):

@@ -12,9 +12,9 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "DIGITS_"
-# The bound on rows of sequential models is this part of the bound on all others: they take far longer.
+# Rows of sequential models have this fraction of the bound on other rows, because they take far longer.
 SEQUENTIAL_SHARE = 8
-# Open connections of gRPC of a process, each of which carries many calls: within the open files that it has in reserve.
+# Open gRPC connections per process, each of which carries many calls. They fit into the reserve of open files.
 MAX_GRPC_CONNECTIONS = 128
 # In the working directory; the environment overrides it.
 SETTINGS_FILE = Path("digits.env")
@@ -42,14 +42,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all interfaces")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 for a free one")
     grpc_port: int | None = Field(
-        None, ge=1, le=65535, description="TCP port of the Open Inference Protocol over gRPC; by default none"
+        None, ge=1, le=65535, description="TCP port of the Open Inference Protocol over gRPC; default: none"
     )
     models_dir: Path = Field(Path("models"), description="directory of checkpoints, one folder each")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="names of the checkpoints to load, as in cgan,vae; by default all"
+        (), description="names of the checkpoints to load, as in cgan,vae; default: all"
     )
     default_model: str | None = Field(
-        None, description="model for requests that name none; by default the first by name that can do what is asked"
+        None, description="model for requests that name none; default: the first by name that supports the request"
     )
     device: str = Field("auto", description="auto (CUDA if available, else CPU), cpu, cuda, cuda:1, ...")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -57,11 +57,11 @@ class Settings(BaseSettings):
         description="float32, bfloat16 (for models that have it), or auto (bfloat16 if the device has instructions "
         "for it)",
     )
-    processes: int = Field(0, ge=0, le=256, description="processes that serve; 0 for one a core on a CPU, one on a GPU")
+    processes: int = Field(0, ge=0, le=256, description="number of processes; 0: one per core on a CPU, one on a GPU")
     workers: int = Field(
-        0, ge=0, le=256, description="concurrent batches of a process; 0 for one a core on a CPU, one on a GPU"
+        0, ge=0, le=256, description="concurrent batches per process; 0: one per core on a CPU, one on a GPU"
     )
-    max_batch_rows: int = Field(32, ge=1, le=4096, description="rows of a batch")
+    max_batch_rows: int = Field(32, ge=1, le=4096, description="rows per batch")
     max_requests: int = Field(512, ge=1, le=100_000, description="requests in flight")
     max_bytes_in_flight: int = Field(
         2**27, ge=2**20, le=2**36, description="bytes of request bodies in memory, at least `max_upload_bytes`"
@@ -72,28 +72,28 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(
         30, gt=0, le=3600, description="time limit for computing a request in seconds; callers can ask for less"
     )
-    max_images: int = Field(256, ge=16, le=4096, description="images of a request")
-    max_stream_images: int = Field(100_000, ge=16, le=1_000_000, description="images of a streamed answer")
+    max_images: int = Field(256, ge=16, le=4096, description="images per request")
+    max_stream_images: int = Field(100_000, ge=16, le=1_000_000, description="images per streamed response")
     max_streams: int = Field(
         16,
         ge=1,
         le=10_000,
-        description="streamed answers in flight, each with up to 64 rows that count as rows in flight",
+        description="streamed responses in flight, each with up to 64 rows that count as rows in flight",
     )
     max_answer_pixels: int = Field(
         2**24,
         ge=2**16,
         le=2**28,
-        description="total pixels of the images in an answer, or in a piece of a stream, after `scale`",
+        description="total pixels of the images in a response, or in a piece of a stream, after `scale`",
     )
-    max_json_bytes: int = Field(16 * 1024, ge=1024, le=2**24, description="bytes of a JSON body")
-    max_upload_bytes: int = Field(2**23, ge=1024, le=2**28, description="bytes of a body with images")
+    max_json_bytes: int = Field(16 * 1024, ge=1024, le=2**24, description="bytes per JSON body")
+    max_upload_bytes: int = Field(2**23, ge=1024, le=2**28, description="bytes per body with images")
     max_image_side: int = Field(4096, ge=28, le=8192, description="longest side of an uploaded image in pixels")
     max_image_cost_ms: int = Field(
         50,
         ge=10,
         le=60_000,
-        description="milliseconds of one core to decode and normalize an uploaded image, estimated before decoding",
+        description="milliseconds of CPU time to decode and normalize an uploaded image, estimated before decoding",
     )
     max_upload_cost_ms: int = Field(
         500,
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
         le=600_000,
         description="the same for all images of an upload, at least `max_image_cost_ms`",
     )
-    decode_workers: int = Field(1, ge=1, le=64, description="threads of a process that decode uploads")
+    decode_workers: int = Field(1, ge=1, le=64, description="threads per process that decode uploads")
     max_queued_files: int = Field(
         512, ge=64, le=100_000, description="uploaded files in flight, waiting or being decoded"
     )
@@ -113,27 +113,30 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(2048, ge=1, le=1_000_000, description="open connections")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="host names that requests may use, as in a.org,*.b.org; by default all"
+        (), description="host names that requests may use, as in a.org,*.b.org; default: all"
     )
     api_key: SecretStr | None = Field(
-        None, description="key that callers must send as `Authorization: Bearer`, at least 16 characters; default none"
+        None, description="key that callers must send as `Authorization: Bearer`, at least 16 characters; default: none"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="origins of web pages that may read answers, as in https://a.org,http://b.org:8000, or *"
+        (), description="origins of web pages that may read responses, as in https://a.org,http://b.org:8000, or *"
     )
     studio: bool = Field(True, description="serve the studio, a page to explore the models, at `/`")
     worker_checks: int = Field(
         10,
         ge=2,  # a worker that is busy at one check may have started just before it
         le=3600,
-        description="seconds after which a batch or a process counts as hung and the process is replaced",
+        description="seconds after which a batch or a process counts as hung, and the process is replaced",
     )
     shutdown_lag_s: float = Field(
-        1, ge=0, le=3600, description="seconds after SIGTERM in which requests are served while readiness answers 503"
+        1,
+        ge=0,
+        le=3600,
+        description="seconds after SIGTERM in which requests are still served while `/readyz` returns 503",
     )
-    shutdown_grace_s: int = Field(15, ge=0, le=3600, description="seconds from SIGTERM to the exit at the latest")
+    shutdown_grace_s: int = Field(15, ge=0, le=3600, description="most seconds from SIGTERM to the exit")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level logged")
-    access_log: bool = Field(False, description="log a line for each request, at any level")
+    access_log: bool = Field(False, description="log a line for each request, whatever `log_level` is")
     tracing: bool = Field(False, description="export OpenTelemetry traces; needs the extra `tracing`")
 
     @field_validator("models", "allowed_hosts", "cors_origins", mode="before")
@@ -147,7 +150,7 @@ class Settings(BaseSettings):
     def _tracing_is_installed(cls, value: bool) -> bool:
         if value:
             try:
-                import_module("app.tracing")
+                import_module("app.telemetry")
             except ImportError:
                 raise ValueError("needs the extra `tracing`: pip install '.[tracing]'") from None
         return value
@@ -218,7 +221,7 @@ class Settings(BaseSettings):
 def read_settings() -> Settings:
     """The settings of the environment and of `SETTINGS_FILE`. Raises BadSettings."""
     try:
-        if SETTINGS_FILE.exists() and not SETTINGS_FILE.is_file():  # the start would wait for the writer of a pipe
+        if SETTINGS_FILE.exists() and not SETTINGS_FILE.is_file():  # reading a named pipe would block
             raise BadSettings(f"{SETTINGS_FILE}: not a regular file")
         return Settings(_env_file=SETTINGS_FILE)
     except ValidationError as error:
@@ -228,7 +231,7 @@ def read_settings() -> Settings:
 
 
 def unknown_variables(names: Iterable[str]) -> list[str]:
-    """Those of the environment variables that look like settings and are none, each with the most similar setting."""
+    """The environment variables with the prefix of settings that are not settings, each with the most similar one."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return [
         name + _similar(name) for name in sorted(names) if name.upper().startswith(PREFIX) and name.upper() not in known
@@ -241,7 +244,7 @@ def _similar(name: str) -> str:
 
 
 def _line(fault: ErrorDetails) -> str:
-    """A line about one fault, which has no location if it is one of several settings together."""
+    """A line about one fault, which has no location if it concerns several settings together."""
     if fault["type"] == "extra_forbidden":  # only of the file, whose names keep their prefix
         (name,) = (str(part).upper() for part in fault["loc"])
         return f"{name}: unknown setting in {SETTINGS_FILE}{_similar(name)}"

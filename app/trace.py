@@ -1,4 +1,4 @@
-"""The trace of a request, to which the parts of the service report their steps. `app.tracing` exports traces."""
+"""The trace of a request, to which the parts of the service report their steps. `app.telemetry` exports traces."""
 
 from contextvars import ContextVar
 from typing import Protocol

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from app.errors import InvalidImage
 from app.images.cost import affordable_side
 from app.images.decode import decode_image, estimate_cost
-from app.images.normalize import normalize
+from app.images.normalization import normalize
 from benchmarks.paths import FIXTURES
 from tests.corpus.files import SIGNATURE, built, chunk, empty_blocks, header, saved, scanned
 

@@ -21,7 +21,7 @@ def test_a_misspelt_variable_is_named_with_the_setting_that_it_resembles():
 
 def test_tracing_without_its_extra_is_an_error_that_names_the_extra(monkeypatch):
     monkeypatch.setenv("DIGITS_TRACING", "true")
-    monkeypatch.setitem(sys.modules, "app.tracing", None)  # as if what it imports were not installed
+    monkeypatch.setitem(sys.modules, "app.telemetry", None)  # as if what it imports were not installed
     with pytest.raises(BadSettings, match=r"^DIGITS_TRACING: .*\.\[tracing\]"):
         read_settings()
 

@@ -1,6 +1,6 @@
 """Admission: bounds on the requests in flight and on the bytes of their bodies, over all processes.
 
-Only what has arrived counts, so that a caller that declares a body and does not send it takes nothing from others.
+Only received bytes count, so that a caller that declares a body without sending it takes nothing from others.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from app.errors import Overloaded
 from app.scoreboard import Scoreboard
 from app.settings import Settings
 
-# Probes need no key and may name any host. With scrapes they bypass admission, as they matter most under overload.
+# Probes need no key and may use any Host. Probes and scrapes bypass admission, as they matter most under overload.
 PROBES = frozenset({"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"})
 OUTSIDE_ADMISSION = PROBES | {"/metrics"}
 # Bytes of each body that are not counted, so that small bodies are admitted beside large ones.
@@ -73,7 +73,7 @@ class Admission:
         body.is_admitted = True
 
     def release(self, body: "_Body") -> None:
-        """A body is no longer needed, and its request has ended."""
+        """Release what a body counts for. Its request has ended."""
         self._forget(body)
         self._requests.add(-body.is_admitted)
 

@@ -22,7 +22,7 @@ from app.api.service_state import state_of
 from app.api.uploads import Upload
 from app.checkpoints.manifest import ImageForm
 from app.errors import BodyTooLarge, CallerGone, DeadlineExceeded, InvalidRequest, UnsupportedMediaType
-from app.images.shapes import Sign
+from app.images.shapes import WarningCode
 from app.inference.batching import Job
 from app.inference.engine import Engine
 from app.inference.model import Model, Provenance
@@ -44,7 +44,7 @@ TIMEOUT_SECONDS = re.compile(r"[0-9]{1,99}(\.[0-9]{1,99})?")
 
 
 def name_origin(response: Response, provenance: Provenance, seed: int | None) -> Response:
-    """Add the headers that name the origin of an answer."""
+    """Add the provenance headers of a response."""
     response.raw_headers += _origin_headers(provenance)
     if seed is not None:
         response.raw_headers.append((b"x-seed", b"%d" % seed))
@@ -83,8 +83,19 @@ class Call(Request):
         self.engine: Engine = state["readiness"].engine()
 
     def negotiate(self, *media_types: str) -> str:
-        """The media type of the answer that the caller prefers. Raises NotAcceptable."""
+        """The media type of the response that the caller prefers. Raises NotAcceptable."""
         return negotiate(",".join(self.header_values(b"accept")), media_types)
+
+    def negotiate_get(self, *media_types: str) -> str:
+        """As `negotiate`, for a path without query parameters. Raises InvalidRequest, too."""
+        media_type = self.negotiate(*media_types)
+        self.refuse_query()
+        return media_type
+
+    def refuse_query(self) -> None:
+        """Raises InvalidRequest if there is a query string."""
+        if self.scope["query_string"]:
+            raise InvalidRequest("this path has no query parameters")
 
     def header_values(self, name: bytes) -> list[str]:
         """The values of a header, whose name is in lower case."""
@@ -92,7 +103,7 @@ class Call(Request):
 
     @property
     def deadline(self) -> float:
-        """The time on the monotonic clock by which the answer must be computed.
+        """The time on the monotonic clock by which the response must be computed.
 
         `X-Request-Timeout` shortens the limit of the service. Raises InvalidRequest if it is not a positive number.
         """
@@ -111,9 +122,13 @@ class Call(Request):
         Raises UnsupportedMediaType unless it is one of `accepted`, uncompressed, has each parameter once, and is UTF-8
         if it is JSON: parsers differ in which of two boundaries or charsets they use (RFC 6838, section 4.3).
         """
+        self.refuse_compression()
+        return media_type_of(tuple(self.header_values(b"content-type")), accepted)
+
+    def refuse_compression(self) -> None:
+        """Raises UnsupportedMediaType for a compressed body."""
         if any(coding.strip().lower() != "identity" for coding in self.header_values(b"content-encoding")):
             raise UnsupportedMediaType("compressed bodies are not supported")
-        return media_type_of(tuple(self.header_values(b"content-type")), accepted)
 
     def read_query(self, model: type[M]) -> M:
         """The query string as `model`. A parameter given twice is refused."""
@@ -140,23 +155,23 @@ class Call(Request):
             raise _validation_error(error, "body", model) from None
         # Each name needs a colon, so only a body with more colons than fields can have a name twice.
         if content.count(b":") > len(parsed.model_fields_set):
-            json.loads(content, object_pairs_hook=_refuse_repeated_names)
+            json.loads(content, object_pairs_hook=unique_fields)
         return parsed
 
     async def read_files(
         self, media_type: str, form: ImageForm, *, normalized: bool, reduction: int = 1
-    ) -> tuple[Rows, list[list[Sign]]]:
-        """The uploaded images as `read_images` has them: up to `MAX_FILES` parts `files`, or the body itself."""
+    ) -> tuple[Rows, list[list[WarningCode]]]:
+        """As `read_images`, for up to `MAX_FILES` parts `files`, or the body itself."""
         max_files = min(MAX_FILES, self.settings.max_images)
         return await self.read_images(media_type, "files", max_files, form, normalized=normalized, reduction=reduction)
 
     async def read_images(
         self, media_type: str, field: str, max_files: int, form: ImageForm, *, normalized: bool, reduction: int = 1
-    ) -> tuple[Rows, list[list[Sign]]]:
-        """The uploaded images as rows of this form, `(n, 1, H, W)` in [0, 1], in order, and the signs of each.
+    ) -> tuple[Rows, list[list[WarningCode]]]:
+        """The uploaded images in this form as rows `(n, 1, H, W)` in [0, 1], in order, and the warnings of each.
 
-        They are the parts `field` of a multipart body, or the body itself. reduction: as of `Upload`. The signs are
-        those of `find_signs`, none for an image that is not normalized.
+        The images are the parts `field` of a multipart body, or the body itself. reduction: as in `Upload`. The
+        warnings are those of `find_warnings`, none for an image that is not normalized.
 
         Raises BodyTooLarge, UnsupportedMediaType, InvalidImage, Overloaded, DeadlineExceeded and CallerGone.
         """
@@ -177,8 +192,8 @@ class Call(Request):
             raise DeadlineExceeded("the upload was not decoded in time; retry later") from None
         if (trace := TRACE.get()) is not None:
             trace.step("decode", started, monotonic(), files=len(decoded))
-        rows, signs = zip(*decoded, strict=True)
-        return np.stack(rows), [*signs]
+        rows, warnings = zip(*decoded, strict=True)
+        return np.stack(rows), [*warnings]
 
     async def read_body(self, limit: int, advice: str = "") -> bytes:
         """The whole body. Raises BodyTooLarge, with advice, over `limit` bytes, CallerGone if the caller leaves."""
@@ -198,9 +213,9 @@ class Call(Request):
         return b"".join(pieces)
 
     def check_count(self, model: Model, count: int, scale: int = 1, *, paged: bool = False, pictures: int = 1) -> None:
-        """Raises InvalidRequest for more images, or more pixels after scaling, than an answer may have.
+        """Raises InvalidRequest for more images, or more pixels after scaling, than a response may have.
 
-        paged: whether `first` can ask for the others. pictures: number of pictures that the answer has of each image.
+        paged: whether `first` can request the others. pictures: number of pictures of each image in the response.
         """
         if count > self.settings.max_images:
             advice = "; page with `first`" if paged else ""
@@ -208,26 +223,26 @@ class Call(Request):
         self.check_pixels(model, count * pictures, scale)
 
     def check_pixels(self, model: Model, pictures: int, scale: int) -> None:
-        """Raises InvalidRequest for more pixels after scaling than an answer may have."""
+        """Raises InvalidRequest for more pixels after scaling than a response may have."""
         if pictures * model.manifest.image.pixels * scale**2 > self.settings.max_answer_pixels:
             limit = self.settings.max_answer_pixels
-            raise InvalidRequest(f"an answer is limited to {limit} pixels; request fewer images or a smaller scale")
+            raise InvalidRequest(f"a response is limited to {limit} pixels; request fewer images or a smaller scale")
 
     async def answer(
         self, model: Model, job: Job[Any], media_type: str, seed: int | None, headers: dict[str, str] | None = None
     ) -> Response:
-        """The response to a job, which names its origin. Raises Overloaded, CallerGone, and as `Engine.run`."""
+        """The response to a job, with its provenance. Raises Overloaded, CallerGone, and as `Engine.run`."""
         with self.engine.admit(model, job):
             content = await self.while_connected(self.engine.run(model, job, self.deadline))
         return name_origin(Response(content, media_type=media_type, headers=headers), model.provenance, seed)
 
     async def while_connected(self, work: asyncio.Future[T]) -> T:
-        """The result of `work`, which is cancelled when the caller disconnects. Raises CallerGone then.
+        """The result of `work`. When the caller disconnects, cancels `work` and raises CallerGone.
 
-        The body must have been read: before that, the messages of the connection belong to it.
+        The body must have been read, because this reads the messages of the connection.
 
-        The task of the request waits for messages, and the end of the work cancels that wait: a second task would take
-        a tenth of the time that the event loop spends on a request.
+        The task of the request waits for messages, and the completion of the work cancels that wait: a second task
+        would take a tenth of the time that the event loop spends on a request.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -272,7 +287,7 @@ class OperationRoute(APIRoute):
         await response(scope, receive, send)
 
 
-# Clients are few programs, each of which always sends the same header.
+# There are few client programs, and each always sends the same header.
 @lru_cache(maxsize=64)
 def media_type_of(values: tuple[str, ...], accepted: tuple[str, ...]) -> str:
     """The media type of a body with these Content-Type headers. Raises as `Call.media_type`."""
@@ -295,6 +310,9 @@ def _validation_error(error: ValidationError, location: str, model: type[BaseMod
     return RequestValidationError([{**item, "loc": (location, *item["loc"]), "ctx": context} for item in found])
 
 
-def _refuse_repeated_names(pairs: list[tuple[str, Any]]) -> None:
-    if len(dict(pairs)) != len(pairs):
+def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object from its names and values. Raises InvalidRequest if a name is repeated."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise InvalidRequest("the body has a name twice in one object")
+    return fields

@@ -82,7 +82,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
     """
     description = app.openapi()  # cached by FastAPI
     components = description["components"]["schemas"]
-    for answer in components.values():  # a later version may have more fields
+    for answer in components.values():  # clients must accept fields that a later version adds
         if answer.get("additionalProperties") is False:
             del answer["additionalProperties"]
     _add_component(schema_of(Problem), components)
@@ -106,7 +106,7 @@ def describe(app: FastAPI, settings: Settings) -> None:
 
 
 def _add_component(schema: dict[str, Any], components: dict[str, Any]) -> dict[str, str]:
-    """Move a schema with a title, and its definitions, to the components; a reference to it."""
+    """Move a schema with a title, and its definitions, to the components, and return a reference to it."""
     components |= schema.pop("$defs", {}) | {schema["title"]: schema}
     return {"$ref": REFERENCE.format(model=schema["title"])}
 

@@ -11,7 +11,7 @@ from app.checkpoints.manifest import EVERY_CLASS, Prior
 from app.inference.latents import MAX_SEED
 from app.inference.sampling import SamplingOptions
 
-# Linear: no two parts of the pattern match the same digits.
+# Matches in linear time: no two parts of the pattern match the same digits.
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MAX_LABELS = 4096
 MAX_LATENT_NUMBERS = 4096
@@ -80,9 +80,9 @@ First = Annotated[int, Field(ge=0, le=MAX_SEED, description="index of the first 
 ImageCount = Annotated[int, Field(ge=1, json_schema_extra={LIMITED_BY: "max_images"})]
 ModelName = Annotated[
     Annotated[str, Field(min_length=1, max_length=64)] | None,
-    Field(description="default: the first model that can do what is asked", examples=["cgan"]),
+    Field(description="default: the first model that supports the request", examples=["cgan"]),
 ]
-# The first fault of a long list is enough: a fault costs more than the number.
+# Only the first fault of a long list is reported, because reporting a fault costs more than reading a number.
 Latent = Annotated[list[float], Field(min_length=1, max_length=MAX_LATENT_NUMBERS, fail_fast=True)]
 Scale = Annotated[int, Field(ge=1, le=16, description="enlarges PNGs by this factor", examples=[4])]
 ScaleText = Annotated[Scale, IntegerText]
@@ -153,7 +153,7 @@ class GeneratedBody(SampledBody):
         None, description="the model that generates the images; default: `model` if it can, else the first that can"
     )
     n: ImageCount = Field(1, description="number of images", examples=[4])
-    seed: Seed | None = Field(None, description="default: drawn by the server and named in the answer", examples=[7])
+    seed: Seed | None = Field(None, description="default: drawn by the server and named in the response", examples=[7])
     first: First = 0
 
     @model_validator(mode="after")
@@ -185,10 +185,10 @@ def parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
 
 
 def _parameter(name: str, schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
-    """A parameter is left out rather than null.
+    """The OpenAPI parameter for a field. A caller omits a parameter instead of sending null.
 
-    Its description has the default: generated clients send the default of a schema, also with a JSON body, where no
-    parameter may be.
+    The default is in the description, because generated clients send the default of a schema, also with a JSON body,
+    where query parameters are refused.
     """
     description, default = schema.pop("description"), schema.pop("default", None)
     if default is not None:

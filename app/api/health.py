@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.api.responses import error_responses
 from app.api.service_state import state_of
-from app.errors import Draining, NotReady, Overloaded, problem, retry_after
+from app.errors import Overloaded, problem_of
 
 # Query parameters are ignored: probes and scrapers add their own.
 router = APIRouter(tags=["health"])
@@ -19,7 +19,7 @@ MAX_SCRAPES = 2  # in flight in all processes
 
 
 class Alive(BaseModel):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["alive"] = "alive"
 
@@ -33,7 +33,7 @@ class Ready(BaseModel):
 
 @router.get("/livez", operation_id="livez", summary="Is the process alive?", responses=error_responses())
 async def livez() -> Alive:
-    """200 whenever the server answers, also while models are being loaded."""
+    """200 whenever the server responds, also while models are being loaded."""
     return Alive()
 
 
@@ -43,12 +43,10 @@ async def livez() -> Alive:
 async def readyz(request: Request) -> JSONResponse:
     """200 once every model is loaded, checked and warm; 503 with the reasons before that and while draining."""
     readiness = state_of(request)["readiness"]
-    reasons = readiness.reasons()
-    if not reasons:
+    error = readiness.error()
+    if error is None:
         return JSONResponse(Ready(models=list(readiness.engine().models)).model_dump())
-    error = Draining if readiness.leaving else NotReady
-    headers = {"Retry-After": str(retry_after())}
-    return problem(request, error.status, error.code, "; ".join(reasons), headers=headers, reasons=reasons)
+    return problem_of(request, error, reasons=readiness.reasons())
 
 
 @router.get(

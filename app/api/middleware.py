@@ -51,10 +51,10 @@ FindTrace = Callable[[str | None], Trace | None]
 
 
 class RequestContext:
-    """Gives each request an id (`X-Request-Id` in its answer), and records metrics and the access log.
+    """Gives each request an id (`X-Request-Id` in its response), and records metrics and the access log.
 
-    The id is the caller's `X-Request-Id` or the trace id of its `traceparent`, if well-formed, so that its logs can be
-    joined with these; otherwise that of the trace, if the request is traced.
+    The id is the caller's `X-Request-Id` or the trace id of its `traceparent`, if well-formed, so that the logs of both
+    can be joined; else the trace id of a traced request; else random.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RequestContext:
         access_log: bool,
         trace: FindTrace | None = None,
     ) -> None:
-        """trace: of the current request, if requests are traced."""
+        """trace: finds the trace of the current request; None if requests are not traced."""
         self._app = app
         self._metrics = metrics
         self._access_log = access_log
@@ -95,12 +95,12 @@ class RequestContext:
             await self._app(scope, receive, send_with_id)
         finally:
             status, code = scope["answer_status"], scope.get("problem_code")
-            if (refused := of_server.get("refused")) is not None:  # by the server, while the app waited for the body
+            if (refused := of_server.get("refused")) is not None:  # the server refused the rest of the body
                 status, code = refused.status, refused.code
             seconds = monotonic() - started
-            # Probes and scrapes are not requests of callers: they would hide that these fail or are slow.
+            # Probes and scrapes would hide that requests of callers fail or are slow.
             if scope["path"] not in OUTSIDE_ADMISSION:
-                # The rest of a stream is as long as its reader wants.
+                # The duration of the rest of a stream depends on its reader.
                 measured = scope.get("first_piece_at", started + seconds) - started
                 self._metrics.request_ended(method, getattr(scope.get("route"), "path", None), status, measured, code)
             if self._access_log:
@@ -108,13 +108,13 @@ class RequestContext:
 
 
 def begin_request(headers: list[tuple[bytes, bytes]], find_trace: FindTrace | None) -> str:
-    """Make id and trace of a request those of the current context; the id."""
+    """Set the request id and the trace of the current context. Returns the id."""
     request_id = id_of_caller(headers)
     if find_trace is not None:
         trace = find_trace(request_id)
-        TRACE.set(trace)  # also None: a pipelined request begins in the context of the one before it
+        TRACE.set(trace)  # also None: a pipelined request inherits the context of the previous one
         request_id = request_id or (trace.id if trace is not None else None)
-    # An id is not a secret: system randomness would cost a system call.
+    # Not the system's random source, which costs a system call: an id is not a secret.
     request_id = request_id or f"{random.getrandbits(128):032x}"
     REQUEST_ID.set(request_id)
     return request_id
@@ -132,7 +132,7 @@ def id_of_caller(headers: list[tuple[bytes, bytes]]) -> str | None:
 
 
 class CrossOrigin(CORSMiddleware):
-    """Starlette's, with a problem for a refused preflight request."""
+    """Starlette's middleware, with a problem document for a refused preflight request."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """The answer to a preflight request."""
@@ -147,7 +147,7 @@ class CrossOrigin(CORSMiddleware):
 
 
 class Guard:
-    """Refuses requests with too many headers, for another host, or without the API key, and answers for all errors."""
+    """Refuses requests with too many headers, for another host or without the API key, and responds to all errors."""
 
     def __init__(self, app: ASGIApp, allowed_hosts: tuple[str, ...], key: str | None) -> None:
         self._app = app
@@ -173,7 +173,7 @@ class Guard:
 
 
 def answer_to(error: BaseException) -> ServiceError | None:
-    """The error to answer with, None for an exception that must pass."""
+    """The error to respond with, None for an exception that must propagate."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, asyncio.CancelledError):  # the grace period of the server is over

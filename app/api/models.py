@@ -11,7 +11,7 @@ from app.api.negotiation import JSON, PNG, matches
 from app.api.responses import BINARY, DESCRIPTIONS, IF_NONE_MATCH_PARAMETER, OCTET_STREAM, error_responses
 from app.checkpoints.manifest import Control, ImageForm, Precision, Prior, PublicManifest
 from app.checkpoints.pictures import History, PictureName
-from app.errors import InvalidRequest, ModelNotFound, NotShipped
+from app.errors import ModelNotFound, NotShipped
 from app.inference.model import Model
 
 router = APIRouter(tags=["models"], route_class=OperationRoute)
@@ -20,7 +20,7 @@ Name = Annotated[str, Path(max_length=64, description="name of a loaded model", 
 Picture = Annotated[PictureName, Path(description="a picture that the checkpoint ships", examples=["samples"])]
 PICTURE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
-        # A caller may ask for either: clients are generated for the second only.
+        # Callers may accept either; client generators support only the second.
         "content": {media_type: {"schema": BINARY} for media_type in (PNG, OCTET_STREAM)},
         "headers": {
             "ETag": {
@@ -62,7 +62,7 @@ class ModelSummary(BaseModel):
 class ModelList(BaseModel):
     """All loaded models."""
 
-    default: str | None = Field(description="the configured default; null: the first model that can do what is asked")
+    default: str | None = Field(description="the configured default; null: the first model that supports the request")
     models: list[ModelSummary]
 
 
@@ -103,7 +103,7 @@ class ModelDetail(BaseModel):
 )
 async def list_models(call: Call) -> JSONResponse:
     """Models by name."""
-    _check(call)
+    call.negotiate_get(JSON)
     summaries = [
         model.manifest.model_dump(mode="json", include=set(ModelSummary.model_fields))
         | {
@@ -127,7 +127,7 @@ async def list_models(call: Call) -> JSONResponse:
 )
 async def describe_model(call: Call, name: Name) -> JSONResponse:
     """The origin of the weights, their measured quality and its protocol."""
-    _check(call)
+    call.negotiate_get(JSON)
     model = _model(call, name)
     detail = ModelDetail(
         name=model.name,
@@ -158,7 +158,7 @@ async def describe_model(call: Call, name: Name) -> JSONResponse:
 )
 async def model_history(call: Call, name: Name) -> JSONResponse:
     """The epochs of the run that made the weights."""
-    _check(call)
+    call.negotiate_get(JSON)
     history = _model(call, name).history
     if history is None:
         raise NotShipped("the checkpoint of this model has no history")
@@ -175,13 +175,13 @@ async def model_history(call: Call, name: Name) -> JSONResponse:
 )
 async def model_picture(call: Call, name: Name, picture: Picture) -> Response:
     """Those of the card (samples, reconstructions, ...), the test images of `examples`, and the epochs of `film`."""
-    media_type = _check(call, PNG, OCTET_STREAM)
+    media_type = call.negotiate_get(PNG, OCTET_STREAM)
     model = _model(call, name)
     shipped = model.pictures.get(picture)
     if shipped is None:
         have = f"it has {', '.join(model.pictures)}" if model.pictures else "it has none"
         raise NotShipped(f"the checkpoint of this model has no such picture; {have}")
-    # Another export has other pictures under the same path: copies are checked each time.
+    # Another export has other pictures under the same path, so copies are revalidated each time.
     headers = {"ETag": f'"{shipped.digest}"', "Cache-Control": "private, no-cache", "Vary": "Accept"}
     if matches(",".join(call.header_values(b"if-none-match")), headers["ETag"]):
         return Response(status_code=304, headers=headers)
@@ -193,10 +193,3 @@ def _model(call: Call, name: str) -> Model:
     if model is None:
         raise ModelNotFound(f"no such model; the loaded models are {', '.join(call.engine.models)}")
     return model
-
-
-def _check(call: Call, *media_types: str) -> str:
-    media_type = call.negotiate(*(media_types or (JSON,)))
-    if call.scope["query_string"]:
-        raise InvalidRequest("this path has no query parameters")
-    return media_type

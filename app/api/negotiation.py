@@ -17,10 +17,10 @@ IDX = "application/x-idx"
 MAX_RANGES = 32
 
 
-# Clients are few programs, each of which always sends the same header.
+# There are few client programs, and each always sends the same header.
 @lru_cache(maxsize=64)
 def negotiate(accept: str, offered: tuple[str, ...]) -> str:
-    """The offered media type with the highest quality; the earlier one of equals. An empty header accepts all.
+    """The offered media type with the highest quality, the first one of equals. An empty header accepts all.
 
     Raises NotAcceptable.
     """

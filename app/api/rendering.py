@@ -25,16 +25,16 @@ NO_FIELDS: Mapping[str, Sequence[Any]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class RenderedImages:
-    """Consecutive images of an answer, the result of one chunk."""
+    """Consecutive images of a response, the result of one chunk."""
 
     pixels: Pixels  # (n, H, W)
-    arrays: Mapping[str, NDArray[Any]]  # what else an npz has, each (n, ...)
-    items: bytes  # the JSON items of the images, if the answer is JSON
+    arrays: Mapping[str, NDArray[Any]]  # the other arrays of an npz, each (n, ...)
+    items: bytes  # the JSON items of the images, if the response is JSON
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRenderer:
-    """Renders the images of one answer."""
+    """Renders the images of one response."""
 
     media_type: str
     provenance: Provenance
@@ -52,8 +52,8 @@ class ImageRenderer:
     ) -> RenderedImages:
         """The part with images `(n, H, W)`, whose first one has the index `first`.
 
-        labels: `(n,)`, -1 for an image without one; None if none has one. fields: as of `json_items`. arrays: what an
-        npz has besides images, index and labels, each `(n, ...)`.
+        labels: `(n,)`, -1 for an image without one; None if none has one. fields: as in `json_items`. arrays: of an
+        npz besides images, index and labels, each `(n, ...)`.
         """
         items = b""
         if self.media_type == JSON:
@@ -64,7 +64,7 @@ class ImageRenderer:
         return RenderedImages(pixels, arrays, items)
 
     def content(self, parts: Sequence[RenderedImages], fields: dict[str, Any]) -> bytes:
-        """The body of the answer. fields: of JSON, before the images."""
+        """The body of the response. fields: of JSON, before the images."""
         if self.media_type == JSON:
             return json_with_list(self.provenance, fields, "images", b",".join(part.items for part in parts))
         pixels = np.concatenate([part.pixels for part in parts])
@@ -86,7 +86,7 @@ def json_items(
 ) -> list[bytes]:
     """The JSON item of each image `(n, H, W)`, whose first one has the index `first`.
 
-    labels: as of `ImageRenderer`. fields: what an item has besides, by name, a value for each image.
+    labels: as in `ImageRenderer`. fields: further fields of the items by name, a value for each image.
     """
     names = [b"null"] * len(pixels)
     if labels is not None:

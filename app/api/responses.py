@@ -1,4 +1,4 @@
-"""Responses of operations: the headers that name their origin, the shared answer fields, and their documentation."""
+"""Responses of operations: shared fields, JSON, and the OpenAPI documentation of bodies, headers and errors."""
 
 from collections.abc import Sequence
 from json import JSONEncoder
@@ -12,7 +12,7 @@ from app.api.fields import LIMITED_BY, REFERENCE, parameters, schema_of
 from app.api.negotiation import JSON
 from app.checkpoints.manifest import Precision
 from app.errors import PROBLEM_JSON
-from app.images.shapes import Sign
+from app.images.shapes import WarningCode
 from app.inference.model import Provenance
 
 # Compact, and never a NaN.
@@ -20,7 +20,7 @@ to_json = JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class Answer(BaseModel):
-    """The fields of every answer of a model."""
+    """The fields of every response of a model."""
 
     model: str = Field(examples=["cgan"])
     digest: str = Field(description="SHA-256 of the archive", examples=["f12893a7ee89" + 52 * "0"])
@@ -47,13 +47,13 @@ class ImageItem(BaseModel):
 class UploadWarning(BaseModel):
     """A sign that an upload shows more than one digit."""
 
-    code: Sign
+    code: WarningCode
     detail: str = Field(examples=["A frame was seen around the ink; cut it off."])
 
 
 Warnings = Annotated[
     list[UploadWarning],
-    Field(description="signs that the upload, as it was normalized, is not one digit alone; else empty"),
+    Field(description="signs that the normalized upload is not a single digit; else empty"),
 ]
 
 
@@ -70,7 +70,7 @@ class Problem(BaseModel):
     type: str = "about:blank"
     title: str = Field(description="the phrase of the status", examples=["Not Found"])
     status: int = Field(examples=[404])
-    detail: str = Field(description="how to mend the request, or when to retry")
+    detail: str = Field(description="how to correct the request, or when to retry")
     code: str = Field(description="stable name of the error", examples=["model_not_found"])
     request_id: str | None = Field(description="as in the header X-Request-Id")
     # Left out rather than null.
@@ -78,22 +78,22 @@ class Problem(BaseModel):
     reasons: list[str] = Field(default_factory=list, description="why the service is not ready, with 503")
 
 
-DETAILS: dict[Sign, str] = {
+DETAILS: dict[WarningCode, str] = {
     "frame": "A frame was seen around the ink, and is part of the image; cut it off.",
     "several_shapes": "Several shapes were seen side by side; the models expect one digit an image.",
 }
 
 
-def warnings_of(signs: Sequence[Sign]) -> list[dict[str, str]]:
-    """The `UploadWarning`s of an answer."""
-    return [{"code": sign, "detail": DETAILS[sign]} for sign in signs]
+def describe_warnings(codes: Sequence[WarningCode]) -> list[dict[str, str]]:
+    """The `UploadWarning`s of a response."""
+    return [{"code": code, "detail": DETAILS[code]} for code in codes]
 
 
 def json_content(provenance: Provenance, fields: dict[str, Any]) -> bytes:
-    """The JSON of an answer.
+    """The JSON of a response.
 
-    Written directly rather than through the declared model: validating each image takes longer than encoding its PNG.
-    A test validates every answer.
+    Not written through the declared model, because validating an image takes longer than encoding its PNG. A test
+    validates every response.
     """
     return to_json(vars(provenance) | fields).encode()
 
@@ -103,7 +103,7 @@ def json_with_list(provenance: Provenance, fields: dict[str, Any], name: str, it
     return b'%b,"%b":[%b]}' % (json_content(provenance, fields)[:-1], name.encode(), items)
 
 
-# The documented type of a body that is one image: generators of clients warn of others, such as image/png.
+# The documented type of a body that is one image: client generators do not support others, such as image/png.
 OCTET_STREAM = "application/octet-stream"
 BINARY = {"type": "string", "format": "binary"}
 TIMEOUT_PARAMETER: dict[str, Any] = {
@@ -137,7 +137,7 @@ DESCRIPTIONS = {
     400: "not HTTP/1.1, or ambiguous",
     401: "the API key is missing or wrong",
     404: "unknown model",
-    406: "no media type of the answer is acceptable",
+    406: "no media type of the response is acceptable",
     408: "the request was not complete in time",
     413: "the body is too large",
     415: "unsupported media type of the body",
@@ -148,7 +148,7 @@ DESCRIPTIONS = {
     503: "overloaded, draining or not ready; see Retry-After",
     504: "not computed in time",
 }
-# Errors that every request can meet before it reaches an operation.
+# Errors that any request can get before it reaches an operation.
 EVERY_REQUEST = (400, 408, 421, 431, 500, 503)
 OPERATION = (401, 404, 406, 422, 504)
 WITH_BODY = (413, 415)
@@ -165,9 +165,10 @@ def documented(
 ) -> dict[str, Any]:
     """Arguments of a route decorator that document an operation.
 
-    media_types: of the answer. query, body, form: the models of the query string, the JSON body and the multipart form.
-    image_body: whether the body can be one image file. headers: of the answer, besides those that name its origin.
-    not_modified: whether the operation answers `If-None-Match`.
+    media_types: of the response. query, body, form: the models of the query string, the JSON body and the multipart
+    form.
+    image_body: whether the body can be one image file. headers: of the response, besides those of its provenance.
+    not_modified: whether the operation supports `If-None-Match`.
     """
     extra: dict[str, Any] = {"parameters": [*(parameters(query) if query else []), TIMEOUT_PARAMETER]}
     content = {
@@ -188,12 +189,12 @@ def documented(
         extra["parameters"].append(IF_NONE_MATCH_PARAMETER)
         responses[304] = {"description": DESCRIPTIONS[304]}
     arguments = {"responses": responses | error_responses(*errors), "openapi_extra": extra}
-    # Without a class that has no media type of its own, FastAPI documents an answer in JSON.
+    # By default FastAPI documents a JSON response; the class `Response` has no media type.
     return arguments if JSON in media_types else arguments | {"response_class": Response}
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of these errors and of those that every request can meet."""
+    """The documentation of these errors and of those that any request can get."""
     content = {PROBLEM_JSON: {"schema": {"$ref": REFERENCE.format(model=Problem.__name__)}}}
     responses: dict[int | str, dict[str, Any]] = {
         status: {"description": DESCRIPTIONS[status], "content": content}

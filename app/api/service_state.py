@@ -12,7 +12,7 @@ from app.scoreboard import Scoreboard
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.tracing import Tracing
+    from app.telemetry import Tracing
 
 
 class State(TypedDict):

@@ -1,7 +1,7 @@
-"""Answers that are computed while they are read: NDJSON, server-sent events, ZIP and IDX.
+"""Responses that are computed while they are read: NDJSON, server-sent events, ZIP and IDX.
 
-A stream is a sequence of jobs. One is computed while the answer to the one before it is read, so that memory does not
-grow with the number of images, and a reader that is slow or gone stops the computation.
+A stream is a sequence of jobs. Each is computed while the result of the previous one is read, so that memory does not
+grow with the number of images, and computation stops when the reader is slow or has disconnected.
 """
 
 import asyncio
@@ -33,20 +33,20 @@ log = logging.getLogger(__name__)
 
 STREAMED = (NDJSON, EVENT_STREAM, ZIP, IDX)
 PIECE_IMAGES, PIECE_LABELS = 64, 2**16
-# For the error at the end of a stream that a shutdown cuts off.
-LAST_WORDS_S = 1.0
+# Seconds for sending the error at the end of a stream that a shutdown interrupts.
+SEND_ERROR_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class PieceRenderer:
-    """Renders the pieces of a stream, on workers. As `ImageRenderer`, with bytes for parts."""
+    """Renders the pieces of a stream, on workers, like `ImageRenderer`. Its parts are bytes."""
 
     media_type: str
     classes: tuple[str, ...]
     scale: int
 
     def part(self, pixels: Pixels, labels: Labels | None, first: int, **_: object) -> bytes:
-        """The part with images `(n, H, W)`, whose first one has the index `first`. labels: as of `ImageRenderer`."""
+        """The part with images `(n, H, W)`, whose first one has the index `first`. labels: as in `ImageRenderer`."""
         if self.media_type == IDX:
             return pixels.tobytes()
         if self.media_type == ZIP:
@@ -68,7 +68,7 @@ class PieceRenderer:
 
 
 class Framing:
-    """What a stream has around its pieces."""
+    """The bytes of a stream before and after its pieces."""
 
     def __init__(self, media_type: str, count: int, shape: tuple[int, ...]) -> None:
         """count: of the images or labels. shape: `(H, W)` of the images, `()` of labels."""
@@ -78,7 +78,7 @@ class Framing:
         self._directory = ZipDirectory()
 
     def begin(self) -> bytes:
-        """What goes before the pieces."""
+        """The bytes before the pieces."""
         return idx_header(self._count, *self._shape) if self._media_type == IDX else b""
 
     def add(self, piece: bytes) -> None:
@@ -87,13 +87,13 @@ class Framing:
             self._directory.add(piece)
 
     def end(self) -> bytes:
-        """What goes behind the pieces."""
+        """The bytes after the pieces."""
         if self._media_type == ZIP:
             return self._directory.end()
         return b'event: end\ndata: {"n":%d}\n\n' % self._count if self._media_type == EVENT_STREAM else b""
 
     def broken(self, problem: bytes) -> bytes:
-        """What tells the reader why the stream ends early, where the format has a place for it."""
+        """The error of a stream that ends early, in a format that has a place for it."""
         if self._media_type == EVENT_STREAM:
             return b"event: problem\ndata: %b\n\n" % problem
         return problem + b"\n" if self._media_type == NDJSON else b""
@@ -107,7 +107,7 @@ async def answer_stream(
     media_type: str,
     seed: int | None,
 ) -> Response:
-    """The response that streams `count` images. The first piece is computed before: its errors are those of the answer.
+    """The response that streams `count` images. It begins once the first piece is computed, whose errors are ordinary.
 
     piece: the job of the images `first` to `first + n - 1` of the stream, from `first` and `n`.
     Raises Overloaded, CallerGone, and as `Engine.run`.
@@ -126,14 +126,14 @@ async def answer_stream(
 
 
 async def answer_labels(call: Call, model: Model, source: Source, first: int, count: int, seed: int | None) -> Response:
-    """The response that streams the labels of images, which all have one, as an IDX file. Raises Overloaded."""
+    """The response that streams the labels of images, all of which have one, as an IDX file. Raises Overloaded."""
     pieces = draw_labels(call, source, first, count)
     response = ImageStream(await anext(pieces), pieces, Framing(IDX, count, ()), IDX)
     return name_origin(response, model.provenance, seed)
 
 
 async def draw_labels(call: Call, source: Source, first: int, count: int) -> AsyncGenerator[bytes, None]:
-    """The bytes of the labels in pieces. They need no model, and so no place in a queue."""
+    """The bytes of the labels in pieces. They need no model, and hence no queue."""
     with call.streams.admit(1):
         for start in range(first, first + count, PIECE_LABELS):
             labels = await asyncio.to_thread(source.labels, start, min(PIECE_LABELS, first + count - start))
@@ -146,8 +146,8 @@ async def compute(
 ) -> AsyncGenerator[bytes, None]:
     """The pieces in order.
 
-    A stream is refused at its start or not at all. Each piece has the time of a request, the first one that of the
-    caller.
+    A stream is refused at its start or not at all. Each piece has the time limit of a request, the first one that of
+    the caller.
     """
     jobs = (piece(first, min(PIECE_IMAGES, count - first)) for first in range(0, count, PIECE_IMAGES))
     with call.streams.admit(1):
@@ -163,19 +163,19 @@ async def compute(
 
 
 class ImageStream(StreamingResponse):
-    """A streamed answer. If a piece fails, the connection is closed before the end of the body."""
+    """A streamed response. If a piece fails, the connection is closed before the end of the body."""
 
     def __init__(self, started: bytes, pieces: AsyncGenerator[bytes, None], framing: Framing, media_type: str) -> None:
         """started: the first piece. pieces: the others."""
-        # nginx would store the stream, as fast as it is computed, for a reader that is slow.
+        # Otherwise nginx would buffer the stream as fast as it is computed, even for a slow reader.
         super().__init__(pieces, headers={"X-Accel-Buffering": "no"}, media_type=media_type)
         self._started = started
         self._pieces = pieces
         self._framing = framing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer. The computation ends with it, also when the reader disconnects."""
-        # For the metrics, unless the stream ends well or for another reason.
+        """Send the response. The computation ends with it, also when the reader disconnects."""
+        # Recorded in the metrics unless the stream completes or fails for another reason.
         scope["problem_code"] = CallerGone.code
         self._scope = scope
         async with aclosing(self._pieces):
@@ -183,7 +183,7 @@ class ImageStream(StreamingResponse):
                 await super().__call__(scope, receive, send)
             except asyncio.CancelledError:  # by the server, which then closes the connection
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LAST_WORDS_S):
+                    async with asyncio.timeout(SEND_ERROR_S):
                         await self._break_off(Draining(), send)
 
     async def stream_response(self, send: Send) -> None:
@@ -206,11 +206,11 @@ class ImageStream(StreamingResponse):
             del self._scope["problem_code"]
 
     async def _break_off(self, error: ServiceError, send: Send) -> None:
-        """Tell the reader why the stream ends, without a last message: the server then closes the connection."""
+        """Send the error, but no final message, so that the server closes the connection."""
         log.warning("a stream ended early: %s", error.detail)
         await write(send, self._framing.broken(bytes(problem_of(Request(self._scope), error).body)))
 
 
 async def write(send: Send, content: bytes, *, more: bool = True) -> None:
-    """Send a part of the body; the last one if there are no more."""
+    """Send a part of the body. more: whether other parts follow."""
     await send({"type": "http.response.body", "body": content, "more_body": more})

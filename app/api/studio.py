@@ -1,7 +1,7 @@
-"""The studio: a page at `GET /` that shows what the loaded models do, through the public API alone.
+"""The studio: a page at `GET /` that shows what the loaded models do, using only the public API.
 
-Its files in `app/web/` are served as they are, without a build step. They take no key: the page asks for it and
-sends it with its requests. The path of a file has the digest of all of them, so that a browser may keep it forever.
+Its files in `app/web/` are served as they are, without a build step. They need no key: the page asks for it and
+sends it with its requests. The path of a file contains a digest of all of them, so that browsers may cache it forever.
 """
 
 import base64

@@ -58,7 +58,7 @@ class Normalization(_Part):
 
 
 def _integers(count: int) -> WithJsonSchema:
-    """The schema of a tuple for clients: generators take `prefixItems` for a choice of types."""
+    """The JSON schema of a tuple. Not `prefixItems`, which client generators take for a union of types."""
     return WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": count, "maxItems": count})
 
 
@@ -196,7 +196,7 @@ def with_checksum(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 class PublicManifest(_Part):
-    """Everything that is known of a checkpoint but its golden rows; `GET /models/{name}` shows it."""
+    """A manifest without its golden rows, as `GET /models/{name}` shows it."""
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=NAME_PATTERN, description="also the name of the directory")

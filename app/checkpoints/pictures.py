@@ -8,7 +8,7 @@ from typing import Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import TypeAliasType
 
-from app.checkpoints.store import CheckpointError
+from app.checkpoints.store import CheckpointError, first_fault
 
 # The file of a picture is `NAME.png`.
 PictureName = TypeAliasType(
@@ -18,7 +18,7 @@ PictureName = TypeAliasType(
 NAMES: tuple[PictureName, ...] = get_args(PictureName.__value__)
 HISTORY = "history.json"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# They stay in memory, so that they are those of the loaded weights whatever is written to the folder later.
+# Files stay in memory, so that they match the loaded weights whatever is written to the folder later.
 MAX_BYTES = 2**20
 
 
@@ -77,9 +77,7 @@ def read_history(folder: Path) -> History | None:
     try:
         return History.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        location = ".".join(map(str, first["loc"])) or "history"
-        raise CheckpointError(path, f"{location}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise CheckpointError(path, first_fault(error)) from error
 
 
 def _read(path: Path) -> bytes | None:

@@ -10,7 +10,7 @@ from app.checkpoints.manifest import Archive, Manifest
 
 
 class CheckpointError(Exception):
-    """A checkpoint that must not serve. The text is one line: the file, then the cause."""
+    """A checkpoint cannot be served. The text is one line: the file, then the cause."""
 
     def __init__(self, path: Path, cause: str) -> None:
         super().__init__(f"{path}: {' '.join(cause.split())}")
@@ -30,7 +30,7 @@ def find_manifests(directory: Path, names: Collection[str] = ()) -> list[Path]:
     except OSError as error:
         raise CheckpointError(directory, f"cannot be read: {error.strerror}") from error
     if missing is not None:
-        raise CheckpointError(missing, "is missing; every folder beside it is a checkpoint")
+        raise CheckpointError(missing, "is missing; every folder in the models directory must be a checkpoint")
     if not found:
         raise CheckpointError(directory, "holds no checkpoint; `python -m training train vae` makes one")
     return found
@@ -66,13 +66,18 @@ def read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise CheckpointError(path, error.strerror or str(error)) from error
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        location = ".".join(str(part) for part in first["loc"])
-        cause = first["msg"].removeprefix("Value error, ")
-        raise CheckpointError(path, f"{location}: {cause}" if location else cause) from error
+        raise CheckpointError(path, first_fault(error)) from error
     if manifest.name != path.parent.name:
         raise CheckpointError(path, f"has the name {manifest.name} in the folder {path.parent.name}")
     return manifest
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first fault that a model of pydantic found, with its location if it has one."""
+    fault = error.errors(include_input=False, include_url=False)[0]
+    location = ".".join(map(str, fault["loc"]))
+    cause = fault["msg"].removeprefix("Value error, ")
+    return f"{location}: {cause}" if location else cause
 
 
 def read_archive(path: Path, archive: Archive) -> bytes:

@@ -1,4 +1,4 @@
-"""The arguments of `python -m app dataset`. Only the standard library is imported: every start reads this module."""
+"""The arguments of `python -m app dataset`. Imports only the standard library: every start imports this module."""
 
 import argparse
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 FORMATS = ("parquet", "webdataset", "idx", "npz", "folder")
 # IDX files have 32-bit sizes.
 MAX_IMAGES = 2**31 - 1
-MAX_SEED = 2**53 - 1  # as of a request
+MAX_SEED = 2**53 - 1  # as in a request
 MAX_PROCESSES = 256
 
 DESCRIPTION = """Write images 0 to COUNT - 1 of a seed into a folder, with their labels, a manifest and a data set card.
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--processes",
         type=_integer(1, MAX_PROCESSES),
-        help="number of local processes; default DIGITS_PROCESSES, else one a core on a CPU and one on a GPU",
+        help="number of local processes; default DIGITS_PROCESSES, else one per core on a CPU and one on a GPU",
     )
     where.add_argument("--ray", metavar="ADDRESS", help="compute on this Ray cluster, as in auto or 10.0.0.1:6379")
 

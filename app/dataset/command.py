@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NoReturn, Protocol
 
 from app.dataset.directory import DatasetDirectory
-from app.dataset.local_processes import Here, Processes
+from app.dataset.local_processes import LocalProcesses, ThisProcess
 from app.dataset.plan import RESUME_HINT, DatasetError, Plan, Request
 from app.dataset.shards import Setup, Shard, check
 from app.inference.machine import default_processes
 from app.settings import BadSettings, Settings, read_settings
 
-# Of a process that a signal ended, as shells have it: 128 and the number of the signal.
+# Shells report the exit status of a process that a signal ended as 128 plus the number of the signal.
 SIGNALLED = 128
 
 
@@ -30,14 +30,17 @@ class Executor(Protocol):
     """Where a data set is computed."""
 
     def plan(self, request: Request) -> Plan:
-        """The plan of a data set that is computed there. Raises DatasetError."""
+        """The plan of a data set that this executor computes. Raises DatasetError."""
 
     def shards(self, plan: Plan, numbers: Sequence[int]) -> Iterator[Shard]:
         """The shards of these numbers, in any order. Raises DatasetError."""
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write a data set, or the rest of one. The exit status: 0, 1 for an error, 2 for bad settings, 128 + a signal."""
+    """Write a data set, or the rest of one.
+
+    Returns the exit status: 0, 1 for an error, 2 for bad settings, or 128 + the number of a signal.
+    """
     try:
         with _interruptible():
             print(_write(arguments, read_settings()))
@@ -59,7 +62,7 @@ def _interruptible() -> Iterator[None]:
 
     def interrupt(number: int, _: object) -> NoReturn:
         for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)  # what follows is short
+            signal.signal(each, signal.SIG_IGN)  # cleaning up is short
         raise Interrupted(number)
 
     before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
@@ -71,7 +74,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _write(arguments: argparse.Namespace, settings: Settings) -> str:
-    """Write a data set; a line about it. Raises DatasetError."""
+    """Write a data set and return a line about it. Raises DatasetError."""
     try:
         from tqdm import tqdm  # noqa: PLC0415 -- of an extra
     except ImportError:
@@ -104,8 +107,8 @@ def _write(arguments: argparse.Namespace, settings: Settings) -> str:
 
 def _executor(arguments: argparse.Namespace, settings: Settings, setup: Setup) -> AbstractContextManager[Executor]:
     if arguments.ray is not None:
-        from app.dataset.ray_cluster import Cluster  # noqa: PLC0415
+        from app.dataset.ray_cluster import RayCluster  # noqa: PLC0415
 
-        return Cluster.connected(setup, arguments.ray)
+        return RayCluster.connected(setup, arguments.ray)
     processes = arguments.processes or settings.processes or default_processes(settings.device)
-    return Processes.started(setup, processes) if processes > 1 else nullcontext(Here(setup))
+    return LocalProcesses.started(setup, processes) if processes > 1 else nullcontext(ThisProcess(setup))

@@ -1,7 +1,7 @@
-"""The folder of a data set: which of its shards are whole, and how they and the manifest are written.
+"""The folder of a data set: finds its complete shards, and writes shards and manifest.
 
-Until all shards are there, a hidden file has the plan in its first line and the record of a finished shard in each
-other one. Nothing in it is trusted: a shard counts as finished if its bytes have the digest of its record. So a
+Until all shards are complete, a hidden file has the plan in its first line and the record of a finished shard in each
+further line. It is not trusted: a shard counts as complete only if its bytes have the digest of its record, so that a
 process, a machine or a disk may fail at any point.
 """
 
@@ -29,34 +29,34 @@ BLOCK = 2**20
 
 
 class _Found(NamedTuple):
-    """What the folder says of itself: fields of a plan, and records of shards."""
+    """The contents of the progress file or the manifest: fields of a plan, and records of shards."""
 
     plan: dict[str, Any]
     records: list[ShardRecord]
 
 
 class DatasetDirectory:
-    """The folder of a data set, locked against other processes that would write it."""
+    """The folder of a data set, locked so that no other process writes it."""
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self._path, self._plan = path, plan
-        self.records: dict[int, ShardRecord] = {}  # of the whole shards
+        self.records: dict[int, ShardRecord] = {}  # of the complete shards
 
     @classmethod
     @contextmanager
     def opened(cls, path: Path, plan: Plan) -> Iterator["DatasetDirectory"]:
-        """The folder, made if missing, with the records of the shards that are whole.
+        """The folder, created if missing, with the records of the complete shards.
 
         Raises DatasetError if it holds anything but this data set or is in use, and for errors of the file system.
         """
-        with _naming(path):
+        with _file_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDONLY)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise DatasetError(f"{path}: another process writes this data set") from None
+                raise DatasetError(f"{path}: another process is writing this data set") from None
             directory = cls(path, plan)
             directory._read()
             yield directory
@@ -65,14 +65,14 @@ class DatasetDirectory:
 
     @property
     def missing(self) -> list[int]:
-        """The shards that are not whole."""
+        """The shards that are missing or incomplete."""
         return [shard for shard in range(self._plan.shards) if shard not in self.records]
 
     def add(self, shard: Shard) -> None:
         """Write a shard, then its record. Raises DatasetError for errors of the file system."""
         for place, content in zip(self._places(shard.record.shard), shard.contents, strict=True):
             self._write(place, content)
-        with _naming(self._path / PROGRESS), (self._path / PROGRESS).open("a") as progress:
+        with _file_errors(self._path / PROGRESS), (self._path / PROGRESS).open("a") as progress:
             progress.write(f"{shard.record.model_dump_json()}\n")
         self.records[shard.record.shard] = shard.record
 
@@ -83,11 +83,11 @@ class DatasetDirectory:
         manifest["shards"] = [record.model_dump(mode="json", exclude={"shard"}) for record in records]
         files = {CARD: card(self._plan, records), MANIFEST: json.dumps(manifest, indent=1) + "\n"}
         for name, text in files.items():
-            with _naming(self._path / name):
+            with _file_errors(self._path / name):
                 is_there = (self._path / name).is_file() and (self._path / name).read_bytes() == text.encode()
             if not is_there:  # a data set on a read-only disk can be verified
                 self._write(Place(name), text.encode())
-        with _naming(self._path / PROGRESS):
+        with _file_errors(self._path / PROGRESS):
             (self._path / PROGRESS).unlink(missing_ok=True)
 
     def _places(self, shard: int) -> list[Place]:
@@ -96,8 +96,8 @@ class DatasetDirectory:
     def _read(self) -> None:
         found = self._found()
         if found is None:
-            with _naming(self._path):
-                # A command that was killed at its very start leaves a part of its first file.
+            with _file_errors(self._path):
+                # A command that was killed at its start may leave a part of its first file.
                 foreign = next((path for path in self._path.iterdir() if not is_partial(path)), None)
             if foreign is not None:
                 raise DatasetError(f"{self._path}: is not empty and holds no data set of this command")
@@ -116,7 +116,7 @@ class DatasetDirectory:
         path = next((path for name in (PROGRESS, MANIFEST) if (path := self._path / name).exists()), None)
         if path is None:
             return None
-        with _naming(path):
+        with _file_errors(path):
             text = path.read_bytes()
         try:
             if path.name == MANIFEST:
@@ -130,12 +130,12 @@ class DatasetDirectory:
             raise DatasetError(f"{path}: is not of a data set of this command") from None
 
     def _foreign(self) -> Path | None:
-        """A file or a folder that is not of this data set, if there is one; hidden ones are not looked at."""
+        """A file or folder that does not belong to this data set, if there is one. Hidden ones are ignored."""
         files = {MANIFEST, CARD}
         for shard in range(self._plan.shards):
             files.update(place.path for place in self._places(shard))
         expected = files | {str(folder) for file in files for folder in Path(file).parents}
-        with _naming(self._path):
+        with _file_errors(self._path):
             for folder, folders, names in os.walk(self._path):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 for path in (Path(folder, name) for name in folders + names if not name.startswith(".")):
@@ -152,7 +152,7 @@ class DatasetDirectory:
             path = self._path / place.path
             if not path.is_file():
                 return False
-            with _naming(path), path.open("rb") as file:
+            with _file_errors(path), path.open("rb") as file:
                 file.seek(place.offset)
                 left = os.fstat(file.fileno()).st_size if place.size is None else place.size
                 while left and (block := file.read(min(left, BLOCK))):
@@ -165,7 +165,7 @@ class DatasetDirectory:
     def _write(self, place: Place, content: bytes) -> None:
         """Write a part of a file, or a whole file at once."""
         path = self._path / place.path
-        with _naming(path):
+        with _file_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if place.size is not None:
                 with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as file:
@@ -175,7 +175,7 @@ class DatasetDirectory:
                         file.truncate()
                 return
             if place.path in {PROGRESS, MANIFEST, CARD}:
-                write_atomically(path, content)  # also over a power cut: these have no digest
+                write_atomically(path, content)  # must survive a power failure: these files have no digest
                 return
             temporary = path.with_name(f".{path.name}.tmp")
             try:
@@ -186,7 +186,7 @@ class DatasetDirectory:
 
 
 def _records(lines: list[bytes]) -> Iterator[ShardRecord]:
-    """Those of the lines that were written to the end."""
+    """The records of the lines that were written completely."""
     for line in lines:
         try:
             yield ShardRecord.model_validate_json(line)
@@ -206,8 +206,8 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str | None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Errors of the file system as DatasetError with this path."""
+def _file_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into DatasetError, with this path."""
     try:
         yield
     except OSError as error:

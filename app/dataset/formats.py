@@ -1,6 +1,6 @@
-"""The forms of a data set: where the bytes of a shard are, and what they are.
+"""The file formats of a data set: the contents of a shard, and their places in files.
 
-A shard is a list of contents, each with a place. Images are 8-bit grey, `(n, H, W)`; PNGs are those of the service.
+Images are 8-bit grey, `(n, H, W)`; PNGs are those of the service.
 """
 
 import io
@@ -35,10 +35,11 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """A form of a data set.
+    """A file format of a data set.
 
     places: of the contents of a shard. contents: of a shard with these images and labels, in the same order.
-    files: a pattern of the files with images, for the card; None if other tools read only the folder as a whole.
+    files: a pattern of the image files, for the card; None if other tools read only the whole folder.
+    library: the package that writes the files, if they need one.
     """
 
     places: Callable[[Plan, int], list[Place]]
@@ -48,7 +49,7 @@ class Format:
 
 
 def image_name(plan: Plan, index: int) -> str:
-    """The index with the zeros that make the order of names the order of images."""
+    """The index, padded with zeros so that names sort in the order of images."""
     return f"{index:0{len(str(plan.request.count - 1))}d}"
 
 
@@ -72,7 +73,7 @@ def _parquet(plan: Plan, shard: int, pixels: Pixels, labels: Labels | None) -> I
     features["index"] = {"dtype": "int64", "_type": "Value"}
     schema = {"huggingface": json.dumps({"info": {"features": features}})}
     file = io.BytesIO()
-    # PNGs are compressed.
+    # Uncompressed, because PNGs are compressed already.
     parquet.write_table(pa.table(columns).replace_schema_metadata(schema), file, compression="none")
     yield file.getvalue()
 
@@ -87,7 +88,7 @@ def _webdataset(plan: Plan, shard: int, pixels: Pixels, labels: Labels | None) -
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
 
         def add(name: str, content: bytes) -> None:
-            entry = tarfile.TarInfo(name)  # of the epoch and of no user: the same bytes everywhere
+            entry = tarfile.TarInfo(name)  # without time and user, so that the bytes are the same everywhere
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
 
@@ -123,7 +124,7 @@ def _folder(_: Plan, __: int, pixels: Pixels, ___: Labels | None) -> Iterator[by
 def _idx_places(plan: Plan, shard: int) -> list[Place]:
     """Parts of `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`; the first shard has the headers too.
 
-    torchvision wants the files of the test images as well, so the first shard has two without images.
+    torchvision also requires the files of the test images, so the first shard has two without images.
     """
     span = plan.span(shard)
     files = [("images-idx3-ubyte", plan.shape[0] * plan.shape[1], 16)]
@@ -156,9 +157,9 @@ FORMATS = {
 
 
 def check_format(name: str, classes: int) -> dict[str, str]:
-    """The library that writes the files, with its version. Raises DatasetError if it is missing, or labels do not fit.
+    """The library that writes the files, with its version. Raises DatasetError if it is missing or labels do not fit.
 
-    classes: the number of them, 0 for images without labels.
+    classes: their number, 0 for images without labels.
     """
     if name == "idx" and classes > MAX_IDX_CLASSES:
         raise DatasetError(f"format idx has labels of one byte, and the model has {classes} classes")

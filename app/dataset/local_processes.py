@@ -13,7 +13,7 @@ from app.dataset.plan import RESUME_HINT, DatasetError, Plan, Request
 from app.dataset.shards import Setup, Shard, make_plan, make_shard
 
 
-class Here:
+class ThisProcess:
     """The process of the command."""
 
     def __init__(self, setup: Setup) -> None:
@@ -28,7 +28,7 @@ class Here:
         return (make_shard(self._setup, plan, number) for number in numbers)
 
 
-class Processes:
+class LocalProcesses:
     """Several processes, forked from this one, which must have one thread."""
 
     def __init__(self, setup: Setup, pool: ProcessPoolExecutor, size: int) -> None:
@@ -36,13 +36,13 @@ class Processes:
 
     @classmethod
     @contextmanager
-    def started(cls, setup: Setup, size: int) -> Iterator["Processes"]:
-        """The processes, which are stopped at the end whatever they do. Raises DatasetError if one dies."""
-        pool = ProcessPoolExecutor(size, multiprocessing.get_context("fork"), _begin)
+    def started(cls, setup: Setup, size: int) -> Iterator["LocalProcesses"]:
+        """The processes, which are terminated at the end. Raises DatasetError if one dies."""
+        pool = ProcessPoolExecutor(size, multiprocessing.get_context("fork"), _initialize)
         try:
             yield cls(setup, pool, size)
         except BrokenProcessPool:
-            raise DatasetError(f"a process was killed, perhaps for want of memory; {RESUME_HINT}") from None
+            raise DatasetError(f"a process was killed, perhaps for lack of memory; {RESUME_HINT}") from None
         finally:
             for process in multiprocessing.active_children():
                 process.terminate()
@@ -53,7 +53,7 @@ class Processes:
         return self._pool.submit(make_plan, self._setup, request).result()
 
     def shards(self, plan: Plan, numbers: Sequence[int]) -> Iterator[Shard]:
-        """The shards of these numbers, in any order. At most two for each process wait or are being made."""
+        """The shards of these numbers, in any order. At most two per process are queued or being made."""
         left = iter(numbers)
         running: set[Future[Shard]] = set()
         while True:
@@ -66,8 +66,8 @@ class Processes:
                 yield future.result()
 
 
-def _begin() -> None:
-    """End with the parent process, and leave Ctrl-C to it."""
+def _initialize() -> None:
+    """Exit when the parent process does, and let it handle Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     Thread(target=_end_with_parent, daemon=True).start()

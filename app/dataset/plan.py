@@ -30,7 +30,7 @@ class Request(_Record):
 
     @property
     def labels(self) -> str | list[str] | None:
-        """The label as the sampling takes it."""
+        """The label for `SamplingOptions`."""
         return self.label.split(",") if self.label is not None and "," in self.label else self.label
 
 
@@ -44,7 +44,7 @@ class Computed(_Record):
 
 
 class Plan(_Record):
-    """A data set before its shards are made. Two data sets with one plan have the same bytes."""
+    """A data set before its shards are made. Two data sets with equal plans have the same bytes."""
 
     request: Request
     generator: Computed
@@ -60,7 +60,7 @@ class Plan(_Record):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def command(self) -> str:
-        """The command, with FOLDER for the only other argument that is required."""
+        """The command that makes the data set, with FOLDER for `--out`."""
         asked = self.request.model_dump(exclude_none=True) | {"out": "FOLDER"}
         return shlex.join(["python", "-m", "app", "dataset", *(f"--{name}={value}" for name, value in asked.items())])
 
@@ -86,7 +86,7 @@ class Plan(_Record):
 
 
 class ShardRecord(_Record):
-    """What the manifest says of a shard."""
+    """The entry of a shard in the manifest."""
 
     shard: int
     first: int = Field(description="index of its first image")

@@ -1,4 +1,4 @@
-"""Make shards on a Ray cluster. Every node has this package and the checkpoints, under the same path."""
+"""Make shards on a Ray cluster. Every node needs this package and the checkpoints under the same path."""
 
 import logging
 import pickle
@@ -14,7 +14,7 @@ from app.dataset.shards import Setup, Shard, make_plan, make_shard
 CONNECT_TIMEOUT_S = 5
 
 
-class Cluster:
+class RayCluster:
     """A connection to a cluster."""
 
     def __init__(self, setup: Setup) -> None:
@@ -22,8 +22,8 @@ class Cluster:
 
     @classmethod
     @contextmanager
-    def connected(cls, setup: Setup, address: str) -> Iterator["Cluster"]:
-        """The cluster at this address of Ray, disconnected at the end. Raises DatasetError."""
+    def connected(cls, setup: Setup, address: str) -> Iterator["RayCluster"]:
+        """Connect to the cluster at this address, and disconnect at the end. Raises DatasetError."""
         _check_answers(address)
         try:
             import ray  # noqa: PLC0415 -- of an extra
@@ -42,17 +42,17 @@ class Cluster:
             ray.shutdown()
 
     def plan(self, request: Request) -> Plan:
-        """As `make_plan`, by any node."""
+        """As `make_plan`, on any node."""
         import ray  # noqa: PLC0415
 
         plan: Plan = _result(ray.get(ray.remote(_pickled).remote(make_plan, self._setup, request)))
         return plan
 
     def shards(self, plan: Plan, numbers: Sequence[int]) -> Iterator[Shard]:
-        """The shards of these numbers, in any order. Ray computes those of a lost node again on another one."""
+        """The shards of these numbers, in any order. Ray recomputes those of a lost node on another one."""
         import ray.data  # noqa: PLC0415
 
-        # The command has a progress bar, and says what happened.
+        # The command has its own progress bar and messages.
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         if not numbers:
@@ -62,14 +62,14 @@ class Cluster:
         def make(row: dict[str, Any]) -> dict[str, bytes]:
             return {"shard": _pickled(make_shard, setup, plan, numbers[row["id"]])}
 
-        # One block each, so that a shard is on its way once it is made.
+        # One block per shard, so that a shard is returned as soon as it is made.
         rows = ray.data.range(len(numbers), override_num_blocks=len(numbers)).map(make)
         for row in rows.iter_rows():
             yield _result(row["shard"])
 
 
 def _pickled(function: Callable[..., object], *arguments: object) -> bytes:
-    """What a function returns, or its expected error, for `_result`."""
+    """The pickled result of a function, or its DatasetError, for `_result`."""
     try:
         return pickle.dumps(function(*arguments))
     except DatasetError as error:
@@ -77,8 +77,8 @@ def _pickled(function: Callable[..., object], *arguments: object) -> bytes:
 
 
 def _result(pickled: bytes) -> Any:
-    """What a node of the cluster, which runs this code, has made with `_pickled`. Raises its DatasetError."""
-    result = pickle.loads(pickled)  # noqa: S301 -- of the cluster
+    """The result in the output of `_pickled`. Raises DatasetError if it is one."""
+    result = pickle.loads(pickled)  # noqa: S301 -- from a node of the cluster, which runs this code
     if isinstance(result, DatasetError):
         raise result
     return result

@@ -25,7 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 IMAGES_PER_SHARD = 10_000
-# Of a model with hundreds of steps a pass, so that a stop or a lost process costs a minute at most.
+# For a model with hundreds of steps per pass, so that a stop or a lost process costs at most a minute.
 SEQUENTIAL_IMAGES_PER_SHARD = 500
 
 
@@ -39,7 +39,7 @@ class Setup(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> "Setup":
-        """As the service with these settings loads them."""
+        """The setup of a service with these settings."""
         return cls(settings.models_dir.absolute(), settings.device, settings.precision, settings.max_batch_rows)
 
 
@@ -50,7 +50,7 @@ class Shard(NamedTuple):
     contents: list[bytes]
 
 
-def _explained(function: Callable[P, T]) -> Callable[P, T]:
+def _expected_errors(function: Callable[P, T]) -> Callable[P, T]:
     """Turn expected errors into DatasetError, which any process can send to another."""
 
     @wraps(function)
@@ -67,14 +67,14 @@ def _explained(function: Callable[P, T]) -> Callable[P, T]:
     return explained
 
 
-@_explained
+@_expected_errors
 def check(setup: Setup, request: Request) -> None:
     """Check what can be checked without loading the model. Raises DatasetError."""
     _find(setup, request)
 
 
 @lru_cache(maxsize=8)
-@_explained
+@_expected_errors
 def make_plan(setup: Setup, request: Request) -> Plan:
     """The plan of a data set that this process would make. Raises DatasetError."""
     manifest, classifier = _find(setup, request)
@@ -95,9 +95,9 @@ def make_plan(setup: Setup, request: Request) -> Plan:
     )
 
 
-@_explained
+@_expected_errors
 def make_shard(setup: Setup, plan: Plan, shard: int) -> Shard:
-    """The shard of this number. Raises DatasetError, also if this process would make other bytes than the plan's."""
+    """Make the shard of this number. Raises DatasetError, also if this process would make other bytes than planned."""
     if (here := make_plan(setup, plan.request)) != plan:
         raise DatasetError(_difference(plan, here))
     model = _load(setup, plan.generator.model)
@@ -170,11 +170,11 @@ def _computed(model: Model) -> Computed:
 
 
 def _difference(plan: Plan, here: Plan) -> str:
-    """Why a process would make other bytes."""
+    """Why a process would make different bytes."""
     if plan.facts != here.facts:
         name = next(name for name in plan.facts | here.facts if plan.facts.get(name) != here.facts.get(name))
         return (
-            f"a node of the cluster would make other bytes: its {name} is {here.facts.get(name)!r}, "
-            f"the first one's {plan.facts.get(name)!r}"
+            f"a node of the cluster would make different bytes: its {name} is {here.facts.get(name)!r}, "
+            f"that of the first one is {plan.facts.get(name)!r}"
         )
-    return "a node of the cluster has other checkpoints than the first one"
+    return "a node of the cluster has checkpoints that differ from those of the first one"

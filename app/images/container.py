@@ -23,7 +23,7 @@ MAX_SEGMENTS, MAX_TABLE_BYTES = 256, 16 * 1024
 MAX_CHUNKS = 1024
 # libjpeg decodes every pixel again for each scan. Encoders write ten for a progressive file, 18 for CMYK.
 MAX_SCANS = 20
-# The frames that libjpeg decodes at a reduced scale: baseline, extended and progressive, in Huffman codes.
+# The frames that libjpeg can decode at a reduced scale: baseline, extended and progressive, Huffman-coded.
 FRAMES, PROGRESSIVE = {0xC0, 0xC1, 0xC2}, 0xC2
 # Huffman tables, quantization tables, restart interval. Other segments before the first scan are dropped or refused:
 # Pillow and libjpeg read a length after some of them and none after others.
@@ -38,7 +38,7 @@ SAMPLES, WITH_ALPHA = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}, {4, 6}
 
 @dataclass(frozen=True)
 class Stripped:
-    """A file without what does not change its picture.
+    """A file without the parts that do not affect its picture.
 
     content: the file.
     width, height: the sides in its header, in pixels.
@@ -54,7 +54,7 @@ class Stripped:
 
 
 def strip(content: bytes) -> Stripped:
-    """Remove what does not change the picture from a PNG or JPEG file.
+    """Remove the parts of a PNG or JPEG file that do not affect its picture.
 
     Raises InvalidImage for other formats, for animations of more than one frame, and for too many segments or scans;
     InvalidImage, struct.error or KeyError for damaged files.
@@ -162,7 +162,7 @@ def _strip_jpeg(content: bytes) -> Stripped:
             if scans > MAX_SCANS:
                 raise InvalidImage(f"The JPEG has more than {MAX_SCANS} scans")
             stripped = b"".join([*kept, content[body - 2 : end + len(END_OF_IMAGE)]])
-            # libjpeg keeps a picture whose scans hold only a part each.
+            # libjpeg keeps the whole picture in memory if a scan has only a part of it.
             is_whole = scans == 1 and not frame.is_progressive and content[body + 2] >= frame.components
             cost = jpeg_cost(end - body, frame.width, frame.height, frame.samples_per_pixel, 0 if is_whole else scans)
             return Stripped(stripped, frame.width, frame.height, orientation, cost)

@@ -1,4 +1,4 @@
-"""What decoding and normalizing an image file takes, estimated before it is decoded.
+"""The CPU time of decoding and normalizing an image file, estimated before it is decoded.
 
 The constants are upper bounds of what `python -m benchmarks normalize` measures on one core. An estimate does not
 depend on the machine, so that a file is accepted everywhere or nowhere.

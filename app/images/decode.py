@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -17,8 +16,7 @@ from app.errors import InvalidImage
 from app.images.container import Stripped, damaged, strip
 from app.images.cost import REDUCED_SIDE, affordable_side, jpeg_scale
 from app.images.encode import SIGNATURE as PNG_SIGNATURE
-
-Pixels = NDArray[np.float32]
+from app.images.resize import FloatPixels
 
 MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"}
 # Offsets of a PNG's bit depth and colour type, and two colour types (PNG, third edition, section 11.2.1).
@@ -44,8 +42,8 @@ class Picture:
     alpha: float32 (H, W) in [0, 1], 1 is opaque; None when every pixel is.
     """
 
-    luminance: Pixels
-    alpha: Pixels | None
+    luminance: FloatPixels
+    alpha: FloatPixels | None
 
     def is_opaque_square(self, size: int) -> bool:
         """Whether the picture is opaque and has size x size pixels."""
@@ -175,5 +173,5 @@ def _picture(image: Image.Image, transposition: Image.Transpose | None) -> Pictu
     return Picture(_unit(colour.convert("L")), None if alpha.min() == 1 else alpha)
 
 
-def _unit(image: Image.Image) -> Pixels:
+def _unit(image: Image.Image) -> FloatPixels:
     return np.asarray(image, dtype=np.float32) / np.float32(255)

@@ -1,7 +1,7 @@
 """Images to files: PNG, PNG grid, animation, NumPy archive. The same images always give the same bytes.
 
-The PNG writer is our own (PNG, third edition, W3C 2025). Pillow's takes two to six times as long for files that are a
-little larger: it opens an encoder, a plugin and a stream for each image, and tries every filter on every row.
+This module has its own PNG writer (PNG, third edition, W3C 2025). Pillow's takes two to six times as long for slightly
+larger files: it opens an encoder, a plugin and a stream for each image, and tries every filter on every row.
 """
 
 import math

@@ -4,16 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Pixels = NDArray[np.float32]
+FloatPixels = NDArray[np.float32]
 
 
 def resize(
-    pixels: Pixels,
+    pixels: FloatPixels,
     height: int,
     width: int,
     method: Image.Resampling = Image.Resampling.BOX,
     box: tuple[int, int, int, int] | None = None,
-) -> Pixels:
+) -> FloatPixels:
     """Resample an image (H, W), or its `box` (left, top, right, bottom), to (height, width)."""
     resized = Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), method, box=box)
     return np.asarray(resized, dtype=np.float32)
@@ -37,7 +37,7 @@ def enlarge(image: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
 
 
-def reduce(pixels: Pixels, side: int) -> Pixels:
+def reduce(pixels: FloatPixels, side: int) -> FloatPixels:
     """Resample an image (H, W) so that its longer side is at most `side`."""
     height, width = pixels.shape
     factor = side / max(height, width)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from app.errors import InvalidImage
-from app.images.resize import Pixels, reduce, resize
+from app.images.resize import FloatPixels, reduce, resize
 
 Mask = NDArray[np.bool_]
 
@@ -49,8 +49,8 @@ class _Segments:
     strokes: (h, w), the pixels of the digit.
     """
 
-    pixels: Pixels
-    background: Pixels
+    pixels: FloatPixels
+    background: FloatPixels
     strokes: Mask
 
 
@@ -59,11 +59,11 @@ def no_ink() -> InvalidImage:
     return InvalidImage("There is no ink in the image: nothing stands out from its background")
 
 
-def find_ink(luminance: Pixels, side: int) -> Pixels:
+def find_ink(luminance: FloatPixels, side: int) -> FloatPixels:
     """Segment the ink of a picture (H, W), light or dark, and crop the picture to it.
 
     The picture is reduced to a longer side of `side`, which averages noise away, and segmented repeatedly,
-    each time cropped to the ink of the pass before, so that a small digit is seen as well as a large one.
+    each time cropped to the ink of the previous pass, so that small digits are resolved as well as large ones.
 
     Returns float32 (h, w) in [0, 1], 1 where a stroke is solid; h and w are at most `side`. Raises InvalidImage
     where nothing stands out.
@@ -87,7 +87,7 @@ def find_ink(luminance: Pixels, side: int) -> Pixels:
     # The inner part of the strokes is solid; their edges are not.
     solid = float(np.median(densities[densities >= densities.max() / 2]))
     floor = min(max(BACKGROUND_DENSITY * solid, noise), solid / 2)
-    scaled: Pixels = np.clip((np.where(near, density, 0) - floor) / (solid - floor), 0, 1)
+    scaled: FloatPixels = np.clip((np.where(near, density, 0) - floor) / (solid - floor), 0, 1)
     return scaled
 
 
@@ -108,7 +108,7 @@ def stroke_width(strokes: Mask) -> float:
     return float(2 * strokes.sum() / (0.8 * outline))
 
 
-def _crop(region: Pixels, strokes: Mask) -> Pixels:
+def _crop(region: FloatPixels, strokes: Mask) -> FloatPixels:
     """The square part of a region (H, W) around its strokes (h, w), which were found in a reduced copy."""
     factor = max(region.shape) / max(strokes.shape)
     box = [(edge.start * factor, edge.stop * factor) for edge in bounding_box(strokes)]
@@ -117,18 +117,18 @@ def _crop(region: Pixels, strokes: Mask) -> Pixels:
     return region[max(0, int(rows[0])) : int(rows[1]) + 1, max(0, int(columns[0])) : int(columns[1]) + 1]
 
 
-def _is_light_on_dark(pixels: Pixels) -> bool:
+def _is_light_on_dark(pixels: FloatPixels) -> bool:
     """Whether the pixels that differ most from the background are lighter than it."""
     difference = _smooth(pixels) - _background(pixels, whole=_shows_table(pixels))
     return bool(difference.max() > -difference.min())
 
 
-def _smooth(pixels: Pixels) -> Pixels:
-    smooth: Pixels = ndimage.uniform_filter(pixels, 3, mode="nearest")
+def _smooth(pixels: FloatPixels) -> FloatPixels:
+    smooth: FloatPixels = ndimage.uniform_filter(pixels, 3, mode="nearest")
     return smooth
 
 
-def _background(values: Pixels, *, whole: bool) -> Pixels:
+def _background(values: FloatPixels, *, whole: bool) -> FloatPixels:
     """Fit a cubic surface to the background of (h, w).
 
     whole: fit to all values rather than to those at the border, where there is little ink.
@@ -148,7 +148,7 @@ def _background(values: Pixels, *, whole: bool) -> Pixels:
     coefficients = np.zeros((4, 4))
     coefficients[POWERS_Y, POWERS_X] = fitted
     y, x = (_powers(side) for side in values.shape)
-    surface: Pixels = (y @ coefficients @ x.T).astype(np.float32)
+    surface: FloatPixels = (y @ coefficients @ x.T).astype(np.float32)
     return surface
 
 
@@ -169,18 +169,18 @@ def _powers(side: int) -> NDArray[np.float64]:
     return powers
 
 
-def _shows_table(pixels: Pixels) -> bool:
-    """Whether one edge of the picture is unlike most of it, as where a photo shows more than the paper."""
+def _shows_table(pixels: FloatPixels) -> bool:
+    """Whether one edge differs from most of the picture, as in a photo that shows more than the paper."""
     dark = pixels < np.percentile(pixels, [2, 98]).mean()
     edges = [edge.mean() for edge in (dark[0], dark[-1], dark[:, 0], dark[:, -1])]
     return bool((dark.mean() < 0.4 and max(edges) > 0.98) or (dark.mean() > 0.6 and min(edges) < 0.02))
 
 
-def _segment(pixels: Pixels) -> _Segments:
+def _segment(pixels: FloatPixels) -> _Segments:
     """Segment dark strokes on a light background (h, w). Raises InvalidImage when there are none."""
     # Light multiplies, so the surface is fitted to its logarithm.
     logarithm = _background(np.log(np.maximum(pixels, MIN_BACKGROUND)), whole=_shows_table(pixels))
-    even: Pixels = np.divide(pixels, np.exp(np.clip(logarithm, math.log(MIN_BACKGROUND), 0)), dtype=np.float32)
+    even: FloatPixels = np.divide(pixels, np.exp(np.clip(logarithm, math.log(MIN_BACKGROUND), 0)), dtype=np.float32)
     smooth = even if _is_small(even) else _smooth(even)
     # First with a wide window, to measure the strokes ...
     strokes = _strokes(_density(smooth, _closed(smooth, math.ceil(MAX_HALF_STROKE * max(pixels.shape)))))
@@ -195,28 +195,28 @@ def _segment(pixels: Pixels) -> _Segments:
     return _Segments(even, closed, strokes)
 
 
-def _is_small(pixels: Pixels) -> bool:
+def _is_small(pixels: FloatPixels) -> bool:
     return bool(min(pixels.shape) < MIN_SMOOTHED_SIDE)
 
 
-def _closed(pixels: Pixels, reach: int) -> Pixels:
+def _closed(pixels: FloatPixels, reach: int) -> FloatPixels:
     """The background (h, w) of dark strokes: the morphological closing by a square of 2 reach + 1.
 
     Squares that extend beyond the picture do not count, so strokes at its edge are found.
     """
     reach = max(2, min(reach, (min(pixels.shape) - 1) // 2))
     side = min(2 * reach + 1, *pixels.shape)
-    closed: Pixels = ndimage.grey_closing(pixels, (side, side), mode="constant", cval=np.inf)
+    closed: FloatPixels = ndimage.grey_closing(pixels, (side, side), mode="constant", cval=np.inf)
     return closed
 
 
-def _density(pixels: Pixels, background: Pixels) -> Pixels:
+def _density(pixels: FloatPixels, background: FloatPixels) -> FloatPixels:
     """The share (h, w) in [0, 1] of the background's brightness that is missing from each pixel."""
-    density: Pixels = np.clip((background - pixels) / np.maximum(background, MIN_BACKGROUND), 0, 1)
+    density: FloatPixels = np.clip((background - pixels) / np.maximum(background, MIN_BACKGROUND), 0, 1)
     return density
 
 
-def _strokes(density: Pixels) -> Mask:
+def _strokes(density: FloatPixels) -> Mask:
     """The connected components that are strokes: not faint, not dirt, not the surface below the paper."""
     densest = density.max()
     if densest == 0:

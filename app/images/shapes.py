@@ -1,4 +1,4 @@
-"""Signs that a normalized image shows more than one digit, by its connected shapes."""
+"""Warnings that a normalized image shows more than a single digit, found in its connected components."""
 
 from typing import Literal
 
@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Mask = NDArray[np.bool_]
-Sign = Literal["frame", "several_shapes"]
+from app.images.segmentation import Mask
 
-# Brightness of ink, and the smallest share of all ink that a shape has.
+WarningCode = Literal["frame", "several_shapes"]
+
+# The lowest brightness of ink, and the smallest share of all ink that counts as a shape.
 INK, MIN_SHARE = 0.4, 0.08
 # A frame covers at least this share of each side of its bounding box, within this many pixels of it.
 FRAME_SIDE, FRAME_REACH = 0.85, 2
@@ -18,8 +19,8 @@ FRAME_SIDE, FRAME_REACH = 0.85, 2
 MIN_HEIGHT = 0.55
 
 
-def find_signs(image: NDArray[np.float32]) -> list[Sign]:
-    """The signs that `image` (H, W), in [0, 1] and bright on dark, has.
+def find_warnings(image: NDArray[np.float32]) -> list[WarningCode]:
+    """The warnings about `image` (H, W), in [0, 1] and bright on dark.
 
     frame: a shape like a box has other ink inside. several_shapes: shapes of similar height stand side by side, with a
     gap between them.
@@ -35,10 +36,10 @@ def find_signs(image: NDArray[np.float32]) -> list[Sign]:
         box for mask, box in shapes if _is_frame(mask[box]) and any(_is_inside(other, box) for _, other in shapes)
     ]
     inner = [mask for mask, box in shapes if box not in frames]
-    signs: list[Sign] = ["frame"] if frames else []
+    warnings: list[WarningCode] = ["frame"] if frames else []
     if inner and len(_heights_side_by_side(np.any(inner, axis=0))) > 1:
-        signs.append("several_shapes")
-    return signs
+        warnings.append("several_shapes")
+    return warnings
 
 
 def _is_frame(shape: Mask) -> bool:
@@ -53,7 +54,7 @@ def _is_inside(inner: tuple[slice, slice], outer: tuple[slice, slice]) -> bool:
 
 
 def _heights_side_by_side(ink: Mask) -> list[int]:
-    """The heights of the parts of `ink` (H, W) that empty columns separate, without low ones."""
+    """The heights of the parts of `ink` (H, W) that are separated by empty columns, without low parts."""
     runs, count = ndimage.label(ink.any(axis=0))
     heights = [int(np.ptp(np.nonzero(ink[:, runs == number].any(axis=1))[0])) + 1 for number in range(1, count + 1)]
     return [height for height in heights if height >= MIN_HEIGHT * max(heights)]

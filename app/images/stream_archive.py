@@ -56,7 +56,7 @@ class ZipDirectory:
         self._offset = offset  # of the next entry
 
     def add(self, entries: bytes) -> None:
-        """List these entries of `zip_entry`, which follow those that were added before."""
+        """Add entries made by `zip_entry` to the directory. They follow those added before."""
         position = 0
         while position < len(entries):
             (_, version, flags, method, time, date, crc, size, _, length, _) = LOCAL.unpack_from(entries, position)

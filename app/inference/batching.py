@@ -25,11 +25,11 @@ from app.trace import TRACE
 
 log = logging.getLogger(__name__)
 
-# Rows that a job contributes before the next job has its turn, so that a large job cannot starve a small one.
+# Rows that a job adds to a batch before it is the next job's turn, so that a large job cannot starve a small one.
 TURN_ROWS = 8
-# Smallest share of a worker: handing over fewer rows costs more than it gains.
+# Smallest share of a worker: the hand-over of fewer rows would cost more than it gains.
 LEAST_SHARE_ROWS = 4
-# Latest notice of a missed deadline, in seconds.
+# Longest delay in noticing a missed deadline, in seconds.
 SWEEP_S = 0.02
 
 Part = TypeVar("Part")
@@ -100,7 +100,7 @@ class _Pending:
         return not self.waiting and not self.running
 
     def fail(self, error: Exception) -> None:
-        if isinstance(error, StopIteration):  # which a future refuses
+        if isinstance(error, StopIteration):  # a future cannot hold it
             error = RuntimeError("a job raised StopIteration")
         if not self.future.done():
             self.future.set_exception(error)
@@ -137,7 +137,7 @@ class Batcher:
         self._sweep: asyncio.TimerHandle | None = None
 
     def submit(self, job: Job[Any], deadline: float) -> asyncio.Future[bytes]:
-        """Queue a job; its answer. When the future is cancelled, the rows that still wait leave the queue.
+        """Queue a job and return the future of its answer. If it is cancelled, waiting rows leave the queue.
 
         deadline: on the monotonic clock. The future fails with DeadlineExceeded once it has passed, with Draining when
         closed, and with the error of the batch. Raises the error of a queue that is closed already.
@@ -161,7 +161,7 @@ class Batcher:
 
     async def close(self) -> None:
         """Refuse new jobs, fail those that wait, and wait for the batches that run."""
-        self._refuse(draining, list(self._queue))
+        self._refuse(Draining, list(self._queue))
         await self._idle.wait()
 
     def _refuse(self, error: Callable[[], ServiceError], jobs: list[_Pending]) -> None:
@@ -180,7 +180,7 @@ class Batcher:
             pending.trace.step(step, started, ended, model=model, operation=operation, **rows)
 
     def _dequeue(self, pending: _Pending) -> None:
-        """Remove the waiting rows of a job from the queue, if there are any."""
+        """Remove the waiting rows of a job, if there are any, from the queue."""
         if pending in self._open and pending.waiting:
             self._queue.remove(pending)
             self._count(-pending.waiting)
@@ -218,7 +218,7 @@ class Batcher:
             self._worker_requested = True
 
     def _start_batch(self) -> None:
-        """Run the rows that have gathered on the worker that is now held."""
+        """Run the rows that have accumulated on the worker that is now held."""
         self._worker_requested = False
         batch = self._take()
         self._request_worker()  # another worker may take the rest at the same time
@@ -231,7 +231,7 @@ class Batcher:
         self._workers.run(partial(self._compute, chunks), partial(self._end_batch, batch, monotonic()))
 
     def _compute(self, chunks: list[Chunk[Any]]) -> list[Any]:
-        """On a worker: the part of each chunk, the answer of each whole job, or the exception of either."""
+        """Runs on a worker. Returns the part of each chunk, or the answer if it is a whole job, or its exception."""
         outcomes = _compute_isolated(partial(self._job_type.compute, self._model), chunks)
         return [
             _outcome(partial(chunk.job.answer, [outcome]))
@@ -275,7 +275,7 @@ class Batcher:
             self._idle.set()
 
     def _assemble(self, pending: _Pending) -> None:
-        """Put the parts of a job that was split together, on a worker."""
+        """Assemble the answer of a job that was split, on a worker."""
         parts = [pending.parts[first] for first in sorted(pending.parts)]
         self._running += 1
 
@@ -328,9 +328,9 @@ class Batcher:
 def _compute_isolated(
     compute: Callable[[Sequence[Chunk[Any]]], Sequence[Any]], chunks: Sequence[Chunk[Any]]
 ) -> list[Any]:
-    """The part of each chunk, or its exception: the chunks of a failed batch are computed one by one.
+    """The part of each chunk, or its exception. If the batch fails, its chunks are computed one by one.
 
-    A row has the same bits in every batch, so the other callers do not notice.
+    A row has the same bits in every batch, so this does not change the answers to other callers.
     """
     try:
         return [*compute(chunks)]
@@ -353,8 +353,3 @@ def _outcome(function: Callable[[], T]) -> T | Exception:
 def _call_if_alive(method: "WeakMethod[Callable[[], None]]") -> None:
     if (call := method()) is not None:
         call()
-
-
-def draining() -> Draining:
-    """The error of jobs that the service no longer computes."""
-    return Draining()

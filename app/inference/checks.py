@@ -17,7 +17,7 @@ WARM_UP_PASSES = 3
 SIZES = (1, 2, 3, 5, 8, 13)
 # Of a sequential network, whose passes take up to a second.
 SEQUENTIAL_SIZES = (1, 3)
-# Outputs with so many numbers a row show a difference in the last bit in a few rows already; a logit may hide it.
+# Outputs with this many numbers per row show a difference in the last bit within a few rows; a logit may hide it.
 IMAGE_NUMBERS, IMAGE_ROWS = 49, 4
 # Row multiples to try, the cheapest first.
 ROW_MULTIPLES = (1, 2, 4, 8)
@@ -27,7 +27,7 @@ Arrays = tuple[NDArray[Any], ...]
 
 
 class CheckFailed(Exception):
-    """A network that must not serve. The text names the capability and the cause."""
+    """A network failed a check and must not serve. The text names the capability and the cause."""
 
 
 class TooInaccurate(CheckFailed):
@@ -54,10 +54,10 @@ def check_golden(capability: str, network: Network, golden: Golden, precision: P
 
 
 def warm_up(network: Network, golden: Golden, max_rows: int, *, sequential: bool = False) -> bool:
-    """Run a row until TorchScript has compiled the network; set the smallest sufficient `row_multiple`, and `row_ms`.
+    """Run a network until TorchScript has compiled it, and set its `row_ms` and the smallest sufficient `row_multiple`.
 
-    Returns whether every row checked has the same bits at any position of a full batch and of smaller ones, as the
-    multiple may achieve. A sequential network is checked with fewer rows and batches.
+    Returns whether, with this multiple, every row checked has the same bits at any position of full and smaller
+    batches. A sequential network is checked with fewer rows and batches.
     """
     rows = tuple(record.array() if sequential else _varied(record.array()) for record in golden.inputs)
     rows = _slice(rows, 0, max_rows)

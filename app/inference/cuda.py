@@ -1,8 +1,8 @@
 """A network on a CUDA device as one CUDA graph.
 
 A network for small images is a few dozen kernels of microseconds each, and launching them one by one takes longer than
-running them. A graph launches them at once, from fixed addresses and for one batch size. The fixed size also gives a
-row the same bits in every batch, as kernels are chosen by batch size.
+running them. A graph launches them together, with fixed addresses and one batch size. The fixed size also gives a row
+the same bits in every batch, because kernels are selected by batch size.
 Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
 
@@ -19,8 +19,8 @@ PASSES_BEFORE_CAPTURE = 3
 class GraphedForward:
     """CPU tensors in, float32 CPU tensors out.
 
-    The first call captures a graph of `rows` rows. Larger batches run in blocks of that size, to which `Network` pads
-    them. The network has one set of buffers, so calls take turns.
+    The first call captures a graph for `rows` rows. Larger batches run in blocks of this size, to a multiple of which
+    `Network` pads them. Calls are serialized, because the graph has one set of buffers.
     """
 
     def __init__(self, method: Callable[..., Tensor | tuple[Tensor, ...]], device: torch.device, rows: int) -> None:
@@ -56,8 +56,8 @@ class GraphedForward:
         return tuple(host.clone() for host in buffers.host_outputs)
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> "_Buffers":
-        # PyTorch hands out its 32 streams of a priority in turn, so during a reload this network's stream may be one
-        # that serves requests, whose kernels would be captured as well. No serving stream has this priority.
+        # PyTorch assigns its 32 streams of each priority round-robin, so during a reload this network's stream may also
+        # serve requests, whose kernels would be captured as well. No serving stream has this priority.
         stream = torch.cuda.Stream(self._stream.device, priority=-1)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.default_stream(stream.device))  # the stream that loaded the archive
         with torch.cuda.stream(stream):

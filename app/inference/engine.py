@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar
 
-from app.errors import CapabilityMissing, InvalidRequest, ModelNotFound, ServiceError
-from app.inference.batching import Batcher, Job, draining
+from app.errors import CapabilityMissing, Draining, InvalidRequest, ModelNotFound, ServiceError
+from app.inference.batching import Batcher, Job
 from app.inference.limit import Limit
 from app.inference.model import Model
 from app.inference.workers import Workers
@@ -25,7 +25,7 @@ class Pool(NamedTuple):
 
 
 class Engine:
-    """One generation of loaded models. A reload replaces the engine; requests that began with it end with it."""
+    """One set of loaded models. A reload replaces the engine; requests that began on the old one finish on it."""
 
     def __init__(
         self,
@@ -74,14 +74,16 @@ class Engine:
                 return model, prepare(model)
             except InvalidRequest as error:
                 errors.append(error)
-        # The error of the model that comes closest: an error about a value helps more than one about the model.
+        # The error of the closest model: an error about a value helps more than one about the model.
         best = min(errors, key=_distance)
         if len({error.detail for error in errors}) == 1 or best.detail.startswith(NONE_LOADED):
-            raise best  # not about the model; or there is one; or `prepare` searched for another model
+            # All models give the same error, so that it is not about the model, or there is only one model; or the
+            # error is of a search within `prepare`, as for a generator.
+            raise best
         raise type(best)(f"{NONE_LOADED} {role} can do this; for example, {best.detail}")
 
     def pool(self, model: Model, job: Job[Any]) -> Pool:
-        """The pool that computes a job. Sequential models have their own: their passes hold back no others."""
+        """The pool that computes a job. Sequential models have their own, so that their passes do not block others."""
         sequential = any(each.manifest.sequential for each in (model, *job.other_models))
         return self._sequential_pool if sequential else self._pool
 
@@ -90,7 +92,7 @@ class Engine:
         return self.pool(model, job).limit.admit(job.rows)
 
     def run_piece(self, model: Model, job: Job[Any], deadline: float) -> asyncio.Future[bytes]:
-        """As `run`, for a piece of a stream that was admitted: its rows count as in flight, and are never refused."""
+        """As `run`, for a piece of an admitted stream: its rows count as in flight but are never refused."""
         limit = self.pool(model, job).limit
         future = self.run(model, job, deadline)
         limit.count(job.rows)
@@ -111,7 +113,7 @@ class Engine:
 
     async def close(self) -> None:
         """Refuse new jobs, fail those that wait, and wait for the batches that run."""
-        self._closed = draining
+        self._closed = Draining
         await asyncio.gather(*(batcher.close() for batcher in self._batchers.values()))
 
     def fail(self, error: Callable[[], ServiceError]) -> None:

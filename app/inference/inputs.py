@@ -1,6 +1,6 @@
-"""Where the images that a model takes come from: uploads, or another model that generates them.
+"""Input images of a model: uploads, or images that another model generates.
 
-Sources of images are made on the event loop, with all checks. The images are taken later, on a worker, for a whole
+Sources of images are created on the event loop, with all checks. The images are made later, on a worker, for a whole
 batch. An image is a pure function of its source and its index.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from app.checkpoints.capabilities import Symbol
 from app.errors import CapabilityMissing, InvalidRequest
 from app.images.encode import from_uint8, to_uint8
-from app.images.shapes import Sign
+from app.images.shapes import WarningCode
 from app.inference.engine import Engine
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
@@ -21,23 +21,23 @@ from app.inference.sampling import Seeded, draw, generate, split
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """Uploads `(n, 1, H, W)` in [0, 1], their signs, and their labels `(n,)` if the model takes labels."""
+    """Uploads `(n, 1, H, W)` in [0, 1], their warnings, and their labels `(n,)` if the model takes labels."""
 
     images: Rows
-    signs: Sequence[list[Sign]]
+    warnings: Sequence[list[WarningCode]]
     labels: Labels | None = None
 
     first = 0  # index in the answer
-    models: ClassVar[tuple[Model, ...]] = ()  # that make the images
+    models: ClassVar[tuple[Model, ...]] = ()  # that generate the images
 
     @property
     def origin(self) -> dict[str, Any]:
         """Seed, prior and generator for the answer."""
         return {"seed": None, "prior": None, "generator": None}
 
-    def signs_of(self, offset: int, count: int) -> Sequence[list[Sign]]:
-        """The signs of `count` images from `offset` on."""
-        return self.signs[offset : offset + count]
+    def warnings_of(self, offset: int, count: int) -> Sequence[list[WarningCode]]:
+        """The warnings of `count` images from `offset` on."""
+        return self.warnings[offset : offset + count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Generated:
 
     @property
     def models(self) -> tuple[Model, ...]:
-        """The models that make the images."""
+        """The models that generate the images."""
         return (self.generator,)
 
     @property
@@ -58,8 +58,8 @@ class Generated:
         """Seed, prior and generator for the answer."""
         return {"seed": self.source.seed, "prior": self.source.prior, "generator": self.generator.name}
 
-    def signs_of(self, _offset: int, count: int) -> Sequence[list[Sign]]:
-        """None for each of `count` images."""
+    def warnings_of(self, _offset: int, count: int) -> Sequence[list[WarningCode]]:
+        """No warnings, for each of `count` images."""
         return [[]] * count
 
 
@@ -95,7 +95,7 @@ def take(slices: Sequence[tuple[Images, int, int]]) -> list[tuple[Rows, Labels |
 def find_generator(
     engine: Engine, name: str | None, model: Model, prepare: Callable[[Model], Seeded]
 ) -> tuple[Model, Seeded]:
-    """The named generator, else the model itself if it can generate the images, else the first model that can.
+    """The generator: the named one, else the model itself if it can generate the images, else the first that can.
 
     prepare: the source of the images of a generator; raises CapabilityMissing or InvalidRequest, as `Engine.select`.
     """

@@ -1,4 +1,4 @@
-"""Noise and labels from a seed, and paths between two latents.
+"""Noise and labels from a seed.
 
 A row is a pure function of (stream, seed, index): row i does not depend on the number of rows requested or on earlier
 draws. `torch.randn` with a generator has no such property.
@@ -7,14 +7,13 @@ draws. `torch.randn` with a generator has no such property.
 import math
 import secrets
 import threading
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from typing_extensions import TypeAliasType
 
-# Version of the functions below: a change of one bit of any row needs a new name.
+# Version of the functions below. Change it whenever one bit of any row changes.
 SCHEME = "philox4x64-10/ndtri/1"
 
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
@@ -25,8 +24,6 @@ LATENT_STREAM = 0
 POSTERIOR_STREAM = 1
 COMPONENT_STREAM = 2  # the mixture component of a fitted prior
 LABEL_STREAM = 3
-
-Path = TypeAliasType("Path", Literal["lerp", "slerp"])
 
 
 def draw_seed() -> int:
@@ -74,7 +71,7 @@ def normal(
 
 
 def tail(truncation: float | None) -> float:
-    """The probability below `-truncation` standard deviations; 0 without one."""
+    """The probability below `-truncation` standard deviations; 0 for None."""
     return 0.0 if truncation is None else math.erfc(truncation / math.sqrt(2)) / 2
 
 
@@ -112,33 +109,6 @@ class _Generator(threading.local):
 
 
 _generator = _Generator()
-
-
-def interpolate(
-    start: NDArray[np.float32], end: NDArray[np.float32], steps: int, path: Path, rows: slice = slice(None)
-) -> NDArray[np.float32]:
-    """`rows` of the `steps` latents from `start` to `end`, `(latent,)` both: `(len(rows), latent)`.
-
-    The first and the last latent are exactly the ends.
-
-    `lerp` is the straight line. `slerp` follows the great circle of the sphere on which normal latents lie (K.
-    Shoemake, 1985; T. White, "Sampling Generative Networks", 2016, arXiv:1609.04468). Between parallel or opposite
-    latents, for which no great circle is defined, `slerp` is the straight line.
-    """
-    a, b = start.astype(np.float64), end.astype(np.float64)
-    t = np.linspace(0.0, 1.0, steps)[rows, None]
-    weights_a, weights_b = 1.0 - t, t
-    if path == "slerp":
-        norms = np.linalg.norm(a) * np.linalg.norm(b)
-        cosine = float(np.clip(a @ b / norms, -1.0, 1.0)) if norms > 0 else 1.0
-        angle = np.arccos(cosine)
-        if np.sin(angle) > 1e-6:
-            weights_a = np.sin((1.0 - t) * angle) / np.sin(angle)
-            weights_b = np.sin(t * angle) / np.sin(angle)
-    latents = (weights_a * a + weights_b * b).astype(np.float32)
-    latents[t[:, 0] == 0.0] = start
-    latents[t[:, 0] == 1.0] = end
-    return latents
 
 
 def open_unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:

@@ -8,14 +8,14 @@ from app.scoreboard import Counter
 
 
 class Limit:
-    """Admits requests at once or not at all.
+    """Admits requests immediately or not at all.
 
-    Requests for more than `small` may fill three quarters of the bound, so that a few of them cannot keep small ones
-    out; all of it, if nothing else is in flight.
+    Requests for more than `small` may fill only three quarters of the bound, so that a few of them cannot keep small
+    ones out, or all of it if nothing else is in flight.
     """
 
     def __init__(self, most: int, in_flight: Counter, *, small: int, what: str) -> None:
-        """what: the name of the things that are counted, for errors."""
+        """most: the bound. what: the name of the counted things, for errors."""
         self._most = most
         self._in_flight = in_flight
         self._small = small

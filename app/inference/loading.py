@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 CHECK_INTERVAL_S = 1
 # Rows of a small request.
 SMALL_ROWS = 16
-# Of each of several processes: as many as a request of the default size can use.
+# Default workers per process, if there are several processes: as many as a request of the default size can use.
 MAX_DEFAULT_WORKERS = 8
-# A pass of a sequential model counts as hung after so many times as long.
+# Factor on the time after which a pass of a sequential model counts as hung.
 SEQUENTIAL_PATIENCE = 10
 
 
@@ -57,7 +57,7 @@ class Loader:
             self._metrics.reloads.labels("swapped" if swapped else "refused").inc()
 
     async def watch(self) -> str:
-        """Check the workers once a second; return why one is lost."""
+        """Check the workers once a second until one is lost, and return the cause."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             for pool, patience in zip(self._pools or (), (1, SEQUENTIAL_PATIENCE), strict=False):
@@ -97,12 +97,12 @@ class Loader:
         reload, models = await self._load_models(runtime)
         loaded = id_of_models(models.values())
         if not self._engines and board.served_by_others - {loaded}:
-            # This process replaces another one, and the files have changed: all processes load them.
+            # This process replaces another one, and the files have changed: make all processes load them.
             await board.request_reload()
             reload, models = await self._load_models(runtime)
             loaded = id_of_models(models.values())
         if not await board.agree(reload, loaded):
-            raise CheckpointError(settings.models_dir, "was not loaded alike by all processes")
+            raise CheckpointError(settings.models_dir, "was not loaded by all processes, or not with the same content")
         if self._pools is None:
             self._pools = self._make_pools(runtime)
         self._runtime = runtime
@@ -153,7 +153,7 @@ class Loader:
 
 
 def id_of_models(models: Iterable[Model]) -> int:
-    """A number that is equal in two processes that have loaded the same checkpoints with the same precision."""
+    """The id of a set of models: equal in processes that have loaded the same checkpoints with the same precision."""
     digest = hashlib.sha256()
     for model in models:
         digest.update(f"{model.manifest.model_dump_json()}{model.card}{model.provenance}\n".encode())

@@ -1,4 +1,4 @@
-"""Facts about the machine: device, cores, and what the bytes of an answer depend on."""
+"""Facts about the machine: device, cores, and what the bytes of a response depend on."""
 
 import ctypes
 import math
@@ -53,14 +53,14 @@ def cores() -> int:
 
 
 def default_processes(device: str) -> int:
-    """One process a core on a CPU; one on a GPU, whose memory each process would need for itself."""
-    # A check through the driver's library: one that starts CUDA would make it unusable in forked processes.
+    """One process per core on a CPU; one on a GPU, because each process would need its memory."""
+    # Check through NVML: a check that initializes CUDA would make it unusable in forked processes.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     return cores() if device == "cpu" or (device == "auto" and not torch.cuda.is_available()) else 1
 
 
 def return_free_memory() -> None:
-    """Return what was freed to the system, with glibc. Loading the shipped models leaves 27 MB in each process."""
+    """Return freed memory to the system, with glibc. Loading the shipped models leaves 27 MB of it in each process."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,4 +1,4 @@
-"""A model: a checkpoint that is loaded, checked and warm."""
+"""A model: a checkpoint that is loaded, checked and warmed up."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an answer depends on besides the request."""
+    """What a response depends on besides the request."""
 
     model: str
     digest: str
@@ -27,7 +27,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint that passed every check and is warm."""
+    """A loaded checkpoint that passed every check."""
 
     manifest: Manifest
     card: str | None
@@ -53,7 +53,7 @@ class Model:
         """One forward pass. `labels` are ignored if the capability takes none. Raises as `Network.run`."""
         if not self.manifest.takes_labels(capability):
             return self.networks[capability].run(rows)
-        assert labels is not None, "the sampling of a request settles its labels"
+        assert labels is not None, "labels are settled when the request is checked"
         return self.networks[capability].run(rows, labels)
 
     @property
@@ -85,8 +85,8 @@ def load_models(directory: Path, runtime: Runtime, max_rows: int, names: Collect
 def load_model(manifest_file: Path, runtime: Runtime, max_rows: int) -> Model:
     """Load one checkpoint: verify digests, check the golden rows, warm up. Raises CheckpointError.
 
-    An archive that is too inaccurate on this device, or whose rows depend on their batch, gives way to the next
-    precision of the runtime. Archives of a precision that is not used are verified but not opened.
+    If an archive is too inaccurate on this device, or its rows depend on their batch, the next precision of the runtime
+    is tried. Archives of unused precisions are verified but not opened.
     """
     manifest = read_manifest(manifest_file)
     folder = manifest_file.parent

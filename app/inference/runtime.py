@@ -28,11 +28,11 @@ Labels = NDArray[np.int64]
 # A batch as CPU tensors to its outputs as float32 CPU tensors.
 Forward = Callable[..., tuple[Tensor, ...]]
 
-# Ten more steps of niceness are a tenth of the weight in the kernel's scheduler.
+# Ten more steps of niceness reduce the weight in the kernel's scheduler to a tenth.
 BACKGROUND_NICENESS = 10
 
-# The texts of allocation failures in PyTorch and the C++ library. TorchScript turns every exception of an archive into
-# a RuntimeError and keeps only the text.
+# Texts of allocation failures in PyTorch and the C++ library. TorchScript turns every exception of an archive into a
+# RuntimeError and keeps only the text.
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
 
 
@@ -104,7 +104,7 @@ def service_error(error: Exception) -> ServiceError:
 
 
 class Runtime:
-    """A device, a precision, and the facts that the bytes of an answer depend on."""
+    """A device, a precision, and the facts that the bytes of a response depend on."""
 
     def __init__(self, device: str, precision: Literal["auto", "float32", "bfloat16"] = "auto") -> None:
         """Raises DeviceUnavailable for a device that PyTorch does not know or cannot use."""
@@ -121,15 +121,15 @@ class Runtime:
         """Limit the calling thread to one intra-op thread. Every thread that runs a network must call it.
 
         The split of a batch among threads depends on the batch size, and with it the last bit of a row: with 3, 6 or 8
-        threads equal rows differ. Parallelism comes from one forward pass a core.
+        threads equal rows differ. Parallelism comes from one forward pass per core.
         """
         torch.set_num_threads(1)
 
     @classmethod
     def prepare_background_thread(cls) -> None:
-        """As `prepare_thread`, for a thread that yields to all others: under load it has a tenth of a core on Linux.
+        """As `prepare_thread`, for a thread that yields to all others: on Linux it gets a tenth of a core under load.
 
-        The kernel preempts it within a pass, which computes for up to a second.
+        The kernel preempts it even within a pass, which takes up to a second.
         """
         cls.prepare_thread()
         if sys.platform == "linux":  # elsewhere the priority is of the process
@@ -155,7 +155,7 @@ class Runtime:
         return ["bfloat16", "float32"] if computes_in_bfloat16(self.device) else ["float32"]
 
     def facts(self, precision: Precision, max_rows: int) -> dict[str, str]:
-        """Everything besides the weights that the bytes of an answer may depend on.
+        """Everything besides the weights that the bytes of a response may depend on.
 
         On a GPU that includes the largest batch, `max_rows`, because every batch has that shape (see `cuda`).
         """
@@ -177,7 +177,7 @@ class Runtime:
     ) -> dict[str, Network]:
         """The networks of these capabilities, for batches of up to `rows` rows. Raises MissingMethod.
 
-        freeze: folds the weights into the code, which is faster; of nested loops it takes minutes.
+        freeze: fold the weights into the code. The passes are faster, but for nested loops freezing takes minutes.
         """
         for capability in capabilities:
             if not callable(getattr(module, capability, None)):

@@ -1,7 +1,7 @@
-"""Where latents and labels come from: a seed with the caller's sampling options, or latents that the caller gave.
+"""Sources of latents and labels: a seed with sampling options, or latents of the caller.
 
-All checks happen when a source is made, on the event loop. The rows are drawn later, on a worker, for a whole batch. A
-row is a pure function of its source and its index.
+All checks happen when a source is created, on the event loop. The rows are drawn later, on a worker, for a whole batch.
+A row is a pure function of its source and its index.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ LabelRequest = str | Sequence[str] | None
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """How a caller wants latents drawn. None leaves the choice to the model."""
+    """How latents are drawn. None selects the default of the model."""
 
     label: LabelRequest = None
     prior: Prior | None = None
@@ -125,7 +125,7 @@ def _check_controls(manifest: Manifest, options: SamplingOptions) -> None:
 
 
 def input_classes(manifest: Manifest, label: LabelRequest) -> tuple[int, ...] | None:
-    """The classes of what the caller gives the model: required by a conditional model, refused by any other.
+    """The classes of the caller's input: required by a conditional model, refused by any other.
 
     Raises CapabilityMissing and InvalidRequest.
     """
@@ -178,13 +178,13 @@ def draw(model: Model, slices: Sequence[Slice]) -> list[tuple[Rows, Labels | Non
         if own:
             rows = seeded_noise([*own.values()])
             if prior == "fitted":
-                (rows,) = model.run("prior", rows, stacked([labels[i] for i in own]))
+                (rows,) = model.run("prior", rows, concatenated([labels[i] for i in own]))
             latents |= zip(own, split(rows, [count for _, _, count in own.values()]), strict=True)
     return [(latents[i], labels[i]) for i in range(len(slices))]
 
 
 def seeded_noise(slices: Sequence[tuple[Seeded, int, int]]) -> Rows:
-    """The noise of slices with one prior, one below the other: `(rows, latent)`.
+    """The noise of slices with the same prior, concatenated: `(rows, latent)`.
 
     For the fitted prior `(rows, latent + 1)`: the last column, which no option changes, picks the component.
     """
@@ -205,16 +205,16 @@ def seeded_noise(slices: Sequence[tuple[Seeded, int, int]]) -> Rows:
 def generate(model: Model, drawn: Sequence[tuple[Rows, Labels | None]]) -> Rows:
     """The images `(rows, 1, H, W)` of all latents and labels in order, with one pass of the network."""
     latents = np.concatenate([rows for rows, _ in drawn])
-    labels = stacked([labels for _, labels in drawn]) if model.manifest.conditional else None
+    labels = concatenated([labels for _, labels in drawn]) if model.manifest.conditional else None
     (images,) = model.run("generate", latents, labels)
     return images
 
 
-def stacked(labels: Sequence[Labels | None]) -> Labels:
-    """Labels of several slices, all of which have labels, as one array."""
+def concatenated(labels: Sequence[Labels | None]) -> Labels:
+    """The labels of several slices as one array. All slices have labels."""
     return np.concatenate([each for each in labels if each is not None])
 
 
 def split(rows: NDArray[Scalar], counts: Sequence[int]) -> list[NDArray[Scalar]]:
-    """Rows of a batch as slices of these lengths."""
+    """Split the rows of a batch into slices of these lengths."""
     return [rows[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]

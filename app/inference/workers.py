@@ -47,15 +47,15 @@ class _Worker(Thread):
 
 
 class Workers:
-    """A pool of `size` threads, first come, first served. It belongs to one running event loop."""
+    """A pool of `size` threads that are assigned in order of request. It belongs to one running event loop."""
 
     def __init__(
         self, size: int, initialize: Callable[[], object] = lambda: None, busy: Counter | None = None, cores: int = 0
     ) -> None:
         """`initialize` is called once on each thread, before its first task.
 
-        busy: counts the workers of all processes that are in use. A process may always use one worker, and more while
-        fewer than `cores` are busy: a lone large job uses every core, and busy processes do not compete for them.
+        busy: counts the busy workers of all processes. A process may always use one worker, and more while fewer than
+        `cores` are busy, so that a lone large job uses every core and busy processes do not compete for them.
         """
         self._size = size
         self._busy = busy or Scoreboard().counter("busy")
@@ -63,7 +63,7 @@ class Workers:
         self._waiting: deque[Callable[[], None]] = deque()
         self._closed = False
         self._threads = [_Worker(number, initialize) for number in range(size)]
-        self._without_task = [*self._threads]
+        self._idle_threads = [*self._threads]
         for thread in self._threads:
             thread.start()
 
@@ -93,7 +93,7 @@ class Workers:
         `done` must call `release`. A BaseException that is not an Exception ends the thread, which `check` reports.
         """
         loop = asyncio.get_running_loop()
-        thread = self._without_task.pop()  # the one that ended its task last, as its caches are warm
+        thread = self._idle_threads.pop()  # the last one to finish a task, whose caches are warm
 
         def work() -> Notify:
             result: T | None = None
@@ -109,7 +109,7 @@ class Workers:
                 loop.call_soon_threadsafe(finish, result, error)
 
         def finish(result: T | None, error: Exception | None) -> None:
-            self._without_task.append(thread)
+            self._idle_threads.append(thread)
             done(result, error)
 
         thread.tasks.put(work)

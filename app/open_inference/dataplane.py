@@ -1,4 +1,4 @@
-"""The data plane: the job of a request for a model of the protocol, which came over HTTP or over gRPC."""
+"""The data plane: the job of a request, which arrived over HTTP or gRPC, to a model of the protocol."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -22,10 +22,10 @@ from app.inference.sampling import (
     SamplingOptions,
     Seeded,
     class_list,
+    concatenated,
     draw,
     seeded,
     split,
-    stacked,
 )
 from app.open_inference.messages import InferenceRequest, InputTensor
 from app.open_inference.servable import IMAGES, Servable, Tensor
@@ -34,21 +34,21 @@ from app.settings import Settings
 
 NO_LABEL = -1
 
-# The bytes of an answer from the arrays of its outputs, in order.
+# Encodes the arrays of the outputs, in order, as a response.
 Encoder = Callable[[Sequence[NDArray[Any]]], bytes]
 
 
 @dataclass(frozen=True)
 class InferenceJob(Job[list[NDArray[Any]]]):
-    """Rows for a capability. The rows of each capability are batched with one another, see `job_type`."""
+    """Rows for a capability. Only rows of the same capability are batched together, see `job_type`."""
 
     capability: ClassVar[str]
 
-    source: Seeded | Given  # of latents, or the rows that the caller gave, whatever they are
+    source: Seeded | Given  # latents of a seed, or rows of the caller, which may also be images or noise
     first: int
     rows: int
     outputs: tuple[Tensor, ...]  # of the model
-    wanted: tuple[int, ...]  # of the outputs, for the answer
+    wanted: tuple[int, ...]  # indices of the outputs in the response
     encode: Encoder
 
     @property
@@ -62,27 +62,27 @@ class InferenceJob(Job[list[NDArray[Any]]]):
         counts = [chunk.count for chunk in chunks]
         drawn = draw(model, [(chunk.job.source, chunk.job.first + chunk.first, chunk.count) for chunk in chunks])
         takes_labels = model.manifest.takes_labels(cls.capability)
-        labels = stacked([known for _, known in drawn]) if takes_labels else None
+        labels = concatenated([known for _, known in drawn]) if takes_labels else None
         results = model.run(cls.capability, np.concatenate([rows for rows, _ in drawn]), labels)
         by_output: list[list[NDArray[Any]]] = []
         for tensor, result in zip(chunks[0].job.outputs, results, strict=False):
             by_output.append(split(encode.to_uint8(result[:, 0]) if tensor.symbol in IMAGES else result, counts))
         if len(chunks[0].job.outputs) > len(results):
-            by_output.append([_or_none(known, count) for (_, known), count in zip(drawn, counts, strict=True)])
+            by_output.append([_or_unlabelled(known, count) for (_, known), count in zip(drawn, counts, strict=True)])
         return [list(parts) for parts in zip(*by_output, strict=True)]
 
     def answer(self, parts: Sequence[list[NDArray[Any]]]) -> bytes:
-        """The bytes of the answer."""
+        """The bytes of the response."""
         return self.encode([np.concatenate([part[index] for part in parts]) for index in self.wanted])
 
 
-def _or_none(labels: Labels | None, count: int) -> Labels:
+def _or_unlabelled(labels: Labels | None, count: int) -> Labels:
     return np.full(count, NO_LABEL, np.int64) if labels is None else labels
 
 
 @cache
 def job_type(capability: str) -> type[InferenceJob]:
-    """The class of the jobs of a capability: a batch holds jobs of one class."""
+    """The job class of a capability. A batch holds jobs of a single class."""
     return type(
         f"InferenceJobOf_{capability}",
         (InferenceJob,),
@@ -99,8 +99,8 @@ def make_job(
 ) -> InferenceJob:
     """The job of a request.
 
-    contents: of each input, its bytes, or its numbers; None if the request has them. make_encoder: makes the
-    encoder of the answer from its outputs, the number of rows, and the seed.
+    contents: of each input its bytes or its numbers; None if they are in the request. make_encoder: makes the
+    encoder of the response from its outputs, the number of rows, and the seed.
 
     Raises InvalidRequest and CapabilityMissing for tensors and parameters that the model does not take.
     """
@@ -111,14 +111,14 @@ def make_job(
     rows, source, first = _source(servable, request, contents, settings)
     pixels = sum(math.prod(outputs[index].shape) for index in wanted if outputs[index].symbol in IMAGES)
     if rows * pixels > settings.max_answer_pixels:
-        raise InvalidRequest(f"an answer is limited to {settings.max_answer_pixels} pixels; request fewer images")
+        raise InvalidRequest(f"a response is limited to {settings.max_answer_pixels} pixels; request fewer images")
     seed = source.seed if isinstance(source, Seeded) else None
     encoder = make_encoder([outputs[index] for index in wanted], rows, seed)
     return job_type(servable.capability)(source, first, rows, outputs, wanted, encoder)
 
 
 def _wanted(servable: Servable, request: InferenceRequest) -> tuple[int, ...]:
-    """The outputs of the answer, by their index among those of the model."""
+    """The indices of the outputs in the response."""
     indices = {tensor.name: index for index, tensor in enumerate(servable.outputs)}
     names = [output.name for output in request.outputs]
     if not set(names) <= set(indices):
@@ -171,7 +171,7 @@ def _seeded(
         raise InvalidRequest("first + n - 1 must not exceed 2^53 - 1")
     names = None
     if labels is not None:
-        # A source takes its classes in turn by index, which is `first` for the first row.
+        # A source assigns classes to images by index, starting at `first`.
         names = [manifest.classes[label] for label in np.roll(labels, first % count)]
     options = SamplingOptions(names, asked.prior, asked.temperature, asked.truncation)
     return count, seeded(manifest, options, asked.seed), first
@@ -217,7 +217,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _checked(servable: Servable, tensor: Tensor, array: NDArray[Any]) -> NDArray[Any]:
-    """An input as a network takes it. Raises InvalidRequest for values out of range; none compares with a NaN."""
+    """An input as a network takes it. Raises InvalidRequest for values out of range, including NaN."""
     if tensor.symbol is Symbol.LABEL:
         manifest = servable.model.manifest
         if not ((array >= 0) & (array < len(manifest.classes))).all():

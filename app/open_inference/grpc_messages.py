@@ -1,4 +1,4 @@
-"""The messages of gRPC: their classes, and what a request has in them."""
+"""The messages of gRPC: their classes, and the fields and contents of a request."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +12,12 @@ from app.errors import InvalidRequest
 from app.open_inference.messages import MAX_RANK, MAX_TENSORS
 
 MAX_PARAMETERS = 16
-# The field of the contents of each datatype that a tensor here has.
+# By datatype, the field of a tensor's contents.
 CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents", "UINT8": "uint_contents"}
 
 
 def load_messages() -> dict[str, Any]:
-    """The message classes, in a pool of their own: clients in the same process have others of the same names."""
+    """The message classes, in a separate pool: clients in the same process have classes of the same names."""
     (file,) = FileDescriptorSet.FromString(Path(__file__).with_name("open_inference.desc").read_bytes()).file
     pool = DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
@@ -28,7 +28,7 @@ def load_messages() -> dict[str, Any]:
 
 
 def fields_of(request: Any) -> dict[str, Any]:
-    """The fields of a request besides the contents of its tensors; of too many, enough for the error."""
+    """The fields of a request without the contents of its tensors. Too many are cut to one more than the limit."""
     return {
         "id": request.id or None,
         "parameters": _values(request.parameters),

@@ -1,7 +1,7 @@
 """The protocol over gRPC, with the extra `grpc`: every RPC of its service, over the same data plane as HTTP.
 
-Each process of the service has a server of its own at the same port, among which the system distributes connections
-(SO_REUSEPORT), as gRPC cannot take over a listening socket.
+Each process of the service has its own server at the same port, and the kernel distributes connections among them
+(SO_REUSEPORT), because gRPC cannot take over a listening socket.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 SERVICE = "inference.GRPCInferenceService"
 # RPCs that need no key, as the probes of HTTP.
 PROBES = frozenset({"ServerLive", "ServerReady"})
-# The bytes of a message, which is parsed on the event loop: 334 images of 28x28 numbers.
+# Of a message, which is parsed on the event loop: 334 images of 28x28 floats.
 MAX_MESSAGE_BYTES = 2**20
-# After which a client connects again: connections of processes that ended spread over those that replaced them, and
-# none is held open by a request that never arrives.
+# After this time a client reconnects, so that connections spread to processes that replaced others, and a request that
+# never arrives holds none open.
 CONNECTION_AGE_S = 600
 
 CODES = {
@@ -71,7 +71,7 @@ class GrpcServer:
         self._messages = load_messages()
         limit = self._settings.max_requests
         self._server = aio.server(
-            # More than are admitted, which are refused with a reason and a time to retry.
+            # More than are admitted, so that the others are refused with a reason and a time to retry.
             maximum_concurrent_rpcs=2 * limit,
             options=(
                 ("grpc.so_reuseport", 1),
@@ -91,14 +91,14 @@ class GrpcServer:
             "ModelInfer": self._infer,
         }
         handlers = {
-            # Without serializers: messages are parsed after admission, and answers serialized on a worker.
+            # Without serializers: messages are parsed after admission, and responses serialized on a worker.
             name: grpc.unary_unary_rpc_method_handler(partial(self._serve, name, answer))
             for name, answer in answers.items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; the port, for `port` 0 a free one. Raises CannotServe."""
+        """Listen and return the port, a free one for `port` 0. Raises CannotServe."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             bound: int = self._server.add_insecure_port(address)
@@ -108,13 +108,13 @@ class GrpcServer:
         return bound
 
     async def stop(self, grace_s: float) -> None:
-        """Accept nothing more, and end the calls that are not answered within the grace."""
+        """Stop accepting calls, and cancel those that do not finish within `grace_s`."""
         await self._server.stop(grace_s)
 
     async def _serve(
         self, name: str, answer: Callable[[Any, Any], Awaitable[bytes]], content: bytes, context: Any
     ) -> bytes:
-        """An RPC from its message to its answer. Aborts it with the status of an error."""
+        """Handle an RPC. Aborts it with the status of an error."""
         metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
         with self._span(name, metadata):
             return await self._answered(name, answer, content, context, metadata)
@@ -147,7 +147,7 @@ class GrpcServer:
             failure = None
             return answered
         except asyncio.CancelledError:
-            if self._readiness.leaving:  # the grace of the shutdown is over
+            if self._readiness.shutting_down:  # the grace period is over
                 failure = Draining()
             raise
         except Exception as error:
@@ -157,13 +157,13 @@ class GrpcServer:
                 log.error("the request failed: %s", failure.detail)
         finally:
             result = self._ended(name, failure, monotonic() - started)
-        # Clients that are set up to retry wait as long.
+        # Clients that are configured to retry wait this long.
         retry = [("grpc-retry-pushback-ms", str(1000 * retry_after()))] if isinstance(failure, Unavailable) else []
         await context.abort(result, failure.detail, (origin, *retry))
         raise AssertionError("abort raises")
 
     def _ended(self, name: str, failure: ServiceError | None, seconds: float) -> StatusCode:
-        """Record the end of an RPC in metrics, trace and log; its status."""
+        """Record the end of an RPC in metrics, trace and log. Returns its status."""
         status, code, result = 200, None, StatusCode.OK
         if failure is not None:
             status, code = failure.status, failure.code
@@ -179,7 +179,7 @@ class GrpcServer:
 
     @contextmanager
     def _admitted(self, size: int, name: str) -> Iterator[None]:
-        """Count a request and its bytes as those of HTTP. Raises Overloaded."""
+        """Count a request and its bytes together with those of HTTP. Raises Overloaded."""
         if name in PROBES:
             yield
             return
@@ -249,7 +249,7 @@ class GrpcServer:
         outputs: Sequence[Tensor],
         arrays: Sequence[NDArray[Any]],
     ) -> bytes:
-        """The message of an answer, with raw contents."""
+        """The message of a response, with raw contents."""
         return self._answer(
             "ModelInfer",
             model_name=servable.name,

@@ -1,4 +1,4 @@
-"""The bodies of requests and answers over HTTP: JSON, and binary tensors behind it."""
+"""The bodies of requests and responses over HTTP: JSON, followed by binary tensors."""
 
 import json
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from app.api.call import unique_fields
 from app.api.responses import to_json
 from app.errors import InvalidRequest
 from app.open_inference.messages import InferenceRequest, read_request
@@ -13,12 +14,12 @@ from app.open_inference.servable import Servable, Tensor
 from app.open_inference.tensors import to_bytes
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-# Of the JSON of a request, which is parsed on the event loop: 256 images of 8 bits, or 40 of numbers with a fraction.
+# Of the JSON of a request, which is parsed on the event loop: 256 images of 8-bit integers, or 40 of decimal fractions.
 MAX_JSON_BYTES = 2**20
 
 
 def answer_head(servable: Servable, request: InferenceRequest, seed: int | None) -> dict[str, Any]:
-    """The fields of an answer besides its outputs."""
+    """The fields of a response besides its outputs."""
     return {
         "model_name": servable.name,
         "model_version": servable.version,
@@ -30,7 +31,7 @@ def answer_head(servable: Servable, request: InferenceRequest, seed: int | None)
 def encode_answer(
     head: dict[str, Any], outputs: Sequence[Tensor], binary: Sequence[bool], arrays: Sequence[NDArray[Any]]
 ) -> bytes:
-    """The body of an answer: JSON, then the binary outputs."""
+    """The body of a response: JSON, then the binary outputs."""
     items: list[dict[str, Any]] = []
     behind: list[bytes] = []
     for tensor, is_binary, array in zip(outputs, binary, arrays, strict=True):
@@ -74,16 +75,9 @@ def read_body(content: bytes, header_length: Sequence[str]) -> tuple[InferenceRe
 def _json(content: bytes) -> object:
     """Parsed JSON. Raises InvalidRequest for what is not JSON in UTF-8, and for a name twice in an object."""
     try:
-        return json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return json.loads(content.decode(), object_pairs_hook=unique_fields, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise InvalidRequest("the body is not valid JSON, or not UTF-8") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise InvalidRequest("the body has a name twice in one object")
-    return fields
 
 
 def _refuse_constant(_: str) -> None:

@@ -1,4 +1,4 @@
-"""The messages of the protocol, which HTTP and gRPC share. All input is strict."""
+"""The messages of the protocol, shared by HTTP and gRPC. All input is strict."""
 
 from typing import Annotated, Any
 
@@ -35,7 +35,7 @@ class InferenceParameters(Body):
 
     @property
     def sampling(self) -> list[str]:
-        """The names of the parameters given that say how latents are drawn."""
+        """The names of the given parameters that control how latents are drawn."""
         return sorted(self.model_fields_set - {"binary_data_output"})
 
 
@@ -88,7 +88,7 @@ class InferenceRequest(Body):
         },
     )
 
-    id: str | None = Field(None, max_length=MAX_ID, description="returned in the answer", examples=["42"])
+    id: str | None = Field(None, max_length=MAX_ID, description="returned in the response", examples=["42"])
     model_name: str | None = Field(
         None, max_length=2 * MAX_NAME, description="as in the path, if it is given", examples=["cgan.generate"]
     )
@@ -146,7 +146,7 @@ class InferenceResponse(BaseModel):
     outputs: list[OutputTensor]
 
 
-# The class of the objects at a location, without indices.
+# By location, without indices: the class of the objects there.
 _CLASSES: dict[tuple[str, ...], type[BaseModel]] = {
     (): InferenceRequest,
     ("parameters",): InferenceParameters,

@@ -1,4 +1,4 @@
-"""The protocol over HTTP: `/v2`, with JSON, and with binary tensors behind the JSON.
+"""The protocol over HTTP: `/v2`, with JSON, or JSON followed by binary tensors.
 
 Source: https://github.com/kserve/open-inference-protocol, and Triton's extension of binary tensor data.
 """
@@ -17,7 +17,6 @@ from app.api.fields import LIMITED_BY
 from app.api.negotiation import JSON
 from app.api.responses import BINARY, OCTET_STREAM, documented, error_responses
 from app.api.service_state import state_of
-from app.errors import Draining, InvalidRequest, NotReady, UnsupportedMediaType
 from app.open_inference.dataplane import Encoder, make_job
 from app.open_inference.http_bodies import HEADER_LENGTH, answer_head, encode_answer, read_body
 from app.open_inference.messages import InferenceRequest, InferenceResponse, ModelMetadata
@@ -31,7 +30,7 @@ health = APIRouter(tags=["health"])
 class InferenceError(BaseModel):
     """An error of the protocol."""
 
-    error: str = Field(description="how to mend the request, or when to retry", examples=["no such model"])
+    error: str = Field(description="how to correct the request, or when to retry", examples=["no such model"])
 
 
 class ServerMetadata(BaseModel):
@@ -43,7 +42,7 @@ class ServerMetadata(BaseModel):
 
 
 class ServerLive(BaseModel):
-    """The process answers."""
+    """The process responds."""
 
     live: bool = Field(True, examples=[True])
 
@@ -75,7 +74,7 @@ def _errors(responses: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[
     "/v2/health/live", operation_id="v2_live", summary="Is the process alive?", responses=_errors(error_responses())
 )
 async def live() -> ServerLive:
-    """200 whenever the server answers."""
+    """200 whenever the server responds."""
     return ServerLive()
 
 
@@ -84,9 +83,9 @@ async def live() -> ServerLive:
 )
 async def ready(request: Request) -> ServerReady:
     """As `/readyz`. Raises NotReady and Draining."""
-    readiness = state_of(request)["readiness"]
-    if reasons := readiness.reasons():
-        raise (Draining if readiness.leaving else NotReady)("; ".join(reasons))
+    error = state_of(request)["readiness"].error()
+    if error is not None:
+        raise error
     return ServerReady()
 
 
@@ -99,7 +98,7 @@ async def ready(request: Request) -> ServerReady:
 )
 async def describe_server(call: Call) -> JSONResponse:
     """Name, version and extensions of the protocol."""
-    _check(call)
+    call.negotiate_get(JSON)
     return JSONResponse(SERVER)
 
 
@@ -149,7 +148,7 @@ async def describe_model(call: Call, name: Name) -> JSONResponse:
 )
 async def describe_model_version(call: Call, name: Name, version: Version) -> JSONResponse:
     """As without a version; 404 unless it is loaded."""
-    _check(call)
+    call.negotiate_get(JSON)
     return JSONResponse(find_servable(call.engine, name, version).metadata.model_dump())
 
 
@@ -174,7 +173,7 @@ async def model_ready(call: Call, name: Name) -> JSONResponse:
 )
 async def model_version_ready(call: Call, name: Name, version: Version) -> JSONResponse:
     """200 if this version of the model is loaded."""
-    _check(call)
+    call.negotiate_get(JSON)
     return JSONResponse(ModelReady(name=find_servable(call.engine, name, version).name).model_dump())
 
 
@@ -186,9 +185,9 @@ async def model_version_ready(call: Call, name: Name, version: Version) -> JSONR
     **INFER,
 )
 async def infer(call: Call, name: Name) -> Response:
-    """JSON, or JSON with binary tensors behind it, whose length `Inference-Header-Content-Length` gives.
+    """JSON, or JSON followed by binary tensors, with the length of the JSON in `Inference-Header-Content-Length`.
 
-    The answer has binary tensors behind its JSON if outputs are requested as binary.
+    In the response, binary tensors follow the JSON if outputs are requested as binary.
     """
     return await infer_version(call, name, LOADED)
 
@@ -202,8 +201,7 @@ async def infer(call: Call, name: Name) -> Response:
 )
 async def infer_version(call: Call, name: Name, version: Version) -> Response:
     """As without a version; 404 unless it is loaded."""
-    if call.scope["query_string"]:
-        raise InvalidRequest("this path has no query parameters")
+    call.refuse_query()
     _check_body_type(call)
     content = await call.read_body(call.settings.max_upload_bytes)
     servable = find_servable(call.engine, name, version)
@@ -233,11 +231,5 @@ def _check_body_type(call: Call) -> None:
     """Refuse other media types. Triton's client sends none, or that of the binary form with JSON."""
     if call.header_values(b"content-type"):
         call.media_type(JSON, OCTET_STREAM)
-    elif any(coding.strip().lower() != "identity" for coding in call.header_values(b"content-encoding")):
-        raise UnsupportedMediaType("compressed bodies are not supported")
-
-
-def _check(call: Call) -> None:
-    call.negotiate(JSON)
-    if call.scope["query_string"]:
-        raise InvalidRequest("this path has no query parameters")
+    else:
+        call.refuse_compression()

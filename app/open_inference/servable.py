@@ -21,7 +21,7 @@ IMAGES = {Symbol.IMAGE, Symbol.INPUT_IMAGE}
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of a model. Images have no axis of channels, and are 8-bit where the service gives them."""
+    """A tensor of a model. Images have no channel axis, and are 8-bit as outputs."""
 
     name: str
     symbol: Symbol
@@ -38,7 +38,7 @@ class Tensor:
 
     @property
     def datatype(self) -> str:
-        """The datatype in the metadata, which an output has."""
+        """The datatype in the metadata, and that of outputs."""
         return self.datatypes[0]
 
     @property
@@ -81,7 +81,7 @@ class Servable:
 
     @property
     def outputs(self) -> tuple[Tensor, ...]:
-        """The outputs; with those of latents the labels of the images, if the model has labels."""
+        """The outputs. If the capability takes latents and the model has labels, they include the labels."""
         manifest, row = self.model.manifest, CAPABILITIES[self.capability]
         names = row.output_names or (None,) * len(row.outputs)
         labelled = self.takes_latents and manifest.has_labels
@@ -91,14 +91,14 @@ class Servable:
         )
 
     def origin(self, seed: int | None) -> dict[str, int | str]:
-        """The parameters of an answer: what it depends on besides the request, name and version."""
+        """The parameters of a response: what it depends on besides the request, name and version."""
         provenance = self.model.provenance
         named: dict[str, int | str] = {"precision": provenance.precision, "runtime": provenance.runtime}
         return named if seed is None else named | {"seed": seed}
 
     @property
     def metadata(self) -> ModelMetadata:
-        """The answer about the model."""
+        """The metadata of the model."""
         return ModelMetadata(
             name=self.name,
             versions=[self.version],
@@ -109,7 +109,7 @@ class Servable:
 
 
 def find_servable(engine: Engine, name: str, version: str) -> Servable:
-    """The model of the protocol with this name and version; an empty version is that of the loaded one.
+    """The model of the protocol with this name and version; an empty version stands for the loaded one.
 
     Raises ModelNotFound.
     """

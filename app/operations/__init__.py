@@ -1,6 +1,6 @@
-"""The operations, one file each: request, answer, batch function and route.
+"""The operations, one file each: request, response, batch function and route.
 
-A module with a `router` is an operation. Modules are found on the path of the package: a new operation is a new file.
+A module with a `router` is an operation. All modules of the package are found: a new operation is a new file.
 """
 
 import importlib

@@ -12,9 +12,9 @@ from starlette.responses import Response
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import Files, ModelName, NormalizeText, Query
 from app.api.negotiation import JSON, NPZ
-from app.api.responses import Answer, Warnings, documented, json_content, warnings_of
+from app.api.responses import Answer, Warnings, describe_warnings, documented, json_content
 from app.images import encode
-from app.images.shapes import Sign
+from app.images.shapes import WarningCode
 from app.inference.batching import Chunk, Job
 from app.inference.model import Model
 from app.inference.runtime import Rows
@@ -61,7 +61,7 @@ class ClassifyJob(Job[Rows]):
 
     model: Model
     images: Rows
-    signs: list[list[Sign]]  # of each image
+    warnings: list[list[WarningCode]]  # of each image
     rows: int
     media_type: str
 
@@ -73,7 +73,7 @@ class ClassifyJob(Job[Rows]):
         return split(probabilities, [chunk.count for chunk in chunks])
 
     def answer(self, parts: Sequence[Rows]) -> bytes:
-        """The body in the media type of the answer."""
+        """The body in the media type of the response."""
         probabilities = np.concatenate(parts)
         labels = probabilities.argmax(axis=1)
         if self.media_type == NPZ:
@@ -84,10 +84,10 @@ class ClassifyJob(Job[Rows]):
                 "index": i,
                 "label": classes[label],
                 "probabilities": dict(zip(classes, row, strict=True)),
-                "warnings": warnings_of(signs),
+                "warnings": describe_warnings(warnings),
             }
-            for i, (label, row, signs) in enumerate(
-                zip(labels.tolist(), probabilities.tolist(), self.signs, strict=True)
+            for i, (label, row, warnings) in enumerate(
+                zip(labels.tolist(), probabilities.tolist(), self.warnings, strict=True)
             )
         ]
         return json_content(self.model.provenance, {"results": results})
@@ -110,5 +110,5 @@ async def classify(call: Call) -> Response:
     body_type = call.media_type(MULTIPART, *IMAGE_TYPES)
     asked = call.read_query(ClassifyQuery)
     model, _ = call.engine.select(asked.model, lambda model: model.require("classify"))
-    images, signs = await call.read_files(body_type, model.manifest.upload_form, normalized=asked.normalize)
-    return await call.answer(model, ClassifyJob(model, images, signs, len(images), media_type), media_type, None)
+    images, warnings = await call.read_files(body_type, model.manifest.upload_form, normalized=asked.normalize)
+    return await call.answer(model, ClassifyJob(model, images, warnings, len(images), media_type), media_type, None)

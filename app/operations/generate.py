@@ -45,11 +45,11 @@ class GenerateRequest(SampledBody):
     model: ModelName = None
     n: StreamCount | None = Field(
         None,
-        description="number of images; default 1, or the number of latents; without a stream at most 256, or what "
-        "`DIGITS_MAX_IMAGES` says",
+        description="number of images; default: 1, or the number of latents; without a stream at most "
+        "`DIGITS_MAX_IMAGES`, by default 256",
         examples=[16],
     )
-    seed: Seed | None = Field(None, description="default: drawn by the server and named in the answer", examples=[7])
+    seed: Seed | None = Field(None, description="default: drawn by the server and named in the response", examples=[7])
     first: First = 0
     latents: Latents | None = Field(
         None, description="instead of a seed; each has the length `latent_dim` of the model", examples=[[[0.5, -1.25]]]
@@ -57,7 +57,7 @@ class GenerateRequest(SampledBody):
     scale: Scale = 1
     return_latents: bool = Field(
         False,
-        description="whether each image of the JSON answer has its `latent`; refused with other media types",
+        description="whether each image of the JSON response has its `latent`; refused with other media types",
         examples=[True],
     )
     idx: Literal["images", "labels"] | None = Field(
@@ -82,9 +82,9 @@ class GenerateRequest(SampledBody):
 
 
 class GeneratedItem(ImageItem):
-    """A generated image, and its latent where it is requested."""
+    """A generated image, and its latent if requested."""
 
-    # Left out rather than empty.
+    # Omitted rather than empty.
     latent: list[float] = Field(
         default_factory=list, description="of the image, with `return_latents`", examples=[[0.5, -1.25]]
     )
@@ -121,12 +121,12 @@ class GenerateJob(Job[Any]):
         ]
 
     def part(self, pixels: Pixels, labels: Labels | None, offset: int, latents: Rows) -> Any:
-        """The part that starts `offset` images into the answer, of images `(n, H, W)` and latents `(n, latent)`."""
+        """The part that starts `offset` images into the response, of images `(n, H, W)` and latents `(n, latent)`."""
         fields = {"latent": latents.tolist()} if self.return_latents else {}
         return self.renderer.part(pixels, labels, self.first + offset, fields=fields, latents=latents)
 
     def answer(self, parts: Sequence[Any]) -> bytes:
-        """The body in the media type of the answer, or a piece of it."""
+        """The body in the media type of the response, or a piece of it."""
         source = self.source if isinstance(self.source, Seeded) else None
         return self.renderer.content(parts, {"seed": source and source.seed, "prior": source and source.prior})
 

@@ -39,8 +39,17 @@ from app.checkpoints.manifest import Prior
 from app.errors import CapabilityMissing, InvalidRequest
 from app.images import encode
 from app.inference.batching import Chunk, Job
-from app.inference.ends import End, UploadEnd, default_path, end_latents, ends_for, labels_along
-from app.inference.latents import Path, draw_seed, interpolate
+from app.inference.interpolation import (
+    End,
+    Path,
+    UploadEnd,
+    default_path,
+    end_latents,
+    ends_for,
+    interpolate,
+    labels_along,
+)
+from app.inference.latents import draw_seed
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
 from app.inference.sampling import (
@@ -197,7 +206,7 @@ class InterpolateJob(Job[RenderedImages]):
 
     @classmethod
     def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[RenderedImages]:
-        """Find the ends, interpolate, generate, encode. A chunk computes both ends of its path again."""
+        """Find the ends, interpolate, generate, encode. Each chunk computes both ends of its path again."""
         ends = end_latents(model, [end for chunk in chunks for end in chunk.job.ends])
         along: list[tuple[Rows, Labels | None]] = []
         for chunk, start, end in zip(chunks, ends[::2], ends[1::2], strict=True):
@@ -212,7 +221,7 @@ class InterpolateJob(Job[RenderedImages]):
         ]
 
     def answer(self, parts: Sequence[RenderedImages]) -> bytes:
-        """The body in the media type of the answer."""
+        """The body in the media type of the response."""
         start, end = self.seeds
         fields = {"seed": start, "from_seed": start, "to_seed": end, "prior": self.prior, "path": self.path}
         return self.renderer.content(parts, fields)
@@ -224,7 +233,7 @@ class InterpolateJob(Job[RenderedImages]):
 
     @property
     def etag(self) -> str:
-        """A strong ETag: a hash of everything that the bytes of the answer depend on."""
+        """A strong ETag: a hash of everything that the bytes of the response depend on."""
         ends = [(end.latents.tobytes(), end.classes) if isinstance(end, Given) else end for end in self.ends]
         digest = hashlib.sha256(repr((ends, self.path, self.rows, self.renderer)).encode())
         return f'"{digest.hexdigest()[:32]}"'
@@ -240,8 +249,8 @@ class InterpolateJob(Job[RenderedImages]):
 async def interpolate_query(call: Call) -> Response:
     """The ends are image 0 of `/generate` for the same seeds, labels and sampling options.
 
-    `image/png` is a strip, `image/apng` an animation. If both ends are given, the answer has a strong ETag and
-    `If-None-Match` is supported.
+    `image/png` is a strip, `image/apng` an animation. If both ends are given, the response has a strong ETag
+    and `If-None-Match` is supported.
     """
     media_type = call.negotiate(*MEDIA_TYPES)
     asked = call.read_query(InterpolateQuery)
@@ -330,13 +339,13 @@ def prepared(
 
 
 def check_latents(model: Model) -> None:
-    """Raises CapabilityMissing for a model whose latents have nothing between them."""
+    """Raises CapabilityMissing for a model whose images do not change gradually with their latents."""
     if not model.manifest.smooth_latents:
         raise CapabilityMissing(f"images of model {model.name} do not change gradually with their latents")
 
 
 def numbers(text: str | None) -> list[float] | None:
-    """`1,-0.5,2e-3` to numbers. Raises InvalidRequest."""
+    """Parse `1,-0.5,2e-3` to numbers. Raises InvalidRequest."""
     if text is None:
         return None
     parts = text.split(",", MAX_LATENT_NUMBERS)

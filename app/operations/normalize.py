@@ -10,11 +10,11 @@ from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute, name_orig
 from app.api.fields import ModelName, NormalizeText, Query, ScaleText, Upload
 from app.api.negotiation import JSON, PNG
 from app.api.rendering import base64_png
-from app.api.responses import Answer, Png, Warnings, documented, json_content, warnings_of
+from app.api.responses import Answer, Png, Warnings, describe_warnings, documented, json_content
 from app.checkpoints.capabilities import CAPABILITIES, Symbol
 from app.errors import CapabilityMissing
 from app.images import encode
-from app.images.shapes import Sign
+from app.images.shapes import WarningCode
 from app.inference.model import Model
 from app.inference.runtime import Rows
 
@@ -55,28 +55,28 @@ class NormalizeAnswer(Answer):
 async def normalize(call: Call) -> Response:
     """Any PNG or JPEG of a digit: dark on light or light on dark, a drawing or a photo.
 
-    No network computes. `warnings` says where a frame, or several digits side by side, were seen. The image, sent on
-    with `normalize=false`, gives the answers of the upload, from every model that takes images of the same form.
+    No network is run. `warnings` says whether a frame, or several digits side by side, were detected. Sent on with
+    `normalize=false`, the image gives the same results as the upload, with every model that takes images of this form.
     """
     media_type = call.negotiate(*MEDIA_TYPES)
     body_type = call.media_type(MULTIPART, *IMAGE_TYPES)
     asked = call.read_query(NormalizeQuery)
     model, _ = call.engine.select(asked.model, require_images)
     call.check_count(model, 1, asked.scale)
-    (image,), (signs,) = await call.read_images(
+    (image,), (warnings,) = await call.read_images(
         body_type, "file", 1, model.manifest.upload_form, normalized=asked.normalize
     )
     if media_type == PNG:
         content = encode.png(encode.to_uint8(image[0]), scale=asked.scale)
     else:
-        content = await asyncio.to_thread(render, model, image[0], asked.scale, signs)
+        content = await asyncio.to_thread(render, model, image[0], asked.scale, warnings)
     return name_origin(Response(content, media_type=media_type), model.provenance, None)
 
 
-def render(model: Model, image: Rows, scale: int, signs: list[Sign]) -> bytes:
-    """The JSON of the answer, for `image` (H, W)."""
+def render(model: Model, image: Rows, scale: int, warnings: list[WarningCode]) -> bytes:
+    """The JSON of the response, for `image` (H, W)."""
     png = base64_png(encode.to_uint8(image), scale).decode()
-    return json_content(model.provenance, {"input": {"png": png}, "warnings": warnings_of(signs)})
+    return json_content(model.provenance, {"input": {"png": png}, "warnings": describe_warnings(warnings)})
 
 
 def require_images(model: Model) -> None:

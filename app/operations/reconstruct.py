@@ -14,17 +14,17 @@ from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import ClassText, ModelName, NormalizeText, Query, ScaleText, SeedText, Upload
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.rendering import base64_png
-from app.api.responses import Answer, Png, Warnings, documented, json_content, warnings_of
+from app.api.responses import Answer, Png, Warnings, describe_warnings, documented, json_content
 from app.checkpoints.capabilities import Symbol
 from app.errors import CapabilityMissing
 from app.images import encode
 from app.images.encode import Pixels
-from app.images.shapes import Sign
+from app.images.shapes import WarningCode
 from app.inference.batching import Chunk, Job
 from app.inference.latents import POSTERIOR_STREAM, normal_rows
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
-from app.inference.sampling import input_classes, stacked
+from app.inference.sampling import concatenated, input_classes
 
 router = APIRouter(tags=["images"], route_class=OperationRoute)
 
@@ -88,7 +88,7 @@ class ReconstructJob(Job[bytes]):
     rows = 1
 
     image: Rows
-    signs: list[Sign]
+    warnings: list[WarningCode]
     labels: Labels | None
     asked: ReconstructQuery
     media_type: str
@@ -99,7 +99,7 @@ class ReconstructJob(Job[bytes]):
         """Encode, sample, decode, measure, render."""
         jobs = [chunk.job for chunk in chunks]
         images = np.concatenate([job.image for job in jobs])
-        labels = stacked([job.labels for job in jobs]) if model.manifest.conditional else None
+        labels = concatenated([job.labels for job in jobs]) if model.manifest.conditional else None
         mean, log_variance = model.encode(images, labels)
         latents = mean.copy()
         for i, job in enumerate(jobs):
@@ -125,7 +125,7 @@ class ReconstructJob(Job[bytes]):
         return parts[0]
 
     def _render(self, pair: Pixels, mean: Rows, log_variance: Rows | None, errors: dict[str, float | None]) -> bytes:
-        """The body in the media type of the answer, for the input and its reconstruction `(2, H, W)`."""
+        """The body in the media type of the response, for the input and its reconstruction `(2, H, W)`."""
         if self.media_type == PNG:
             return encode.png(encode.grid(pair, 2), scale=self.asked.scale)
         if self.media_type == NPZ:
@@ -142,7 +142,7 @@ class ReconstructJob(Job[bytes]):
                 "log_variance": None if log_variance is None else log_variance.tolist(),
             },
             "errors": errors,
-            "warnings": warnings_of(self.signs),
+            "warnings": describe_warnings(self.warnings),
         }
         return json_content(self.model.provenance, fields)
 
@@ -194,8 +194,8 @@ async def reconstruct(call: Call) -> Response:
 
     model, labels = call.engine.select(asked.model, prepare)
     call.check_count(model, 2, asked.scale)
-    image, (signs,) = await call.read_images(
+    image, (warnings,) = await call.read_images(
         body_type, "file", 1, model.manifest.upload_form, normalized=asked.normalize
     )
-    job = ReconstructJob(image, signs, labels, asked, media_type, model)
+    job = ReconstructJob(image, warnings, labels, asked, media_type, model)
     return await call.answer(model, job, media_type, asked.seed)

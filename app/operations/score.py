@@ -13,7 +13,7 @@ from starlette.responses import Response
 from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import Files, GeneratedBody, ModelName, NormalizeText, Query
 from app.api.negotiation import JSON, NPZ
-from app.api.responses import Answer, Warnings, documented, json_with_list, to_json, warnings_of
+from app.api.responses import Answer, Warnings, describe_warnings, documented, json_with_list, to_json
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import Prior
 from app.errors import InvalidRequest
@@ -27,11 +27,11 @@ from app.inference.sampling import (
     SamplingOptions,
     Seeded,
     class_indices,
+    concatenated,
     input_classes,
     prior_of,
     seeded,
     split,
-    stacked,
 )
 
 router = APIRouter(tags=["images"], route_class=OperationRoute)
@@ -99,7 +99,7 @@ class ScorePart:
     logits: Rows  # (n,)
     probabilities: Rows  # (n,)
     labels: Labels | None  # (n,)
-    items: bytes  # the JSON items, if the answer is JSON
+    items: bytes  # the JSON items, if the response is JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class ScoreJob(Job[ScorePart]):
     def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[ScorePart]:
         """Take the images, discriminate, encode."""
         taken = take([(chunk.job.images, chunk.first, chunk.count) for chunk in chunks])
-        labels = stacked([each for _, each in taken]) if model.manifest.conditional else None
+        labels = concatenated([each for _, each in taken]) if model.manifest.conditional else None
         (logits,) = model.run("discriminate", np.concatenate([images for images, _ in taken]), labels)
         logits_by_chunk = split(logits, [chunk.count for chunk in chunks])
         return [
@@ -138,14 +138,14 @@ class ScoreJob(Job[ScorePart]):
         ]
 
     def part(self, offset: int, logits: Rows, labels: Labels | None) -> ScorePart:
-        """The part that starts `offset` images into the answer."""
-        # One by one: a vectorized sigmoid rounds the last lanes of an array differently.
+        """The part that starts `offset` images into the response."""
+        # Not vectorized, which rounds the last lanes of an array differently.
         probabilities = np.array([sigmoid(logit) for logit in logits.tolist()], dtype=np.float32)
         if self.media_type != JSON:
             return ScorePart(logits, probabilities, labels, b"")
         names = [None] * len(logits) if labels is None else [self.classes[label] for label in labels.tolist()]
-        signs = self.images.signs_of(offset, len(logits))
-        columns = zip(names, logits.tolist(), probabilities.tolist(), map(warnings_of, signs), strict=True)
+        warnings = self.images.warnings_of(offset, len(logits))
+        columns = zip(names, logits.tolist(), probabilities.tolist(), map(describe_warnings, warnings), strict=True)
         items = [
             {
                 "index": self.images.first + offset + i,
@@ -159,7 +159,7 @@ class ScoreJob(Job[ScorePart]):
         return ScorePart(logits, probabilities, labels, to_json(items)[1:-1].encode())
 
     def answer(self, parts: Sequence[ScorePart]) -> bytes:
-        """The body in the media type of the answer."""
+        """The body in the media type of the response."""
         if self.media_type == JSON:
             fields = self.images.origin | {"meaning": MEANING}
             return json_with_list(self.model.provenance, fields, "scores", b",".join(part.items for part in parts))
@@ -203,13 +203,13 @@ async def score(call: Call) -> Response:
         return input_classes(model.manifest, names)
 
     model, classes = call.engine.select(asked.model, prepare)
-    images, signs = await call.read_files(body_type, model.manifest.image, normalized=asked.normalize)
+    images, warnings = await call.read_files(body_type, model.manifest.image, normalized=asked.normalize)
     labels = None
     if classes is not None:
         if len(classes) not in {1, len(images)}:
             raise InvalidRequest("label must be one class for all images, or one for each, separated by commas")
         labels = np.resize(np.array(classes, dtype=np.int64), len(images))
-    job = ScoreJob(model, Uploaded(images, signs, labels), len(images), media_type)
+    job = ScoreJob(model, Uploaded(images, warnings, labels), len(images), media_type)
     return await call.answer(model, job, media_type, None)
 
 

@@ -13,7 +13,7 @@ from app.api.call import IMAGE_TYPES, MULTIPART, Call, OperationRoute
 from app.api.fields import Files, GeneratedBody, IntegerText, ModelName, NormalizeText, Query, Scale, ScaleText
 from app.api.negotiation import JSON, NPZ, PNG
 from app.api.rendering import ImageRenderer, RenderedImages
-from app.api.responses import Answer, ImageItem, Warnings, documented, warnings_of
+from app.api.responses import Answer, ImageItem, Warnings, describe_warnings, documented
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import Prior
 from app.errors import CapabilityMissing, InvalidRequest
@@ -30,7 +30,7 @@ from app.inference.sampling import Seeded, seeded, split
 router = APIRouter(tags=["images"], route_class=OperationRoute)
 
 MEDIA_TYPES = (JSON, PNG, NPZ)
-# Of an image in `image/png`: the input, bicubic interpolation, the model.
+# Per image in `image/png`: the input, its bicubic interpolation, the model's output.
 PICTURES = 3
 
 # An integer rather than a literal, which would be equal to 2.0.
@@ -109,13 +109,13 @@ class UpscaleJob(Job[RenderedImages]):
         ]
 
     def part(self, offset: int, inputs: Pixels, upscaled: Pixels, labels: Labels | None) -> RenderedImages:
-        """The part that starts `offset` images into the answer, of images `(n, h, w)` and `(n, H, W)`."""
+        """The part that starts `offset` images into the response, of images `(n, h, w)` and `(n, H, W)`."""
         shown = compared(inputs, upscaled, self.factor) if self.renderer.media_type == PNG else upscaled
-        fields = {"warnings": [*map(warnings_of, self.images.signs_of(offset, len(inputs)))]}
+        fields = {"warnings": [*map(describe_warnings, self.images.warnings_of(offset, len(inputs)))]}
         return self.renderer.part(shown, labels, self.images.first + offset, fields, inputs=inputs)
 
     def answer(self, parts: Sequence[RenderedImages]) -> bytes:
-        """The body in the media type of the answer."""
+        """The body in the media type of the response."""
         return self.renderer.content(parts, self.images.origin | {"factor": self.factor})
 
 
@@ -150,11 +150,13 @@ async def upscale(call: Call) -> Response:
     if body_type == JSON:
         return await upscale_generated(call, media_type, asked.factor)
     model, factor = call.engine.select(asked.model, lambda model: factor_of(model, asked.factor))
-    images, signs = await call.read_files(body_type, model.manifest.image, normalized=asked.normalize, reduction=factor)
+    images, warnings = await call.read_files(
+        body_type, model.manifest.image, normalized=asked.normalize, reduction=factor
+    )
     check_pixels(call, model, len(images), asked.scale, media_type)
     renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=PICTURES)
     return await call.answer(
-        model, UpscaleJob(Uploaded(images, signs), len(images), factor, renderer), media_type, None
+        model, UpscaleJob(Uploaded(images, warnings), len(images), factor, renderer), media_type, None
     )
 
 
@@ -192,5 +194,5 @@ def factor_of(model: Model, requested: int | None) -> int:
 
 
 def check_pixels(call: Call, model: Model, count: int, scale: int, media_type: str) -> None:
-    """Raises InvalidRequest for an answer with too many images or pixels."""
+    """Raises InvalidRequest for a response with too many images or pixels."""
     call.check_count(model, count, scale, paged=True, pictures=PICTURES if media_type == PNG else 1)

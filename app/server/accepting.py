@@ -1,7 +1,7 @@
 """Accepts connections at a listening socket that the processes of a service share.
 
-asyncio's server accepts all that wait in one turn of the event loop, and so one process got most of a burst. Here a
-process accepts a few a turn, and pauses while it has more than its share.
+asyncio's server accepts all waiting connections in one turn of the event loop, so that one process got most of a burst.
+Here a process accepts a few per turn, and pauses while it has more than its share.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 # Connections accepted in a turn of the event loop.
 MOST_AT_ONCE = 16
-# A process may have so much more than the mean of all, and so many connections more, before it pauses.
+# A process pauses while it has more connections than SHARE times the mean of all processes, plus SPARE.
 SHARE, SPARE = 1.125, 2
-# Seconds for which a process with more than its share leaves connections to the others.
+# Seconds of this pause, which leaves connections to the others.
 PAUSE_S = 0.005
-# Seconds until it is tried again when nothing can be accepted, as with too many open files.
+# Seconds until the next attempt when no connection can be accepted, for example with too many open files.
 RETRY_S = 1.0
 
 
@@ -35,9 +35,9 @@ DROP_SYN = b"".join(
 
 
 def refuse_new(listener: socket) -> None:
-    """Let the system complete no further connection, so that none is reset between the last `accept` and `close`.
+    """Make the kernel drop new connection attempts, so that none is reset between the last `accept` and `close`.
 
-    Clients that try find the listener closed when they repeat it after a second.
+    When a client repeats its attempt after a second, the listener is closed.
     """
     program = ctypes.create_string_buffer(DROP_SYN)
     with suppress(OSError):
@@ -58,15 +58,15 @@ class Acceptor:
         listener.setblocking(False)
 
     def start(self) -> None:
-        """Accept from now on."""
+        """Begin to accept connections."""
         self._pause = None
         self._loop.add_reader(self._listener, self._on_readable)
 
     def stop(self, *, leave_rest: bool) -> None:
         """Close the listener, if it is open.
 
-        leave_rest: other processes accept what the system has connected by now. Otherwise it is accepted first, as the
-        system resets it when the last process closes the listener.
+        leave_rest: leave pending connections to other processes. Otherwise they are accepted first, because the kernel
+        resets them when the last process closes the listener.
         """
         if self._listener.fileno() < 0:
             return
@@ -90,11 +90,11 @@ class Acceptor:
                 return
 
     def _accept(self) -> bool:
-        """Whether there was a connection."""
+        """Accept a connection. Returns whether there was one."""
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return False  # another process was faster, or the client is gone
+            return False  # another process was faster, or the client has disconnected
         except OSError as error:
             log.error("cannot accept connections: %s", error)
             self._wait(RETRY_S)

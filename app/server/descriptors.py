@@ -4,14 +4,14 @@ import os
 import resource
 import sys
 
-# Connections that the system keeps until they are accepted; the next client waits a second and tries again.
+# Connections that the kernel queues until they are accepted. Beyond them, clients retry after a second.
 BACKLOG = 1024
-# Beside connections: those being refused, archives, logs, metrics, the event loop, and what libraries open.
+# Open files besides connections: connections being refused, archives, logs, metrics, the event loop, libraries.
 RESERVE = 256
 
 
 class TooFewDescriptors(Exception):
-    """The process may not open that many files."""
+    """The limit on open files is too low."""
 
 
 def raise_limit(connections: int) -> None:
@@ -27,12 +27,12 @@ def raise_limit(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     except (OSError, ValueError) as error:
         raise TooFewDescriptors(
-            f"DIGITS_MAX_CONNECTIONS={connections} takes {needed} open files, and the process may have {hard}"
+            f"DIGITS_MAX_CONNECTIONS={connections} takes {needed} open files, and the hard limit is {hard}"
         ) from error
 
 
 def open_standard_streams() -> None:
-    """Open /dev/null in place of standard streams that are closed: the next sockets would get their descriptors."""
+    """Open /dev/null in place of closed standard streams. Otherwise the next sockets would get their descriptors."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)

@@ -1,4 +1,4 @@
-"""The start of a process before libraries are imported: streams, signals, settings, address, threads; and its end.
+"""What a process does before libraries are imported: streams, signals, settings, address, threads; and its exit.
 
 Only the standard library is imported at the top, so that signals are handled from the first milliseconds.
 """
@@ -39,28 +39,28 @@ class NothingShared(Exception):
     """There is no folder in which the processes could share their metrics."""
 
 
-def begin() -> None:
-    """The first step of a process, which the libraries that it imports then find done.
+def initialize_process() -> None:
+    """The first step of a process, before it imports libraries.
 
-    Standard streams are open, signals end the process with status 0 until the server handles them, and numerical
-    libraries use one thread.
+    It opens the standard streams, lets signals end the process with status 0 until the server handles them, and limits
+    numerical libraries to one thread.
     """
     open_standard_streams()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: leave(0))
+        signal.signal(number, lambda *_: exit_process(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # Batches are computed side by side, each on one thread; NumPy and PyTorch would start one a core in each process.
+    # Each batch is computed on one thread; NumPy and PyTorch would start one per core in each process.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     # MKL would keep 5 MB of buffers for each thread.
     os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
 
 
-def start(*, supervised: bool = False) -> "tuple[Settings, socket.socket, int]":
-    """The settings, the listening socket and the number of processes, of which this one has been prepared.
+def prepare_service(*, supervised: bool = False) -> "tuple[Settings, socket.socket, int]":
+    """Prepare this process to serve, and return the settings, the listening socket and the number of processes.
 
     supervised: whether a single process has a supervisor, too.
-    Raises SystemExit, once the cause is printed or logged: with status 2 for bad settings, else 1.
+    Raises SystemExit after printing or logging the cause: with status 2 for bad settings, else 1.
     """
     from app import logs  # noqa: PLC0415
     from app.checkpoints.store import CheckpointError, check_files  # noqa: PLC0415
@@ -78,7 +78,7 @@ def start(*, supervised: bool = False) -> "tuple[Settings, socket.socket, int]":
         check_files(settings.models_dir, settings.models)
         listener = listen(settings)
         check_grpc(settings)
-        return settings, listener, prepare(settings, supervised=supervised)
+        return settings, listener, prepare_processes(settings, supervised=supervised)
     except (CheckpointError, CannotListen, ExtraMissing, TooFewDescriptors, NothingShared) as error:
         log.error("cannot start: %s", error)
         raise SystemExit(1) from None
@@ -101,7 +101,7 @@ def listen_at(host: str, port: int, setting: str) -> socket.socket:
 def check_grpc(settings: "Settings") -> None:
     """Raises ExtraMissing or CannotListen if gRPC is to be served and cannot be.
 
-    The processes listen by themselves and share the port, which they could also share with another service.
+    The processes listen by themselves and share the port. Without this check, they could share it with another service.
     """
     if settings.grpc_port is None:
         return
@@ -112,7 +112,7 @@ def check_grpc(settings: "Settings") -> None:
     listen_at(settings.host, settings.grpc_port, "DIGITS_GRPC_PORT").close()
 
 
-def prepare(settings: "Settings", *, supervised: bool = False) -> int:
+def prepare_processes(settings: "Settings", *, supervised: bool = False) -> int:
     """Prepare this process and those forked from it, and return the number of processes that will serve.
 
     Raises TooFewDescriptors and NothingShared.
@@ -135,10 +135,10 @@ def prepare(settings: "Settings", *, supervised: bool = False) -> int:
 
 
 def make_metrics_folder(parent: Path) -> Path:
-    """A folder for the metrics of the processes, locked for as long as this process or one forked from it lives."""
+    """Make a folder for the metrics of the processes, locked while this process or one forked from it lives."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=METRICS_PREFIX, dir=parent))
-        with suppress(FileNotFoundError):  # another start took it for a stale one before it was locked
+        with suppress(FileNotFoundError):  # another service removed it as stale before it was locked
             descriptor = os.open(folder, os.O_RDONLY)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if folder.exists():
@@ -147,7 +147,7 @@ def make_metrics_folder(parent: Path) -> Path:
 
 
 def remove_stale_metrics(parent: Path) -> None:
-    """Remove the folders of services whose processes were all killed, as their lack of a lock shows."""
+    """Remove the folders that no process has locked: those of services whose processes were all killed."""
     for folder in parent.glob(f"{METRICS_PREFIX}*"):
         with suppress(OSError):  # another user's, locked, or just removed
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -159,8 +159,8 @@ def remove_stale_metrics(parent: Path) -> None:
                 os.close(descriptor)
 
 
-def leave(status: int) -> NoReturn:
-    """End the process without waiting for its threads: one that hangs in native code would keep it for ever."""
+def exit_process(status: int) -> NoReturn:
+    """Exit without waiting for threads: one that hangs in native code would keep the process alive."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

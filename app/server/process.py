@@ -30,21 +30,21 @@ log = logging.getLogger(__name__)
 KEEP_ALIVE_S = 30
 HEARTBEAT_S = 1
 CLOSE = (b"connection", b"close")
-# How long requests may take to finish after the service has failed.
+# Seconds in which requests may finish after the service has failed.
 FAILURE_GRACE_S = 5
-# Seconds in which requests on open connections are refused after a failure, each response closing its connection.
+# Seconds after a failure in which requests on open connections are refused; each response closes its connection.
 FAILURE_LAG_S = 1.0
-# Before connections close, what clients have sent is read. In steps, as reading takes several turns of the event loop,
-# however busy the machine is. A client that has just connected gets more time to send its first request.
+# Before connections are closed, pending requests are read. The wait is counted in steps, because reading takes several
+# turns of the event loop, however busy the machine is. New connections get more steps, for their first request.
 SETTLE_STEPS, FIRST_REQUEST_STEPS, SETTLE_STEP_S = 8, 50, 0.02
-# The part of the grace in which requests may finish. The rest is for those cut off, and for the lifespan.
+# The part of the grace period in which requests may finish. The rest is for cancelling the others and for the lifespan.
 FINISH_SHARE = 0.8
 # The exit status of a process that received two signals to end.
 FORCED = 1
 
 
 class Server(uvicorn.Server):
-    """A server that shuts down within its grace period, whatever clients do; `failed`: the app called `on_failure`."""
+    """A server that shuts down within its grace period, whatever clients do. `failed`: the app called `on_failure`."""
 
     def __init__(
         self,
@@ -76,9 +76,9 @@ class Server(uvicorn.Server):
                 http=bounded_protocol(
                     Limits(settings.receive_timeout_s, settings.max_connections), scoreboard.counter("connections")
                 ),
-                # Measured: uvloop, which uvicorn prefers where it is installed, is no faster here.
+                # uvicorn prefers uvloop if it is installed, which was measured to be no faster here.
                 loop="asyncio",
-                # Nothing here asks for the client's address, or whether a proxy spoke TLS.
+                # The app uses neither the client's address nor the scheme.
                 proxy_headers=False,
                 ws="none",
                 timeout_keep_alive=KEEP_ALIVE_S,
@@ -89,10 +89,10 @@ class Server(uvicorn.Server):
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """SIGTERM and SIGINT: not ready from now on; the second one ends the process at once.
+        """Handle SIGTERM and SIGINT: report not ready and shut down; at the second signal exit immediately.
 
-        Only SIGTERM has a lag, as no balancer reads readiness before somebody presses Ctrl-C. A supervisor forwards as
-        SIGTERM what the terminal has sent to all processes, and asks for an immediate end by other means.
+        Only SIGTERM has a lag, because Ctrl-C has no load balancer that reads readiness. A supervisor forwards the
+        terminal's signal to all processes as SIGTERM, and requests an immediate exit by other means.
         """
         if self.should_exit:
             if self._heartbeat is None:
@@ -100,7 +100,7 @@ class Server(uvicorn.Server):
             return
         if sig == signal.SIGTERM:
             self._lag_s = self._settings.shutdown_lag_s
-        self.readiness.leave()
+        self.readiness.begin_shutdown()
         self._end_within(self._settings.shutdown_grace_s)
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
@@ -131,18 +131,18 @@ class Server(uvicorn.Server):
             self._grpc = server
 
     async def _beat(self, heartbeat: Callable[[], None]) -> None:
-        """Once a second, tell the supervisor that the event loop runs, and end with the supervisor."""
+        """Once a second, tell the supervisor that the event loop runs, and shut down if the supervisor has ended."""
         supervisor = os.getppid()
         while True:
             heartbeat()
             await asyncio.sleep(HEARTBEAT_S)
             if os.getppid() != supervisor and not self.should_exit:
                 log.error("the supervisor has ended")
-                self.readiness.leave()
+                self.readiness.begin_shutdown()
                 self._end_within(self._settings.shutdown_grace_s)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Serve on for the lag, refuse, finish what was accepted, cut off the rest."""
+        """Serve during the lag, then refuse new requests, finish accepted ones, and cancel the rest."""
         self._close_connections()
         finish_s = FINISH_SHARE * (FAILURE_GRACE_S if self.failed else self._settings.shutdown_grace_s)
         if self.failed and self._scoreboard.served_by_others:
@@ -175,7 +175,7 @@ class Server(uvicorn.Server):
         return [each for each in self.server_state.connections if isinstance(each, BoundedHttpProtocol)]
 
     def _close_connections(self) -> None:
-        """Each response from now on closes its connection, so that the next request goes elsewhere."""
+        """Make each response close its connection, so that the next request goes elsewhere."""
         if CLOSE not in self.server_state.default_headers:
             self.server_state.default_headers.append(CLOSE)
         # uvicorn replaces the list every second, so requests that began earlier hold another one.
@@ -189,8 +189,8 @@ class Server(uvicorn.Server):
 
     def _end_within(self, seconds: int) -> None:
         self.should_exit = True
-        # A thread without the interpreter: it also ends a process whose event loop or native code hangs, with status 1,
-        # and prints where. May be called by a signal handler at any point, as it takes no lock.
+        # This thread does not need the interpreter: it also ends a process that hangs in the event loop or in native
+        # code, with status 1, and prints where. It takes no lock, so that a signal handler may call this at any point.
         faulthandler.dump_traceback_later(max(seconds, 0.001), exit=True)
 
 
@@ -201,12 +201,12 @@ def freeze() -> None:
     """
     gc.collect()
     gc.freeze()
-    # By default the collector runs every 700 allocations, which costs three per cent of a small request.
+    # By default the collector runs every 700 allocations, which takes three per cent of the time of a small request.
     gc.set_threshold(20_000, 20, 20)
 
 
 def serve(settings: Settings, listener: socket) -> int:
-    """Serve in this process, without a supervisor, until a signal ends it; the exit status."""
+    """Serve in this process, without a supervisor, until a signal ends it. Returns the exit status."""
     try:
         server = Server(settings, listener)
     except UnsupportedUvicorn as error:

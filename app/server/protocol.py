@@ -24,12 +24,12 @@ from app.scoreboard import Counter, Scoreboard
 from app.server.framing import check_head
 from app.server.turns import MOST_BYTES, Turns
 
-# Twice what the app admits, so that a request slightly over the limit still gets the app's own response.
+# Twice the limit of the app, so that a request slightly over that limit still gets the app's response.
 MAX_UNFINISHED_BYTES = 2 * MAX_HEADER_BYTES
 # Requests, and bytes of them, that may wait behind a request without a response.
 MAX_PIPELINED, MAX_PIPELINED_BYTES = 16, 64 * 1024
-# A chunk costs a call in Python whatever its size. The first FREE_CHUNKS chunks of a body may have any size; all beyond
-# them must have MIN_CHUNK_BYTES on average.
+# Each chunk costs a Python call, whatever its size. The first FREE_CHUNKS chunks of a body may have any size; beyond
+# them chunks must have MIN_CHUNK_BYTES on average.
 FREE_CHUNKS, MIN_CHUNK_BYTES = 256, 32
 # Bytes a second at which a client must read a response.
 MIN_READ_RATE = 16 * 1024
@@ -40,7 +40,7 @@ PROBE_CONNECTIONS, PROBE_TIMEOUT_S = 64, 1.0
 
 
 class UnsupportedUvicorn(Exception):
-    """uvicorn has no method of a name that is overridden here, so that a limit would silently stop being enforced."""
+    """uvicorn lacks a method that is overridden here, so that a limit would silently not be enforced."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._receive_timeout_s = self.limits.receive_timeout_s
         self._deadline: asyncio.TimerHandle | None = None  # of the request being received
         self._read_check: asyncio.TimerHandle | None = None  # of the response being sent
-        self._running: RequestResponseCycle | None = None  # which the app serves; uvicorn's `cycle` was parsed last
+        self._running: RequestResponseCycle | None = None  # in the app; uvicorn's `cycle` is the last one parsed
         self._receiving = False  # a request has begun and is not complete
         self._in_body = False  # its head is complete
         self._lines, self._chunks, self._body_bytes = 0, 0, 0  # of the request being received
         self._unfinished = 0  # bytes since the last complete head, piece of a body, or message
-        self._pipelined = 0  # bytes that came behind the running request
+        self._pipelined = 0  # bytes received behind the running request
         self._closing = False  # nothing more is parsed
         self._only_probes = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection; above the bound only for probes, which must not fail because of other clients."""
         super().connection_made(transport)
-        # asyncio does this only for sockets that were made with the protocol number of TCP.
+        # asyncio does this only for sockets that were created with the protocol number of TCP.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         cast(Any, transport).max_size = MOST_BYTES
         transport.set_write_buffer_limits(high=0)  # writing is paused for as long as the client has not read it all
@@ -94,7 +94,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._set_deadline(self._receive_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the running request, which with pipelining is not the one that uvicorn tells."""
+        """Notify the running request, which with pipelining is not the one that uvicorn notifies."""
         self.open_connections.add(-1)
         self._clear_deadline()
         self.resume_writing()
@@ -104,7 +104,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes and refuse what is malformed, too large or, by a timer, too late."""
+        """Parse bytes, and refuse requests that are malformed, too large or, by a timer, too slow."""
         if self._closing:
             return  # Reading goes on so that a client that hangs up is noticed.
         self._unset_keepalive_if_required()
@@ -134,9 +134,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._running.keep_alive = False
 
     def shutdown(self) -> None:
-        """Close an idle connection, its write side first.
+        """Close an idle connection, the write side first.
 
-        The system resets a connection that is closed with unread bytes, and the client could not tell whether a request
+        The kernel resets a connection that is closed with unread bytes, and the client could not tell whether a request
         in these bytes was served.
         """
         cycle = cast("RequestResponseCycle | None", self.cycle)
@@ -170,7 +170,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which uvicorn would add to the headers that the app has already checked.
+        """A header, or a trailer, which is dropped: uvicorn would add it to headers that were checked already.
 
         Raises HeadersTooLarge.
         """
@@ -238,8 +238,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 return
             except HttpParserUpgrade as upgrade:
                 rest = data[upgrade.args[0] :]
-            # Some HTTP clients offer HTTP/2 with their first request, and httptools reads no body behind an offer.
-            # It need not be accepted (RFC 9110, section 7.8): the head is parsed again without it.
+            # Some HTTP clients offer an upgrade to HTTP/2 with their first request, and httptools reads no body behind
+            # an offer. It may be ignored (RFC 9110, section 7.8): the head is parsed again without it.
             lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
             lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
             self.parser = HttpRequestParser(self)
@@ -247,7 +247,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             data = b"\r\n".join([*lines, b"", b""]) + rest
 
     def _refuse(self, error: ServiceError) -> None:
-        """Parse nothing more, and close once earlier requests have their responses; with `error` if there are none."""
+        """Stop parsing, and close after the responses to earlier requests; with none, respond with `error`."""
         self._closing = True
         self._clear_deadline()
         if self._in_body and self.pipeline:
@@ -258,7 +258,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             last.keep_alive = False
             self.flow.resume_reading()
             return
-        if waiting:  # it is in the app's metrics
+        if waiting:  # the app records it in the metrics
             cast(Scope, self.cycle.scope)["refused"] = error
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -291,7 +291,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._read_check = self.loop.call_later(seconds, self._check_reader, most)
 
     def _check_reader(self, most: float) -> None:
-        """Close where more than `most` bytes are unread. The app writes nothing while writing is paused."""
+        """Close if more than `most` bytes are unread. The app writes nothing while writing is paused."""
         if self.transport.get_write_buffer_size() > most:
             self.transport.abort()
         else:

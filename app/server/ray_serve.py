@@ -37,9 +37,9 @@ def application(_: dict[str, str]) -> serve.Application:
 
 
 def with_lifespan_state(app: ASGIApp, readiness: Readiness) -> ASGIApp:
-    """The app with what Ray Serve leaves out, the state of the lifespan in the scope of each request.
+    """The app with the lifespan's state in the scope of each request, which Ray Serve omits.
 
-    Its startup ends when the models are loaded, or fails if they cannot be.
+    The startup completes when the models are loaded, or fails if they cannot be.
     """
     state: dict[str, Any] = {}
 

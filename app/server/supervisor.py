@@ -1,8 +1,8 @@
-"""One process a core, forked by gunicorn after the imports so that they share memory.
+"""One process per core, forked by gunicorn after the imports so that they share memory.
 
-gunicorn replaces a process that ended or whose event loop hangs, and forwards signals to the processes, each of which
-drains by itself (`app.server.process`). The processes share a listening socket, so that what waits in its queue
-outlives each of them.
+gunicorn replaces a process that has ended or whose event loop hangs, and forwards signals to the processes, each of
+which drains by itself (`app.server.process`). The processes share a listening socket, so that connections in its queue
+survive the end of any of them.
 """
 
 import faulthandler
@@ -22,16 +22,16 @@ from gunicorn.workers.base import Worker
 from prometheus_client.multiprocess import mark_process_dead
 
 from app.scoreboard import Scoreboard
-from app.server.environment import leave
+from app.server.environment import exit_process
 from app.server.process import Server, freeze
 from app.server.protocol import UnsupportedUvicorn
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# The status of a process whose failure ends the service.
+# The exit status of a process whose failure ends the service.
 CANNOT_START = Arbiter.WORKER_BOOT_ERROR
-# Seconds before a process that could not start beside others is tried again.
+# Seconds before a process that failed while others serve is replaced.
 RETRY_S = 1
 
 
@@ -43,12 +43,12 @@ class Process(Worker):
     column: int
 
     def init_signals(self) -> None:
-        """Until the server handles signals: SIGTERM and SIGQUIT end the process, others wait."""
+        """Until the server handles signals: SIGTERM and SIGQUIT end the process, others are ignored."""
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
             signal.signal(number, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGQUIT, lambda *_: leave(0))
+        signal.signal(signal.SIGQUIT, lambda *_: exit_process(0))
         faulthandler.enable()  # prints where the process hangs when the supervisor ends it with SIGABRT
 
     def load_wsgi(self) -> None:
@@ -62,23 +62,23 @@ class Process(Worker):
             server = Server(self.settings, socket.socket(fileno=listener.fileno()), self.scoreboard, self.notify)
         except UnsupportedUvicorn as error:
             log.error("cannot start: %s", error)
-            leave(CANNOT_START)
+            exit_process(CANNOT_START)
         freeze()
         server.run(sockets=[])  # it accepts by itself
         if os.getppid() != self.ppid:  # the supervisor has ended without its own cleanup
             shutil.rmtree(self.cfg.worker_tmp_dir, ignore_errors=True)
         if self.scoreboard.was_ready and server.failed:
             time.sleep(RETRY_S)
-            leave(1)
+            exit_process(1)
         failed = server.failed or not server.started
-        leave((CANNOT_START if self.scoreboard.is_first else 1) if failed else 0)
+        exit_process((CANNOT_START if self.scoreboard.is_first else 1) if failed else 0)
 
 
 class Log(Logger):
     """gunicorn's log, written by the handlers of the service."""
 
     def setup(self, cfg: Any) -> None:  # noqa: ARG002
-        """Pass records on, but for those about each worker and each signal."""
+        """Pass records on, except those about each worker and each signal."""
         self.error_log.propagate = True
         self.error_log.setLevel(logging.WARNING)
 
@@ -100,7 +100,7 @@ class Supervisor(BaseApplication):
 
 
 def configuration(settings: Settings, processes: int, listener: socket.socket) -> dict[str, Any]:
-    """The settings of gunicorn after `environment.start`, with which it owns the listener."""
+    """The settings of gunicorn after `environment.prepare_service`; it takes over the listener."""
     scoreboard = Scoreboard(processes)
     scoreboard.clear(0)  # with one process, the supervisor would be that process
     shared = os.environ["PROMETHEUS_MULTIPROC_DIR"]
@@ -145,7 +145,7 @@ def configuration(settings: Settings, processes: int, listener: socket.socket) -
 
 
 def serve(settings: Settings, processes: int, listener: socket.socket) -> int:
-    """Serve with this number of processes until a signal ends the supervisor; the exit status."""
+    """Serve with this number of processes until a signal ends the supervisor. Returns the exit status."""
     values = configuration(settings, processes, listener)
     try:
         Supervisor(values).run()

@@ -1,6 +1,6 @@
 """Short turns of the event loop, so that probes and new connections need not wait for hundreds of requests.
 
-asyncio runs all that is ready before it looks at sockets again, and a new connection takes five turns to its answer.
+asyncio runs all ready callbacks before it polls sockets again, and the first response of a connection takes five turns.
 """
 
 import asyncio

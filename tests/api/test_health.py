@@ -53,7 +53,7 @@ def test_a_draining_service_is_alive_not_ready_and_refuses_requests(tiny_models)
     readiness = WatchedReadiness()
     with listening(create_app(Settings(models_dir=tiny_models, device="cpu"), readiness=readiness)) as client:
         assert readiness.ended.wait(60)
-        readiness.leave()
+        readiness.begin_shutdown()
         problem_of(client.get("/readyz"), 503, "draining")
         assert client.post("/generate", json={}).status_code == 200, "load balancers need time to notice"
         readiness.drain()

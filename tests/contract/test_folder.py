@@ -9,7 +9,7 @@ from PIL import Image
 
 from app.images.decode import decode_image
 from app.images.encode import to_uint8
-from app.images.normalize import fit
+from app.images.normalization import fit
 from tests.api.reading import arrays, image
 from tests.conftest import serving
 from tests.corpus.files import orientation, saved

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from app.inference import latents
+from app.inference.interpolation import interpolate
 from app.inference.latents import (
     COMPONENT_STREAM,
     LABEL_STREAM,
@@ -14,7 +15,6 @@ from app.inference.latents import (
     MAX_SEED,
     POSTERIOR_STREAM,
     SCHEME,
-    interpolate,
     normal_rows,
     open_unit_interval,
     raw_rows,

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from app.inference.latents import interpolate, normal_rows, uniform_labels
+from app.inference.interpolation import interpolate
+from app.inference.latents import normal_rows, uniform_labels
 from tests.api.reading import (
     APNG,
     NPZ,

@@ -26,7 +26,7 @@ STARTED = """
 import os, sys
 import app.__main__ as main
 
-main.begin()
+main.initialize_process()
 print({"numpy", "torch"} & sys.modules.keys(), os.environ["OMP_NUM_THREADS"], os.environ["OPENBLAS_NUM_THREADS"])
 """
 
@@ -42,7 +42,7 @@ def test_without_a_folder_that_can_be_written_processes_do_not_start(tmp_path, m
     monkeypatch.setattr(environment, "SHARED_MEMORY", tmp_path / "missing")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(environment.NothingShared, match="DIGITS_PROCESSES"):
-        environment.prepare(Settings(processes=2, max_connections=1))
+        environment.prepare_processes(Settings(processes=2, max_connections=1))
 
 
 def test_a_folder_outlives_a_later_start_until_the_last_process_that_uses_it_is_gone(tmp_path):

@@ -30,7 +30,7 @@ from app import __version__
 from app.api.admission import OUTSIDE_ADMISSION
 from app.trace import Trace
 
-# The export of what is queued would wait for half a minute for a collector that does not answer.
+# Without a limit, the last export would wait for half a minute for a collector that does not respond.
 CLOSE_S = 1.0
 # Statuses of gRPC that are errors of the server, by the semantic conventions of OpenTelemetry.
 SERVER_ERRORS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
@@ -61,7 +61,7 @@ class Tracing:
 
     @contextmanager
     def rpc(self, method: str, metadata: Mapping[str, str]) -> Iterator[None]:
-        """The span of an RPC of gRPC is the current one. method: as in `package.Service/Method`."""
+        """Make a span for a gRPC call the current one. method: as in `package.Service/Method`."""
         with self._tracer.start_as_current_span(
             method,
             extract(metadata),

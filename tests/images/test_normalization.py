@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from app.errors import InvalidImage
 from app.images.decode import Picture, decode_image
-from app.images.normalize import fit, normalize
+from app.images.normalization import fit, normalize
 from tests.conftest import FIXTURES
 
 DRAWINGS = sorted((FIXTURES / "drawings").iterdir())

@@ -1,13 +1,14 @@
-"""The two ends of a path through latents: seeds, latents of the caller, or uploads."""
+"""Paths through latents, and their two ends: seeds, latents of the caller, or uploads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+from typing_extensions import TypeAliasType
 
 from app.checkpoints.manifest import Manifest, Prior
 from app.errors import InvalidRequest
-from app.inference.latents import Path
 from app.inference.model import Model
 from app.inference.runtime import Labels, Rows
 from app.inference.sampling import (
@@ -15,12 +16,14 @@ from app.inference.sampling import (
     SamplingOptions,
     Seeded,
     class_list,
+    concatenated,
     draw,
     given,
     prior_of,
     seeded,
-    stacked,
 )
+
+Path = TypeAliasType("Path", Literal["lerp", "slerp"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def end_latents(model: Model, ends: Sequence[End]) -> list[Rows]:
     uploads = [(i, end) for i, end in enumerate(ends) if isinstance(end, UploadEnd)]
     if uploads:
         images = np.concatenate([end.image for _, end in uploads])
-        labels = stacked([end.labels(0, 1) for _, end in uploads]) if model.manifest.conditional else None
+        labels = concatenated([end.labels(0, 1) for _, end in uploads]) if model.manifest.conditional else None
         mean, _ = model.encode(images, labels)
         latents |= {i: row for (i, _), row in zip(uploads, mean, strict=True)}
     sources = [(i, end) for i, end in enumerate(ends) if not isinstance(end, UploadEnd)]
@@ -114,3 +117,28 @@ def labels_along(manifest: Manifest, ends: Sequence[End], steps: int) -> Labels 
 def default_path(manifest: Manifest, prior: Prior | None = None) -> Path:
     """The line for latents of a fitted prior, which do not lie on a sphere."""
     return "lerp" if prior_of(manifest, prior) == "fitted" else "slerp"
+
+
+def interpolate(start: Rows, end: Rows, steps: int, path: Path, rows: slice = slice(None)) -> Rows:
+    """`rows` of the `steps` latents from `start` to `end`, `(latent,)` both: `(len(rows), latent)`.
+
+    The first and the last latent are exactly the ends.
+
+    `lerp` is the straight line. `slerp` follows the great circle of the sphere on which normal latents lie (K.
+    Shoemake, 1985; T. White, "Sampling Generative Networks", 2016, arXiv:1609.04468). Between parallel or opposite
+    latents, for which no great circle is defined, `slerp` is the straight line.
+    """
+    a, b = start.astype(np.float64), end.astype(np.float64)
+    t = np.linspace(0.0, 1.0, steps)[rows, None]
+    weights_a, weights_b = 1.0 - t, t
+    if path == "slerp":
+        norms = np.linalg.norm(a) * np.linalg.norm(b)
+        cosine = float(np.clip(a @ b / norms, -1.0, 1.0)) if norms > 0 else 1.0
+        angle = np.arccos(cosine)
+        if np.sin(angle) > 1e-6:
+            weights_a = np.sin((1.0 - t) * angle) / np.sin(angle)
+            weights_b = np.sin(t * angle) / np.sin(angle)
+    latents = (weights_a * a + weights_b * b).astype(np.float32)
+    latents[t[:, 0] == 0.0] = start
+    latents[t[:, 0] == 1.0] = end
+    return latents

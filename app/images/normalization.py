@@ -15,22 +15,22 @@ from PIL import Image
 from scipy import ndimage
 
 from app.images.decode import Picture
-from app.images.resize import Pixels, reduce, resize
+from app.images.resize import FloatPixels, reduce, resize
 from app.images.segmentation import bounding_box, find_ink, no_ink, stroke_width
 
 # A border with a lower mean is the background of a normalized image. Of the 70,000 MNIST images 920 have ink on the
-# border, and the highest mean of a border is 0.033; that of a picture dark on light is far above.
+# border, with a mean of at most 0.033; the border of a picture that is dark on light is far brighter.
 DARK_BORDER = 0.1
-# The longer side, in pixels and in boxes, of the reduced picture that ink is searched in.
+# The longer side, in pixels and in boxes, of the reduced picture in which ink is searched.
 SEARCH_SIDE, SEARCH_BOXES = 128, 4
-# The longer side of the reduced picture that the tones of a transparent one are taken from.
+# The longer side of the reduced picture from which the tones of a transparent one are taken.
 TONES_SIDE = 256
 # The narrowest stroke, as a share of the box. In MNIST's box of 20 pixels half of all strokes are 2.1 to 2.9 pixels
 # wide, and 98% are 1.4 to 4.5.
 MIN_STROKE = 0.1
 
 
-def normalize(picture: Picture, *, size: int = 28, box: int = 20) -> Pixels:
+def normalize(picture: Picture, *, size: int = 28, box: int = 20) -> FloatPixels:
     """Bring a drawn, scanned or photographed digit to the form of MNIST.
 
     The digit may be dark on light or light on dark, transparent or on unevenly lit paper, of any size and anywhere
@@ -62,7 +62,7 @@ def _has_form(picture: Picture, size: int) -> bool:
     return bool(border.mean() < DARK_BORDER)
 
 
-def fit(picture: Picture, *, size: int = 28) -> Pixels:
+def fit(picture: Picture, *, size: int = 28) -> FloatPixels:
     """Resize a picture to size x size, with antialiasing; transparent becomes black.
 
     Returns float32 (1, size, size) in [0, 1]; an opaque picture of this size is returned unchanged.
@@ -75,7 +75,7 @@ def fit(picture: Picture, *, size: int = 28) -> Pixels:
     return luminance[None].copy()
 
 
-def _composite(picture: Picture) -> Pixels:
+def _composite(picture: Picture) -> FloatPixels:
     """Put a picture that is partly transparent on a background that contrasts with its ink."""
     luminance, alpha = picture.luminance, picture.alpha
     if alpha is None:
@@ -94,18 +94,18 @@ def _composite(picture: Picture) -> Pixels:
     return visible + (1 - alpha) * np.float32(background)
 
 
-def _thicken(ink: Pixels, box: int) -> Pixels:
+def _thicken(ink: FloatPixels, box: int) -> FloatPixels:
     """Dilate strokes that would be thinner in the box than MNIST's."""
     strokes = ink > 0.5
     pixel = max(edge.stop - edge.start for edge in bounding_box(strokes)) / box  # of the result, in pixels of the ink
     missing = round((MIN_STROKE * box * pixel - stroke_width(strokes)) / 2)
     if missing <= 0:
         return ink
-    thick: Pixels = ndimage.maximum_filter(np.pad(ink, missing), 2 * missing + 1)
+    thick: FloatPixels = ndimage.maximum_filter(np.pad(ink, missing), 2 * missing + 1)
     return thick
 
 
-def _scale(ink: Pixels, box: int) -> Pixels:
+def _scale(ink: FloatPixels, box: int) -> FloatPixels:
     """Crop to the ink (h, w) and scale it so that its longer side is `box`."""
     rows, columns = bounding_box(ink > 0.4)
     height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -120,7 +120,7 @@ def _scale(ink: Pixels, box: int) -> Pixels:
     return digit / np.float32(digit.max())
 
 
-def _centre(digit: Pixels, size: int) -> Pixels:
+def _centre(digit: FloatPixels, size: int) -> FloatPixels:
     """Place a digit on a dark square, in whole pixels, its centre of mass in [size/2 - 1/2, size/2 + 1/2)."""
     corner = []
     for middle, side in zip(ndimage.center_of_mass(digit), digit.shape, strict=True):
