@@ -81,6 +81,7 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m training train lapgan --size 14
 	$(BIN)/python -m training train lapgan --size 7 --epochs 20
 	$(BIN)/python -m training train cgan
+	$(BIN)/python -m training train cgan --dataset fashion-mnist --epochs 12 --evaluate-every 4
 	$(BIN)/python -m training train dbn
 	$(BIN)/python -m training train lenet
 	$(BIN)/python -m training train vgg

@@ -6,7 +6,6 @@ from shlex import quote
 from app.checkpoints.capabilities import Symbol
 from app.checkpoints.manifest import Manifest, TrainingRecord
 from training.evaluation.eval_protocol import SEEDS
-from training.evaluation.feature_extractor import is_shipped
 from training.quality_report import quality_text, table
 
 PICTURES = {
@@ -129,13 +128,13 @@ def commands(manifest: Manifest) -> list[str]:
     dataset = str(record.config.get("dataset", "mnist"))
     source = "" if dataset == "mnist" else f" --dataset {quote(dataset)}"
     lines = [checkout(record)]
-    if quality is not None and quality.extractor is not None and not is_shipped(quality.extractor):
+    if source and quality is not None and quality.extractor is not None:
         lines.append(f".venv/bin/python -m training classifier{source}")
     lines.append(training_command(manifest.family, record))
     if was_stopped(record):
         lines.append(f"# It was {epochs_text(record)}, then exported by `python -m training export`.")
     seeds = "" if quality is None or quality.seeds == SEEDS else f" --seeds {len(quality.seeds)}"
-    return [*lines, f".venv/bin/python -m training evaluate {manifest.name}{seeds}"]
+    return [*lines, f".venv/bin/python -m training evaluate {manifest.name}{source}{seeds}"]
 
 
 def checkout(record: TrainingRecord) -> str:

@@ -124,11 +124,6 @@ def find_extractor(dataset: Dataset, runs_dir: Path) -> FeatureExtractor | None:
     return None
 
 
-def is_shipped(digest: str) -> bool:
-    """Whether the classifier whose weights have this SHA-256 is part of the repository."""
-    return any(read_record(path).sha256 == digest for path in SHIPPED.glob("*.json"))
-
-
 def read_record(path: Path) -> ClassifierRecord:
     """The record in a file. Raises ClassifierDamaged."""
     try:
