@@ -23,7 +23,7 @@ from training.distribution import Processes
 from training.learner import Learner
 from training.randomness import random_state, restore_random_state
 
-# Choices that may change when a run is resumed: paths, saving and monitoring.
+# Choices that may change when a run is resumed or exported: paths, saving, monitoring, and how images are sampled.
 MAY_CHANGE_ON_RESUME = {
     "epochs",  # see check_epochs
     "device",
@@ -36,6 +36,8 @@ MAY_CHANGE_ON_RESUME = {
     "evaluate_every",
     "tensorboard",
     "note",
+    "solver_steps",
+    "guidance",
 }
 KEYS = {"config", "dataset_digest", "learner", "history", "done", "best", "processes"}
 

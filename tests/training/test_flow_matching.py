@@ -25,7 +25,7 @@ LABELS = torch.tensor([0, 1, 2, 1])
 def learner(images: Tensor, steps: int = 3, **config: Any) -> FlowMatchingLearner:
     """A small learner after a few steps."""
     torch.manual_seed(0)
-    choices: dict[str, Any] = {"width": 16, "solver_steps": 3, "ema_decay": 0.5} | config
+    choices: dict[str, Any] = {"width": 16, "solver_steps": 3, "ema_decay": 0.5, "label_dropout": 0} | config
     model = FlowMatchingLearner(FlowMatchingConfig(**choices), DataShape(), 100)
     for _ in range(steps):
         model.step(images[None, :16], (torch.arange(16) % 10)[None])
@@ -76,18 +76,45 @@ class Turning(nn.Module):
         return (6 * t * (1 - t)).expand_as(x)
 
 
+class Labelled(nn.Module):
+    """Straight lines to the grey of the label, and to 0 without a label."""
+
+    def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
+        greys = torch.tensor([-0.25, 0.25, 0.5, 0.0])[labels]
+        return (greys[:, None, None, None] - x) / (1 - times[:, None, None, None])
+
+
+def test_guidance_goes_beyond_the_label_by_its_weight():
+    latents = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    network: Any = Labelled()
+    for weight in (1.0, 1.5, 2.0):
+        made = 2 * Generate(network, SMALL, 4, weight)(latents, LABELS).mean(dim=(1, 2, 3)) - 1
+        assert torch.allclose(made, weight * torch.tensor([-0.25, 0.25, 0.5, 0.25]), atol=1e-5)
+
+
+def test_only_a_share_of_the_labels_reaches_the_network_in_training(images):
+    model = learner(images, steps=0, label_dropout=0.5)
+    seen: list[Tensor] = []
+    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
+    labels = torch.arange(16) % 10
+    model.step(images[None, :16], labels[None])
+    hidden = seen[0] == DataShape().classes
+    assert 0 < int(hidden.sum()) < 16
+    assert torch.equal(seen[0][~hidden], labels[~hidden])
+
+
 @pytest.mark.parametrize("steps", [2, 3, 8])
 def test_the_solver_follows_straight_lines_exactly_and_keeps_images_in_range(steps):
     latents = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
     network: Any = Line(0.5)
-    assert torch.allclose(Generate(network, SMALL, steps)(latents, LABELS), torch.tensor(0.75), atol=1e-5)
+    assert torch.allclose(Generate(network, SMALL, steps, 1.0)(latents, LABELS), torch.tensor(0.75), atol=1e-5)
     network = Line(3.0)
-    assert torch.equal(Generate(network, SMALL, steps)(latents, LABELS), torch.ones(4, 1, 4, 8))
+    assert torch.equal(Generate(network, SMALL, steps, 1.0)(latents, LABELS), torch.ones(4, 1, 4, 8))
 
 
 def test_the_solver_is_of_second_order():
     latents, network = torch.full((4, 32), -1.0), cast(Any, Turning())
-    errors = [float((Generate(network, SMALL, steps)(latents, LABELS) - 0.5).abs().max()) for steps in (20, 40)]
+    errors = [float((Generate(network, SMALL, steps, 1.0)(latents, LABELS) - 0.5).abs().max()) for steps in (20, 40)]
     assert errors[1] < errors[0] / 3
 
 
@@ -116,6 +143,6 @@ def test_the_archive_has_the_average_and_takes_labels(images, training_set):
     latents, labels = torch.randn(4, 784), torch.tensor([0, 1, 2, 3])
     made = archive.generate(latents, labels)
     network: Any = model.average.module
-    assert torch.equal(made, Generate(network, DataShape(), 3)(latents, labels))
-    assert not torch.equal(made, Generate(model.network, DataShape(), 3)(latents, labels))
+    assert torch.equal(made, Generate(network, DataShape(), 3, 1.5)(latents, labels))
+    assert not torch.equal(made, Generate(model.network, DataShape(), 3, 1.5)(latents, labels))
     assert not torch.equal(made, archive.generate(latents, labels.flip(0)))

@@ -3,7 +3,7 @@
 Sources: Y. Lipman et al., "Flow Matching for Generative Modeling", 2022, arXiv:2210.02747; X. Liu et al., "Flow
 Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2022, arXiv:2209.03003; T. Karras et
 al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364 (scaling of inputs and
-outputs).
+outputs); J. Ho, T. Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598.
 """
 
 import math
@@ -34,13 +34,17 @@ class FlowMatchingConfig(TrainConfig):
 
     family: Literal["flow-matching"] = "flow-matching"
     name: str = Field("flow-matching", pattern=NAME_PATTERN)
-    epochs: int = Field(40, ge=1)
+    epochs: int = Field(30, ge=1)
     evaluate_every: int = Field(
         10, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
     )
     learning_rate: float = Field(2e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
     width: int = Field(64, ge=GROUPS, multiple_of=GROUPS, description="channels at half the side; twice at a quarter")
-    solver_steps: int = Field(8, ge=2, le=100, description="evaluations of the network for each image")
+    label_dropout: float = Field(0.1, ge=0, lt=1, description="share of the training images whose label is hidden")
+    solver_steps: int = Field(8, ge=2, le=100, description="steps from noise to an image")
+    guidance: float = Field(
+        1.5, ge=1, description="weight of the velocity with the label against that without; 1: none"
+    )
 
 
 class Block(nn.Module):
@@ -77,7 +81,7 @@ class VelocityNetwork(nn.Module):
             raise ValueError(f"the network halves sides twice: {height}x{length} pixels are no multiples of 4")
         self.register_buffer("frequencies", torch.logspace(0, 2, FREQUENCIES))
         self.time = nn.Linear(2 * FREQUENCIES, CONDITION_DIM)
-        self.label = nn.Embedding(data.classes, CONDITION_DIM)
+        self.label = nn.Embedding(data.classes + 1, CONDITION_DIM)  # the last one: no label
         self.condition = nn.Linear(CONDITION_DIM, CONDITION_DIM)
         self.stem = nn.Conv2d(4, width, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(1, width, height // 2, length // 2))
@@ -93,6 +97,7 @@ class VelocityNetwork(nn.Module):
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
         """Noisy images `(B, 1, H, W)`, times `(B,)` in [0, 1], labels int64 `(B,)` to velocities like `x`.
 
+        The number of classes in place of a label is no label.
         For images and noise of unit variance, `2 t - 1` over the variance of `x` is the best linear predictor of the
         velocity; what remains of it, like the input of the network, is scaled to unit variance.
         """
@@ -133,13 +138,15 @@ def velocity_loss(velocities: Tensor, noise: Tensor, images: Tensor) -> Tensor:
 class Generate(nn.Module):
     """Noise to images: the differential equation of the velocity, solved in a fixed number of steps.
 
+    With guidance w the velocity is w v(label) + (1 - w) v(no label), eq. 6 of arXiv:2207.12598, in which w is 1 + w.
     The solver is Adams and Bashforth's of second order, which evaluates the network once a step: velocities are
     extrapolated from the last two. The first and the last step have only their own, as in Euler's method.
     """
 
-    def __init__(self, network: VelocityNetwork, data: DataShape, steps: int) -> None:
+    def __init__(self, network: VelocityNetwork, data: DataShape, steps: int, guidance: float) -> None:
         super().__init__()
         self.network = network
+        self.classes, self.guidance = data.classes, guidance
         self.times = [1 - (1 - step / steps) ** WARP for step in range(steps + 1)]
         _, self.height, self.length = data.image
 
@@ -151,7 +158,7 @@ class Generate(nn.Module):
         for step in range(steps):
             time = self.times[step]
             duration = self.times[step + 1] - time
-            velocities = self.network(x, torch.full_like(x[:, 0, 0, 0], time), labels)
+            velocities = self.guided_velocities(x, torch.full_like(x[:, 0, 0, 0], time), labels)
             # The image at the end of the line is in the range of the data.
             velocities = ((x + (1 - time) * velocities).clamp(-1.0, 1.0) - x) / (1 - time)
             change = duration * velocities
@@ -160,6 +167,17 @@ class Generate(nn.Module):
             x = x + change
             previous = velocities
         return ((x + 1) / 2).clamp(0.0, 1.0)
+
+    def guided_velocities(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
+        """The guided velocities: noisy images `(B, 1, H, W)`, times and labels `(B,)` to the shape of the images."""
+        velocities: Tensor
+        if self.guidance == 1.0:
+            velocities = self.network(x, times, labels)
+            return velocities
+        labels = torch.cat([labels, torch.full_like(labels, self.classes)])
+        labelled, unlabelled = self.network(torch.cat([x, x]), torch.cat([times, times]), labels).chunk(2)
+        velocities = unlabelled + self.guidance * (labelled - unlabelled)
+        return velocities
 
 
 class FlowMatchingLearner(GradientLearner):
@@ -183,8 +201,10 @@ class FlowMatchingLearner(GradientLearner):
         # One time in each of B equal parts of [0, 1]: the loss depends on the time more than on the image.
         parts = torch.arange(len(pixels), device=pixels.device)
         times = (parts + torch.rand(len(pixels), device=pixels.device)) / len(pixels)
+        hidden = torch.rand(len(pixels), device=pixels.device) < self.config.label_dropout
+        given = labels[0].masked_fill(hidden, self.data.classes)
         with self.autocast():
-            velocities = self.network(on_path(noise, pixels, times), times, labels[0])
+            velocities = self.network(on_path(noise, pixels, times), times, given)
         loss = velocity_loss(velocities, noise, pixels)
         self.descend(loss, self.network)
         return {"velocity_error": loss.detach()}
@@ -193,7 +213,7 @@ class FlowMatchingLearner(GradientLearner):
         """The solver with the averaged network."""
         network = self.average.module
         assert isinstance(network, VelocityNetwork)
-        return {"generate": Generate(network, self.data, self.config.solver_steps)}
+        return {"generate": Generate(network, self.data, self.config.solver_steps, self.config.guidance)}
 
 
 FAMILY = Family("flow-matching", FlowMatchingConfig, FlowMatchingLearner)
