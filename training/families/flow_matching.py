@@ -170,14 +170,13 @@ class Generate(nn.Module):
 
     def guided_velocities(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
         """The guided velocities: noisy images `(B, 1, H, W)`, times and labels `(B,)` to the shape of the images."""
-        velocities: Tensor
         if self.guidance == 1.0:
-            velocities = self.network(x, times, labels)
-            return velocities
+            plain: Tensor = self.network(x, times, labels)
+            return plain
         labels = torch.cat([labels, torch.full_like(labels, self.classes)])
         labelled, unlabelled = self.network(torch.cat([x, x]), torch.cat([times, times]), labels).chunk(2)
-        velocities = unlabelled + self.guidance * (labelled - unlabelled)
-        return velocities
+        guided: Tensor = unlabelled + self.guidance * (labelled - unlabelled)
+        return guided
 
 
 class FlowMatchingLearner(GradientLearner):
