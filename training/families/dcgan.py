@@ -33,8 +33,12 @@ class DcganConfig(AdversarialConfig):
 
     family: Literal["dcgan"] = "dcgan"
     name: str = Field("dcgan", pattern=NAME_PATTERN)
-    epochs: int = Field(10, ge=1, description="one generator step for each batch of the data")
+    epochs: int = Field(25, ge=1, description="one generator step for each batch of the data")
     batch_size: int = Field(64, ge=2)
+    evaluate_every: int = Field(
+        3, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
+    )
+    gradient_penalty: float = Field(0.5, ge=0, description="gamma of R1, on the discriminator at real images")
     batch_norm: bool = Field(True, description=BATCH_NORM)
     channels: int = Field(128, ge=4, multiple_of=4, description="of the generator at 7x7 pixels")
 
