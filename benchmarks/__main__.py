@@ -17,9 +17,9 @@ from benchmarks import (
     identity,
     injections,
     neighbours,
-    normalization,
     raw,
     soak,
+    upload_cost,
 )
 from benchmarks.archives import prepare_archives
 from benchmarks.cluster import CannotIsolate, in_namespaces
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--seconds", type=float, default=1.0, help="for each case, default 1")
     command = add("normalize", normalize, "measure decoding and normalizing uploads, without a server")
-    command.add_argument("--rounds", type=int, default=normalization.ROUNDS)
+    command.add_argument("--rounds", type=int, default=upload_cost.ROUNDS)
     command = add("growth", measure_growth, "measure over numbers of processes, callers and models")
     command.add_argument("--seconds", type=int, default=5, help="for each point, default 5")
     command = add("neighbours", beside_neighbours, "measure a fast model beside sequential ones and a stream")
@@ -136,9 +136,9 @@ def raw_models(arguments: argparse.Namespace) -> int:
 
 def normalize(arguments: argparse.Namespace) -> int:
     """Measure each kind of file, print and write the results."""
-    found = list(normalization.measure(arguments.rounds))
-    print(normalization.markdown(found))
-    complete = arguments.rounds >= normalization.ROUNDS
+    found = list(upload_cost.measure(arguments.rounds))
+    print(upload_cost.markdown(found))
+    complete = arguments.rounds >= upload_cost.ROUNDS
     write_results("normalize", found, conditions(), RESULTS if complete else WORK / "results")
     return 0
 

@@ -10,9 +10,9 @@ from benchmarks import (
     fault_injection,
     growth,
     neighbours,
-    normalization,
     raw,
     soak,
+    upload_cost,
 )
 from benchmarks.comparison import Outcome
 from benchmarks.paths import DOCUMENTS
@@ -26,7 +26,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bench-full": lambda: comparison_tables.overview(*read_results("comparison", Outcome)),
     "growth": lambda: growth.markdown(*read_results("growth", growth.Point)),
     "raw": lambda: raw.markdown(read_results("raw", raw.Rate)[0]),
-    "normalize": lambda: normalization.markdown(read_results("normalize", normalization.Cost)[0]),
+    "normalize": lambda: upload_cost.markdown(read_results("normalize", upload_cost.Cost)[0]),
     "faults": lambda: fault_injection.markdown(read_results("faults", fault_injection.Outcome)[0]),
     "fairness": lambda: fairness.markdown(read_results("fairness", fairness.Cell)[0]),
     "drills": lambda: drills.markdown(read_results("drills", drills.Outcome)[0]),

@@ -87,7 +87,7 @@ class Call(Request):
         return negotiate(",".join(self.header_values(b"accept")), media_types)
 
     def negotiate_get(self, *media_types: str) -> str:
-        """As `negotiate`, for a path without query parameters. Raises InvalidRequest, too."""
+        """`negotiate` for a path without query parameters. Raises NotAcceptable, and InvalidRequest for a query."""
         media_type = self.negotiate(*media_types)
         self.refuse_query()
         return media_type
