@@ -60,7 +60,7 @@ function Studio() {
   const visited = useRef(null);
   useEffect(() => {
     if (!room) return;
-    settle(room.id);
+    settle(id, room.id);
     document.title = `${room.title} · digits studio`;
     if (visited.current && visited.current !== room.id) {
       main.current.focus({ preventScroll: true });
@@ -69,7 +69,7 @@ function Studio() {
     visited.current = room.id;
     // On a phone not all tabs fit.
     document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
-  }, [room?.id]);
+  }, [id, room?.id]);
 
   return html`
     <a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), main.current.focus())}>Skip to the room</a>

@@ -43,9 +43,10 @@ export function update(changes) {
   changed();
 }
 
-/** Name the room that is shown in an address that names none, or one that is not there. */
-export function settle(room) {
-  if (current.room === room) return;
-  current = { ...current, room };
-  update({});
+/** Name the room that is shown in an address that asks for none, or for one that is not there. */
+export function settle(asked, shown) {
+  const { room, params } = parse(); // not `asked` if the visitor has left since the room was rendered
+  if (room !== asked || room === shown) return;
+  history.replaceState(null, "", link(shown, params));
+  changed();
 }

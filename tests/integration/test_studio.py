@@ -139,6 +139,26 @@ def test_every_room_opens_and_is_accessible(browser, client, scheme, size):
         assert not page.watched.faults
 
 
+def test_an_address_without_a_room_names_the_one_that_is_shown(page):
+    for asked, named in (("", "#/draw"), ("#/nowhere", "#/draw"), ("#/walk", "#/walk"), ("#/nowhere", "#/draw")):
+        page.evaluate(f"location.hash = '{asked}'")
+        expect(page).to_have_url(re.compile(f"{named}$"))
+
+
+def test_a_visitor_who_leaves_as_the_first_room_appears_is_not_sent_back(browser, client):
+    with opened(browser, client, "#/nowhere") as page:
+        page.add_init_script("""addEventListener("DOMContentLoaded", () => {
+            new MutationObserver((_, observer) => {
+                if (document.querySelector("h1")?.textContent !== "Draw") return;
+                observer.disconnect();
+                location.hash = "#/walk?model=cgan&label=3";
+            }).observe(document, { childList: true, subtree: true });
+        });""")
+        page.reload()
+        shown(page, "Image at x 0.00, y 0.00")
+        assert params_of(page) == {"model": "cgan", "label": "3"}
+
+
 def test_a_drawing_has_an_answer_of_every_model_that_takes_images(page):
     draw(page)
     for name in ("lenet", "vgg"):
