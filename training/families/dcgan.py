@@ -85,7 +85,8 @@ def fast_form(generator: DcganGenerator, dtype: torch.dtype) -> nn.Module:
 class DcganDiscriminator(nn.Module):
     """Images `(B, 1, 28, 28)` in [0, 1] to logits `(B,)`, positive for a real image.
 
-    The last convolution, over all 4x4 pixels, is the paper's flattened features into one output.
+    Four convolutions with stride, as in the paper: each of the last 2x2 features sees the whole image. The fifth, over
+    all of them, is the paper's flattened features into one output.
     """
 
     def __init__(self) -> None:
@@ -97,7 +98,9 @@ class DcganDiscriminator(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Conv2d(128, 256, 3, stride=2, padding=1),  # (B, 256, 4, 4)
             nn.LeakyReLU(0.2),
-            nn.Conv2d(256, 1, 4),
+            nn.Conv2d(256, 512, 3, stride=2, padding=1),  # (B, 512, 2, 2)
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(512, 1, 2),
             nn.Flatten(0),
         )
         self.apply(initialize_glorot)

@@ -20,6 +20,7 @@ from training.average import Average
 from training.config import NAME_PATTERN, TrainConfig
 from training.families import Family
 from training.families.flow import WARM_UP_STEPS
+from training.fast_layers import ContrastLayer
 from training.learner import DataShape, GradientLearner, TrainingSet
 
 FREQUENCIES = 16  # of the features of a time
@@ -135,6 +136,14 @@ def velocity_loss(velocities: Tensor, noise: Tensor, images: Tensor) -> Tensor:
     return (velocities - (images - noise)).square().mean()
 
 
+class ToUnitRange(ContrastLayer):
+    """Images in [-1, 1] to [0, 1]. The contrast multiplies the distance of a pixel from the middle grey."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images of any shape."""
+        return ((self.contrast * x + 1) / 2).clamp(0.0, 1.0)
+
+
 class Generate(nn.Module):
     """Noise to images: the differential equation of the velocity, solved in a fixed number of steps.
 
@@ -148,6 +157,7 @@ class Generate(nn.Module):
         self.network = network
         self.classes, self.guidance = data.classes, guidance
         self.times = [1 - (1 - step / steps) ** WARP for step in range(steps + 1)]
+        self.to_images = ToUnitRange()
         _, self.height, self.length = data.image
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
@@ -166,7 +176,8 @@ class Generate(nn.Module):
                 change = change + duration**2 / (2 * (time - self.times[step - 1])) * (velocities - previous)
             x = x + change
             previous = velocities
-        return ((x + 1) / 2).clamp(0.0, 1.0)
+        images: Tensor = self.to_images(x)
+        return images
 
     def guided_velocities(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
         """The guided velocities: noisy images `(B, 1, H, W)`, times and labels `(B,)` to the shape of the images."""
@@ -183,6 +194,7 @@ class FlowMatchingLearner(GradientLearner):
     """A network of the velocity, its optimiser and the moving average of its weights, which is exported."""
 
     conditional = True
+    chooses_contrast = True
 
     def __init__(self, config: FlowMatchingConfig, data: DataShape, total_steps: int) -> None:
         super().__init__(data)
