@@ -97,6 +97,8 @@ class Unauthorized(ServiceError, status=401, code="unauthorized", headers={"WWW-
 class InvalidRequest(ServiceError, status=422, code="invalid_request"):
     """The request is well-formed but cannot be served."""
 
+    of_all_models = False  # whether it is what a search over all models found
+
 
 class InvalidImage(InvalidRequest, code="invalid_image"):
     """An upload is not a supported image."""

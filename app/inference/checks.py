@@ -54,7 +54,7 @@ def check_golden(capability: str, network: Network, golden: Golden, precision: P
 
 
 def warm_up(network: Network, golden: Golden, max_rows: int, *, sequential: bool = False) -> bool:
-    """Run a network until TorchScript has compiled it, and set its `row_ms` and the smallest sufficient `row_multiple`.
+    """Run a network until TorchScript has compiled it, then set its `row_ms` and `row_multiple`.
 
     Returns whether, with this multiple, every row checked has the same bits at any position of full and smaller
     batches. A sequential network is checked with fewer rows and batches.
@@ -69,8 +69,13 @@ def warm_up(network: Network, golden: Golden, max_rows: int, *, sequential: bool
     expected = _slice(full, 0, len(rows[0]))
     if not _equal(full, _repeated(expected, max_rows)):
         return False
+    return _find_row_multiple(network, rows, expected, SEQUENTIAL_SIZES if sequential else SIZES)
+
+
+def _find_row_multiple(network: Network, rows: Arrays, expected: Arrays, sizes: tuple[int, ...]) -> bool:
+    """Set the smallest `row_multiple` with which batches of all sizes give the expected bits; whether there is one."""
     least = IMAGE_ROWS if expected[0][0].size >= IMAGE_NUMBERS else len(rows[0])
-    compared = [(max(least, size), size) for size in (SEQUENTIAL_SIZES if sequential else SIZES)]
+    compared = [(max(least, size), size) for size in sizes]
     # A GPU runs every batch in one shape.
     for multiple in ROW_MULTIPLES if network.row_multiple == 1 else (network.row_multiple,):
         network.row_multiple = multiple

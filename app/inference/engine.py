@@ -14,8 +14,6 @@ from app.metrics import Metrics
 
 T = TypeVar("T")
 
-NONE_LOADED = "no loaded"
-
 
 class Pool(NamedTuple):
     """Workers, and the bound on the rows in flight that they compute."""
@@ -76,11 +74,13 @@ class Engine:
                 errors.append(error)
         # The error of the closest model: an error about a value helps more than one about the model.
         best = min(errors, key=_distance)
-        if len({error.detail for error in errors}) == 1 or best.detail.startswith(NONE_LOADED):
+        if len({error.detail for error in errors}) == 1 or best.of_all_models:
             # All models give the same error, so that it is not about the model, or there is only one model; or the
             # error is of a search within `prepare`, as for a generator.
             raise best
-        raise type(best)(f"{NONE_LOADED} {role} can do this; for example, {best.detail}")
+        none_can = type(best)(f"no loaded {role} can do this; for example, {best.detail}")
+        none_can.of_all_models = True
+        raise none_can
 
     def pool(self, model: Model, job: Job[Any]) -> Pool:
         """The pool that computes a job. Sequential models have their own, so that their passes do not block others."""
