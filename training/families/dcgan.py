@@ -9,7 +9,6 @@ depend on their own image only (arXiv:1801.04406). Statistics over mixed batches
 recognise generated images by their batch.
 """
 
-import copy
 from typing import Literal
 
 import torch
@@ -21,11 +20,10 @@ from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
 from training.families.adversarial import BATCH_NORM, AdversarialConfig, AdversarialLearner
-from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
 from training.families.discriminators import initialize_glorot
 from training.families.gan import LATENT_DIM
-from training.fast_layers import ToImages, fast_upsampler, stable_rows
-from training.learner import DataShape, TrainingSet
+from training.fast_layers import fast_upsampler, stable_rows
+from training.learner import DataShape
 
 
 class DcganConfig(AdversarialConfig):
@@ -76,8 +74,9 @@ class DcganGenerator(nn.Module):
         return logits
 
 
-def fast_form(generator: DcganGenerator, dtype: torch.dtype) -> nn.Module:
-    """A generator without batch normalisation, rewritten: latents `(B, latent)` to logits `(B, 1, 28, 28)`."""
+def fast_form(generator: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A `DcganGenerator` without batch normalisation, rewritten: latents `(B, latent)` to logits `(B, 1, 28, 28)`."""
+    assert isinstance(generator, DcganGenerator)
     ups, last = (generator.up1, generator.up2), generator.to_image
     return fast_upsampler(generator.projection, ups, last.weight[0], last.bias, dtype, slopes=(0.0, 0.0))
 
@@ -121,22 +120,11 @@ class DcganLearner(AdversarialLearner):
         generator = DcganGenerator(config.channels, batch_norm=config.batch_norm)
         super().__init__(config, generator, DcganDiscriminator(), data, total_steps)
 
-    def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
-        """The averaged generator, its batch normalisation folded into its layers, and the discriminator."""
-        average = copy.deepcopy(self.average.module)
-        assert isinstance(average, DcganGenerator)
-        latents = statistics_latents(average, LATENT_DIM)
-        estimate_batch_norm(average, ((batch,) for batch in latents))
-        generate = nn.Sequential(fold_batch_norm(average, "projection"), ToImages())
-        return {"generate": generate, "discriminate": self.discriminator}
-
     def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
         """The generator rewritten, the discriminator with stable rows."""
         images = networks["generate"]
         assert isinstance(images, nn.Sequential)
-        generator = images[0]
-        assert isinstance(generator, DcganGenerator)
-        generate = nn.Sequential(fast_form(generator, dtype), images[1])
+        generate = nn.Sequential(fast_form(images[0], dtype), images[1])
         return {"generate": generate, "discriminate": stable_rows(networks["discriminate"])}
 
 
