@@ -137,6 +137,13 @@ class Learner(nn.Module, ABC):
         return {name: value for name, value in vars(self).items() if isinstance(value, kinds)}
 
 
+def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of an optimiser down the gradient of a scalar loss."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
 class GradientLearner(Learner):
     """A learner with one optimiser, its schedule, and a moving average of the weights, which is exported."""
 
@@ -149,7 +156,7 @@ class GradientLearner(Learner):
 
         loss: a scalar. max_gradient_norm: the gradient of all weights together is scaled down to this norm.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if max_gradient_norm < math.inf:
             nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)

@@ -18,7 +18,7 @@ from training.average import Average
 from training.config import TrainConfig
 from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
 from training.fast_layers import ToImages
-from training.learner import DataShape, Learner, TrainingSet
+from training.learner import DataShape, Learner, TrainingSet, gradient_step
 
 # The penalty is an expectation, which a quarter of each batch estimates as well as all of every fourth batch
 # (T. Karras et al., arXiv:1912.04958, appendix B): its second derivatives cost more than the rest of a step.
@@ -124,18 +124,14 @@ class AdversarialLearner(Learner):
                 with torch.no_grad():
                     shown = self._fakes(labels[0])
             loss_discriminator = self._discriminator_loss(real, real_labels, shown, labels[0])
-            self.discriminator_optimizer.zero_grad(set_to_none=True)
-            loss_discriminator.backward()  # type: ignore[no-untyped-call]
-            self.discriminator_optimizer.step()
+            gradient_step(self.discriminator_optimizer, loss_discriminator)
 
         # Second half: the generator learns, the discriminator is fixed.
         self.discriminator.requires_grad_(False)
         with self.autocast():
             fake_logits = self.discriminate(fake, labels[0])
         loss_generator = generator_loss(fake_logits.float())
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        loss_generator.backward()  # type: ignore[no-untyped-call]
-        self.generator_optimizer.step()
+        gradient_step(self.generator_optimizer, loss_generator)
         self.discriminator.requires_grad_(True)
 
         self.generator_schedule.step()

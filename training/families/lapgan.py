@@ -27,7 +27,7 @@ from training.families.adversarial import (
 )
 from training.families.discriminators import initialize_glorot
 from training.fast_layers import ToImages
-from training.learner import DataShape, TrainingSet
+from training.learner import DataShape, TrainingSet, gradient_step
 
 SIZES = (7, 14, 28)
 COARSE_LATENT, DETAIL_LATENT = 64, 32
@@ -272,9 +272,7 @@ class LapganLearner(AdversarialLearner):
             levels = gaussian_pyramid(batch, self.size)
             fakes = self._level_fakes(levels, classes)
             losses = self._discriminator_losses(levels, [fake.detach() for fake in fakes], classes)
-            self.discriminator_optimizer.zero_grad(set_to_none=True)
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-            self.discriminator_optimizer.step()
+            gradient_step(self.discriminator_optimizer, torch.stack(losses).sum())
 
         if not self.config.shared_fakes:
             fakes = self._level_fakes(levels, classes)
@@ -282,9 +280,7 @@ class LapganLearner(AdversarialLearner):
         with self.autocast():
             logits = [self._level_logits(level, fake, classes, levels) for level, fake in enumerate(fakes)]
         generator_losses = [generator_loss(each.float()) for each in logits]
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        torch.stack(generator_losses).sum().backward()  # type: ignore[no-untyped-call]
-        self.generator_optimizer.step()
+        gradient_step(self.generator_optimizer, torch.stack(generator_losses).sum())
         self.discriminator.requires_grad_(True)
 
         self.generator_schedule.step()

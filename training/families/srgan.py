@@ -23,7 +23,7 @@ from training.families.discriminators import Discriminator
 from training.families.variational import reconstruction_error
 from training.families.vgg import Vgg
 from training.fast_layers import ToImages
-from training.learner import DataShape, Learner, TrainingSet
+from training.learner import DataShape, Learner, TrainingSet, gradient_step
 
 CHANNELS = 64
 BLOCKS = {2: 4, 4: 8}  # by factor: at factor 2 a block costs four times as much
@@ -149,9 +149,7 @@ class SrganLearner(Learner):
         pixels = reconstruction_error(logits, real).mean()
         perceptual, generator = self._perceptual_and_adversarial(real, upscaled)
         loss = pixels + self.config.perceptual_weight * perceptual + self.config.adversarial_weight * generator
-        self.upscaler_optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.upscaler_optimizer.step()
+        gradient_step(self.upscaler_optimizer, loss)
         for network in others:
             network.requires_grad_(True)
 
@@ -172,18 +170,14 @@ class SrganLearner(Learner):
         with self.autocast():
             logits = self.classifier(real)
         loss = functional.cross_entropy(logits.float(), labels)
-        self.classifier_optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.classifier_optimizer.step()
+        gradient_step(self.classifier_optimizer, loss)
         return loss.detach()
 
     def _discriminator_step(self, real: Tensor, upscaled: Tensor) -> Tensor:
         with self.autocast():
             logits = self.discriminator(torch.cat([real, upscaled]))
         loss = discriminator_loss(*logits.float().chunk(2))
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.discriminator_optimizer.step()
+        gradient_step(self.discriminator_optimizer, loss)
         return loss.detach()
 
     def _perceptual_and_adversarial(self, real: Tensor, upscaled: Tensor) -> tuple[Tensor, Tensor]:
