@@ -25,7 +25,7 @@ from torch.nn import functional
 from app.checkpoints.manifest import Figure
 from training.archive import Networks
 from training.average import Average
-from training.config import NAME_PATTERN, TrainConfig
+from training.config import EVALUATE_EVERY, NAME_PATTERN, TrainConfig
 from training.data import Dataset, to_unit_range
 from training.evaluation.annealing import anneal, inverse_temperatures
 from training.evaluation.binarisation import fixed_binarisation
@@ -56,9 +56,7 @@ class DbnConfig(TrainConfig):
     name: str = Field("dbn", pattern=NAME_PATTERN)
     precision: Literal["auto", "float32", "bfloat16"] = "float32"  # no step uses autocast
     epochs: int = Field(100, ge=1)
-    evaluate_every: int = Field(
-        25, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
-    )
+    evaluate_every: int = Field(25, ge=0, description=EVALUATE_EVERY)
     hidden: int = Field(500, ge=1, description="hidden units of the lower RBM")
     top_hidden: int = Field(2000, ge=1, description="hidden units of the top RBM")
     lower_share: float = Field(0.5, gt=0, lt=1, description="of all steps, in which the lower RBM learns")

@@ -19,7 +19,7 @@ from app.checkpoints.manifest import Figure
 from training import schedules
 from training.archive import Networks
 from training.average import Average
-from training.config import NAME_PATTERN, TrainConfig
+from training.config import EVALUATE_EVERY, NAME_PATTERN, TrainConfig
 from training.data import Dataset, to_unit_range
 from training.families import Family
 from training.learner import DataShape, GradientLearner, TrainingSet
@@ -42,9 +42,7 @@ class FlowConfig(TrainConfig):
     name: str = Field("flow", pattern=NAME_PATTERN)
     epochs: int = Field(12, ge=1)
     batch_size: int = Field(64, ge=2)
-    evaluate_every: int = Field(
-        0, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
-    )
+    evaluate_every: int = Field(0, ge=0, description=EVALUATE_EVERY)
     learning_rate: float = Field(2e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
     depth: int = Field(8, ge=1, description="steps of the flow in each of its three levels")
     width: int = Field(64, ge=1, description="hidden channels at half the side of the image; twice at a quarter")
@@ -444,7 +442,7 @@ class FlowLearner(GradientLearner):
     @torch.no_grad()
     def figures(self, dataset: Dataset) -> dict[str, Figure]:
         """How well the flow inverts: the part of the test images' pixels that come back with another grey level."""
-        networks = copy.deepcopy(self.networks((dataset.train_images, dataset.train_labels)))
+        networks = self.networks((dataset.train_images, dataset.train_labels))
         device = next(self.parameters()).device
         wrong, worst = 0, 0
         for images, labels in zip(
