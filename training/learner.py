@@ -67,7 +67,8 @@ class Learner(nn.Module, ABC):
     def networks(self, training_set: TrainingSet) -> Networks:
         """The trained network of each capability, with the inputs and outputs of the capability table.
 
-        Capabilities may share networks or layers. `training_set` is for densities fitted after training.
+        Capabilities may share networks or layers. `training_set` is for densities fitted after training. The networks
+        are compiled to TorchScript, which cannot read constants of a module: they hold theirs as attributes.
         """
 
     def fast(self, networks: Networks, dtype: torch.dtype) -> Networks | None:

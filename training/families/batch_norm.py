@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 Generator = TypeVar("Generator", bound=nn.Module)
 
 BATCHES, ROWS = 16, 256
-# Apart from the seeds of the evaluation, whose latents the statistics must not have seen.
+# No seed of the evaluation protocol: the statistics must not be estimated from the latents that are measured.
 SEED = 2**31
 
 

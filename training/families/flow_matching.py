@@ -96,7 +96,8 @@ class VelocityNetwork(nn.Module):
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
         """Noisy images `(B, 1, H, W)`, times `(B,)` in [0, 1], labels int64 `(B,)` to velocities like `x`.
 
-        The number of classes in place of a label is no label.
+        A label equal to the number of classes means: no label.
+
         For images and noise of unit variance, `2 t - 1` over the variance of `x` is the best linear predictor of the
         velocity; what remains of it, like the input of the network, is scaled to unit variance.
         """

@@ -204,7 +204,7 @@ class CoarseDiscriminator(nn.Module):
 class DetailDiscriminator(nn.Module):
     """Images `(B, 1, S, S)` in [0, 1], labels `(B,)` and the enlarged images of the level before to logits `(B,)`.
 
-    It sees the enlarged image and the sum of it and the residual, which is the image.
+    It sees the enlarged image, and its sum with the residual: the image.
     """
 
     def __init__(self, classes: int, size: int) -> None:
@@ -229,7 +229,10 @@ class DetailDiscriminator(nn.Module):
 
 
 class LastDiscriminator(nn.Module):
-    """Images `(B, 1, S, S)` in [0, 1] and labels `(B,)` to logits `(B,)`: it computes the level before itself."""
+    """A `DetailDiscriminator` that computes the enlarged image of the level before from the image.
+
+    Images `(B, 1, S, S)` in [0, 1] and labels `(B,)` to logits `(B,)`.
+    """
 
     def __init__(self, discriminator: nn.Module) -> None:
         super().__init__()
@@ -315,7 +318,10 @@ class LapganLearner(AdversarialLearner):
         return fakes
 
     def _level_logits(self, level: int, images: Tensor, labels: Tensor, levels: list[Tensor]) -> Tensor:
-        """The logits `(B,)` of images of a level, beside the first real images of the level before."""
+        """The logits `(B,)` of images of a level, given their labels and the real images of the level before.
+
+        The images may be the first ones of the batch only; `labels` and `levels` are those of the whole batch.
+        """
         assert isinstance(self.discriminator, nn.ModuleList)
         given = () if level == 0 else (up(levels[level - 1][: len(images)]),)
         logits: Tensor = self.discriminator[level](images, labels[: len(images)], *given)

@@ -1,4 +1,6 @@
-"""Super-resolution: a small image to one of four or two times its width and height. The adversary is in `adversarial`.
+"""Super-resolution: small images to images of two or four times their width and height.
+
+The losses of the discriminator and the generator are in `adversarial`.
 
 Sources: C. Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network",
 2016, arXiv:1609.04802 (SRGAN: residual blocks, pixel shuffle, and the three terms of the loss); B. Lim et al.,
