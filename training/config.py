@@ -24,7 +24,7 @@ class Choices(BaseModel):
     @field_validator("*")
     @classmethod
     def _check(cls, value: Any) -> Any:
-        """Refuse numbers and paths that are valid in Python and nowhere else."""
+        """Refuse integers that JSON readers would round, and text that is no UTF-8 or has a NUL character."""
         if isinstance(value, int) and value >= 2**53:
             raise ValueError("Input should be less than 2**53")
         if isinstance(value, str | Path):

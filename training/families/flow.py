@@ -114,7 +114,7 @@ class Mixing(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))  # that the statistics are of: 0 or 1
 
     def affine(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Matrix `(C, C)`, bias `(C,)` and log-determinant `()` of both layers as one affine map of a pixel's channels."""
+        """Both layers as an affine map of a pixel's channels: matrix `(C, C)`, bias `(C,)` and log-determinant `()`."""
         lower = self.lower.tril(-1) + torch.eye(len(self.bias)).to(self.lower)
         upper = self.upper.triu(1) + torch.diag(self.signs * self.log_diagonal.exp())
         matrix = self.permutation @ lower @ upper / self.deviation
