@@ -12,6 +12,8 @@ DATASET_PATTERN = r"^(mnist|fashion-mnist|folder:.+)$"
 DATASET_FORMS = "mnist, fashion-mnist, or folder:PATH, a folder that holds a folder of images for each class"
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+# The description of an option whose default depends on the family.
+EVALUATE_EVERY = "epochs between measurements of quality; 0: never, and the last epoch is exported"
 
 
 class Choices(BaseModel):
@@ -22,7 +24,7 @@ class Choices(BaseModel):
     @field_validator("*")
     @classmethod
     def _check(cls, value: Any) -> Any:
-        """Refuse numbers and paths that are valid in Python and nowhere else."""
+        """Refuse integers that JSON readers would round, and text that is no UTF-8 or has a NUL character."""
         if isinstance(value, int) and value >= 2**53:
             raise ValueError("Input should be less than 2**53")
         if isinstance(value, str | Path):
@@ -56,9 +58,7 @@ class TrainConfig(Choices):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     save_steps: int | None = Field(None, ge=1, description="also save the state after this number of steps")
     save_minutes: float = Field(10.0, ge=0, description="also save the state within an epoch; 0: only after epochs")
-    evaluate_every: int = Field(
-        1, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
-    )
+    evaluate_every: int = Field(1, ge=0, description=EVALUATE_EVERY)
     tensorboard: bool = Field(True, description="write events for TensorBoard")
     note: str | None = Field(None, description="a sentence for the card, for example on earlier runs that failed")
     train_images: int | None = Field(None, ge=1, description="use only the first images")

@@ -18,7 +18,7 @@ class DataUnavailable(Exception):
 
 
 class TooFewImages(ValueError):
-    """There are fewer images than one batch holds."""
+    """There are fewer images than one batch holds, or the processes cannot share a batch equally."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Dataset:
 
     name: str
     digest: str
-    train_images: Tensor  # uint8 (60000, 1, 28, 28)
-    train_labels: Tensor  # int64 (60000,)
-    test_images: Tensor  # uint8 (10000, 1, 28, 28)
-    test_labels: Tensor  # int64 (10000,)
+    train_images: Tensor  # uint8 (N, 1, H, W)
+    train_labels: Tensor  # int64 (N,)
+    test_images: Tensor  # uint8 (M, 1, H, W)
+    test_labels: Tensor  # int64 (M,)
     classes: tuple[str, ...] = DIGITS
     box: int | None = 20
 

@@ -1,6 +1,6 @@
 """Data-parallel training in processes that torchrun starts.
 
-Gradients are averaged over the processes in a hook before each optimizer step, in one message.
+Gradients are averaged over the processes in a hook before each optimiser step, in one message.
 DistributedDataParallel, which Fabric and accelerate also use, requires that every forward pass goes through its wrapper
 and is followed by one backward pass. The steps of a GAN, with frozen networks, shared fakes and gradient penalties, do
 not. Overlapping communication with the backward pass would gain nothing for a million weights.
@@ -28,7 +28,7 @@ class ProcessLost(Exception):
 
 @dataclass(frozen=True)
 class Processes:
-    """A process of a run. With a single process the methods do nothing."""
+    """A process of a run. With a single process the methods do not communicate."""
 
     device: torch.device
     rank: int = 0
@@ -40,7 +40,7 @@ class Processes:
         return self.rank == 0
 
     def begin(self, learner: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Broadcast the first process's weights, and average gradients before each step of the optimizers."""
+        """Broadcast the first process's weights, and average gradients before each step of the optimisers."""
         if self.count == 1:
             return
         with torch.no_grad():
@@ -57,9 +57,9 @@ class Processes:
         return rows.chunk(self.count, dim=1)[self.rank]
 
     def average_statistics(self, learner: nn.Module) -> None:
-        """Average floating-point buffers, such as the running statistics of batch normalization, over the processes.
+        """Average floating-point buffers, such as the running statistics of batch normalisation, over the processes.
 
-        In training each process normalizes by the statistics of its own rows, as with DistributedDataParallel.
+        In training each process normalises by the statistics of its own rows, as with DistributedDataParallel.
         """
         if self.count > 1:
             self._average([buffer for buffer in learner.buffers() if buffer.is_floating_point()])

@@ -43,9 +43,8 @@ from training.sources import FOLDER
 
 log = logging.getLogger(__name__)
 
-# Images to compare a bfloat16 archive with the float32 one by.
+# Images by which a bfloat16 archive is compared with the float32 one.
 DEVIATION_IMAGES = 8192
-
 
 # The entry of each archive in the manifest, and its content.
 Files = dict[Precision, tuple[Archive, bytes]]
@@ -156,7 +155,9 @@ def low_precision_archive(
     ]
     largest, mean = torch.tensor(differences, dtype=torch.float64).amax(dim=0).tolist()  # keeps NaN
     if not largest <= PIXEL_BOUND:
-        log.info("no bfloat16 archive: a pixel differs by %.2f/255, 2 are allowed", 255 * largest)
+        log.info(
+            "no bfloat16 archive: a pixel differs by %.2f/255, %g/255 is allowed", 255 * largest, 255 * PIXEL_BOUND
+        )
         return None
     return archive_entry(config.name, content, Deviation(images=DEVIATION_IMAGES, largest=largest, mean=mean)), content
 

@@ -57,7 +57,7 @@ def frame(path: Path, side: int, *, by_columns: bool) -> NDArray[np.uint8]:
     by_columns: the first columns of the grid, rather than its first images in the order of its rows.
     """
     with Image.open(path) as image:
-        pixels = np.asarray(image.convert("L"))[::2, ::2]
+        pixels = np.asarray(image.convert("L"))[::2, ::2]  # a preview has each pixel at twice its size
     rows, columns = pixels.shape[0] // side, pixels.shape[1] // side
     cells = pixels.reshape(rows, side, columns, side).swapaxes(1, 2)
     if by_columns:

@@ -56,7 +56,7 @@ def balanced_labels(count: int, classes: int) -> Tensor:
 
 
 def gives_labels(form: Form, controls: Controls = PLAIN) -> bool:
-    """Whether the class of images drawn in this way can be chosen."""
+    """Whether images drawn in this way have the requested labels: of a conditional model, or from a fitted prior."""
     return form.conditional or _prior(form, controls) == "fitted"
 
 

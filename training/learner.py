@@ -67,7 +67,8 @@ class Learner(nn.Module, ABC):
     def networks(self, training_set: TrainingSet) -> Networks:
         """The trained network of each capability, with the inputs and outputs of the capability table.
 
-        Capabilities may share networks or layers. `training_set` is for densities fitted after training.
+        Capabilities may share networks or layers. `training_set` is for densities fitted after training. The networks
+        are compiled to TorchScript, which cannot read constants of a module: they hold theirs as attributes.
         """
 
     def fast(self, networks: Networks, dtype: torch.dtype) -> Networks | None:
@@ -137,6 +138,13 @@ class Learner(nn.Module, ABC):
         return {name: value for name, value in vars(self).items() if isinstance(value, kinds)}
 
 
+def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    """One step of an optimiser down the gradient of a scalar loss."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
 class GradientLearner(Learner):
     """A learner with one optimiser, its schedule, and a moving average of the weights, which is exported."""
 
@@ -149,7 +157,7 @@ class GradientLearner(Learner):
 
         loss: a scalar. max_gradient_norm: the gradient of all weights together is scaled down to this norm.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if max_gradient_norm < math.inf:
             nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)

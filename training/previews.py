@@ -92,7 +92,7 @@ def upscaling_grid(network: Any, form: Form, dataset: Dataset, columns: int = CL
 
 
 def enlarged(images: Tensor, width: int) -> Tensor:
-    """Square uint8 images `(N, 1, H, W)` at another width, each pixel that of the nearest place."""
+    """Square uint8 images `(N, 1, H, W)` at another width, by nearest-neighbour interpolation."""
     return functional.interpolate(images.float(), [width, width], mode="nearest").to(torch.uint8)
 
 

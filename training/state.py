@@ -36,9 +36,10 @@ MAY_CHANGE_ON_RESUME = {
     "evaluate_every",
     "tensorboard",
     "note",
-    "solver_steps",
+    "solver_steps",  # of flow-matching, like the next
     "guidance",
 }
+# Those that every state has; `cpu_s` came later.
 KEYS = {"config", "dataset_digest", "learner", "history", "done", "best", "processes"}
 
 

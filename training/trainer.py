@@ -54,11 +54,7 @@ def train(config: TrainConfig, *, resume: bool = False, restart: bool = False, d
                         run.train_epoch(events)
                         run.end_epoch(events)
         if processes.is_first:
-            trained = restore_best(run.learner, run.progress, processes.count)
-            checkpoint = export(config, run.learner, dataset, run.progress.history, trained)
-            mark_exported(config)
-            log.info("exported %s; measuring it", checkpoint)
-            evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
+            export_progress(config, run.learner, dataset, run.progress, processes.count)
 
 
 def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
@@ -76,17 +72,22 @@ def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
     progress = restore(config, state, learner)
     if not progress.history:
         raise CannotResume(f"the state in {config.run_dir} is of the first epoch: there is nothing to export yet")
-    trained = restore_best(learner, progress, len(state["processes"]))
+    export_progress(config, learner, dataset, progress, len(state["processes"]))
+
+
+def export_progress(
+    config: TrainConfig, learner: Learner, dataset: Dataset, progress: Progress, processes: int
+) -> None:
+    """Export the networks of the best epoch, or the learner's own where there is no best, and measure the checkpoint.
+
+    The networks of the best epoch are loaded into the learner. `processes`: how many took part in the run.
+    """
+    trained = Trained(len(progress.history), progress.done, processes, progress.cpu_s)
+    if progress.best is not None:
+        learner.load_state_dict(progress.best.modules)
+        trained = Trained(progress.best.epoch, 0, processes, progress.cpu_s)
     checkpoint = export(config, learner, dataset, progress.history, trained)
     mark_exported(config)
     further = f" and {trained.steps} steps of the next" if trained.steps else ""
     log.info("exported %s, epoch %d of %d%s; measuring it", checkpoint, trained.epoch, config.epochs, further)
     evaluate_checkpoint(checkpoint, dataset, config.runs_dir)
-
-
-def restore_best(learner: Learner, progress: Progress, processes: int) -> Trained:
-    """Load the networks of the best epoch into the learner, if there is one; returns how far they are trained."""
-    if progress.best is None:
-        return Trained(len(progress.history), progress.done, processes, progress.cpu_s)
-    learner.load_state_dict(progress.best.modules)
-    return Trained(progress.best.epoch, 0, processes, progress.cpu_s)

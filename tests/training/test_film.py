@@ -88,7 +88,7 @@ def test_numbers_that_are_not_finite_are_left_out_of_a_history(vae_run):
     assert History.model_validate_json(content).epochs[0] == {"epoch": 1, "loss": 1.23457}
 
 
-def test_a_history_survives_its_table(vae_run):
+def test_a_history_survives_its_table():
     history = [{"epoch": 1, "loss": 0.1 + 0.2}, {"epoch": 2, "loss": 1e-9, "recall": 0.5}]
     assert read_csv(csv_bytes(history)) == history
 

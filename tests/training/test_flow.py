@@ -104,7 +104,7 @@ def test_a_mixing_layer_in_eval_mode_takes_no_statistics():
 
 
 @torch.no_grad()
-def test_a_folded_mixing_layer_computes_the_same(flow, logits):
+def test_a_folded_mixing_layer_computes_the_same(flow):
     x = torch.randn(3, 4, 2, 4).double()
     for ours, theirs in zip(FoldedMixing(flow.fine.steps[0].mixing)(x), flow.fine.steps[0].mixing(x), strict=True):
         assert torch.allclose(ours, theirs)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 
 def inverse_temperatures() -> list[float]:
-    """The 14,501 inverse temperatures of the paper, from 0 to 1: most of them are near 1, where the model is rough."""
+    """The 14,501 inverse temperatures of the paper, from 0 to 1, most of them near 1."""
     parts = [(0.0, 0.5, 500), (0.5, 0.9, 4000), (0.9, 1.0, 10_000)]
     return [low + (high - low) * i / count for low, high, count in parts for i in range(count)] + [1.0]
 

@@ -31,12 +31,7 @@ class Comparison:
         `labels`, int64 `(N,)`, are the requested ones. They are needed for `label_agreement`.
         """
         features = self._extractor.features(images)
-        precision, recall = precision_recall(features, self._real)
-        figures = {
-            "frechet_distance": frechet_distance(features, self._real),
-            "precision": precision,
-            "recall": recall,
-        }
+        figures = distance_precision_recall(features, self._real)
         if labels is not None:
             figures["label_agreement"] = label_agreement(self._extractor.probabilities(features), labels)
         return figures
@@ -45,16 +40,18 @@ class Comparison:
 def measure(images: Tensor, real: Tensor, extractor: FeatureExtractor) -> dict[str, float]:
     """All figures of uint8 images `(N, 1, H, W)` against real features `(M, 84)`."""
     features = extractor.features(images)
-    precision, recall = precision_recall(features, real)
     density, coverage = density_coverage(features, real)
-    return {
-        "frechet_distance": frechet_distance(features, real),
-        "precision": precision,
-        "recall": recall,
+    return distance_precision_recall(features, real) | {
         "density": density,
         "coverage": coverage,
         "class_balance": class_balance(extractor.probabilities(features)),
     }
+
+
+def distance_precision_recall(generated: Tensor, real: Tensor) -> dict[str, float]:
+    """Frechet distance, precision and recall by their names."""
+    precision, recall = precision_recall(generated, real)
+    return {"frechet_distance": frechet_distance(generated, real), "precision": precision, "recall": recall}
 
 
 def frechet_distance(generated: Tensor, real: Tensor) -> float:

@@ -1,7 +1,7 @@
 """Figures of generated images by another classifier than that of the protocol.
 
-The classifier of the protocol also chose the best epoch and the contrast of a model. By another one the model may be
-worse.
+The classifier of the protocol also chose the best epoch and the contrast of a model. Another one, which took no part in
+these choices, may judge the model worse.
 """
 
 from collections.abc import Sequence

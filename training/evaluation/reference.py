@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 IMAGES = 10_000
 # Disjoint draws of real images, as far as there are enough of them.
 FLOOR_DRAWS = 3
-# Standard deviations in pixels: of a ceiling, and of a blur that one has to look for.
+# Standard deviations in pixels: of a strong blur, and of one that is hard to see.
 BLUR, SLIGHT_BLUR = 1.5, 0.5
 
 

@@ -5,6 +5,7 @@ non-saturating loss); L. Mescheder et al., "Which Training Methods for GANs do a
 arXiv:1801.04406 (the gradient penalty R1).
 """
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -12,9 +13,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training.archive import Networks
 from training.average import Average
 from training.config import TrainConfig
-from training.learner import DataShape, Learner
+from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
+from training.fast_layers import ToImages
+from training.learner import DataShape, Learner, TrainingSet, gradient_step
 
 # The penalty is an expectation, which a quarter of each batch estimates as well as all of every fourth batch
 # (T. Karras et al., arXiv:1912.04958, appendix B): its second derivatives cost more than the rest of a step.
@@ -120,24 +124,29 @@ class AdversarialLearner(Learner):
                 with torch.no_grad():
                     shown = self._fakes(labels[0])
             loss_discriminator = self._discriminator_loss(real, real_labels, shown, labels[0])
-            self.discriminator_optimizer.zero_grad(set_to_none=True)
-            loss_discriminator.backward()  # type: ignore[no-untyped-call]
-            self.discriminator_optimizer.step()
+            gradient_step(self.discriminator_optimizer, loss_discriminator)
 
         # Second half: the generator learns, the discriminator is fixed.
         self.discriminator.requires_grad_(False)
         with self.autocast():
             fake_logits = self.discriminate(fake, labels[0])
         loss_generator = generator_loss(fake_logits.float())
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        loss_generator.backward()  # type: ignore[no-untyped-call]
-        self.generator_optimizer.step()
+        gradient_step(self.generator_optimizer, loss_generator)
         self.discriminator.requires_grad_(True)
 
         self.generator_schedule.step()
         self.discriminator_schedule.step()
         self.average.update_parameters(self.generator)
         return {"discriminator": loss_discriminator.detach(), "generator": loss_generator.detach()}
+
+    def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
+        """The averaged generator, its batch normalisation folded into its layers, and the discriminator.
+
+        A family whose generator takes labels overrides this method.
+        """
+        average = copy.deepcopy(self.average.module)
+        estimate_batch_norm(average, ((latents,) for latents in statistics_latents(average, self.latent_dim)))
+        return {"generate": nn.Sequential(fold_batch_norm(average), ToImages()), "discriminate": self.discriminator}
 
     def _fakes(self, labels: Tensor) -> Tensor:
         latents = torch.randn(len(labels), self.latent_dim, device=labels.device)

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 Generator = TypeVar("Generator", bound=nn.Module)
 
 BATCHES, ROWS = 16, 256
-# Apart from the seeds of the evaluation, whose latents the statistics must not have seen.
+# No seed of the evaluation protocol: the statistics must not be estimated from the latents that are measured.
 SEED = 2**31
 
 
@@ -44,18 +44,19 @@ def estimate_batch_norm(network: nn.Module, batches: Iterable[tuple[Tensor, ...]
     network.eval()
 
 
-def fold_batch_norm(generator: Generator, dense: str = "dense") -> Generator:
+def fold_batch_norm(generator: Generator) -> Generator:
     """A copy of a generator without batch normalisation that computes the same function in eval mode.
 
-    The generator has the linear layer `dense` and the transposed convolutions `up1` and `up2`, each with a layer of the
-    same name and `_norm` behind it, whose running statistics are used.
+    Each batch normalisation of the generator, `NAME_norm`, must follow a linear layer or a transposed convolution
+    `NAME`. Its running statistics are used.
     """
     folded = copy.deepcopy(generator).eval()
-    for name in (dense, "up1", "up2"):
-        layer, norm = getattr(folded, name), getattr(folded, f"{name}_norm")
+    for norm_name, norm in list(folded.named_children()):
         if not isinstance(norm, nn.BatchNorm2d):
             continue
-        setattr(folded, f"{name}_norm", nn.Identity())
+        name = norm_name.removesuffix("_norm")
+        layer = getattr(folded, name)
+        setattr(folded, norm_name, nn.Identity())
         if isinstance(layer, nn.Linear):
             _scale_outputs(layer, norm)
         else:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
-from training.families.vae import Decoder, fast_decoders
+from training.families.vae import FEATURES, Decoder, fast_decoders, image_convolutions
 from training.families.variational import LATENT_DIM, VariationalConfig, VariationalLearner
 from training.fast_layers import ToImages, stable_rows
 from training.learner import DataShape, TrainingSet
@@ -33,19 +33,13 @@ class CvaeConfig(VariationalConfig):
 class ConditionalEncoder(nn.Module):
     """Images and labels to the parameters of q(z|x, y), a diagonal normal distribution."""
 
-    def __init__(self, classes: int, latent_dim: int = LATENT_DIM) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(1, 32, 3, stride=2, padding=1),  # (B, 32, 14, 14)
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),  # (B, 64, 7, 7)
-            nn.ReLU(),
-            nn.Flatten(),  # (B, 3136)
-        )
+        self.convolutions = nn.Sequential(*image_convolutions())
         self.embedding = nn.Embedding(classes, EMBEDDING_DIM)
-        self.features = nn.Sequential(nn.Linear(64 * 7 * 7 + EMBEDDING_DIM, 128), nn.ReLU())
-        self.mean = nn.Linear(128, latent_dim)
-        self.log_variance = nn.Linear(128, latent_dim)
+        self.features = nn.Sequential(nn.Linear(64 * 7 * 7 + EMBEDDING_DIM, FEATURES), nn.ReLU())
+        self.mean = nn.Linear(FEATURES, LATENT_DIM)
+        self.log_variance = nn.Linear(FEATURES, LATENT_DIM)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Images `(B, 1, 28, 28)` in [0, 1], labels int64 `(B,)` to mean and log-variance, `(B, latent)`."""
@@ -70,10 +64,10 @@ class ConditionalDecoder(nn.Module):
 class Cvae(nn.Module):
     """Encoder and decoder, trained together."""
 
-    def __init__(self, classes: int, latent_dim: int = LATENT_DIM) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
-        self.encoder = ConditionalEncoder(classes, latent_dim)
-        self.decoder = ConditionalDecoder(nn.Embedding(classes, EMBEDDING_DIM), Decoder(latent_dim + EMBEDDING_DIM))
+        self.encoder = ConditionalEncoder(classes)
+        self.decoder = ConditionalDecoder(nn.Embedding(classes, EMBEDDING_DIM), Decoder(LATENT_DIM + EMBEDDING_DIM))
 
     def forward(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images, labels and standard normal `noise` `(B, latent)` to (pixel logits, mean, log-variance)."""

@@ -25,7 +25,7 @@ from torch.nn import functional
 from app.checkpoints.manifest import Figure
 from training.archive import Networks
 from training.average import Average
-from training.config import NAME_PATTERN, TrainConfig
+from training.config import EVALUATE_EVERY, NAME_PATTERN, TrainConfig
 from training.data import Dataset, to_unit_range
 from training.evaluation.annealing import anneal, inverse_temperatures
 from training.evaluation.binarisation import fixed_binarisation
@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 LATENT_DIM = 4
 # Steps of the chain from the class mean to the image.
 CHAIN_STEPS = 50
-# The value of the unit of the label: as one of 510 units with the value 1 it learns too slowly and is outvoted.
+# The value of the unit of the label. With the value 1, as one of 510 units, it learns too slowly and has too little
+# influence.
 LABEL_VALUE = 3.0
 # The value of the clamped label in the chain. With that of training, 95.9 % of 10,000 images had the class of their
 # label; with this one 98.2 % of 5,000.
@@ -56,9 +57,7 @@ class DbnConfig(TrainConfig):
     name: str = Field("dbn", pattern=NAME_PATTERN)
     precision: Literal["auto", "float32", "bfloat16"] = "float32"  # no step uses autocast
     epochs: int = Field(100, ge=1)
-    evaluate_every: int = Field(
-        25, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
-    )
+    evaluate_every: int = Field(25, ge=0, description=EVALUATE_EVERY)
     hidden: int = Field(500, ge=1, description="hidden units of the lower RBM")
     top_hidden: int = Field(2000, ge=1, description="hidden units of the top RBM")
     lower_share: float = Field(0.5, gt=0, lt=1, description="of all steps, in which the lower RBM learns")
@@ -201,7 +200,7 @@ class Layer(nn.Module):
         return torch.optim.SGD(groups, lr=learning_rate)
 
     def schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
-        """The learning rate falls linearly to 0 over the steps of this RBM. It also counts them."""
+        """The learning rate falls linearly to 0 over the steps of this RBM, which `last_epoch` counts."""
         return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: max(0.0, 1 - step / self.steps))
 
     def phases(self, visible: Tensor, *, persistent: bool) -> tuple[Phase, Phase]:
@@ -226,10 +225,10 @@ class Layer(nn.Module):
 class GibbsChain(nn.Module):
     """Latents and labels to images: a Gibbs chain in the top RBM with its label clamped, then the mean pixels.
 
-    The chain is discrete: one bit that falls the other way changes the image. So that it takes the same way in every
-    batch and on every machine, weights and biases are rounded to a grid on which all sums are exact in float32, in any
-    order (`on_grid`), and a unit is on where its log-odds exceed a logistic number from a stored table. The random
-    numbers are a hash of the latent (`row_keys`, `hashed`).
+    The chain is discrete: a rounding error that flips one bit changes the image. For equal chains in every batch and on
+    every machine, weights and biases are rounded to a grid on which all sums are exact in float32, in any order
+    (`on_grid`), and a unit is on where its log-odds exceed a logistic number from a stored table. The random numbers
+    are a hash of the latent (`row_keys`, `hashed`).
     """
 
     counters: Tensor  # int32 (words,)

@@ -9,7 +9,6 @@ depend on their own image only (arXiv:1801.04406). Statistics over mixed batches
 recognise generated images by their batch.
 """
 
-import copy
 from typing import Literal
 
 import torch
@@ -18,14 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.archive import Networks
-from training.config import NAME_PATTERN
+from training.config import EVALUATE_EVERY, NAME_PATTERN
 from training.families import Family
 from training.families.adversarial import BATCH_NORM, AdversarialConfig, AdversarialLearner
-from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
 from training.families.discriminators import initialize_glorot
 from training.families.gan import LATENT_DIM
-from training.fast_layers import ToImages, fast_upsampler, stable_rows
-from training.learner import DataShape, TrainingSet
+from training.fast_layers import fast_upsampler, stable_rows
+from training.learner import DataShape
 
 
 class DcganConfig(AdversarialConfig):
@@ -35,9 +33,7 @@ class DcganConfig(AdversarialConfig):
     name: str = Field("dcgan", pattern=NAME_PATTERN)
     epochs: int = Field(25, ge=1, description="one generator step for each batch of the data")
     batch_size: int = Field(64, ge=2)
-    evaluate_every: int = Field(
-        3, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
-    )
+    evaluate_every: int = Field(3, ge=0, description=EVALUATE_EVERY)
     gradient_penalty: float = Field(0.5, ge=0, description="gamma of R1, on the discriminator at real images")
     batch_norm: bool = Field(True, description=BATCH_NORM)
     channels: int = Field(128, ge=4, multiple_of=4, description="of the generator at 7x7 pixels")
@@ -76,8 +72,9 @@ class DcganGenerator(nn.Module):
         return logits
 
 
-def fast_form(generator: DcganGenerator, dtype: torch.dtype) -> nn.Module:
-    """A generator without batch normalisation, rewritten: latents `(B, latent)` to logits `(B, 1, 28, 28)`."""
+def fast_form(generator: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A `DcganGenerator` without batch normalisation, rewritten: latents `(B, latent)` to logits `(B, 1, 28, 28)`."""
+    assert isinstance(generator, DcganGenerator)
     ups, last = (generator.up1, generator.up2), generator.to_image
     return fast_upsampler(generator.projection, ups, last.weight[0], last.bias, dtype, slopes=(0.0, 0.0))
 
@@ -121,22 +118,11 @@ class DcganLearner(AdversarialLearner):
         generator = DcganGenerator(config.channels, batch_norm=config.batch_norm)
         super().__init__(config, generator, DcganDiscriminator(), data, total_steps)
 
-    def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
-        """The averaged generator, its batch normalisation folded into its layers, and the discriminator."""
-        average = copy.deepcopy(self.average.module)
-        assert isinstance(average, DcganGenerator)
-        latents = statistics_latents(average, LATENT_DIM)
-        estimate_batch_norm(average, ((batch,) for batch in latents))
-        generate = nn.Sequential(fold_batch_norm(average, "projection"), ToImages())
-        return {"generate": generate, "discriminate": self.discriminator}
-
     def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
         """The generator rewritten, the discriminator with stable rows."""
         images = networks["generate"]
         assert isinstance(images, nn.Sequential)
-        generator = images[0]
-        assert isinstance(generator, DcganGenerator)
-        generate = nn.Sequential(fast_form(generator, dtype), images[1])
+        generate = nn.Sequential(fast_form(images[0], dtype), images[1])
         return {"generate": generate, "discriminate": stable_rows(networks["discriminate"])}
 
 

@@ -3,7 +3,8 @@
 Sources: L. Dinh et al., "Density estimation using Real NVP", 2016, arXiv:1605.08803 (affine couplings, squeezing,
 factoring out, the logits of pixels); D. P. Kingma, P. Dhariwal, "Glow: Generative Flow with Invertible 1x1
 Convolutions", 2018, arXiv:1807.03039 (activation normalisation, 1x1 convolutions); J. Ho et al., "Flow++: Improving
-Flow-Based Generative Models with Variational Dequantization and Architecture Design", 2019, arXiv:1902.00275.
+Flow-Based Generative Models with Variational Dequantization and Architecture Design", 2019, arXiv:1902.00275
+(dequantisation).
 """
 
 import copy
@@ -19,7 +20,7 @@ from app.checkpoints.manifest import Figure
 from training import schedules
 from training.archive import Networks
 from training.average import Average
-from training.config import NAME_PATTERN, TrainConfig
+from training.config import EVALUATE_EVERY, NAME_PATTERN, TrainConfig
 from training.data import Dataset, to_unit_range
 from training.families import Family
 from training.learner import DataShape, GradientLearner, TrainingSet
@@ -42,9 +43,7 @@ class FlowConfig(TrainConfig):
     name: str = Field("flow", pattern=NAME_PATTERN)
     epochs: int = Field(12, ge=1)
     batch_size: int = Field(64, ge=2)
-    evaluate_every: int = Field(
-        0, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
-    )
+    evaluate_every: int = Field(0, ge=0, description=EVALUATE_EVERY)
     learning_rate: float = Field(2e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
     depth: int = Field(8, ge=1, description="steps of the flow in each of its three levels")
     width: int = Field(64, ge=1, description="hidden channels at half the side of the image; twice at a quarter")
@@ -54,7 +53,7 @@ class CouplingNetwork(nn.Module):
     """Shifts and log-scales for some channels from other channels, the label and the position."""
 
     def __init__(self, inputs: int, outputs: int, width: int, height: int, length: int, classes: int) -> None:
-        """`height` and `length` are those of the channels, `width` is the number of hidden channels."""
+        """`height` and `length` are the size of the feature maps, `width` is the number of hidden channels."""
         super().__init__()
         self.first = nn.Conv2d(inputs, width, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(1, width, height, length))
@@ -79,7 +78,7 @@ class CouplingNetwork(nn.Module):
 def pointwise(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
     """A 1x1 convolution `(B, C, H, W)` by a matrix `(C, C)` and a bias `(C,)`.
 
-    It multiplies image by image: the rows of a convolution of few channels depend on the size of the batch.
+    It is a batched matrix product, since the results of a convolution with few channels depend on the batch size.
     """
     mixed = torch.bmm(matrix.expand(x.shape[0], -1, -1), x.flatten(2)) + bias[:, None]
     return mixed.view(x.shape)
@@ -115,14 +114,17 @@ class Mixing(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))  # that the statistics are of: 0 or 1
 
     def affine(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Matrix `(C, C)`, bias `(C,)` and log-determinant `()` of what happens to the channels of a pixel."""
+        """Both layers as an affine map of a pixel's channels: matrix `(C, C)`, bias `(C,)` and log-determinant `()`."""
         lower = self.lower.tril(-1) + torch.eye(len(self.bias)).to(self.lower)
         upper = self.upper.triu(1) + torch.diag(self.signs * self.log_diagonal.exp())
         matrix = self.permutation @ lower @ upper / self.deviation
         return matrix, self.bias - matrix @ self.mean, self.log_diagonal.sum() - self.deviation.log().sum()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The result and the log-determinant `()` of all pixels, in the precision of `x`: errors would accumulate."""
+        """`(B, C, H, W)` to the same shape, and the log-determinant `()` over all pixels.
+
+        It computes in the precision of `x` also under autocast, since rounding errors would add up over the steps.
+        """
         if self.training and self.batches == 0:
             with torch.no_grad():
                 self.mean.copy_(x.mean(dim=(0, 2, 3)))
@@ -168,7 +170,7 @@ class Step(nn.Module):
 
 
 class Level(nn.Module):
-    """Steps of the flow on channels of one size."""
+    """Steps of the flow on feature maps of one size."""
 
     def __init__(self, channels: int, height: int, length: int, classes: int, width: int, depth: int) -> None:
         super().__init__()
@@ -223,9 +225,9 @@ class InverseLevel(nn.Module):
 class Flow(nn.Module):
     """Logits of pixels to latents.
 
-    The image is squeezed to 4 channels of half its side and, after the fine level, to 16 channels of a quarter. Half of
-    the channels that leave the coarse level become latents, normalised by the other half. Those pass the last level and
-    are normalised by the label.
+    The image is squeezed to 4 channels of half its side and, after the fine level, to 16 channels of a quarter. After
+    the coarse level, half of the channels are factored out: they become latents, shifted and scaled by a network of the
+    other half. The other half passes the last level and is shifted and scaled by the label.
     """
 
     def __init__(self, data: DataShape, depth: int, width: int) -> None:
@@ -282,8 +284,8 @@ class InverseFlow(nn.Module):
 class Dequantiser(nn.Module):
     """The distribution q(u|x) of the part u of a pixel below one grey level: a normal number through a sigmoid.
 
-    With it a black pixel, which says little, costs little: uniform u have a density that affine couplings cannot map to
-    normal numbers. Section 3.1 of arXiv:1902.00275.
+    Black backgrounds, which hold little information, then cost few bits. Affine couplings cannot map the density of
+    uniform u to a normal one. Section 3.1 of arXiv:1902.00275.
     """
 
     def __init__(self, width: int = 32) -> None:
@@ -444,7 +446,7 @@ class FlowLearner(GradientLearner):
     @torch.no_grad()
     def figures(self, dataset: Dataset) -> dict[str, Figure]:
         """How well the flow inverts: the part of the test images' pixels that come back with another grey level."""
-        networks = copy.deepcopy(self.networks((dataset.train_images, dataset.train_labels)))
+        networks = self.networks((dataset.train_images, dataset.train_labels))
         device = next(self.parameters()).device
         wrong, worst = 0, 0
         for images, labels in zip(

@@ -17,7 +17,7 @@ from torch.nn import functional
 from training import schedules
 from training.archive import Networks
 from training.average import Average
-from training.config import NAME_PATTERN, TrainConfig
+from training.config import EVALUATE_EVERY, NAME_PATTERN, TrainConfig
 from training.families import Family
 from training.families.flow import WARM_UP_STEPS
 from training.fast_layers import ContrastLayer
@@ -36,9 +36,7 @@ class FlowMatchingConfig(TrainConfig):
     family: Literal["flow-matching"] = "flow-matching"
     name: str = Field("flow-matching", pattern=NAME_PATTERN)
     epochs: int = Field(30, ge=1)
-    evaluate_every: int = Field(
-        10, ge=0, description="epochs between measurements of quality; 0: never, and the last epoch is exported"
-    )
+    evaluate_every: int = Field(10, ge=0, description=EVALUATE_EVERY)
     learning_rate: float = Field(2e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
     width: int = Field(64, ge=GROUPS, multiple_of=GROUPS, description="channels at half the side; twice at a quarter")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of the training images whose label is hidden")
@@ -98,7 +96,8 @@ class VelocityNetwork(nn.Module):
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
         """Noisy images `(B, 1, H, W)`, times `(B,)` in [0, 1], labels int64 `(B,)` to velocities like `x`.
 
-        The number of classes in place of a label is no label.
+        A label equal to the number of classes means: no label.
+
         For images and noise of unit variance, `2 t - 1` over the variance of `x` is the best linear predictor of the
         velocity; what remains of it, like the input of the network, is scaled to unit variance.
         """

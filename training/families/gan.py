@@ -5,7 +5,6 @@ Sources: I. Goodfellow et al., "Generative Adversarial Nets", 2014, arXiv:1406.2
 arXiv:1511.06434 (batch normalisation in the generator).
 """
 
-import copy
 from typing import Literal
 
 import torch
@@ -17,10 +16,9 @@ from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
 from training.families.adversarial import BATCH_NORM, SHARED_FAKES, AdversarialConfig, AdversarialLearner
-from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
 from training.families.discriminators import DeepDiscriminator, Discriminator, initialize_glorot
-from training.fast_layers import ToImages, fast_upsampler, stable_rows
-from training.learner import DataShape, TrainingSet
+from training.fast_layers import fast_upsampler, stable_rows
+from training.learner import DataShape
 
 LATENT_DIM = 100
 
@@ -84,15 +82,6 @@ class GanLearner(AdversarialLearner):
     def __init__(self, config: GanConfig, data: DataShape, total_steps: int) -> None:
         discriminator = DeepDiscriminator() if config.discriminator == "deep" else Discriminator()
         super().__init__(config, Generator(batch_norm=config.batch_norm), discriminator, data, total_steps)
-
-    def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
-        """The averaged generator, its batch normalisation folded into its layers, and the discriminator."""
-        average = copy.deepcopy(self.average.module)
-        assert isinstance(average, Generator)
-        latents = statistics_latents(average, LATENT_DIM)
-        estimate_batch_norm(average, ((batch,) for batch in latents))
-        generate = nn.Sequential(fold_batch_norm(average), ToImages())
-        return {"generate": generate, "discriminate": self.discriminator}
 
     def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
         """The generator rewritten, the discriminator with stable rows."""

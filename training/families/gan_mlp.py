@@ -11,14 +11,12 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
 from training.families.adversarial import AdversarialConfig, AdversarialLearner
 from training.families.discriminators import initialize_glorot
 from training.families.gan import LATENT_DIM
-from training.fast_layers import ToImages
-from training.learner import DataShape, TrainingSet
+from training.learner import DataShape
 
 WIDTHS = (256, 512, 1024)
 MAXOUT_WIDTH, MAXOUT_PIECES = 256, 4
@@ -100,10 +98,6 @@ class GanMlpLearner(AdversarialLearner):
     def __init__(self, config: GanMlpConfig, data: DataShape, total_steps: int) -> None:
         generator = PerceptronGenerator(LATENT_DIM, data.image)
         super().__init__(config, generator, MaxoutDiscriminator(data.image, config.dropout), data, total_steps)
-
-    def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
-        """The averaged generator and the discriminator."""
-        return {"generate": nn.Sequential(self.average.module, ToImages()), "discriminate": self.discriminator}
 
 
 FAMILY = Family("gan-mlp", GanMlpConfig, GanMlpLearner)

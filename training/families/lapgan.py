@@ -27,7 +27,7 @@ from training.families.adversarial import (
 )
 from training.families.discriminators import initialize_glorot
 from training.fast_layers import ToImages
-from training.learner import DataShape, TrainingSet
+from training.learner import DataShape, TrainingSet, gradient_step
 
 SIZES = (7, 14, 28)
 COARSE_LATENT, DETAIL_LATENT = 64, 32
@@ -204,7 +204,7 @@ class CoarseDiscriminator(nn.Module):
 class DetailDiscriminator(nn.Module):
     """Images `(B, 1, S, S)` in [0, 1], labels `(B,)` and the enlarged images of the level before to logits `(B,)`.
 
-    It sees the enlarged image and the sum of it and the residual, which is the image.
+    It sees the enlarged image, and its sum with the residual: the image.
     """
 
     def __init__(self, classes: int, size: int) -> None:
@@ -229,7 +229,10 @@ class DetailDiscriminator(nn.Module):
 
 
 class LastDiscriminator(nn.Module):
-    """Images `(B, 1, S, S)` in [0, 1] and labels `(B,)` to logits `(B,)`: it computes the level before itself."""
+    """A `DetailDiscriminator` that computes the enlarged image of the level before from the image.
+
+    Images `(B, 1, S, S)` in [0, 1] and labels `(B,)` to logits `(B,)`.
+    """
 
     def __init__(self, discriminator: nn.Module) -> None:
         super().__init__()
@@ -272,9 +275,7 @@ class LapganLearner(AdversarialLearner):
             levels = gaussian_pyramid(batch, self.size)
             fakes = self._level_fakes(levels, classes)
             losses = self._discriminator_losses(levels, [fake.detach() for fake in fakes], classes)
-            self.discriminator_optimizer.zero_grad(set_to_none=True)
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-            self.discriminator_optimizer.step()
+            gradient_step(self.discriminator_optimizer, torch.stack(losses).sum())
 
         if not self.config.shared_fakes:
             fakes = self._level_fakes(levels, classes)
@@ -282,9 +283,7 @@ class LapganLearner(AdversarialLearner):
         with self.autocast():
             logits = [self._level_logits(level, fake, classes, levels) for level, fake in enumerate(fakes)]
         generator_losses = [generator_loss(each.float()) for each in logits]
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        torch.stack(generator_losses).sum().backward()  # type: ignore[no-untyped-call]
-        self.generator_optimizer.step()
+        gradient_step(self.generator_optimizer, torch.stack(generator_losses).sum())
         self.discriminator.requires_grad_(True)
 
         self.generator_schedule.step()
@@ -319,7 +318,10 @@ class LapganLearner(AdversarialLearner):
         return fakes
 
     def _level_logits(self, level: int, images: Tensor, labels: Tensor, levels: list[Tensor]) -> Tensor:
-        """The logits `(B,)` of images of a level, beside the first real images of the level before."""
+        """The logits `(B,)` of images of a level, given their labels and the real images of the level before.
+
+        The images may be the first ones of the batch only; `labels` and `levels` are those of the whole batch.
+        """
         assert isinstance(self.discriminator, nn.ModuleList)
         given = () if level == 0 else (up(levels[level - 1][: len(images)]),)
         logits: Tensor = self.discriminator[level](images, labels[: len(images)], *given)

@@ -99,18 +99,17 @@ class GatedLayer(nn.Module):
         super().__init__()
         self.dilation = dilation
         self.vertical = nn.Conv2d(channels, 2 * channels, (2, 3), dilation=dilation)
-        self.horizontal = nn.Conv2d(
-            channels, 2 * channels, (1, 2), dilation=(1, dilation), bias=False
-        )  # the link has one
+        # Without a bias: that of the link is added to the result.
+        self.horizontal = nn.Conv2d(channels, 2 * channels, (1, 2), dilation=(1, dilation), bias=False)
         self.link = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1, bias=False)
         self.label = nn.Embedding(classes, 4 * channels)
         nn.init.zeros_(self.label.weight)
 
     def vertical_stack(self, above: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The vertical stack: rows `(B, C, H, W)` to its change `(B, C, h, w)` and the link `(B, 2 C, h, w)`.
+        """The residual `(B, C, h, w)` of the vertical stack, and its link to the horizontal one, `(B, 2 C, h, w)`.
 
-        `above` has `dilation` more columns than the results on both sides, and as many more rows above.
+        `above` `(B, C, h + dilation, w + 2 dilation)` is the input, padded on the left, on the right and at the top.
         """
         to_vertical, to_link = self.label(labels)[:, :, None, None].chunk(2, dim=1)
         found = self.vertical(above)
@@ -127,7 +126,7 @@ class GatedLayer(nn.Module):
 
 
 class Context(nn.Module):
-    """The quarters drawn before to a map, by convolutions that see all around: features to `(B, 2 C, H, W)`."""
+    """A map of the quarters drawn before, by convolutions without masks: features to `(B, 2 C, H, W)`."""
 
     def __init__(self, features: int, channels: int) -> None:
         super().__init__()
@@ -158,7 +157,7 @@ class Quarter(nn.Module):
         self.map = nn.Embedding(classes, side * side * 2 * channels)
         nn.init.zeros_(self.map.weight)
         self.vertical = nn.Conv2d(FEATURES, channels, (3, 5))
-        self.horizontal = nn.Conv2d(FEATURES, channels, (1, 3), bias=False)  # the map is one
+        self.horizontal = nn.Conv2d(FEATURES, channels, (1, 3), bias=False)  # the map is added to the result
         self.layers: Any = nn.ModuleList(
             GatedLayer(channels, DILATIONS[number % len(DILATIONS)], classes) for number in range(layers)
         )
@@ -281,7 +280,11 @@ class PixelCnn(nn.Module):
 
 
 def padded(rows: Tensor, tile: int = TILE) -> Tensor:
-    """The last row repeated to full tiles, so that no row depends on how many there are: `(B, ...)` to `(B', ...)`."""
+    """Rows padded with copies of the last one to full tiles: `(B, ...)` to `(B', ...)`.
+
+    Without the padding, a result would depend on the number of rows. `tile` is a parameter because functions in
+    TorchScript cannot read constants of their module.
+    """
     count = rows.shape[0]
     full = count + (tile - count % tile) % tile
     return rows[torch.arange(full, device=rows.device).clamp(max=count - 1)]

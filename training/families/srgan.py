@@ -1,4 +1,6 @@
-"""Super-resolution: a small image to one of four or two times its width and height. The adversary is in `adversarial`.
+"""Super-resolution: small images to images of two or four times their width and height.
+
+The losses of the discriminator and the generator are in `adversarial`.
 
 Sources: C. Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network",
 2016, arXiv:1609.04802 (SRGAN: residual blocks, pixel shuffle, and the three terms of the loss); B. Lim et al.,
@@ -23,7 +25,7 @@ from training.families.discriminators import Discriminator
 from training.families.variational import reconstruction_error
 from training.families.vgg import Vgg
 from training.fast_layers import ToImages
-from training.learner import DataShape, Learner, TrainingSet
+from training.learner import DataShape, Learner, TrainingSet, gradient_step
 
 CHANNELS = 64
 BLOCKS = {2: 4, 4: 8}  # by factor: at factor 2 a block costs four times as much
@@ -149,9 +151,7 @@ class SrganLearner(Learner):
         pixels = reconstruction_error(logits, real).mean()
         perceptual, generator = self._perceptual_and_adversarial(real, upscaled)
         loss = pixels + self.config.perceptual_weight * perceptual + self.config.adversarial_weight * generator
-        self.upscaler_optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.upscaler_optimizer.step()
+        gradient_step(self.upscaler_optimizer, loss)
         for network in others:
             network.requires_grad_(True)
 
@@ -172,18 +172,14 @@ class SrganLearner(Learner):
         with self.autocast():
             logits = self.classifier(real)
         loss = functional.cross_entropy(logits.float(), labels)
-        self.classifier_optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.classifier_optimizer.step()
+        gradient_step(self.classifier_optimizer, loss)
         return loss.detach()
 
     def _discriminator_step(self, real: Tensor, upscaled: Tensor) -> Tensor:
         with self.autocast():
             logits = self.discriminator(torch.cat([real, upscaled]))
         loss = discriminator_loss(*logits.float().chunk(2))
-        self.discriminator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.discriminator_optimizer.step()
+        gradient_step(self.discriminator_optimizer, loss)
         return loss.detach()
 
     def _perceptual_and_adversarial(self, real: Tensor, upscaled: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,8 @@ from training.families.variational import LATENT_DIM, VariationalConfig, Variati
 from training.fast_layers import ToImages, fast_upsampler, stable_rows
 from training.learner import DataShape, TrainingSet
 
+FEATURES = 128
+
 
 class VaeConfig(VariationalConfig):
     """A variational autoencoder."""
@@ -24,30 +26,30 @@ class VaeConfig(VariationalConfig):
     name: str = Field("vae", pattern=NAME_PATTERN)
 
 
-FEATURES = 128
-
-
-def image_features() -> nn.Sequential:
-    """A network from images `(B, 1, 28, 28)` to features `(B, FEATURES)`."""
-    return nn.Sequential(
+def image_convolutions() -> list[nn.Module]:
+    """The layers from images `(B, 1, 28, 28)` to rows `(B, 64 * 7 * 7)`."""
+    return [
         nn.Conv2d(1, 32, 3, stride=2, padding=1),  # (B, 32, 14, 14)
         nn.ReLU(),
         nn.Conv2d(32, 64, 3, stride=2, padding=1),  # (B, 64, 7, 7)
         nn.ReLU(),
-        nn.Flatten(),  # (B, 3136)
-        nn.Linear(64 * 7 * 7, FEATURES),
-        nn.ReLU(),
-    )
+        nn.Flatten(),
+    ]
+
+
+def image_features() -> nn.Sequential:
+    """A network from images `(B, 1, 28, 28)` to features `(B, FEATURES)`."""
+    return nn.Sequential(*image_convolutions(), nn.Linear(64 * 7 * 7, FEATURES), nn.ReLU())
 
 
 class Encoder(nn.Module):
     """Images to the parameters of q(z|x), a diagonal normal distribution."""
 
-    def __init__(self, latent_dim: int = LATENT_DIM) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.features = image_features()
-        self.mean = nn.Linear(FEATURES, latent_dim)
-        self.log_variance = nn.Linear(FEATURES, latent_dim)
+        self.mean = nn.Linear(FEATURES, LATENT_DIM)
+        self.log_variance = nn.Linear(FEATURES, LATENT_DIM)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images `(B, 1, 28, 28)` in [0, 1] to mean and log-variance, each `(B, latent)`."""
@@ -79,10 +81,10 @@ class Decoder(nn.Module):
 class Vae(nn.Module):
     """Encoder and decoder, trained together."""
 
-    def __init__(self, latent_dim: int = LATENT_DIM) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.encoder = Encoder(latent_dim)
-        self.decoder = Decoder(latent_dim)
+        self.encoder = Encoder()
+        self.decoder = Decoder()
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images and standard normal `noise` `(B, latent)` to (pixel logits, mean, log-variance)."""

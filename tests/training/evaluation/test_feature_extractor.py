@@ -11,30 +11,15 @@ from tests.conftest import TEST_IMAGES
 from training.evaluation.feature_extractor import (
     ClassifierConfig,
     ClassifierDamaged,
-    FeatureExtractor,
     find_extractor,
     make_classifier,
 )
-from training.mnist import MNIST_SHA256, files_digest
 
 
-@pytest.fixture
-def mnist_dataset(dataset):
-    """The strokes under the digest of MNIST."""
-    return replace(dataset, digest=files_digest(MNIST_SHA256))
-
-
-@pytest.fixture
-def shipped(mnist_dataset, tmp_path) -> FeatureExtractor:
-    extractor = find_extractor(mnist_dataset, tmp_path)
-    assert extractor is not None
-    return extractor
-
-
-def test_the_shipped_classifier_reads_the_committed_digits(shipped):
+def test_the_shipped_classifier_reads_the_committed_digits(extractor):
     pictures = [image(content) for content in TEST_IMAGES]
-    features = shipped.features(torch.from_numpy(np.stack(pictures))[:, None])
-    probabilities = shipped.probabilities(features)
+    features = extractor.features(torch.from_numpy(np.stack(pictures))[:, None])
+    probabilities = extractor.probabilities(features)
     assert features.shape == (10, 84)
     assert probabilities.argmax(dim=1).tolist() == list(range(10))
     assert probabilities.max(dim=1).values.min() > 0.9
