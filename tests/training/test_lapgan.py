@@ -22,9 +22,20 @@ def learner(**config: Any) -> LapganLearner:
     return LapganLearner(LapganConfig(detail_channels=16, **config), DataShape(), 30)
 
 
+def test_the_pyramid_inverts_exactly():
+    # Means and interpolation weights of 8-bit greys are multiples of 2 ** -8: float32 has no rounding error.
+    greys = torch.randint(256, (20, 1, 28, 28), generator=torch.Generator().manual_seed(0)).float()
+    levels = gaussian_pyramid(greys, 28)
+    assert [level.shape[2] for level in levels] == list(SIZES)
+    residuals = [fine - up(coarse) for coarse, fine in pairwise(levels)]  # eq. 3 of arXiv:1506.05751
+    images = levels[0]
+    for residual in residuals:
+        images = up(images) + residual  # eq. 4
+    assert torch.equal(images, greys)
+
+
 def test_a_level_has_the_means_over_two_by_two_pixels_of_the_level_above(images):
     levels = gaussian_pyramid(images[:4], 28)
-    assert [level.shape[2] for level in levels] == [7, 14, 28]
     for coarse, fine in pairwise(levels):
         assert torch.allclose(coarse[1, 0, 2, 3], fine[1, 0, 4:6, 6:8].mean())
     assert [level.shape[2] for level in gaussian_pyramid(images[:4], 14)] == [7, 14]
