@@ -15,6 +15,9 @@ from torch import nn
 # By name of the capability. Capabilities may share a network.
 Networks = dict[str, nn.Module]
 
+# Records that each PyTorchFileWriter adds.
+WRITTEN_BY_PYTORCH = ("version", "byteorder", ".data/serialization_id")
+
 
 class EagerArchive(nn.Module):
     """The eager twin of an archive: `archive.generate(latents)` calls the network of `generate`."""
@@ -59,6 +62,18 @@ def script(archive: EagerArchive) -> bytes:
                     f"def {capability}(self, {arguments}):\n    return self.{capability}_network({arguments})\n"
                 )
         torch.jit.save(scripted, buffer)
+    return without_source_positions(buffer.getvalue())
+
+
+def without_source_positions(content: bytes) -> bytes:
+    """A TorchScript file without the records that map its code to lines of Python, which name paths of this machine."""
+    reader, buffer = torch.PyTorchFileReader(io.BytesIO(content)), io.BytesIO()
+    writer = torch.PyTorchFileWriter(buffer)
+    for name in reader.get_all_records():
+        if not name.endswith(".debug_pkl") and name not in WRITTEN_BY_PYTORCH:
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
     return buffer.getvalue()
 
 

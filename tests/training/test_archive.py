@@ -1,12 +1,15 @@
 """TorchScript archives built from one network per capability."""
 
+from io import BytesIO
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from training.archive import EagerArchive, open_archive, script
+from tests.conftest import ROOT
+from training.archive import EagerArchive, open_archive, script, without_source_positions
 
 WIDTH = 300
 
@@ -46,6 +49,13 @@ def test_the_methods_of_an_archive_are_the_capabilities_and_equal_its_eager_twin
         pairs = zip(loaded.encode(rows, labels), eager.encode(rows, labels), strict=True)
         assert all(torch.equal(one, other) for one, other in pairs)
     assert not archive.training
+
+
+def test_an_archive_names_no_path_of_the_machine_that_made_it(eager):
+    content = script(eager)
+    with ZipFile(BytesIO(content)) as file:
+        assert not any(str(ROOT).encode() in file.read(name) for name in file.namelist())
+    assert without_source_positions(content) == content
 
 
 def test_weights_that_capabilities_share_are_stored_once(eager):
