@@ -88,8 +88,8 @@ def contrast_text(record: TrainingRecord) -> str:
     if record.contrast == 1:
         return ""
     return (
-        f"\n- contrast: `generate` raises that of its images by {record.contrast:.4g}, a factor chosen on training "
-        "images; `decode`, and the figures that use it, do not"
+        f"\n- contrast: `generate` multiplies the logits of the pixels by {record.contrast:.4g}, a factor chosen on "
+        "training images; `decode`, and the figures that use it, do not"
     )
 
 

@@ -1,11 +1,10 @@
-"""The contrast of generated images: one factor on their pixels, chosen at export on training images.
+"""The contrast of generated images: one factor on the logits of their pixels, chosen at export on training images.
 
 Generated digits have softer edges than real ones, and near its floor the Frechet distance mostly measures that. One
 number corrects most of it. Only `generate` has it: `decode`, and with it reconstructions and the ELBO, is the trained
 network.
 """
 
-import copy
 import logging
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from training.archive import EagerArchive
 from training.evaluation.feature_extractor import FeatureExtractor
 from training.evaluation.fidelity import frechet_distance
-from training.fast_layers import ContrastLayer
+from training.fast_layers import ToImages
 from training.generation import draw_images, quantised
 from training.learner import Learner, TrainingSet
 from training.monitoring import SEED
@@ -47,28 +46,27 @@ def contrast_distances(
 ) -> dict[float, float]:
     """The Frechet distance of generated images to training images under each of CONTRASTS.
 
-    The images have the labels of the training images, where the model takes labels, and are drawn once.
+    The images have the labels of the training images, where the model takes labels, and their logits are drawn once.
     """
     images, labels = (part[:IMAGES] for part in training_set)
-    inputs, real = _inputs_of_last_layer(archive, learner, labels), extractor.features(images)
-    layer, distances = copy.deepcopy(_last_layer(archive)), {}
-    for contrast in CONTRASTS:
-        layer.contrast = contrast
-        distances[contrast] = frechet_distance(extractor.features(quantised(layer(inputs))), real)
-    return distances
+    logits, real = _pixel_logits(archive, learner, labels), extractor.features(images)
+    return {
+        contrast: frechet_distance(extractor.features(quantised(torch.sigmoid(contrast * logits))), real)
+        for contrast in CONTRASTS
+    }
 
 
-def _inputs_of_last_layer(archive: EagerArchive, learner: Learner, labels: Tensor) -> Tensor:
-    """What the last layer of `generate` makes images of, float32 `(N, 1, H, W)`, for one image of each label."""
-    batches: list[Tensor] = []
-    hook = _last_layer(archive).register_forward_pre_hook(lambda _, inputs: batches.append(inputs[0]))
+def _pixel_logits(archive: EagerArchive, learner: Learner, labels: Tensor) -> Tensor:
+    """The input of the last layer of `generate`, float32 `(N, 1, H, W)`, for one image of each label."""
+    logits: list[Tensor] = []
+    hook = _last_layer(archive).register_forward_pre_hook(lambda _, inputs: logits.append(inputs[0]))
     try:
         draw_images(archive, learner, labels, SEED)
     finally:
         hook.remove()
-    return torch.cat(batches)
+    return torch.cat(logits)
 
 
-def _last_layer(archive: EagerArchive) -> ContrastLayer:
-    (layer,) = (module for module in archive.networks["generate"].modules() if isinstance(module, ContrastLayer))
+def _last_layer(archive: EagerArchive) -> ToImages:
+    (layer,) = (module for module in archive.networks["generate"].modules() if isinstance(module, ToImages))
     return layer

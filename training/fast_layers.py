@@ -161,25 +161,18 @@ def fast_upsampler(
     return nn.Sequential(spread, first, second, ToPixels(kernel, bias, dtype, input_scale=second.scale))
 
 
-class ContrastLayer(nn.Module):
-    """The last layer of a generator, whose output are images in [0, 1]. `training.contrast` chooses their contrast."""
-
-    def __init__(self, contrast: float = 1.0) -> None:
-        super().__init__()
-        self.contrast = contrast
-
-
-class ToImages(ContrastLayer):
+class ToImages(nn.Module):
     """The sigmoid of `contrast` times pixel logits `(B, 1, H, W)`; rows do not depend on the size of the batch.
 
     Vector kernels take two vectors of up to 16 numbers at a time and compute the remainder by another formula, which
-    differs in the last bit. Here no remainder is left.
+    differs in the last bit. Here no remainder is left. `training.contrast` chooses the contrast.
     """
 
     TILE = 32
 
     def __init__(self, contrast: float = 1.0) -> None:
-        super().__init__(contrast)
+        super().__init__()
+        self.contrast = contrast
         self.tile = self.TILE
 
     def forward(self, logits: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ class TrainingRecord(_Part):
     processes: int = Field(1, gt=0, description="number of processes of the run")
     cpu_minutes: float | None = Field(None, ge=0, description="CPU time of the whole run, with its measurements")
     figures: dict[str, Figure] = Field({}, description="measured at the export, on networks that no archive holds")
-    contrast: float = Field(1, gt=0, description="factor on the pixels of `generate`, see `training.contrast`")
+    contrast: float = Field(1, gt=0, description="factor on the pixel logits of `generate`, see `training.contrast`")
 
 
 class ControlEffect(_Part):

@@ -77,19 +77,29 @@ class Turning(nn.Module):
 
 
 class Labelled(nn.Module):
-    """Straight lines to the grey of the label, and to 0 without a label."""
+    """Straight lines to an image for each label, and to another one without a label."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images = 0.2 * torch.randn(SMALL.classes + 1, 1, 4, 8, generator=torch.Generator().manual_seed(0))
 
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-        greys = torch.tensor([-0.25, 0.25, 0.5, 0.0])[labels]
-        return (greys[:, None, None, None] - x) / (1 - times[:, None, None, None])
+        return (self.images[labels] - x) / (1 - times[:, None, None, None])
 
 
-def test_guidance_goes_beyond_the_label_by_its_weight():
+def test_guidance_goes_away_from_the_image_without_a_label_and_keeps_the_contrast():
     latents = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
     network: Any = Labelled()
+    with_label, without = network.images[LABELS], network.images[-1]
+    similarities = []
     for weight in (1.0, 1.5, 2.0):
-        made = 2 * Generate(network, SMALL, 4, weight)(latents, LABELS).mean(dim=(1, 2, 3)) - 1
-        assert torch.allclose(made, weight * torch.tensor([-0.25, 0.25, 0.5, 0.25]), atol=1e-5)
+        made = 2 * Generate(network, SMALL, 4, weight)(latents, LABELS) - 1
+        assert torch.allclose(made.mean(dim=(1, 2, 3)), with_label.mean(dim=(1, 2, 3)), atol=1e-5)
+        assert torch.allclose(made.std(dim=(1, 2, 3)), with_label.std(dim=(1, 2, 3)), atol=1e-5)
+        similarities.append(((made - with_label) * (with_label - without)).sum(dim=(1, 2, 3)))
+    assert similarities[0].abs().max() < 1e-4
+    assert (similarities[0] < similarities[1]).all()
+    assert (similarities[1] < similarities[2]).all()
 
 
 def test_only_a_share_of_the_labels_reaches_the_network_in_training(images):
@@ -143,6 +153,6 @@ def test_the_archive_has_the_average_and_takes_labels(images, training_set):
     latents, labels = torch.randn(4, 784), torch.tensor([0, 1, 2, 3])
     made = archive.generate(latents, labels)
     network: Any = model.average.module
-    assert torch.equal(made, Generate(network, DataShape(), 3, 1.5)(latents, labels))
+    assert torch.equal(made, Generate(network, DataShape(), 3, model.config.guidance)(latents, labels))
     assert not torch.equal(made, Generate(model.network, DataShape(), 3, 1.5)(latents, labels))
     assert not torch.equal(made, archive.generate(latents, labels.flip(0)))

@@ -3,7 +3,8 @@
 Sources: Y. Lipman et al., "Flow Matching for Generative Modeling", 2022, arXiv:2210.02747; X. Liu et al., "Flow
 Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2022, arXiv:2209.03003; T. Karras et
 al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364 (scaling of inputs and
-outputs); J. Ho, T. Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598.
+outputs); J. Ho, T. Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598; S. Lin et al., "Common
+Diffusion Noise Schedules and Sample Steps are Flawed", 2023, arXiv:2305.08891 (rescaled guidance).
 """
 
 import math
@@ -20,14 +21,12 @@ from training.average import Average
 from training.config import EVALUATE_EVERY, NAME_PATTERN, TrainConfig
 from training.families import Family
 from training.families.flow import WARM_UP_STEPS
-from training.fast_layers import ContrastLayer
 from training.learner import DataShape, GradientLearner, TrainingSet
 
 FREQUENCIES = 16  # of the features of a time
 CONDITION_DIM = 128  # of the vector that describes time and label
 GROUPS = 8  # of channels, for normalisation
-# Exponent of the times of the solver: above 1 they are denser at the end, where edges become sharp.
-WARP = 1.25
+LEAST_DEVIATION = 1e-6  # of the pixels of an image, which is divided by it
 
 
 class FlowMatchingConfig(TrainConfig):
@@ -42,7 +41,7 @@ class FlowMatchingConfig(TrainConfig):
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of the training images whose label is hidden")
     solver_steps: int = Field(8, ge=2, le=100, description="steps from noise to an image")
     guidance: float = Field(
-        1.5, ge=1, description="weight of the velocity with the label against that without; 1: none"
+        1.35, ge=1, description="weight of the velocity with the label against that without; 1: none"
     )
 
 
@@ -135,18 +134,9 @@ def velocity_loss(velocities: Tensor, noise: Tensor, images: Tensor) -> Tensor:
     return (velocities - (images - noise)).square().mean()
 
 
-class ToUnitRange(ContrastLayer):
-    """Images in [-1, 1] to [0, 1]. The contrast multiplies the distance of a pixel from the middle grey."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images of any shape."""
-        return ((self.contrast * x + 1) / 2).clamp(0.0, 1.0)
-
-
 class Generate(nn.Module):
     """Noise to images: the differential equation of the velocity, solved in a fixed number of steps.
 
-    With guidance w the velocity is w v(label) + (1 - w) v(no label), eq. 6 of arXiv:2207.12598, in which w is 1 + w.
     The solver is Adams and Bashforth's of second order, which evaluates the network once a step: velocities are
     extrapolated from the last two. The first and the last step have only their own, as in Euler's method.
     """
@@ -154,46 +144,55 @@ class Generate(nn.Module):
     def __init__(self, network: VelocityNetwork, data: DataShape, steps: int, guidance: float) -> None:
         super().__init__()
         self.network = network
-        self.classes, self.guidance = data.classes, guidance
-        self.times = [1 - (1 - step / steps) ** WARP for step in range(steps + 1)]
-        self.to_images = ToUnitRange()
+        self.classes, self.steps, self.guidance = data.classes, steps, guidance
         _, self.height, self.length = data.image
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Latents `(B, H W)`, standard normal, and labels int64 `(B,)` to images `(B, 1, H, W)` in [0, 1]."""
         x = latents.view(-1, 1, self.height, self.length)
         previous = torch.zeros_like(x)
-        steps = len(self.times) - 1
-        for step in range(steps):
-            time = self.times[step]
-            duration = self.times[step + 1] - time
-            velocities = self.guided_velocities(x, torch.full_like(x[:, 0, 0, 0], time), labels)
-            # The image at the end of the line is in the range of the data.
-            velocities = ((x + (1 - time) * velocities).clamp(-1.0, 1.0) - x) / (1 - time)
-            change = duration * velocities
-            if 0 < step < steps - 1:
-                change = change + duration**2 / (2 * (time - self.times[step - 1])) * (velocities - previous)
-            x = x + change
+        for step in range(self.steps):
+            time = step / self.steps
+            ends = self.ends(x, time, labels).clamp(-1.0, 1.0)  # the range of the data
+            velocities = (ends - x) / (1 - time)
+            change = velocities
+            if 0 < step < self.steps - 1:
+                change = 1.5 * velocities - 0.5 * previous
+            x = x + change / self.steps
             previous = velocities
-        images: Tensor = self.to_images(x)
-        return images
+        return ((x + 1) / 2).clamp(0.0, 1.0)
 
-    def guided_velocities(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-        """The guided velocities: noisy images `(B, 1, H, W)`, times and labels `(B,)` to the shape of the images."""
+    def ends(self, x: Tensor, time: float, labels: Tensor) -> Tensor:
+        """The images `(B, 1, H, W)` at the ends of straight lines from noisy images of that shape, labels `(B,)`.
+
+        With guidance w they are w times those with the label and 1 - w times those without, eq. 6 of arXiv:2207.12598,
+        in which w is 1 + w. Such images have too much contrast: each one gets the mean and the deviation that its
+        pixels have without guidance, section 3.4 of arXiv:2305.08891.
+        """
+        times = torch.full_like(x[:, 0, 0, 0], time)
         if self.guidance == 1.0:
-            plain: Tensor = self.network(x, times, labels)
+            plain: Tensor = x + (1 - time) * self.network(x, times, labels)
             return plain
         labels = torch.cat([labels, torch.full_like(labels, self.classes)])
-        labelled, unlabelled = self.network(torch.cat([x, x]), torch.cat([times, times]), labels).chunk(2)
-        guided: Tensor = unlabelled + self.guidance * (labelled - unlabelled)
-        return guided
+        velocities = self.network(torch.cat([x, x]), torch.cat([times, times]), labels)
+        labelled, unlabelled = (torch.cat([x, x]) + (1 - time) * velocities).chunk(2)
+        guided = unlabelled + self.guidance * (labelled - unlabelled)
+        mean, deviation = mean_and_deviation(guided)
+        wanted_mean, wanted_deviation = mean_and_deviation(labelled)
+        rescaled: Tensor = wanted_mean + (guided - mean) * (wanted_deviation / deviation.clamp(min=LEAST_DEVIATION))
+        return rescaled
+
+
+def mean_and_deviation(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the pixels of each image: `(B, 1, H, W)` to `(B, 1, 1, 1)` twice."""
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return mean, (images - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
 
 
 class FlowMatchingLearner(GradientLearner):
     """A network of the velocity, its optimiser and the moving average of its weights, which is exported."""
 
     conditional = True
-    chooses_contrast = True
 
     def __init__(self, config: FlowMatchingConfig, data: DataShape, total_steps: int) -> None:
         super().__init__(data)
