@@ -26,7 +26,6 @@ from training.learner import DataShape, GradientLearner, TrainingSet
 FREQUENCIES = 16  # of the features of a time
 CONDITION_DIM = 128  # of the vector that describes time and label
 GROUPS = 8  # of channels, for normalisation
-LEAST_DEVIATION = 1e-6  # of the pixels of an image, which is divided by it
 
 
 class FlowMatchingConfig(TrainConfig):
@@ -179,14 +178,15 @@ class Generate(nn.Module):
         guided = unlabelled + self.guidance * (labelled - unlabelled)
         mean, deviation = mean_and_deviation(guided)
         wanted_mean, wanted_deviation = mean_and_deviation(labelled)
-        rescaled: Tensor = wanted_mean + (guided - mean) * (wanted_deviation / deviation.clamp(min=LEAST_DEVIATION))
+        rescaled: Tensor = wanted_mean + (guided - mean) * (wanted_deviation / deviation)
         return rescaled
 
 
 def mean_and_deviation(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the pixels of each image: `(B, 1, H, W)` to `(B, 1, 1, 1)` twice."""
+    """Mean and standard deviation, above 0, of the pixels of each image: `(B, 1, H, W)` to `(B, 1, 1, 1)` twice."""
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    return mean, (images - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    deviation = (images - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return mean, deviation.clamp(min=1e-6)  # as one divides by it
 
 
 class FlowMatchingLearner(GradientLearner):
