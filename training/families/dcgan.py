@@ -31,7 +31,7 @@ class DcganConfig(AdversarialConfig):
 
     family: Literal["dcgan"] = "dcgan"
     name: str = Field("dcgan", pattern=NAME_PATTERN)
-    epochs: int = Field(25, ge=1, description="one generator step for each batch of the data")
+    epochs: int = Field(32, ge=1, description="one generator step for each batch of the data")
     batch_size: int = Field(64, ge=2)
     evaluate_every: int = Field(3, ge=0, description=EVALUATE_EVERY)
     gradient_penalty: float = Field(0.5, ge=0, description="gamma of R1, on the discriminator at real images")
