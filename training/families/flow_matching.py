@@ -136,7 +136,7 @@ def velocity_loss(velocities: Tensor, noise: Tensor, images: Tensor) -> Tensor:
 class Generate(nn.Module):
     """Noise to images: the differential equation of the velocity, solved in a fixed number of steps.
 
-    The solver is Adams and Bashforth's of second order, which evaluates the network once a step: velocities are
+    The solver is Adams and Bashforth's of second order, which evaluates the velocity once a step: velocities are
     extrapolated from the last two. The first and the last step have only their own, as in Euler's method.
     """
 
@@ -166,7 +166,7 @@ class Generate(nn.Module):
 
         With guidance w they are w times those with the label and 1 - w times those without, eq. 6 of arXiv:2207.12598,
         in which w is 1 + w. Such images have too much contrast: each one gets the mean and the deviation that its
-        pixels have without guidance, section 3.4 of arXiv:2305.08891.
+        pixels have without guidance, as section 3.4 of arXiv:2305.08891 does with the deviation.
         """
         times = torch.full_like(x[:, 0, 0, 0], time)
         if self.guidance == 1.0:
