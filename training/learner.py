@@ -138,10 +138,16 @@ class Learner(nn.Module, ABC):
         return {name: value for name, value in vars(self).items() if isinstance(value, kinds)}
 
 
-def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step of an optimiser down the gradient of a scalar loss."""
+def gradient_step(optimizer: torch.optim.Optimizer, loss: Tensor, max_norm: float = math.inf) -> None:
+    """One step of an optimiser down the gradient of a scalar loss.
+
+    max_norm: the gradient of all weights of the optimiser together is scaled down to this norm.
+    """
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
+    if max_norm < math.inf:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        nn.utils.clip_grad_norm_(weights, max_norm)
     optimizer.step()
 
 
@@ -152,15 +158,8 @@ class GradientLearner(Learner):
     schedule: torch.optim.lr_scheduler.LRScheduler
     average: Average
 
-    def descend(self, loss: Tensor, network: nn.Module, max_gradient_norm: float = math.inf) -> None:
-        """One step of the optimiser, the schedule and the average of the weights of `network`.
-
-        loss: a scalar. max_gradient_norm: the gradient of all weights together is scaled down to this norm.
-        """
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if max_gradient_norm < math.inf:
-            nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)
-        self.optimizer.step()
+    def descend(self, loss: Tensor, network: nn.Module, max_norm: float = math.inf) -> None:
+        """A `gradient_step`, and one of the schedule and of the average of the weights of `network`."""
+        gradient_step(self.optimizer, loss, max_norm)
         self.schedule.step()
         self.average.update_parameters(network)

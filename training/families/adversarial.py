@@ -24,7 +24,9 @@ from training.learner import DataShape, Learner, TrainingSet, gradient_step
 # (T. Karras et al., arXiv:1912.04958, appendix B): its second derivatives cost more than the rest of a step.
 PENALISED_SHARE = 4
 
+# Descriptions of options that several families have.
 BATCH_NORM = "in the generator; folded into its layers at export"
+GRADIENT_PENALTY = "gamma of R1, on the discriminator at real images"
 SHARED_FAKES = "all steps of both networks take one batch of fakes, which is faster, in place of fresh ones"
 
 
@@ -36,7 +38,7 @@ class AdversarialConfig(TrainConfig):
     discriminator_steps: int = Field(1, ge=1, description="for each generator step")
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="decay of the mean of squared gradients, of both networks")
     shared_fakes: bool = Field(True, description=SHARED_FAKES)
-    gradient_penalty: float = Field(0.1, ge=0, description="gamma of R1, on the discriminator at real images")
+    gradient_penalty: float = Field(0.1, ge=0, description=GRADIENT_PENALTY)
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

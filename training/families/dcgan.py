@@ -19,7 +19,7 @@ from torch.nn import functional
 from training.archive import Networks
 from training.config import EVALUATE_EVERY, NAME_PATTERN
 from training.families import Family
-from training.families.adversarial import BATCH_NORM, AdversarialConfig, AdversarialLearner
+from training.families.adversarial import BATCH_NORM, GRADIENT_PENALTY, AdversarialConfig, AdversarialLearner
 from training.families.discriminators import initialize_glorot
 from training.families.gan import LATENT_DIM
 from training.fast_layers import fast_upsampler, stable_rows
@@ -34,7 +34,7 @@ class DcganConfig(AdversarialConfig):
     epochs: int = Field(32, ge=1, description="one generator step for each batch of the data")
     batch_size: int = Field(64, ge=2)
     evaluate_every: int = Field(3, ge=0, description=EVALUATE_EVERY)
-    gradient_penalty: float = Field(0.5, ge=0, description="gamma of R1, on the discriminator at real images")
+    gradient_penalty: float = Field(0.5, ge=0, description=GRADIENT_PENALTY)
     batch_norm: bool = Field(True, description=BATCH_NORM)
     channels: int = Field(128, ge=4, multiple_of=4, description="of the generator at 7x7 pixels")
 

@@ -15,7 +15,13 @@ from torch.nn import functional
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
-from training.families.adversarial import BATCH_NORM, SHARED_FAKES, AdversarialConfig, AdversarialLearner
+from training.families.adversarial import (
+    BATCH_NORM,
+    GRADIENT_PENALTY,
+    SHARED_FAKES,
+    AdversarialConfig,
+    AdversarialLearner,
+)
 from training.families.discriminators import DeepDiscriminator, Discriminator, initialize_glorot
 from training.fast_layers import fast_upsampler, stable_rows
 from training.learner import DataShape
@@ -37,7 +43,7 @@ class GanConfig(AdversarialConfig):
     discriminator_learning_rate: float = Field(2e-4, gt=0)
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of squared gradients, of both networks")
     shared_fakes: bool = Field(False, description=SHARED_FAKES)
-    gradient_penalty: float = Field(0.0, ge=0, description="gamma of R1, on the discriminator at real images")
+    gradient_penalty: float = Field(0.0, ge=0, description=GRADIENT_PENALTY)
     batch_norm: bool = Field(True, description=BATCH_NORM)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from training.config import NAME_PATTERN
 from training.families import Family
-from training.families.adversarial import AdversarialConfig, AdversarialLearner
+from training.families.adversarial import GRADIENT_PENALTY, AdversarialConfig, AdversarialLearner
 from training.families.discriminators import initialize_glorot
 from training.families.gan import LATENT_DIM
 from training.learner import DataShape
@@ -31,7 +31,7 @@ class GanMlpConfig(AdversarialConfig):
     batch_size: int = Field(64, ge=2)
     generator_learning_rate: float = Field(5e-4, gt=0)
     discriminator_learning_rate: float = Field(5e-4, gt=0)
-    gradient_penalty: float = Field(2.0, ge=0, description="gamma of R1, on the discriminator at real images")
+    gradient_penalty: float = Field(2.0, ge=0, description=GRADIENT_PENALTY)
     dropout: float = Field(0.0, ge=0, lt=1, description="of the hidden layers of the discriminator")
 
 
