@@ -32,18 +32,18 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
-    """The dtype of forward passes; `auto` is bfloat16 where the hardware has instructions for it, else float32."""
+    """The dtype of forward passes; `auto` is bfloat16 where the hardware computes faster in it, else float32."""
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu" and _cpu_multiplies_bfloat16():
+    if device.type == "cpu" and _has_matrix_unit():
         return torch.bfloat16
     return torch.float32
 
 
-def _cpu_multiplies_bfloat16() -> bool:
-    # PyTorch emulates bfloat16 on other processors, slowly, and has no public function that tells.
+def _has_matrix_unit() -> bool:
+    # PyTorch has no public function that tells. With the vector instructions avx512_bf16 alone, steps in bfloat16 took
+    # 1.2 (vae) to 1.7 times (flow-matching) as long as in float32.
     cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return cpuinfo.exists() and "amx_bf16" in cpuinfo.read_text()
