@@ -29,7 +29,6 @@ class VariationalConfig(TrainConfig):
     epochs: int = Field(30, ge=1)
     learning_rate: float = Field(1e-3, gt=0, description="at the start; it falls to 0 along a cosine")
     beta: float = Field(1.0, ge=0, description="weight of the KL divergence")
-    binarised: bool = Field(False, description="train on black and white pixels, drawn at each step by their grey")
     components: int = Field(10, ge=1, description="of the mixture fitted to the latents of each class")
 
 
@@ -86,9 +85,6 @@ class VariationalLearner(GradientLearner):
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """One gradient step on images `(1, B, 1, 28, 28)`; the losses of the batch, in nats an image."""
         batch = images[0]
-        if self.config.binarised:
-            # Drawn again at each step, so that the network sees no fixed set. R. Salakhutdinov, I. Murray, ICML 2008.
-            batch = torch.bernoulli(batch)
         noise = torch.randn(len(batch), self.latent_dim, device=batch.device)
         with self.autocast():
             logits, mean, log_variance = self.run(batch, labels[0], noise)

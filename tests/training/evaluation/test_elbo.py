@@ -69,10 +69,9 @@ def test_the_terms_of_the_elbo_are_those_of_the_formulas():
 
 def test_the_bound_is_the_likelihood_where_the_posterior_is_exact():
     # The decoder ignores the latent, so that the prior is the posterior.
-    value, error = importance_weighted_bound(constant(0, 0, 0.25), UNCONDITIONAL, binary_images(), LABELS, 3, source())
+    bounds = importance_weighted_bound(constant(0, 0, 0.25), UNCONDITIONAL, binary_images(), LABELS, 3, source())
     exact = -Bernoulli(torch.tensor(0.25)).log_prob(binary_images()).flatten(1).sum(dim=1)
-    assert value == pytest.approx(float(exact.mean()), rel=1e-5)
-    assert error == pytest.approx(float(exact.std()) / math.sqrt(6), rel=1e-4)
+    assert bounds.tolist() == pytest.approx(exact.tolist(), rel=1e-5)
 
 
 def test_the_bound_is_between_the_integrated_likelihood_and_the_elbo():
@@ -80,7 +79,7 @@ def test_the_bound_is_between_the_integrated_likelihood_and_the_elbo():
 
     def bound(samples: int, seed: int) -> float:
         model = one_number(0.7)
-        return importance_weighted_bound(model, UNCONDITIONAL, images, LABELS, samples, source(seed))[0]
+        return float(importance_weighted_bound(model, UNCONDITIONAL, images, LABELS, samples, source(seed)).mean())
 
     exact = integrated(images)
     terms = [elbo(one_number(0.7), UNCONDITIONAL, images, LABELS, source(seed)) for seed in range(200)]
