@@ -54,8 +54,8 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto (CUDA if available, else CPU), cpu, cuda, cuda:1, ...")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="float32, bfloat16 (for models that have it), or auto (bfloat16 if the device has instructions "
-        "for it)",
+        description="float32, bfloat16 (for models that have it), or auto (bfloat16 if the device computes faster "
+        "in it)",
     )
     processes: int = Field(0, ge=0, le=256, description="number of processes; 0: one per core on a CPU, one on a GPU")
     workers: int = Field(

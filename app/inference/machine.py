@@ -38,12 +38,12 @@ def find_device(name: str) -> torch.device:
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the device has bfloat16 instructions; without them bfloat16 is slower than float32."""
+    """Whether the device computes faster in bfloat16 than in float32."""
     if device.type == "cuda":
         with torch.cuda.device(device):  # PyTorch checks the current device
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # The first two are names of x86 in /proc/cpuinfo, the last one of ARM.
-    return device.type == "cpu" and not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(processor_features())
+    # AMX of x86, and the extension of ARM. With avx512_bf16 alone, `gan` took twice as long as in float32.
+    return device.type == "cpu" and not {"amx_bf16", "bf16"}.isdisjoint(processor_features())
 
 
 def cores() -> int:

@@ -145,8 +145,8 @@ class Runtime:
     def precisions(self, available: Collection[Precision]) -> list[Precision]:
         """The precisions to try, in order, out of `available`, which contains float32.
 
-        A model without a bfloat16 archive serves in float32. Under `auto`, bfloat16 is tried where the device has
-        instructions for it, with float32 as the fallback.
+        A model without a bfloat16 archive serves in float32. Under `auto`, bfloat16 is tried where the device
+        computes faster in it, with float32 as the fallback.
         """
         if "bfloat16" not in available or self._precision == "float32":
             return ["float32"]

@@ -130,7 +130,7 @@ def test_golden_rows_with_fewer_values_than_they_state_are_refused(runtime, tmp_
 @pytest.fixture
 def precise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint with archives of two precisions, on a processor with bfloat16: its folder."""
-    monkeypatch.setattr("app.inference.machine.cpuinfo", lambda: {"flags": "avx512_bf16"})
+    monkeypatch.setattr("app.inference.machine.cpuinfo", lambda: {"flags": "amx_bf16"})
     folder = write_vae(tmp_path)
     set_bfloat16(folder, SmallVae())
     return folder

@@ -44,17 +44,17 @@ def test_the_runtime_id_depends_on_precision_versions_and_processor_but_not_on_t
 @pytest.mark.parametrize(
     ("wanted", "available", "flags", "tried"),
     [
-        ("float32", ["float32", "bfloat16"], "avx512_bf16", ["float32"]),
+        ("float32", ["float32", "bfloat16"], "amx_bf16", ["float32"]),
         ("bfloat16", ["float32", "bfloat16"], "fma", ["bfloat16"]),
-        ("bfloat16", ["float32"], "avx512_bf16", ["float32"]),
-        ("auto", ["float32"], "avx512_bf16", ["float32"]),
-        ("auto", ["float32", "bfloat16"], "fma", ["float32"]),
-        ("auto", ["float32", "bfloat16"], "fma avx512_bf16", ["bfloat16", "float32"]),
+        ("bfloat16", ["float32"], "amx_bf16", ["float32"]),
+        ("auto", ["float32"], "amx_bf16", ["float32"]),
+        ("auto", ["float32", "bfloat16"], "fma avx512_bf16", ["float32"]),
+        ("auto", ["float32", "bfloat16"], "fma avx512_bf16 amx_bf16", ["bfloat16", "float32"]),
     ],
 )
 def test_precisions_follow_the_setting_the_checkpoint_and_the_processor(monkeypatch, wanted, available, flags, tried):
     monkeypatch.setattr("app.inference.machine.cpuinfo", lambda: {"flags": flags})
-    assert computes_in_bfloat16(CPU) == ("bf16" in flags)
+    assert computes_in_bfloat16(CPU) == ("amx_bf16" in flags)
     assert Runtime("cpu", wanted).precisions(available) == tried
 
 
