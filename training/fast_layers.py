@@ -13,11 +13,12 @@ from torch.nn import functional
 class Dense(nn.Module):
     """A linear layer whose rows do not depend on the size of the batch: `(B, in)` to `(B, out)`, float32.
 
-    Matrix kernels take rows in tiles of four and compute the remainder separately, with the terms of a sum in another
-    order, so that those rows differ in the last bit. Here the batch is padded to full tiles.
+    Matrix kernels take rows in tiles and compute the remainder separately, with the terms of a sum in another order, so
+    that those rows differ in the last bit. Here the batch is padded to full tiles. Their size depends on the processor
+    and on the matrix: 4 on most, 16 on Xeons of the fifth generation.
     """
 
-    TILE = 4
+    TILE = 16
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ SEQUENTIAL_SIZES = (1, 3)
 # Outputs with this many numbers per row show a difference in the last bit within a few rows; a logit may hide it.
 IMAGE_NUMBERS, IMAGE_ROWS = 49, 4
 # Row multiples to try, the cheapest first.
-ROW_MULTIPLES = (1, 2, 4, 8)
+ROW_MULTIPLES = (1, 2, 4, 8, 16)
 
 # One array an input or output, all with the same number of rows.
 Arrays = tuple[NDArray[Any], ...]

@@ -32,7 +32,7 @@ FEATURES = 2
 DILATIONS = (1, 2, 4)
 CONTEXT_LAYERS = 3
 WARM_UP_SHARE = 0.01  # of the steps
-# The kernels of matrix products take rows in tiles of four, see `training.fast_layers.Dense`.
+# Rows of a tile of the matrix kernels, see `training.fast_layers.Dense`: these matrices are small, and 4 are enough.
 TILE = 4
 # The 1x1 convolutions with fewer channels than a vector has lanes rounded a row differently in other batches.
 LANES = 16
