@@ -66,22 +66,25 @@ def warm_up(network: Network, golden: Golden, max_rows: int, *, sequential: bool
     started = thread_time()
     full = network.run(*_repeated(rows, max_rows))
     network.row_ms = 1000 * (thread_time() - started) / max_rows
-    expected = _slice(full, 0, len(rows[0]))
-    if not _equal(full, _repeated(expected, max_rows)):
-        return False
-    return _find_row_multiple(network, rows, expected, SEQUENTIAL_SIZES if sequential else SIZES)
-
-
-def _find_row_multiple(network: Network, rows: Arrays, expected: Arrays, sizes: tuple[int, ...]) -> bool:
-    """Set the smallest `row_multiple` with which batches of all sizes give the expected bits; whether there is one."""
-    least = IMAGE_ROWS if expected[0][0].size >= IMAGE_NUMBERS else len(rows[0])
-    compared = [(max(least, size), size) for size in sizes]
+    sizes = SEQUENTIAL_SIZES if sequential else SIZES
     # A GPU runs every batch in one shape.
     for multiple in ROW_MULTIPLES if network.row_multiple == 1 else (network.row_multiple,):
         network.row_multiple = multiple
-        if all(_equal(_in_batches(network, rows, count, size), _repeated(expected, count)) for count, size in compared):
+        if max_rows % multiple:  # the full batch is padded, too
+            full = network.run(*_repeated(rows, max_rows))
+        if _rows_are_equal(network, rows, full, sizes):
             return True
     return False
+
+
+def _rows_are_equal(network: Network, rows: Arrays, full: Arrays, sizes: tuple[int, ...]) -> bool:
+    """Whether the rows of a full batch, which repeats `rows`, have the same bits at each place and in other sizes."""
+    expected = _slice(full, 0, len(rows[0]))
+    if not _equal(full, _repeated(expected, len(full[0]))):
+        return False
+    least = IMAGE_ROWS if expected[0][0].size >= IMAGE_NUMBERS else len(rows[0])
+    compared = [(max(least, size), size) for size in sizes]
+    return all(_equal(_in_batches(network, rows, count, size), _repeated(expected, count)) for count, size in compared)
 
 
 def _in_batches(network: Network, rows: Arrays, count: int, size: int) -> Arrays:

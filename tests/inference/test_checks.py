@@ -55,7 +55,8 @@ def tiled(tile: int) -> Network:
 
 
 @pytest.mark.parametrize(
-    ("tile", "multiple", "identical"), [(1, 1, True), (2, 2, True), (4, 4, True), (8, 8, True), (3, 1, False)]
+    ("tile", "multiple", "identical"),
+    [(1, 1, True), (2, 2, True), (4, 4, True), (8, 8, True), (16, 16, True), (3, 16, False)],
 )
 def test_warm_up_finds_the_smallest_row_multiple_with_which_rows_are_equal(tile, multiple, identical):
     network = tiled(tile)
@@ -63,17 +64,23 @@ def test_warm_up_finds_the_smallest_row_multiple_with_which_rows_are_equal(tile,
     assert network.row_multiple == multiple
 
 
+def test_a_row_multiple_above_the_largest_batch_gives_all_batches_one_size():
+    network = tiled(3)
+    assert warm_up(network, golden(LATENTS), 8)
+    assert network.row_multiple == 16
+
+
 @pytest.mark.parametrize(
     "forward",
     [
         lambda rows: (rows + torch.arange(len(rows))[:, None] * 1e-6,),
         lambda rows: (rows + rows.roll(1, 0),),
-        lambda rows: (rows if len(rows) < 16 else torch.nextafter(rows, torch.tensor(9.0)),),
+        lambda rows: (rows if len(rows) < 32 else torch.nextafter(rows, torch.tensor(9.0)),),
     ],
     ids=["on its position", "on its neighbour", "on whether the batch is full"],
 )
 def test_rows_that_depend_on_their_batch_are_reported(forward):
-    assert not warm_up(Network(forward), golden(LATENTS), 16)
+    assert not warm_up(Network(forward), golden(LATENTS), 32)
 
 
 def test_a_sequential_network_is_checked_with_fewer_passes():

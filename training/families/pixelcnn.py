@@ -32,8 +32,8 @@ FEATURES = 2
 DILATIONS = (1, 2, 4)
 CONTEXT_LAYERS = 3
 WARM_UP_SHARE = 0.01  # of the steps
-# Rows of a tile of the matrix kernels, see `training.fast_layers.Dense`: these matrices are small, and 4 are enough.
-TILE = 4
+# Rows of a tile of the matrix kernels, see `training.fast_layers.Dense`: for these small matrices, 8 at most.
+TILE = 8
 # The 1x1 convolutions with fewer channels than a vector has lanes rounded a row differently in other batches.
 LANES = 16
 
