@@ -1,8 +1,8 @@
 """Layers for archives that compute the function of the textbook layers faster.
 
 Training uses the textbook layers. In float32 a rewritten network differs from its source by rounding only. In bfloat16,
-which halves the memory traffic and quadruples the arithmetic throughput of processors that have it, the export measures
-the difference. Images are in channels-last memory format, which the matrix kernels expect.
+which halves the memory traffic and quadruples the arithmetic throughput of processors with AMX, the export measures the
+difference. Images are in channels-last memory format, which the matrix kernels expect.
 """
 
 import torch
@@ -15,7 +15,7 @@ class Dense(nn.Module):
 
     Matrix kernels take rows in tiles and compute the remainder separately, with the terms of a sum in another order, so
     that those rows differ in the last bit. Here the batch is padded to full tiles. Their size depends on the processor
-    and on the matrix: 4 on most, 16 on Xeons of the fifth generation.
+    and on the matrix: 4 rows on Xeons with AMX, up to 16 on one without.
     """
 
     TILE = 16
