@@ -37,7 +37,7 @@ MAY_CHANGE_ON_RESUME = {
     "tensorboard",
     "note",
     "solver_steps",  # of flow-matching, like the next
-    "guidance",
+    "least_probability",
 }
 # Those that every state has; `cpu_s` came later.
 KEYS = {"config", "dataset_digest", "learner", "history", "done", "best", "processes"}

@@ -14,7 +14,7 @@ from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
 from training.families.vae import FEATURES, Decoder, fast_decoders, image_convolutions
-from training.families.variational import LATENT_DIM, VariationalConfig, VariationalLearner
+from training.families.variational import LATENT_DIM, VariationalConfig, VariationalLearner, posterior_sample
 from training.fast_layers import ToImages, stable_rows
 from training.learner import DataShape, TrainingSet
 
@@ -72,8 +72,7 @@ class Cvae(nn.Module):
     def forward(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images, labels and standard normal `noise` `(B, latent)` to (pixel logits, mean, log-variance)."""
         mean, log_variance = self.encoder(images, labels)
-        latents = mean + torch.exp(0.5 * log_variance) * noise
-        return self.decoder(latents, labels), mean, log_variance
+        return self.decoder(posterior_sample(mean, log_variance, noise), labels), mean, log_variance
 
 
 class CvaeLearner(VariationalLearner):

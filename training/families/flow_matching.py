@@ -1,13 +1,17 @@
-"""Flow matching: a network of the velocity that carries noise to images along nearly straight lines, for each label.
+"""Flow matching in the codes of an autoencoder: a network of the velocity that carries noise to codes, for each label.
+
+The autoencoder learns first: a VAE whose KL divergence has little weight, and whose codes also have to tell the class.
+The flow then takes the place of the prior N(0, I). Codes that are not of the wanted class are rejected.
 
 Sources: Y. Lipman et al., "Flow Matching for Generative Modeling", 2022, arXiv:2210.02747; X. Liu et al., "Flow
-Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2022, arXiv:2209.03003; T. Karras et
-al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364 (scaling of inputs and
-outputs); J. Ho, T. Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598; S. Lin et al., "Common
-Diffusion Noise Schedules and Sample Steps are Flawed", 2023, arXiv:2305.08891 (rescaled guidance).
+Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2022, arXiv:2209.03003; R. Rombach et
+al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2021, arXiv:2112.10752 (codes in place of pixels);
+T. Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364 (scaling
+of inputs and outputs); W. Peebles, S. Xie, "Scalable Diffusion Models with Transformers", 2022, arXiv:2212.09748
+(blocks that time and label modulate); A. Razavi et al., "Generating Diverse High-Fidelity Images with VQ-VAE-2", 2019,
+arXiv:1906.00446 (rejection by a classifier).
 """
 
-import math
 from typing import Literal
 
 import torch
@@ -21,208 +25,257 @@ from training.average import Average
 from training.config import EVALUATE_EVERY, NAME_PATTERN, TrainConfig
 from training.families import Family
 from training.families.flow import WARM_UP_STEPS
-from training.learner import DataShape, GradientLearner, TrainingSet
+from training.families.vae import Encoder, Vae, fast_decoders
+from training.families.variational import negative_elbo, posterior_sample
+from training.fast_layers import ToImages, stable_rows
+from training.learner import DataShape, Learner, TrainingSet, gradient_step
 
-FREQUENCIES = 16  # of the features of a time
+CODE_DIM = 32
+FREQUENCIES = 32  # of the features of a time
 CONDITION_DIM = 128  # of the vector that describes time and label
-GROUPS = 8  # of channels, for normalisation
+CLASSIFIER_WIDTH = 128
 
 
 class FlowMatchingConfig(TrainConfig):
-    """A conditional flow-matching network, sampled in few steps."""
+    """A flow in the codes of an autoencoder, sampled in few steps."""
 
     family: Literal["flow-matching"] = "flow-matching"
     name: str = Field("flow-matching", pattern=NAME_PATTERN)
-    epochs: int = Field(30, ge=1)
+    epochs: int = Field(60, ge=2)
     evaluate_every: int = Field(10, ge=0, description=EVALUATE_EVERY)
-    learning_rate: float = Field(2e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
-    width: int = Field(64, ge=GROUPS, multiple_of=GROUPS, description="channels at half the side; twice at a quarter")
-    label_dropout: float = Field(0.1, ge=0, lt=1, description="share of the training images whose label is hidden")
-    solver_steps: int = Field(8, ge=2, le=100, description="steps from noise to an image")
-    guidance: float = Field(
-        1.35, ge=1, description="weight of the velocity with the label against that without; 1: none"
+    autoencoder_epochs: int = Field(
+        16, ge=1, description="in which the autoencoder learns; in the others the flow does"
+    )
+    learning_rate: float = Field(2e-3, gt=0, description="of the autoencoder; it falls to 0 along a cosine")
+    beta: float = Field(0.1, ge=0, description="weight of the KL divergence")
+    class_weight: float = Field(10.0, ge=0, description="weight of the cross-entropy of the class of a code")
+    flow_learning_rate: float = Field(1e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
+    width: int = Field(512, ge=1, description="of the layers of the flow")
+    blocks: int = Field(4, ge=1, description="of two layers, of the flow")
+    solver_steps: int = Field(8, ge=2, le=100, description="steps from noise to a code")
+    least_probability: float = Field(
+        0.95, ge=0, le=1, description="of the wanted class: a less probable code is replaced by a second one"
     )
 
 
-class Block(nn.Module):
-    """A residual block whose second normalisation takes scales and shifts from time and label."""
+class CodeModel(nn.Module):
+    """An autoencoder and a classifier of its codes, trained together."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(GROUPS, channels, affine=False)
-        self.modulation = nn.Linear(CONDITION_DIM, 2 * channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
+        self.vae = Vae(CODE_DIM)
+        self.classifier = nn.Sequential(
+            nn.Linear(CODE_DIM, CLASSIFIER_WIDTH), nn.SiLU(), nn.Linear(CLASSIFIER_WIDTH, classes)
+        )
+
+    def codes(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images `(B, 1, 28, 28)` in [0, 1] to a draw of their codes, and mean and log-variance, `(B, CODE_DIM)`."""
+        mean, log_variance = self.vae.encoder(images)
+        return posterior_sample(mean, log_variance, torch.randn_like(mean)), mean, log_variance
+
+
+class Block(nn.Module):
+    """A residual block of two dense layers, which starts as the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(CONDITION_DIM, 3 * width)
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """`(B, C, H, W)` and `(B, CONDITION_DIM)` to the shape of the first."""
-        hidden = self.norm2(self.conv1(functional.silu(self.norm1(x))))
-        scales, shifts = self.modulation(condition)[:, :, None, None].chunk(2, dim=1)
-        hidden = functional.silu(hidden * (1 + scales) + shifts)
-        result: Tensor = x + self.conv2(hidden)
+        """`(B, width)` and `(B, CONDITION_DIM)`, which gives scales, shifts and gates, to the shape of the first."""
+        scales, shifts, gates = self.modulation(condition).chunk(3, dim=1)
+        hidden = self.inner(self.norm(x) * (1 + scales) + shifts)
+        result: Tensor = x + gates * self.outer(functional.silu(hidden))
         return result
 
 
 class VelocityNetwork(nn.Module):
-    """The velocity of a noisy image at a time: blocks at half and at a quarter of the side of the image."""
+    """The velocity of a noisy code at a time, given its label."""
 
     frequencies: Tensor
 
-    def __init__(self, data: DataShape, width: int) -> None:
-        """Raises ValueError for images whose sides are not multiples of 4."""
+    def __init__(self, classes: int, width: int, blocks: int) -> None:
         super().__init__()
-        _, height, length = data.image
-        if height % 4 or length % 4:
-            raise ValueError(f"the network halves sides twice: {height}x{length} pixels are no multiples of 4")
         self.register_buffer("frequencies", torch.logspace(0, 2, FREQUENCIES))
         self.time = nn.Linear(2 * FREQUENCIES, CONDITION_DIM)
-        self.label = nn.Embedding(data.classes + 1, CONDITION_DIM)  # the last one: no label
+        self.label = nn.Embedding(classes, CONDITION_DIM)
         self.condition = nn.Linear(CONDITION_DIM, CONDITION_DIM)
-        self.stem = nn.Conv2d(4, width, 3, padding=1)
-        self.position = nn.Parameter(torch.zeros(1, width, height // 2, length // 2))
-        self.before = Block(width)
-        self.down = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
-        self.inside = nn.ModuleList(Block(2 * width) for _ in range(3))
-        self.up = nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1)
-        self.after = nn.ModuleList(Block(width) for _ in range(2))
-        self.norm = nn.GroupNorm(GROUPS, width)
-        self.to_velocity = nn.Conv2d(width, 4, 3, padding=1)
+        self.stem = nn.Linear(CODE_DIM, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.to_velocity = nn.Linear(width, CODE_DIM)
         nn.init.zeros_(self.to_velocity.weight)
+        nn.init.zeros_(self.to_velocity.bias)
 
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-        """Noisy images `(B, 1, H, W)`, times `(B,)` in [0, 1], labels int64 `(B,)` to velocities like `x`.
+        """Noisy codes `(B, CODE_DIM)`, times `(B, 1)` in [0, 1] and labels int64 `(B,)` to velocities like `x`.
 
-        A label equal to the number of classes means: no label.
-
-        For images and noise of unit variance, `2 t - 1` over the variance of `x` is the best linear predictor of the
+        For codes and noise of unit variance, `2 t - 1` over the variance of `x` is the best linear predictor of the
         velocity; what remains of it, like the input of the network, is scaled to unit variance.
         """
-        t = times[:, None, None, None]
-        scale = torch.rsqrt(t.square() + (1 - t).square())
-        phases = times[:, None] * self.frequencies
+        scale = torch.rsqrt(times.square() + (1 - times).square())
+        phases = times * self.frequencies
         condition = self.time(torch.cat([phases.sin(), phases.cos()], dim=1)) + self.label(labels)
         condition = functional.silu(self.condition(functional.silu(condition)))
-        fine = self.stem(functional.pixel_unshuffle(x * scale, 2))
-        fine = self.before(fine + self.position.to(fine.dtype), condition)
-        coarse = self.down(fine)
-        for block in self.inside:
-            coarse = block(coarse, condition)
-        fine = fine + self.up(coarse)
-        for block in self.after:
-            fine = block(fine, condition)
-        remainder = self.to_velocity(functional.silu(self.norm(fine))).to(x.dtype)
-        return (2 * t - 1) * scale.square() * x + scale * functional.pixel_shuffle(remainder, 2)
+        hidden = self.stem(x * scale)
+        for block in self.blocks:
+            hidden = block(hidden, condition)
+        remainder = self.to_velocity(self.norm(hidden)).to(x.dtype)
+        velocities: Tensor = (2 * times - 1) * scale.square() * x + scale * remainder
+        return velocities
 
 
-def on_path(noise: Tensor, images: Tensor, times: Tensor) -> Tensor:
-    """The points at `times` `(B,)` on straight lines from noise at 0 to images at 1, `(B, 1, H, W)` all.
+def on_path(noise: Tensor, codes: Tensor, times: Tensor) -> Tensor:
+    """The points at `times` `(B, 1)` on straight lines from noise at 0 to codes at 1, `(B, CODE_DIM)` all.
 
-    Eq. 22 of arXiv:2210.02747 with a smallest deviation of 0. The velocity on a line is images - noise.
+    Eq. 22 of arXiv:2210.02747 with a smallest deviation of 0. The velocity on a line is codes - noise.
     """
-    t = times[:, None, None, None]
-    return (1 - t) * noise + t * images
+    return (1 - times) * noise + times * codes
 
 
-def velocity_loss(velocities: Tensor, noise: Tensor, images: Tensor) -> Tensor:
-    """The squared error of velocities, averaged over pixels and batch: `(B, 1, H, W)` thrice to a scalar.
+def velocity_loss(velocities: Tensor, noise: Tensor, codes: Tensor) -> Tensor:
+    """The squared error of velocities, averaged over dimensions and batch: `(B, CODE_DIM)` thrice to a scalar.
 
     Eq. 23 of arXiv:2210.02747. Its minimum is not 0 but the variance of the lines that cross at a point.
     """
-    return (velocities - (images - noise)).square().mean()
+    return (velocities - (codes - noise)).square().mean()
 
 
-class Generate(nn.Module):
-    """Noise to images: the differential equation of the velocity, solved in a fixed number of steps.
+class Flow(nn.Module):
+    """Noise to codes of a label: the differential equation of the velocity, solved in a fixed number of steps.
 
     The solver is Adams and Bashforth's of second order, which evaluates the velocity once a step: velocities are
     extrapolated from the last two. The first and the last step have only their own, as in Euler's method.
+
+    Each row of noise gives two codes, since the negated noise is as likely. The first one is taken unless the
+    classifier finds it less probable than `least_probability` to be of the label, and the second one more probable.
     """
 
-    def __init__(self, network: VelocityNetwork, data: DataShape, steps: int, guidance: float) -> None:
+    def __init__(self, network: VelocityNetwork, classifier: nn.Module, steps: int, least_probability: float) -> None:
         super().__init__()
-        self.network = network
-        self.classes, self.steps, self.guidance = data.classes, steps, guidance
-        _, self.height, self.length = data.image
+        self.network, self.classifier = network, classifier
+        self.steps, self.least_probability = steps, least_probability
 
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Latents `(B, H W)`, standard normal, and labels int64 `(B,)` to images `(B, 1, H, W)` in [0, 1]."""
-        x = latents.view(-1, 1, self.height, self.length)
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """Noise `(B, CODE_DIM + 1)`, standard normal, and labels int64 `(B,)` to codes `(B, CODE_DIM)`.
+
+        The last column, with which other priors choose a component, is not used.
+        """
+        first = noise[:, :-1]
+        labels = torch.cat([labels, labels])
+        codes = self.solve(torch.cat([first, -first]), labels)
+        probabilities = self.classifier(codes).softmax(dim=1).gather(1, labels[:, None])
+        first, second = codes.chunk(2)
+        of_first, of_second = probabilities.chunk(2)
+        rejected = (of_first < self.least_probability) & (of_first < of_second)
+        return torch.where(rejected, second, first)
+
+    def solve(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Noise `(B, CODE_DIM)` and labels `(B,)` to the codes at the ends of its paths."""
         previous = torch.zeros_like(x)
         for step in range(self.steps):
-            time = step / self.steps
-            ends = self.ends(x, time, labels).clamp(-1.0, 1.0)  # the range of the data
-            velocities = (ends - x) / (1 - time)
+            velocities = self.network(x, torch.full_like(x[:, :1], step / self.steps), labels)
             change = velocities
             if 0 < step < self.steps - 1:
                 change = 1.5 * velocities - 0.5 * previous
             x = x + change / self.steps
             previous = velocities
-        return ((x + 1) / 2).clamp(0.0, 1.0)
-
-    def ends(self, x: Tensor, time: float, labels: Tensor) -> Tensor:
-        """The images `(B, 1, H, W)` at the ends of straight lines from noisy images of that shape, labels `(B,)`.
-
-        With guidance w they are w times those with the label and 1 - w times those without, eq. 6 of arXiv:2207.12598,
-        in which w is 1 + w. Such images have too much contrast: each one gets the mean and the deviation that its
-        pixels have without guidance, as section 3.4 of arXiv:2305.08891 does with the deviation.
-        """
-        times = torch.full_like(x[:, 0, 0, 0], time)
-        if self.guidance == 1.0:
-            plain: Tensor = x + (1 - time) * self.network(x, times, labels)
-            return plain
-        labels = torch.cat([labels, torch.full_like(labels, self.classes)])
-        velocities = self.network(torch.cat([x, x]), torch.cat([times, times]), labels)
-        labelled, unlabelled = (torch.cat([x, x]) + (1 - time) * velocities).chunk(2)
-        guided = unlabelled + self.guidance * (labelled - unlabelled)
-        mean, deviation = mean_and_deviation(guided)
-        wanted_mean, wanted_deviation = mean_and_deviation(labelled)
-        rescaled: Tensor = wanted_mean + (guided - mean) * (wanted_deviation / deviation)
-        return rescaled
+        return x
 
 
-def mean_and_deviation(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, above 0, of the pixels of each image: `(B, 1, H, W)` to `(B, 1, 1, 1)` twice."""
-    mean = images.mean(dim=(1, 2, 3), keepdim=True)
-    deviation = (images - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    return mean, deviation.clamp(min=1e-6)  # as one divides by it
+class Embed(nn.Module):
+    """Images `(B, 1, 28, 28)` in [0, 1] to the means of their codes `(B, CODE_DIM)`."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The log-variances, a hundredth of the prior's, are left out."""
+        mean: Tensor = self.encoder(images)[0]
+        return mean
 
 
-class FlowMatchingLearner(GradientLearner):
-    """A network of the velocity, its optimiser and the moving average of its weights, which is exported."""
+class FlowMatchingLearner(Learner):
+    """An autoencoder, which learns in the first epochs, and a flow of its codes, which learns in the others."""
 
-    conditional = True
+    latent_dim = CODE_DIM
+    priors = ("fitted",)
+    sampling = ("temperature",)
+    chooses_contrast = True
 
     def __init__(self, config: FlowMatchingConfig, data: DataShape, total_steps: int) -> None:
         super().__init__(data)
-        self.config, self.data = config, data
-        self.latent_dim = math.prod(data.image)
-        self.network = VelocityNetwork(data, config.width).to(memory_format=torch.channels_last)
-        self.average = Average(self.network, config.ema_decay)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
-        self.schedule = schedules.cosine(self.optimizer, total_steps, WARM_UP_STEPS)
+        self.config = config
+        self.code_steps = total_steps * min(config.autoencoder_epochs, config.epochs - 1) // config.epochs
+        self.code_model = CodeModel(data.classes).to(memory_format=torch.channels_last)
+        self.code_average = Average(self.code_model, config.ema_decay)
+        self.code_optimizer = torch.optim.Adam(self.code_model.parameters(), lr=config.learning_rate)
+        self.code_schedule = schedules.cosine(self.code_optimizer, self.code_steps)
+        self.network = VelocityNetwork(data.classes, config.width, config.blocks)
+        self.network_average = Average(self.network, config.ema_decay)
+        self.flow_optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=config.flow_learning_rate, betas=(0.9, 0.99)
+        )
+        self.flow_schedule = schedules.cosine(self.flow_optimizer, total_steps - self.code_steps, WARM_UP_STEPS)
+
+    @property
+    def averaged(self) -> CodeModel:
+        """The autoencoder and the classifier with averaged weights."""
+        assert isinstance(self.code_average.module, CodeModel)
+        return self.code_average.module
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """One gradient step on images `(1, B, 1, H, W)`; the loss of the batch."""
-        pixels = 2 * images[0] - 1
-        noise = torch.randn_like(pixels)
-        # One time in each of B equal parts of [0, 1]: the loss depends on the time more than on the image.
-        parts = torch.arange(len(pixels), device=pixels.device)
-        times = (parts + torch.rand(len(pixels), device=pixels.device)) / len(pixels)
-        hidden = torch.rand(len(pixels), device=pixels.device) < self.config.label_dropout
-        given = labels[0].masked_fill(hidden, self.data.classes)
+        """One gradient step of the autoencoder or of the flow on images `(1, B, 1, 28, 28)`; the losses of the batch."""
+        if self.code_schedule.last_epoch < self.code_steps:
+            return self._learn_codes(images[0], labels[0])
+        return self._learn_flow(images[0], labels[0])
+
+    def _learn_codes(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        model, config = self.code_model, self.config
         with self.autocast():
-            velocities = self.network(on_path(noise, pixels, times), times, given)
-        loss = velocity_loss(velocities, noise, pixels)
-        self.descend(loss, self.network)
+            codes, mean, log_variance = model.codes(images)
+            logits, classes = model.vae.decoder(codes), model.classifier(codes)
+        elbo = negative_elbo(logits.float(), images, mean.float(), log_variance.float(), config.beta)
+        cross_entropy = functional.cross_entropy(classes.float(), labels)
+        gradient_step(self.code_optimizer, elbo + config.class_weight * cross_entropy)
+        self.code_schedule.step()
+        self.code_average.update_parameters(model)
+        return {"negative_elbo": elbo.detach(), "cross_entropy": cross_entropy.detach()}
+
+    def _learn_flow(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            codes, _, _ = self.averaged.codes(images)
+        noise = torch.randn_like(codes)
+        # One time in each of B equal parts of [0, 1]: the loss depends on the time more than on the code.
+        parts = torch.arange(len(codes), device=codes.device)[:, None]
+        times = (parts + torch.rand(len(codes), 1, device=codes.device)) / len(codes)
+        with self.autocast():
+            velocities = self.network(on_path(noise, codes, times), times, labels)
+        loss = velocity_loss(velocities, noise, codes)
+        gradient_step(self.flow_optimizer, loss)
+        self.flow_schedule.step()
+        self.network_average.update_parameters(self.network)
         return {"velocity_error": loss.detach()}
 
-    def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
-        """The solver with the averaged network."""
-        network = self.average.module
+    def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted after training
+        """The averaged encoder and decoder, and the averaged flow as the prior of the codes."""
+        model, network = self.averaged, self.network_average.module
         assert isinstance(network, VelocityNetwork)
-        return {"generate": Generate(network, self.data, self.config.solver_steps, self.config.guidance)}
+        generate, decode = (nn.Sequential(model.vae.decoder, ToImages()) for _ in range(2))
+        prior = Flow(network, model.classifier, self.config.solver_steps, self.config.least_probability)
+        return {"generate": generate, "decode": decode, "embed": Embed(model.vae.encoder), "prior": prior}
+
+    def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
+        """The decoder rewritten, the encoder and the flow with stable rows."""
+        generate, decode = fast_decoders(networks["generate"], networks["decode"], dtype)
+        stable = {name: stable_rows(networks[name]) for name in ("embed", "prior")}
+        return networks | {"generate": generate, "decode": decode} | stable
 
 
 FAMILY = Family("flow-matching", FlowMatchingConfig, FlowMatchingLearner)

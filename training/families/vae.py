@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
-from training.families.variational import LATENT_DIM, VariationalConfig, VariationalLearner
+from training.families.variational import LATENT_DIM, VariationalConfig, VariationalLearner, posterior_sample
 from training.fast_layers import ToImages, fast_upsampler, stable_rows
 from training.learner import DataShape, TrainingSet
 
@@ -45,11 +45,11 @@ def image_features() -> nn.Sequential:
 class Encoder(nn.Module):
     """Images to the parameters of q(z|x), a diagonal normal distribution."""
 
-    def __init__(self) -> None:
+    def __init__(self, latent_dim: int = LATENT_DIM) -> None:
         super().__init__()
         self.features = image_features()
-        self.mean = nn.Linear(FEATURES, LATENT_DIM)
-        self.log_variance = nn.Linear(FEATURES, LATENT_DIM)
+        self.mean = nn.Linear(FEATURES, latent_dim)
+        self.log_variance = nn.Linear(FEATURES, latent_dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images `(B, 1, 28, 28)` in [0, 1] to mean and log-variance, each `(B, latent)`."""
@@ -81,15 +81,15 @@ class Decoder(nn.Module):
 class Vae(nn.Module):
     """Encoder and decoder, trained together."""
 
-    def __init__(self) -> None:
+    def __init__(self, latent_dim: int = LATENT_DIM) -> None:
         super().__init__()
-        self.encoder = Encoder()
-        self.decoder = Decoder()
+        self.encoder = Encoder(latent_dim)
+        self.decoder = Decoder(latent_dim)
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images and standard normal `noise` `(B, latent)` to (pixel logits, mean, log-variance)."""
         mean, log_variance = self.encoder(images)
-        latents = mean + torch.exp(0.5 * log_variance) * noise  # the reparameterisation, eq. 10
+        latents = posterior_sample(mean, log_variance, noise)
         return self.decoder(latents), mean, log_variance
 
 

@@ -32,6 +32,11 @@ class VariationalConfig(TrainConfig):
     components: int = Field(10, ge=1, description="of the mixture fitted to the latents of each class")
 
 
+def posterior_sample(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+    """A draw from q(z|x) for standard normal noise, `(B, latent)` all: the reparameterisation, eq. 10."""
+    return mean + torch.exp(0.5 * log_variance) * noise
+
+
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(q(z|x) || N(0, I)) in nats, summed over latent dimensions.
 
@@ -107,7 +112,6 @@ class VariationalLearner(GradientLearner):
 
         def sample(images: Tensor, labels: Tensor) -> Tensor:
             mean, log_variance = encode(images.to(device), labels.to(device))
-            noise = torch.randn(mean.shape, generator=source)
-            return mean.cpu() + torch.exp(0.5 * log_variance.cpu()) * noise
+            return posterior_sample(mean.cpu(), log_variance.cpu(), torch.randn(mean.shape, generator=source))
 
         return fit_to_codes(sample, training_set, self.classes, self.config.components, self.config.seed)
