@@ -1,4 +1,4 @@
-"""Flow matching: the loss, the scaling of the network, the solver, and the archive."""
+"""Flow matching: the loss, the scaling of the network, the solver, the rejection, and the phases of training."""
 
 import copy
 from typing import Any, cast
@@ -8,151 +8,168 @@ import torch
 from torch import Tensor, nn
 
 from training.families.flow_matching import (
+    CODE_DIM,
+    Flow,
     FlowMatchingConfig,
     FlowMatchingLearner,
-    Generate,
     VelocityNetwork,
     on_path,
     velocity_loss,
 )
+from training.families.variational import negative_elbo
 from training.learner import DataShape
 
-SMALL = DataShape(classes=3, image=(1, 4, 8))
 LABELS = torch.tensor([0, 1, 2, 1])
+BATCH_LABELS = torch.arange(16) % 10
 
 
 @torch.enable_grad()
 def learner(images: Tensor, steps: int = 3, **config: Any) -> FlowMatchingLearner:
-    """A small learner after a few steps."""
+    """A learner with a small flow after a few steps, of which the autoencoder learns in the first two."""
     torch.manual_seed(0)
-    choices: dict[str, Any] = {"width": 16, "solver_steps": 3, "ema_decay": 0.5, "label_dropout": 0} | config
-    model = FlowMatchingLearner(FlowMatchingConfig(**choices), DataShape(), 100)
+    choices: dict[str, Any] = {"width": 16, "blocks": 1, "solver_steps": 3, "ema_decay": 0.5}
+    choices |= {"epochs": 10, "autoencoder_epochs": 2}
+    model = FlowMatchingLearner(FlowMatchingConfig(**(choices | config)), DataShape(), 10)
     for _ in range(steps):
-        model.step(images[None, :16], (torch.arange(16) % 10)[None])
+        model.step(images[None, :16], BATCH_LABELS[None])
     return model
 
 
-def test_paths_go_from_noise_to_images_at_the_velocity_of_the_loss():
-    noise, images = torch.randn(2, 4, 1, 4, 8, generator=torch.Generator().manual_seed(0)).double()
-    times = torch.tensor([0.0, 0.25, 0.5, 1.0]).double()
-    points = on_path(noise, images, times)
+def noise_of(rows: int) -> Tensor:
+    """Noise `(rows, CODE_DIM + 1)` of the prior."""
+    return torch.randn(rows, CODE_DIM + 1, generator=torch.Generator().manual_seed(0))
+
+
+def test_paths_go_from_noise_to_codes_at_the_velocity_of_the_loss():
+    noise, codes = torch.randn(2, 4, CODE_DIM, generator=torch.Generator().manual_seed(0)).double()
+    times = torch.tensor([0.0, 0.25, 0.5, 1.0]).double()[:, None]
+    points = on_path(noise, codes, times)
     assert torch.equal(points[0], noise[0])
-    assert torch.allclose(points[1], 0.75 * noise[1] + 0.25 * images[1])
-    assert torch.equal(points[3], images[3])
-    assert float(velocity_loss((on_path(noise, images, times + 0.5) - points) / 0.5, noise, images)) < 1e-28
-    assert torch.allclose(velocity_loss(torch.zeros_like(noise), noise, images), (images - noise).square().mean())
+    assert torch.allclose(points[1], 0.75 * noise[1] + 0.25 * codes[1])
+    assert torch.equal(points[3], codes[3])
+    assert float(velocity_loss((on_path(noise, codes, times + 0.5) - points) / 0.5, noise, codes)) < 1e-28
+    assert torch.allclose(velocity_loss(torch.zeros_like(noise), noise, codes), (codes - noise).square().mean())
 
 
 @torch.no_grad()
-def test_an_untrained_network_predicts_the_best_linear_velocity_of_data_of_unit_variance():
+def test_an_untrained_network_predicts_the_best_linear_velocity_of_codes_of_unit_variance():
     torch.manual_seed(0)
-    network = VelocityNetwork(SMALL, 8)
-    nn.init.zeros_(network.to_velocity.bias)  # type: ignore[arg-type]
-    noise, images = torch.randn(2, 50_000, 1, 4, 8)
+    network = VelocityNetwork(3, 8, 1)
+    noise, codes = torch.randn(2, 50_000, CODE_DIM)
     for time in (0.0, 0.3, 1.0):
-        times = torch.full((50_000,), time)
-        points = on_path(noise, images, times)
+        times = torch.full((50_000, 1), time)
+        points = on_path(noise, codes, times)
         made = network(points[:4], times[:4], LABELS) / points[:4]  # the same factor everywhere
-        best = float((points * (images - noise)).mean() / points.square().mean())
+        best = float((points * (codes - noise)).mean() / points.square().mean())
         assert made.flatten().tolist() == pytest.approx([best] * made.numel(), abs=0.01)
 
 
 class Line(nn.Module):
-    """Straight lines to an image of one grey."""
-
-    def __init__(self, grey: float) -> None:
-        super().__init__()
-        self.grey = grey
+    """Straight lines to a code of equal numbers."""
 
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-        return (self.grey - x) / (1 - times[:, None, None, None])
+        return (0.5 - x) / (1 - times)
 
 
 class Turning(nn.Module):
     """A velocity that only depends on the time: 6 t (1 - t), whose integral from 0 to 1 is 1."""
 
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-        t = times[:, None, None, None]
-        return (6 * t * (1 - t)).expand_as(x)
+        return (6 * times * (1 - times)).expand_as(x)
 
 
-class Labelled(nn.Module):
-    """Straight lines to an image for each label, and to another one without a label."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.images = 0.2 * torch.randn(SMALL.classes + 1, 1, 4, 8, generator=torch.Generator().manual_seed(0))
+class Still(nn.Module):
+    """No velocity: codes are the noise."""
 
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-        return (self.images[labels] - x) / (1 - times[:, None, None, None])
+        return torch.zeros_like(x)
 
 
-def test_guidance_goes_away_from_the_image_without_a_label_and_keeps_the_contrast():
-    latents = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
-    network: Any = Labelled()
-    with_label, without = network.images[LABELS], network.images[-1]
-    similarities = []
-    for weight in (1.0, 1.5, 2.0):
-        made = 2 * Generate(network, SMALL, 4, weight)(latents, LABELS) - 1
-        assert torch.allclose(made.mean(dim=(1, 2, 3)), with_label.mean(dim=(1, 2, 3)), atol=1e-5)
-        assert torch.allclose(made.std(dim=(1, 2, 3)), with_label.std(dim=(1, 2, 3)), atol=1e-5)
-        similarities.append(((made - with_label) * (with_label - without)).sum(dim=(1, 2, 3)))
-    assert similarities[0].abs().max() < 1e-4
-    assert (similarities[0] < similarities[1]).all()
-    assert (similarities[1] < similarities[2]).all()
-
-
-def test_only_a_share_of_the_labels_reaches_the_network_in_training(images):
-    model = learner(images, steps=0, label_dropout=0.5)
-    seen: list[Tensor] = []
-    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
-    labels = torch.arange(16) % 10
-    model.step(images[None, :16], labels[None])
-    hidden = seen[0] == DataShape().classes
-    assert 0 < int(hidden.sum()) < 16
-    assert torch.equal(seen[0][~hidden], labels[~hidden])
+def flow(network: nn.Module, steps: int, least_probability: float = 0.0) -> Flow:
+    """A flow whose classifier finds a code to be of class 0 as its first number is large, else of class 1 or 2."""
+    classifier = nn.Linear(CODE_DIM, 3)
+    nn.init.zeros_(classifier.weight)
+    nn.init.zeros_(classifier.bias)
+    classifier.weight.data[0, 0] = 2.0
+    return Flow(cast(VelocityNetwork, network), classifier, steps, least_probability)
 
 
 @pytest.mark.parametrize("steps", [2, 3, 8])
-def test_the_solver_follows_straight_lines_exactly_and_keeps_images_in_range(steps):
-    latents = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
-    network: Any = Line(0.5)
-    assert torch.allclose(Generate(network, SMALL, steps, 1.0)(latents, LABELS), torch.tensor(0.75), atol=1e-5)
-    network = Line(3.0)
-    assert torch.equal(Generate(network, SMALL, steps, 1.0)(latents, LABELS), torch.ones(4, 1, 4, 8))
+def test_the_solver_follows_straight_lines_exactly(steps):
+    assert torch.allclose(flow(Line(), steps)(noise_of(4), LABELS), torch.tensor(0.5), atol=1e-5)
 
 
 def test_the_solver_is_of_second_order():
-    latents, network = torch.full((4, 32), -1.0), cast(Any, Turning())
-    errors = [float((Generate(network, SMALL, steps, 1.0)(latents, LABELS) - 0.5).abs().max()) for steps in (20, 40)]
+    noise = torch.zeros(4, CODE_DIM + 1)
+    errors = [float((flow(Turning(), steps)(noise, LABELS) - 1).abs().max()) for steps in (20, 40)]
     assert errors[1] < errors[0] / 3
 
 
-def test_a_step_reports_the_loss_of_its_batch_and_lowers_it(images):
+@torch.no_grad()
+def test_a_code_that_is_improbable_for_its_label_is_replaced_by_that_of_the_negated_noise_if_it_is_more_probable():
+    noise = torch.zeros(4, CODE_DIM + 1)
+    noise[:, 0] = torch.tensor([2.0, -2.0, 0.3, -0.3])
+    noise[:, 1] = 1.0
+    labels = torch.zeros(4, dtype=torch.long)  # of probability 0.96, 0.01, 0.48 and 0.22, by hand
+    first = noise[:, :-1]
+    assert torch.equal(flow(Still(), 3, 0.0)(noise, labels), first)
+    replaced = torch.tensor([False, True, False, True])[:, None]
+    for least in (0.4, 0.6):  # where both codes are improbable, the more probable one is taken
+        assert torch.equal(flow(Still(), 3, least)(noise, labels), torch.where(replaced, -first, first))
+
+
+def test_the_autoencoder_learns_first_and_reports_its_losses(images):
+    model = learner(images, steps=1)
+    before = copy.deepcopy(model)
+    batch = images[:16]
+    torch.manual_seed(7)
+    reported = model.step(batch[None], BATCH_LABELS[None])
+    torch.manual_seed(7)
+    with torch.no_grad():
+        codes, mean, log_variance = before.code_model.codes(batch)
+        elbo = negative_elbo(before.code_model.vae.decoder(codes), batch, mean, log_variance, model.config.beta)
+        likelihoods = before.code_model.classifier(codes).log_softmax(dim=1)[torch.arange(16), BATCH_LABELS]
+    assert torch.allclose(reported["negative_elbo"], elbo)
+    assert torch.allclose(reported["cross_entropy"], -likelihoods.mean())
+    assert not any(loss.requires_grad for loss in reported.values())
+    assert changed(before.code_model, model.code_model)
+    assert not changed(before.network, model.network)
+
+
+def test_the_flow_learns_afterwards_and_lowers_its_loss(images):
     model = learner(images)
     before = copy.deepcopy(model)
-    batch, labels = images[:16], torch.arange(16) % 10
+    batch = images[:16]
     torch.manual_seed(7)
-    reported = model.step(batch[None], labels[None])["velocity_error"]
+    reported = model.step(batch[None], BATCH_LABELS[None])
     torch.manual_seed(7)
-    pixels = 2 * batch - 1
-    noise = torch.randn_like(pixels)
-    times = (torch.arange(16) + torch.rand(16)) / 16
     with torch.no_grad():
-        points = on_path(noise, pixels, times)
-        old, new = (velocity_loss(each.network(points, times, labels), noise, pixels) for each in (before, model))
-    assert torch.allclose(reported, old)
+        codes, _, _ = model.averaged.codes(batch)
+        noise = torch.randn_like(codes)
+        times = (torch.arange(16)[:, None] + torch.rand(16, 1)) / 16
+        points = on_path(noise, codes, times)
+        old, new = (velocity_loss(each.network(points, times, BATCH_LABELS), noise, codes) for each in (before, model))
+    assert list(reported) == ["velocity_error"]
+    assert torch.allclose(reported["velocity_error"], old)
     assert new < old
-    assert not reported.requires_grad
+    assert not changed(before.code_model, model.code_model)
+    assert not changed(before.code_average, model.code_average)
+
+
+def changed(before: nn.Module, after: nn.Module) -> bool:
+    """Whether any weight differs."""
+    return any(not torch.equal(old, new) for old, new in zip(before.parameters(), after.parameters(), strict=True))
 
 
 @torch.no_grad()
-def test_the_archive_has_the_average_and_takes_labels(images, training_set):
-    model = learner(images)
+def test_the_archive_has_the_averages_and_a_prior_that_takes_labels(images, training_set):
+    model = learner(images, steps=6)
     archive: Any = model.archive(training_set)
-    latents, labels = torch.randn(4, 784), torch.tensor([0, 1, 2, 3])
-    made = archive.generate(latents, labels)
-    network: Any = model.average.module
-    assert torch.equal(made, Generate(network, DataShape(), 3, model.config.guidance)(latents, labels))
-    assert not torch.equal(made, Generate(model.network, DataShape(), 3, 1.5)(latents, labels))
-    assert not torch.equal(made, archive.generate(latents, labels.flip(0)))
+    noise, labels = noise_of(4), torch.tensor([0, 1, 2, 3])
+    codes = archive.prior(noise, labels)
+    averaged, network = model.averaged, cast(VelocityNetwork, model.network_average.module)
+    assert torch.equal(codes, Flow(network, averaged.classifier, 3, 0.95)(noise, labels))
+    assert not torch.equal(codes, Flow(model.network, averaged.classifier, 3, 0.95)(noise, labels))
+    assert not torch.equal(codes, archive.prior(noise, labels.flip(0)))
+    assert torch.equal(archive.generate(codes), torch.sigmoid(averaged.vae.decoder(codes)))
+    assert torch.equal(archive.embed(images[:4]), averaged.vae.encoder(images[:4])[0])

@@ -231,7 +231,7 @@ class FlowMatchingLearner(Learner):
         return self.code_average.module
 
     def step(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """One gradient step of the autoencoder or of the flow on images `(1, B, 1, 28, 28)`; the losses of the batch."""
+        """One step of the autoencoder or of the flow on images `(1, B, 1, 28, 28)`; the losses of the batch."""
         if self.code_schedule.last_epoch < self.code_steps:
             return self._learn_codes(images[0], labels[0])
         return self._learn_flow(images[0], labels[0])
