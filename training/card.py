@@ -79,7 +79,7 @@ def latents_text(manifest: Manifest) -> str:
     """The priors of the latents in a sentence, for models that take latents."""
     if not any(Symbol.LATENT in manifest.inputs(capability) for capability in manifest.capabilities):
         return ""
-    names = {"fitted": "a mixture fitted to the latents of each class", "normal": "N(0, I)"}
+    names = {"fitted": "a density fitted to the latents of each class", "normal": "N(0, I)"}
     return f" Latents are drawn from {' or '.join(names[prior] for prior in manifest.priors)}."
 
 

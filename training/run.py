@@ -168,7 +168,7 @@ class Run:
         losses = losses_of(row)
         events.scalars("epoch", losses, step)
         events.scalars("figures", {name: row[name] for name in row if name not in losses and name != "epoch"}, step)
-        # The last prior has nothing fitted to it: the latents are the same after every epoch.
+        # The last prior is not fitted after training, so that only training changes the images.
         archive, controls = self._archive(), Controls(prior=self.learner.priors[-1])
         shown = preview(archive, archive.networks, self.learner, self.dataset, config.seed, controls)
         if shown:
