@@ -41,14 +41,14 @@ class FlowMatchingConfig(TrainConfig):
 
     family: Literal["flow-matching"] = "flow-matching"
     name: str = Field("flow-matching", pattern=NAME_PATTERN)
-    epochs: int = Field(60, ge=2)
+    epochs: int = Field(64, ge=2)
     evaluate_every: int = Field(10, ge=0, description=EVALUATE_EVERY)
     autoencoder_epochs: int = Field(
         16, ge=1, description="in which the autoencoder learns; in the others the flow does"
     )
     learning_rate: float = Field(2e-3, gt=0, description="of the autoencoder; it falls to 0 along a cosine")
-    beta: float = Field(0.1, ge=0, description="weight of the KL divergence")
-    class_weight: float = Field(10.0, ge=0, description="weight of the cross-entropy of the class of a code")
+    beta: float = Field(0.05, ge=0, description="weight of the KL divergence")
+    class_weight: float = Field(30.0, ge=0, description="weight of the cross-entropy of the class of a code")
     flow_learning_rate: float = Field(1e-3, gt=0, description="after the warm-up; it falls to 0 along a cosine")
     width: int = Field(512, ge=1, description="of the layers of the flow")
     blocks: int = Field(4, ge=1, description="of two layers, of the flow")
