@@ -41,7 +41,7 @@ class FlowMatchingConfig(TrainConfig):
 
     family: Literal["flow-matching"] = "flow-matching"
     name: str = Field("flow-matching", pattern=NAME_PATTERN)
-    epochs: int = Field(64, ge=2)
+    epochs: int = Field(64, ge=1)
     evaluate_every: int = Field(10, ge=0, description=EVALUATE_EVERY)
     autoencoder_epochs: int = Field(
         16, ge=1, description="in which the autoencoder learns; in the others the flow does"
@@ -212,7 +212,9 @@ class FlowMatchingLearner(Learner):
     def __init__(self, config: FlowMatchingConfig, data: DataShape, total_steps: int) -> None:
         super().__init__(data)
         self.config = config
-        self.code_steps = total_steps * min(config.autoencoder_epochs, config.epochs - 1) // config.epochs
+        # A run that is too short for both leaves the flow its share of an epoch.
+        epochs = max(config.epochs, config.autoencoder_epochs + 1)
+        self.code_steps = max(1, total_steps * config.autoencoder_epochs // epochs)
         self.code_model = CodeModel(data.classes).to(memory_format=torch.channels_last)
         self.code_average = Average(self.code_model, config.ema_decay)
         self.code_optimizer = torch.optim.Adam(self.code_model.parameters(), lr=config.learning_rate)
@@ -222,7 +224,8 @@ class FlowMatchingLearner(Learner):
         self.flow_optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.flow_learning_rate, betas=(0.9, 0.99)
         )
-        self.flow_schedule = schedules.cosine(self.flow_optimizer, total_steps - self.code_steps, WARM_UP_STEPS)
+        flow_steps = max(1, total_steps - self.code_steps)
+        self.flow_schedule = schedules.cosine(self.flow_optimizer, flow_steps, WARM_UP_STEPS)
 
     @property
     def averaged(self) -> CodeModel:
