@@ -35,6 +35,14 @@ def learner(images: Tensor, steps: int = 3, **config: Any) -> FlowMatchingLearne
     return model
 
 
+def seeded_step(model: FlowMatchingLearner, batch: Tensor) -> dict[str, Tensor]:
+    """The losses of one step. The random state afterwards is that from which the step drew its numbers."""
+    torch.manual_seed(7)
+    losses = model.step(batch[None], BATCH_LABELS[None])
+    torch.manual_seed(7)
+    return losses
+
+
 def noise_of(rows: int) -> Tensor:
     """Noise `(rows, CODE_DIM + 1)` of the prior."""
     return torch.randn(rows, CODE_DIM + 1, generator=torch.Generator().manual_seed(0))
@@ -120,11 +128,8 @@ def test_a_code_that_is_improbable_for_its_label_is_replaced_by_that_of_the_nega
 
 def test_the_autoencoder_learns_first_and_reports_its_losses(images):
     model = learner(images, steps=1)
-    before = copy.deepcopy(model)
-    batch = images[:16]
-    torch.manual_seed(7)
-    reported = model.step(batch[None], BATCH_LABELS[None])
-    torch.manual_seed(7)
+    before, batch = copy.deepcopy(model), images[:16]
+    reported = seeded_step(model, batch)
     with torch.no_grad():
         codes, mean, log_variance = before.code_model.codes(batch)
         elbo = negative_elbo(before.code_model.vae.decoder(codes), batch, mean, log_variance, model.config.beta)
@@ -138,11 +143,8 @@ def test_the_autoencoder_learns_first_and_reports_its_losses(images):
 
 def test_the_flow_learns_afterwards_and_lowers_its_loss(images):
     model = learner(images)
-    before = copy.deepcopy(model)
-    batch = images[:16]
-    torch.manual_seed(7)
-    reported = model.step(batch[None], BATCH_LABELS[None])
-    torch.manual_seed(7)
+    before, batch = copy.deepcopy(model), images[:16]
+    reported = seeded_step(model, batch)
     with torch.no_grad():
         codes, _, _ = model.averaged.codes(batch)
         noise = torch.randn_like(codes)
