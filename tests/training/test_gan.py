@@ -13,7 +13,7 @@ from training.families import batch_norm
 from training.families.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from training.families.batch_norm import estimate_batch_norm
 from training.families.cgan import CganConfig, CganLearner
-from training.families.gan import GanConfig, GanLearner, Generator
+from training.families.gan import ConvToOneChannel, GanConfig, GanLearner, Generator
 from training.learner import DataShape
 
 LABELS = torch.arange(16) % 10
@@ -54,6 +54,21 @@ def test_losses_are_the_formulas_of_the_paper():
     assert torch.allclose(discriminator_loss(real, fake), (-d_real.log() - (1 - d_fake).log()).mean())
     assert torch.allclose(generator_loss(fake), -d_fake.log().mean())
     assert discriminator_loss(real, fake).shape == generator_loss(fake).shape == ()
+
+
+def test_the_matrix_product_of_training_is_the_convolution():
+    torch.manual_seed(0)
+    layer = ConvToOneChannel(6, 1, 7, padding=3).double()
+    images = torch.randn(2, 6, 9, 8, dtype=torch.double, requires_grad=True)
+    weights = torch.randn(2, 1, 9, 8)
+
+    def gradients(output: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad((output * weights).sum(), [images, *layer.parameters()])
+
+    trained, served = layer.train()(images), layer.eval()(images)
+    assert torch.allclose(trained, served, atol=1e-6)
+    for ours, theirs in zip(gradients(trained), gradients(served), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
 
 
 @pytest.mark.parametrize("half", ["discriminator", "generator"])

@@ -47,6 +47,27 @@ class GanConfig(AdversarialConfig):
     batch_norm: bool = Field(True, description=BATCH_NORM)
 
 
+class ConvToOneChannel(nn.Conv2d):
+    """A convolution to one channel that keeps the size. In training it is a matrix product, with the same result.
+
+    On one channel the convolution kernels use a twentieth of a processor without AMX: a step took a fifth longer.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, in, H, W)` to `(B, 1, H, W)`."""
+        if not self.training:
+            convolved: Tensor = self._conv_forward(x, self.weight, self.bias)
+            return convolved
+        batch, channels, height, width = x.shape
+        # What each input pixel adds to each of the K x K output pixels around it, which `fold` sums up.
+        kernel = self.weight[0].flip(1, 2).flatten(1)  # (in, K * K)
+        terms = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels) @ kernel
+        size = self.weight.shape[2]
+        sums = functional.fold(terms.float().transpose(1, 2), (height, width), size, padding=size // 2)
+        assert self.bias is not None
+        return sums + self.bias
+
+
 class Generator(nn.Module):
     """Latents to image logits.
 
@@ -66,7 +87,7 @@ class Generator(nn.Module):
         self.up1_norm = norm()
         self.up2 = nn.ConvTranspose2d(128, 128, 4, stride=2, padding=1)
         self.up2_norm = norm()
-        self.to_image = nn.Conv2d(128, 1, 7, padding=3)
+        self.to_image = ConvToOneChannel(128, 1, 7, padding=3)
         self.apply(initialize_glorot)
 
     def forward(self, latents: Tensor) -> Tensor:
