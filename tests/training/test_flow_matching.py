@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.conftest import lively
 from training.families.flow_matching import (
     CODE_DIM,
     Flow,
     FlowMatchingConfig,
     FlowMatchingLearner,
     VelocityNetwork,
+    adams_bashforth,
     on_path,
     velocity_loss,
 )
@@ -72,25 +74,18 @@ def test_an_untrained_network_predicts_the_best_linear_velocity_of_codes_of_unit
         assert made.flatten().tolist() == pytest.approx([best] * made.numel(), abs=0.01)
 
 
-class Line(nn.Module):
-    """Straight lines to a code of equal numbers."""
-
-    def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-        return (0.5 - x) / (1 - times)
-
-
 class Turning(nn.Module):
-    """A velocity that only depends on the time: 6 t (1 - t), whose integral from 0 to 1 is 1."""
+    """A slope that only depends on the angle: its cosine, whose integral over a quarter of a turn is 1."""
 
-    def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-        return (6 * times * (1 - times)).expand_as(x)
+    def remainder(self, y: Tensor, times: Tensor, labels: Tensor) -> Tensor:
+        return torch.cos(torch.atan2(times, 1 - times)).expand_as(y)
 
 
 class Still(nn.Module):
-    """No velocity: codes are the noise."""
+    """No slope: codes are the noise."""
 
-    def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-        return torch.zeros_like(x)
+    def remainder(self, y: Tensor, times: Tensor, labels: Tensor) -> Tensor:
+        return torch.zeros_like(y)
 
 
 def flow(network: nn.Module, steps: int, least_probability: float = 0.0) -> Flow:
@@ -102,15 +97,31 @@ def flow(network: nn.Module, steps: int, least_probability: float = 0.0) -> Flow
     return Flow(cast(VelocityNetwork, network), classifier, steps, least_probability)
 
 
-@pytest.mark.parametrize("steps", [2, 3, 8])
-def test_the_solver_follows_straight_lines_exactly(steps):
-    assert torch.allclose(flow(Line(), steps)(noise_of(4), LABELS), torch.tensor(0.5), atol=1e-5)
+@torch.no_grad()
+def test_the_solver_follows_the_velocities_of_the_network():
+    torch.manual_seed(0)
+    network = lively(VelocityNetwork(3, 8, 1)).double()
+    nn.init.normal_(network.to_velocity.weight)
+    noise, steps = noise_of(4).double(), 400
+    x = noise[:, :-1]
+    for step in range(steps):  # the midpoint method
+        first, middle = (torch.full((4, 1), (step + share) / steps).double() for share in (0.0, 0.5))
+        half = x + network(x, first, LABELS) / (2 * steps)
+        x = x + network(half, middle, LABELS) / steps
+    assert not torch.allclose(x, noise[:, :-1], atol=0.3)
+    assert torch.allclose(flow(network, 200).double()(noise, LABELS), x, atol=0.01)
 
 
-def test_the_solver_is_of_second_order():
-    noise = torch.zeros(4, CODE_DIM + 1)
-    errors = [float((flow(Turning(), steps)(noise, LABELS) - 1).abs().max()) for steps in (20, 40)]
-    assert errors[1] < errors[0] / 3
+def test_the_solver_is_of_third_order():
+    noise = torch.zeros(4, CODE_DIM + 1).double()
+    errors = [float((flow(Turning(), steps).double()(noise, LABELS) - 1).abs().max()) for steps in (20, 40)]
+    assert errors[1] < errors[0] / 6
+
+
+def test_the_weights_of_equal_steps_are_those_of_the_textbook():
+    weights = adams_bashforth([0.0, 2.0, 4.0, 6.0, 8.0], 3)
+    textbook = [[1.0], [3 / 2, -1 / 2], [23 / 12, -4 / 3, 5 / 12], [23 / 12, -4 / 3, 5 / 12]]
+    assert [[each / 2 for each in row] for row in weights] == [pytest.approx(row) for row in textbook]
 
 
 @torch.no_grad()
@@ -170,8 +181,8 @@ def test_the_archive_has_the_averages_and_a_prior_that_takes_labels(images, trai
     noise, labels = noise_of(4), torch.tensor([0, 1, 2, 3])
     codes = archive.prior(noise, labels)
     averaged, network = model.averaged, cast(VelocityNetwork, model.network_average.module)
-    assert torch.equal(codes, Flow(network, averaged.classifier, 3, 0.95)(noise, labels))
-    assert not torch.equal(codes, Flow(model.network, averaged.classifier, 3, 0.95)(noise, labels))
+    assert torch.equal(codes, Flow(network, averaged.classifier, 3, 0.9)(noise, labels))
+    assert not torch.equal(codes, Flow(model.network, averaged.classifier, 3, 0.9)(noise, labels))
     assert not torch.equal(codes, archive.prior(noise, labels.flip(0)))
     assert torch.equal(archive.generate(codes), torch.sigmoid(averaged.vae.decoder(codes)))
     assert torch.equal(archive.embed(images[:4]), averaged.vae.encoder(images[:4])[0])

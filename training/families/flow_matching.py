@@ -7,11 +7,13 @@ Sources: Y. Lipman et al., "Flow Matching for Generative Modeling", 2022, arXiv:
 Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow", 2022, arXiv:2209.03003; R. Rombach et
 al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2021, arXiv:2112.10752 (codes in place of pixels);
 T. Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364 (scaling
-of inputs and outputs); W. Peebles, S. Xie, "Scalable Diffusion Models with Transformers", 2022, arXiv:2212.09748
-(blocks that time and label modulate); A. Razavi et al., "Generating Diverse High-Fidelity Images with VQ-VAE-2", 2019,
-arXiv:1906.00446 (rejection by a classifier).
+of inputs and outputs); C. Lu, Y. Song, "Simplifying, Stabilizing and Scaling Continuous-Time Consistency Models", 2024,
+arXiv:2410.11081 (angles in place of times); W. Peebles, S. Xie, "Scalable Diffusion Models with Transformers", 2022,
+arXiv:2212.09748 (blocks that time and label modulate); A. Razavi et al., "Generating Diverse High-Fidelity Images with
+VQ-VAE-2", 2019, arXiv:1906.00446 (rejection by a classifier).
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -54,7 +56,7 @@ class FlowMatchingConfig(TrainConfig):
     blocks: int = Field(4, ge=1, description="of two layers, of the flow")
     solver_steps: int = Field(8, ge=2, le=100, description="steps from noise to a code")
     least_probability: float = Field(
-        0.95, ge=0, le=1, description="of the wanted class: a less probable code is replaced by a second one"
+        0.9, ge=0, le=1, description="of the wanted class: a less probable code is replaced by a second one"
     )
 
 
@@ -119,15 +121,19 @@ class VelocityNetwork(nn.Module):
         velocity; what remains of it, like the input of the network, is scaled to unit variance.
         """
         scale = torch.rsqrt(times.square() + (1 - times).square())
+        velocities: Tensor = (2 * times - 1) * scale.square() * x + scale * self.remainder(scale * x, times, labels)
+        return velocities
+
+    def remainder(self, scaled: Tensor, times: Tensor, labels: Tensor) -> Tensor:
+        """What remains of the velocities, scaled to unit variance like the noisy codes: `(B, CODE_DIM)` both."""
         phases = times * self.frequencies
         condition = self.time(torch.cat([phases.sin(), phases.cos()], dim=1)) + self.label(labels)
         condition = functional.silu(self.condition(functional.silu(condition)))
-        hidden = self.stem(x * scale)
+        hidden = self.stem(scaled)
         for block in self.blocks:
             hidden = block(hidden, condition)
-        remainder = self.to_velocity(self.norm(hidden)).to(x.dtype)
-        velocities: Tensor = (2 * times - 1) * scale.square() * x + scale * remainder
-        return velocities
+        remainder: Tensor = self.to_velocity(self.norm(hidden)).to(scaled.dtype)
+        return remainder
 
 
 def on_path(noise: Tensor, codes: Tensor, times: Tensor) -> Tensor:
@@ -146,11 +152,27 @@ def velocity_loss(velocities: Tensor, noise: Tensor, codes: Tensor) -> Tensor:
     return (velocities - (codes - noise)).square().mean()
 
 
+def adams_bashforth(points: list[float], order: int) -> list[list[float]]:
+    """For the step from each point to the next one, the weights of the last slopes, the newest first.
+
+    There are `order` of them, fewer in the first steps. They integrate a polynomial through the slopes exactly.
+    """
+    weights = []
+    for step in range(len(points) - 1):
+        nodes = torch.tensor(points[max(0, step - order + 1) : step + 1], dtype=torch.float64).flip(0) - points[step]
+        powers = torch.arange(len(nodes)).double()
+        integrals = (points[step + 1] - points[step]) ** (powers + 1) / (powers + 1)
+        weights.append(torch.linalg.solve(nodes ** powers[:, None], integrals).tolist())
+    return weights
+
+
 class Flow(nn.Module):
     """Noise to codes of a label: the differential equation of the velocity, solved in a fixed number of steps.
 
-    The solver is Adams and Bashforth's of second order, which evaluates the velocity once a step: velocities are
-    extrapolated from the last two. The first and the last step have only their own, as in Euler's method.
+    The equation is that of `y = x / sqrt(t^2 + (1 - t)^2)`, which is noise at time 0 and a code at time 1. Its
+    derivative by the angle `atan2(t, 1 - t)` is the remainder alone: the linear part of the velocity is solved exactly.
+    The solver is Adams and Bashforth's of third order, which evaluates the network once a step and extrapolates from
+    the last results.
 
     Each row of noise gives two codes, since the negated noise is as likely. The first one is taken unless the
     classifier finds it less probable than `least_probability` to be of the label, and the second one more probable.
@@ -159,7 +181,8 @@ class Flow(nn.Module):
     def __init__(self, network: VelocityNetwork, classifier: nn.Module, steps: int, least_probability: float) -> None:
         super().__init__()
         self.network, self.classifier = network, classifier
-        self.steps, self.least_probability = steps, least_probability
+        self.least_probability = least_probability
+        self.weights = adams_bashforth([math.atan2(step, steps - step) for step in range(steps + 1)], order=3)
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Noise `(B, CODE_DIM + 1)`, standard normal, and labels int64 `(B,)` to codes `(B, CODE_DIM)`.
@@ -175,17 +198,15 @@ class Flow(nn.Module):
         rejected = (of_first < self.least_probability) & (of_first < of_second)
         return torch.where(rejected, second, first)
 
-    def solve(self, x: Tensor, labels: Tensor) -> Tensor:
+    def solve(self, y: Tensor, labels: Tensor) -> Tensor:
         """Noise `(B, CODE_DIM)` and labels `(B,)` to the codes at the ends of its paths."""
-        previous = torch.zeros_like(x)
-        for step in range(self.steps):
-            velocities = self.network(x, torch.full_like(x[:, :1], step / self.steps), labels)
-            change = velocities
-            if 0 < step < self.steps - 1:
-                change = 1.5 * velocities - 0.5 * previous
-            x = x + change / self.steps
-            previous = velocities
-        return x
+        steps = len(self.weights)
+        slopes: list[Tensor] = []  # the newest first
+        for step, weights in enumerate(self.weights):
+            slopes.insert(0, self.network.remainder(y, torch.full_like(y[:, :1], step / steps), labels))
+            for weight, slope in zip(weights, slopes):  # noqa: B905 - TorchScript knows no `strict`; the older are unused
+                y = y + weight * slope
+        return y
 
 
 class Embed(nn.Module):
