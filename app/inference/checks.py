@@ -18,7 +18,7 @@ SIZES = (1, 2, 3, 5, 8, 13)
 # Of a sequential network, whose passes take up to a second.
 SEQUENTIAL_SIZES = (1, 3)
 # Outputs with this many numbers per row show a difference in the last bit within a few rows; a logit may hide it.
-IMAGE_NUMBERS, IMAGE_ROWS = 49, 4
+IMAGE_NUMBERS, IMAGE_ROWS = 32, 4
 # Row multiples to try, the cheapest first.
 ROW_MULTIPLES = (1, 2, 4, 8, 16)
 
