@@ -44,7 +44,7 @@ def test_training_sees_an_image_file_as_the_service_does(kind):
 
 
 def test_a_model_of_a_folder_is_served_by_the_names_of_its_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
+    monkeypatch.setattr(export, "DEVIATION_IMAGES", 8)
     folder, models = tmp_path / "stripes", tmp_path / "models"
     phases = np.random.default_rng(1)
     for name in ("stripes across", "stripes down"):

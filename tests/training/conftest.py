@@ -150,7 +150,7 @@ def little_work() -> Iterator[None]:
     """Compare, monitor and classify fewer images, and plot one loss: plots take longer than tiny epochs."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(run, "curves_png", one_curve)
-        monkeypatch.setattr(export, "DEVIATION_IMAGES", 64)
+        monkeypatch.setattr(export, "DEVIATION_IMAGES", 8)
         monkeypatch.setattr(dbn, "inverse_temperatures", lambda: [0.0, 0.5, 1.0])
         monkeypatch.setattr(monitoring, "SPREAD_IMAGES", 64)
         monkeypatch.setattr(accuracy, "EPOCHS", 1)

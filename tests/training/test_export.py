@@ -157,7 +157,7 @@ def test_a_bfloat16_archive_is_exported_with_its_deviation_from_float32(vae_run,
     assert archive.deviation is not None
     assert manifest.archives["float32"].deviation is None
     assert archive.deviation.images == training.export.DEVIATION_IMAGES
-    latents = draw_latents(reference, manifest, balanced_labels(64, 10), vae_run.seed)
+    latents = draw_latents(reference, manifest, balanced_labels(archive.deviation.images, 10), vae_run.seed)
     difference = (lower.generate(latents) - reference.generate(latents)).abs()
     assert archive.deviation.largest == pytest.approx(float(difference.max()), rel=1e-3)
     assert archive.deviation.mean == pytest.approx(float(difference.mean()), rel=1e-3)
