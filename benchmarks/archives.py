@@ -21,8 +21,9 @@ NAMES = ("gan", "vae")
 class TextbookGan(nn.Module):
     """The generator of `gan` in the layers that it was trained in."""
 
-    def __init__(self, weights: dict[str, Tensor]) -> None:
+    def __init__(self, weights: dict[str, Tensor], contrast: float) -> None:
         super().__init__()
+        assert contrast == 1, "the family chooses no contrast"
         self.generator = nn.Sequential(
             nn.Linear(100, 128 * 7 * 7),
             nn.Unflatten(1, (128, 7, 7)),
@@ -45,8 +46,9 @@ class TextbookGan(nn.Module):
 class TextbookVae(nn.Module):
     """Encoder and decoder of `vae` in the layers that they were trained in."""
 
-    def __init__(self, weights: dict[str, Tensor]) -> None:
+    def __init__(self, weights: dict[str, Tensor], contrast: float) -> None:
         super().__init__()
+        self.contrast = contrast
         self.features = nn.Sequential(
             nn.Conv2d(1, 32, 3, stride=2, padding=1),
             nn.ReLU(),
@@ -68,19 +70,19 @@ class TextbookVae(nn.Module):
             nn.ConvTranspose2d(32, 1, 3, stride=1, padding=1),
         )
         for name in ("features", "mean", "log_variance"):
-            getattr(self, name).load_state_dict(below(weights, f"encoder.{name}."))
+            getattr(self, name).load_state_dict(below(weights, f"encode_network.{name}."))
         # A transposed convolution of stride 1 is a convolution with its kernel turned by 180 degrees.
-        kernel = block_kernel(weights["decoder.3.weight"], 3).flip(1, 2)[:, None]
-        load_decoder(self.decoder, weights, "decoder", channels=64, layers=(2, 4, 6), last_kernel=kernel)
+        kernel = block_kernel(weights["decode_network.0.3.weight"], 3).flip(1, 2)[:, None]
+        load_decoder(self.decoder, weights, "decode_network.0", channels=64, layers=(2, 4, 6), last_kernel=kernel)
 
     @torch.jit.export
     def generate(self, latents: Tensor) -> Tensor:
         """Latents `(B, 16)` to images `(B, 1, 28, 28)` in [0, 1]."""
-        return torch.sigmoid(self.decoder(latents))
+        return torch.sigmoid(self.contrast * self.decoder(latents))
 
     @torch.jit.export
     def decode(self, latents: Tensor) -> Tensor:
-        """The same as `generate`."""
+        """The same as `generate`, without its contrast."""
         return torch.sigmoid(self.decoder(latents))
 
     @torch.jit.export
@@ -152,7 +154,8 @@ def write_textbook(source: Path, target: Path) -> None:
     """Write the shipped checkpoint `source` with one textbook archive in float32."""
     kind, capabilities = TEXTBOOK[source.name]
     weights = load_archive(source / entries(source)["float32"]["file"]).state_dict()
-    write_checkpoint(kind(weights), source, target, capabilities)
+    contrast = json.loads((source / "manifest.json").read_text())["training"]["contrast"]
+    write_checkpoint(kind(weights, contrast), source, target, capabilities)
 
 
 def prepare_archives() -> None:

@@ -24,4 +24,4 @@ def test_the_textbook_form_computes_the_same_images(tmp_path, name):
         torch.testing.assert_close(ours.generate(latents), images, atol=1e-4, rtol=0)
         if name == "vae":
             torch.testing.assert_close(ours.encode(images), theirs.encode(images), atol=1e-4, rtol=0)
-            torch.testing.assert_close(ours.decode(latents), images, atol=1e-4, rtol=0)
+            torch.testing.assert_close(ours.decode(latents), theirs.decode(latents), atol=1e-4, rtol=0)
