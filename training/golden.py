@@ -53,7 +53,7 @@ def deviation(
     """The largest and the mean difference of pixels between two archives, over `count` images of a capability.
 
     Latents are drawn from the default prior, for balanced labels. Both are NaN where a pixel is. The comparison ends
-    with the first batch beyond PIXEL_BOUND: without instructions for bfloat16, all of them take most of an hour.
+    with the first batch beyond PIXEL_BOUND, because bfloat16 is slow on a processor without instructions for it.
     """
     largest, means = torch.zeros(()), []
     inputs = input_rows(learner, dataset, capability, count)

@@ -204,8 +204,8 @@ class Flow(nn.Module):
         slopes: list[Tensor] = []  # the newest first
         for step, weights in enumerate(self.weights):
             slopes.insert(0, self.network.remainder(y, torch.full_like(y[:, :1], step / steps), labels))
-            for weight, slope in zip(weights, slopes):  # noqa: B905 - TorchScript knows no `strict`; the older are unused
-                y = y + weight * slope
+            for steps_back, weight in enumerate(weights):
+                y = y + weight * slopes[steps_back]
         return y
 
 
