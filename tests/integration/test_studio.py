@@ -275,7 +275,8 @@ def test_a_seed_gives_the_images_of_the_api_and_its_link_restores_them(browser, 
     expected = client.post("/generate", json={"model": "cgan", "n": 1, "seed": 11, "label": "3", "truncation": 1.0})
     tile = page.get_by_role("button", name="Image 0 of seed 11 by cgan, label 3")
     expect(tile.locator("img")).to_have_attribute("src", f"data:image/png;base64,{expected.json()['images'][0]['png']}")
-    expect(results(page, "cgan")).to_contain_text("precision0.95")  # of the card, at this truncation
+    precision = measured(client, "cgan", "precision", truncation=1.0)
+    expect(results(page, "cgan")).to_contain_text(f"precision{precision:.2f}")
     tile.click()
     expect(page.get_by_role("dialog", name="cgan, image 0")).to_contain_text("reads 3")
     page.get_by_role("link", name="Send to Draw").click()
@@ -288,6 +289,12 @@ def test_a_seed_gives_the_images_of_the_api_and_its_link_restores_them(browser, 
     page.get_by_role("spinbutton", name="Seed").fill("12")
     expect(page.get_by_role("button", name="Image 0 of seed 12 by vae")).to_be_visible()
     assert params_of(page) == {"seed": "12", "label": "3", "truncation": "1"}
+
+
+def measured(client, model, name, **control):
+    """The figure of this name on the card of a model, at a value of one sampling control."""
+    controls = client.get(f"/models/{model}").json()["manifest"]["quality"]["controls"]
+    return next(each["figures"][name] for each in controls if control.items() <= each.items())
 
 
 def source(png):
@@ -397,13 +404,13 @@ def test_two_models_are_compared_at_one_seed_with_the_figures_of_their_cards(bro
     )
     first = results(page, "cgan").get_by_role("img", name="image 0, label 0")
     expect(first).to_have_attribute("src", source(expected.json()["images"][0]["png"]))
-    expect(results(page, "cgan")).to_contain_text("precision0.95")  # of the card, at this truncation
-    expect(results(page, "cgan").get_by_role("img", name="recall")).to_have_attribute(
-        "aria-label", re.compile("over truncation: 0.5: 0.03")
-    )
-    expect(results(page, "vae").get_by_role("img", name="recall")).to_have_attribute(
-        "aria-label", re.compile("over temperature: 0.5: 0.31")
-    )
+    precision = measured(client, "cgan", "precision", truncation=1.0)
+    expect(results(page, "cgan")).to_contain_text(f"precision{precision:.2f}")
+    for model, control in (("cgan", "truncation"), ("vae", "temperature")):
+        recall = measured(client, model, "recall", **{control: 0.5})
+        expect(results(page, model).get_by_role("img", name="recall")).to_have_attribute(
+            "aria-label", re.compile(f"over {control}: 0.5: {recall:.2f}")
+        )
     figures = client.get("/models/vae").json()["manifest"]["quality"]["figures"]["recall"]
     row = page.get_by_role("row").filter(has=page.get_by_role("rowheader", name="recall higher", exact=False)).first
     expect(row).to_contain_text(f"{figures['value']:.3f}")
