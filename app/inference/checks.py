@@ -66,24 +66,23 @@ def warm_up(network: Network, golden: Golden, max_rows: int, *, sequential: bool
     started = thread_time()
     full = network.run(*_repeated(rows, max_rows))
     network.row_ms = 1000 * (thread_time() - started) / max_rows
-    sizes = SEQUENTIAL_SIZES if sequential else SIZES
     # A GPU runs every batch in one shape.
     for multiple in ROW_MULTIPLES if network.row_multiple == 1 else (network.row_multiple,):
         network.row_multiple = multiple
         if max_rows % multiple:  # the full batch is padded, too
             full = network.run(*_repeated(rows, max_rows))
-        if _rows_are_equal(network, rows, full, sizes):
+        if _rows_are_equal(network, rows, full, sequential=sequential):
             return True
     return False
 
 
-def _rows_are_equal(network: Network, rows: Arrays, full: Arrays, sizes: tuple[int, ...]) -> bool:
+def _rows_are_equal(network: Network, rows: Arrays, full: Arrays, *, sequential: bool) -> bool:
     """Whether the rows of a full batch, which repeats `rows`, have the same bits at each place and in other sizes."""
     expected = _slice(full, 0, len(rows[0]))
     if not _equal(full, _repeated(expected, len(full[0]))):
         return False
-    least = IMAGE_ROWS if expected[0][0].size >= IMAGE_NUMBERS else len(rows[0])
-    compared = [(max(least, size), size) for size in sizes]
+    least = 1 if sequential else IMAGE_ROWS if expected[0][0].size >= IMAGE_NUMBERS else len(rows[0])
+    compared = [(max(least, size), size) for size in (SEQUENTIAL_SIZES if sequential else SIZES)]
     return all(_equal(_in_batches(network, rows, count, size), _repeated(expected, count)) for count, size in compared)
 
 

@@ -144,9 +144,11 @@ class Loader:
 
     async def _load_models(self, runtime: Runtime) -> tuple[int, dict[str, Model]]:
         """The number of the reload that was requested last, and the models loaded after it. Raises CheckpointError."""
-        reload = self._scoreboard.reload
+        settings, reload = self._settings, self._scoreboard.reload
+        # At the start, each process uses its share of the cores. A reload leaves them to the requests.
+        threads = 1 if self._engines else max(1, runtime.default_workers // self._scoreboard.processes)
         try:
-            return reload, await self._loading.submit(lambda: _load_all(self._settings, runtime))
+            return reload, await self._loading.submit(lambda: _load_all(settings, runtime, threads))
         except Exception:
             await self._scoreboard.agree(reload, 0)
             raise
@@ -162,9 +164,9 @@ def id_of_models(models: Iterable[Model]) -> int:
     return int.from_bytes(digest.digest()[:7]) + 1
 
 
-def _load_all(settings: Settings, runtime: Runtime) -> dict[str, Model]:
+def _load_all(settings: Settings, runtime: Runtime, threads: int) -> dict[str, Model]:
     try:
-        models = load_models(settings.models_dir, runtime, settings.max_batch_rows, settings.models)
+        models = load_models(settings.models_dir, runtime, settings.max_batch_rows, settings.models, threads)
     except DeviceLost as error:  # a BaseException, which would end this thread without a message
         cause = str(error.__cause__).splitlines()[0]
         raise DeviceUnavailable(f"device {runtime.device} failed while loading models: {cause}") from error

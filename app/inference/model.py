@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,18 +68,21 @@ class Model:
         return mean, log_variance[0] if log_variance else None
 
 
-def load_models(directory: Path, runtime: Runtime, max_rows: int, names: Collection[str] = ()) -> dict[str, Model]:
+def load_models(
+    directory: Path, runtime: Runtime, max_rows: int, names: Collection[str] = (), threads: int = 1
+) -> dict[str, Model]:
     """Load the checkpoints in `directory`, by name. Raises CheckpointError for the first one that is bad.
 
-    max_rows: rows of the largest batch. names: of those to load; all if empty.
+    max_rows: rows of the largest batch. names: of those to load; all if empty. threads: models to load at a time.
     """
     models = {}
-    for manifest_file in find_manifests(directory, names):
-        model = load_model(manifest_file, runtime, max_rows)
-        models[model.name] = model
-        log.info("loaded %s, %s, digest %s", model.name, model.provenance.precision, model.provenance.digest)
-        for capability in (name for name, identical in model.byte_identical.items() if not identical):
-            log.warning("%s of %s is not byte-identical: a row depends on its batch", capability, model.name)
+    manifest_files = find_manifests(directory, names)
+    with ThreadPoolExecutor(threads, "load", runtime.prepare_thread) as pool:
+        for model in pool.map(lambda manifest_file: load_model(manifest_file, runtime, max_rows), manifest_files):
+            models[model.name] = model
+            log.info("loaded %s, %s, digest %s", model.name, model.provenance.precision, model.provenance.digest)
+            for capability in (name for name, identical in model.byte_identical.items() if not identical):
+                log.warning("%s of %s is not byte-identical: a row depends on its batch", capability, model.name)
     return models
 
 

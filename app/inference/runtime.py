@@ -36,6 +36,10 @@ BACKGROUND_NICENESS = 10
 OUT_OF_MEMORY_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
 
 
+# Threads share the filters of warnings.
+_FILTERS = threading.Lock()
+
+
 class MissingMethod(Exception):
     """The archive lacks a method that the manifest names."""
 
@@ -210,7 +214,7 @@ def id_of(facts: Mapping[str, str]) -> str:
 @contextmanager
 def without_deprecations() -> Iterator[None]:
     """Filter the deprecation warnings of TorchScript, the checkpoint format of this project."""
-    with warnings.catch_warnings():
+    with _FILTERS, warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
             warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", category)
         yield

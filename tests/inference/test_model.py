@@ -19,7 +19,7 @@ def runtime() -> Runtime:
 
 
 def test_shipped_checkpoints_load_in_order_of_name_with_cards_and_byte_identical_rows(runtime):
-    models = load_models(ROOT / "models", runtime, 8)
+    models = load_models(ROOT / "models", runtime, 8, threads=2)
     assert list(models) == SHIPPED_NAMES
     for name, model in models.items():
         assert set(model.networks) == set(model.manifest.capabilities)
@@ -118,6 +118,16 @@ def test_an_archive_that_does_not_do_what_its_manifest_says_is_refused_in_one_li
     folder = write_vae(tmp_path)
     replace_archive(folder, content)
     assert refusal(folder, runtime).startswith(f"{folder / 'vae.pt'}: ")
+
+
+def test_the_first_of_several_bad_checkpoints_is_reported_by_any_number_of_threads(runtime, tmp_path):
+    for name in ("a", "b", "c"):
+        write_vae(tmp_path, name)
+    for name in ("b", "c"):
+        (tmp_path / name / "manifest.json").write_text("{")
+    for threads in (1, 3):
+        with pytest.raises(CheckpointError, match="/b/"):
+            load_models(tmp_path, runtime, 8, threads=threads)
 
 
 def test_golden_rows_with_fewer_values_than_they_state_are_refused(runtime, tmp_path):
