@@ -22,6 +22,8 @@ Precision = Literal["auto", "float32"]
 ROWS = 64
 SIZES = (1, 2, 3, 5, 8, 13, 16, 31, 33, 64)
 IMAGES = 50
+# Of sequential models, whose passes take longer. `make identity` compares more.
+SEQUENTIAL_ROWS, SEQUENTIAL_SIZES, SEQUENTIAL_IMAGES = 16, (1, 3, 5, 16), 16
 CALLERS = 16
 SHIPPED = [read_manifest(path) for path in find_manifests(ROOT / "models")]
 
@@ -45,13 +47,14 @@ def test_a_row_has_the_same_bits_in_batches_of_any_size_at_any_position(name, pr
     model = shipped(name, precision)
     network, manifest = model.networks[capability], model.manifest
     shape = manifest.shape(manifest.inputs(capability)[0])
-    rows = np.clip(normal_rows(11, 0, ROWS, int(np.prod(shape))), 0, 1 if len(shape) > 1 else None)
-    inputs: list[Any] = [rows.reshape(ROWS, *shape)]
+    count, sizes = (SEQUENTIAL_ROWS, SEQUENTIAL_SIZES) if manifest.sequential else (ROWS, SIZES)
+    rows = np.clip(normal_rows(11, 0, count, int(np.prod(shape))), 0, 1 if len(shape) > 1 else None)
+    inputs: list[Any] = [rows.reshape(count, *shape)]
     if manifest.takes_labels(capability):
-        inputs.append(np.arange(ROWS) * 7 % len(manifest.classes))
-    alone = [network.run(*(each[row : row + 1] for each in inputs)) for row in range(ROWS)]
-    for size in SIZES:
-        for first in {0, (ROWS - size) // 2, ROWS - size}:
+        inputs.append(np.arange(count) * 7 % len(manifest.classes))
+    alone = [network.run(*(each[row : row + 1] for each in inputs)) for row in range(count)]
+    for size in sizes:
+        for first in {0, (count - size) // 2, count - size}:
             together = network.run(*(each[first : first + size] for each in inputs))
             for output, single in zip(together, zip(*alone, strict=True), strict=True):
                 assert np.array_equal(output, np.concatenate(single[first : first + size])), f"{size} rows from {first}"
@@ -83,6 +86,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.C
 )
 def test_images_under_load_are_those_of_lone_requests_to_another_service(services, options):
     lone, loaded = services
+    sequential = lone.get(f"/models/{options['model']}").json()["manifest"]["sequential"]
+    count = SEQUENTIAL_IMAGES if sequential else IMAGES
 
     def ask(client: httpx.Client, first: int, n: int) -> list[Any]:
         answer = client.post("/generate", json={"n": n, "seed": 7, "first": first, **options})
@@ -90,8 +95,8 @@ def test_images_under_load_are_those_of_lone_requests_to_another_service(service
         images: list[Any] = answer.json()["images"]
         return images
 
-    alone = [ask(lone, index, 1)[0] for index in range(IMAGES)]
-    spans = [(first, n) for n in (1, 3, 8, 33) for first in range(0, IMAGES - n, 2 * n)]
+    alone = [ask(lone, index, 1)[0] for index in range(count)]
+    spans = [(first, n) for n in (1, 3, 8, 33) for first in range(0, count - n, 2 * n)]
     with ThreadPoolExecutor(CALLERS) as callers:
         for (first, n), images in zip(spans, callers.map(lambda span: ask(loaded, *span), spans), strict=True):
             assert images == alone[first : first + n]

@@ -31,7 +31,15 @@ Module = TypeVar("Module", bound=nn.Module)
 TRAIN_IMAGES, TEST_IMAGES = 192, 32
 STEPS = 5  # per epoch of a tiny run
 # Choices of families with larger networks.
-SMALL = {"channels": 16, "layers": 2, "detail_channels": 16, "width": 16, "depth": 1, "solver_steps": 3}
+SMALL = {
+    "channels": 16,
+    "layers": 2,
+    "detail_channels": 16,
+    "detail_layers": 1,
+    "width": 16,
+    "depth": 1,
+    "solver_steps": 3,
+}
 
 
 def strokes(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -187,7 +195,8 @@ def vae_run(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> VaeCo
 def gan_run(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> GanConfig:
     """A finished run of one epoch with its checkpoint. To be read only."""
     root = tmp_path_factory.mktemp("gan")
-    config = GanConfig(epochs=1, batch_size=8, train_images=16, device="cpu", precision="float32", **places(root))
+    sizes: dict[str, Any] = {"epochs": 1, "batch_size": 8, "train_images": 16, "channels": 16}
+    config = GanConfig(device="cpu", precision="float32", **sizes, **places(root))
     train(config, dataset=dataset)
     return config
 

@@ -28,6 +28,7 @@ BATCH, STEPS = 8, 3  # of an epoch
 def job(root: Path, family: str, name: str, results: str = "", **others: Any) -> dict[str, Any]:
     """A job of the worker, for a run of two epochs."""
     sizes = {"epochs": 2, "batch_size": BATCH, "train_images": BATCH * STEPS, "save_steps": 1}
+    sizes |= {"channels": 16} if family == "gan" else {}
     fixed = {"device": "cpu", "precision": "float32", "tensorboard": False, **places(root)}
     return {"config": {"family": family, "name": name} | sizes | fixed, "results": results or name} | others
 

@@ -13,7 +13,7 @@ from training.families import batch_norm
 from training.families.adversarial import discriminator_loss, generator_loss, gradient_penalty
 from training.families.batch_norm import estimate_batch_norm
 from training.families.cgan import CganConfig, CganLearner
-from training.families.gan import ConvToOneChannel, GanConfig, GanLearner, Generator
+from training.families.gan import LATENT_DIM, ConvToOneChannel, GanConfig, GanLearner, Generator
 from training.learner import DataShape
 
 LABELS = torch.arange(16) % 10
@@ -22,12 +22,12 @@ NO_IMAGES = (torch.empty(0, 1, 28, 28, dtype=torch.uint8), torch.empty(0, dtype=
 
 def learner(total_steps: int = 1000, **config: Any) -> GanLearner:
     torch.manual_seed(0)
-    return GanLearner(GanConfig(**config), DataShape(), total_steps)
+    return GanLearner(GanConfig(channels=16, **config), DataShape(), total_steps)
 
 
 def cgan(**config: Any) -> CganLearner:
     torch.manual_seed(0)
-    return CganLearner(CganConfig(**config), DataShape(), 1000)
+    return CganLearner(CganConfig(channels=16, **config), DataShape(), 1000)
 
 
 def clones(module: nn.Module) -> list[Tensor]:
@@ -130,12 +130,12 @@ def test_the_gradient_penalty_is_the_mean_squared_norm_of_the_logits_gradient():
 
 
 def test_estimated_statistics_are_those_of_the_generators_own_activations():
-    generator = lively(Generator(batch_norm=True))
+    generator = lively(Generator(LATENT_DIM, 16, batch_norm=True))
     source = torch.Generator().manual_seed(4)
     estimate_batch_norm(generator, [(torch.randn(32, 100, generator=source),) for _ in range(2)])
     source = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        features = [generator.dense(torch.randn(32, 100, generator=source)).view(32, 128, 49) for _ in range(2)]
+        features = [generator.dense(torch.randn(32, 100, generator=source)).view(32, 16, 49) for _ in range(2)]
     mean = torch.stack([batch.mean(dim=(0, 2)) for batch in features]).mean(dim=0)
     variance = torch.stack([batch.var(dim=(0, 2)) for batch in features]).mean(dim=0)
     norm: Any = generator.dense_norm

@@ -55,7 +55,7 @@ def noise(count: int, side: int = 8) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def test_the_probabilities_of_all_images_of_a_label_sum_to_one():
-    made = archive(4, binarised=True, channels=16, detail_channels=16)
+    made = archive(4, binarised=True, layers=1)
     images = torch.tensor(list(itertools.product([0.0, 1.0], repeat=16))).view(-1, 1, 4, 4)
     likelihoods = made.log_likelihood(images, torch.full((len(images),), 7))
     assert float(likelihoods.double().exp().sum()) == pytest.approx(1, abs=1e-4)

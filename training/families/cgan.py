@@ -17,7 +17,7 @@ from training.families import Family
 from training.families.adversarial import BATCH_NORM, AdversarialConfig, AdversarialLearner
 from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
 from training.families.discriminators import ProjectionDiscriminator
-from training.families.gan import LATENT_DIM, Generator, fast_generator
+from training.families.gan import CHANNELS, LATENT_DIM, Generator, fast_generator
 from training.fast_layers import ToImages, stable_rows
 from training.learner import DataShape, TrainingSet
 
@@ -32,6 +32,7 @@ class CganConfig(AdversarialConfig):
     epochs: int = Field(18, ge=1, description="one generator step for each batch of the data")
     batch_size: int = Field(64, ge=2)
     batch_norm: bool = Field(True, description=BATCH_NORM)
+    channels: int = Field(128, ge=1, description=CHANNELS)
 
 
 class ConditionalGenerator(nn.Module):
@@ -58,7 +59,7 @@ class CganLearner(AdversarialLearner):
 
     def __init__(self, config: CganConfig, data: DataShape, total_steps: int) -> None:
         embedding = nn.Embedding(data.classes, EMBEDDING_DIM)
-        generator = Generator(LATENT_DIM + EMBEDDING_DIM, batch_norm=config.batch_norm)
+        generator = Generator(LATENT_DIM + EMBEDDING_DIM, config.channels, batch_norm=config.batch_norm)
         discriminator = ProjectionDiscriminator(data.classes)
         super().__init__(config, ConditionalGenerator(embedding, generator), discriminator, data, total_steps)
         self.classes = data.classes

@@ -27,6 +27,7 @@ from training.fast_layers import fast_upsampler, stable_rows
 from training.learner import DataShape
 
 LATENT_DIM = 100
+CHANNELS = "of the generator's feature maps"
 
 
 class GanConfig(AdversarialConfig):
@@ -45,6 +46,7 @@ class GanConfig(AdversarialConfig):
     shared_fakes: bool = Field(False, description=SHARED_FAKES)
     gradient_penalty: float = Field(0.0, ge=0, description=GRADIENT_PENALTY)
     batch_norm: bool = Field(True, description=BATCH_NORM)
+    channels: int = Field(128, ge=1, description=CHANNELS)
 
 
 class ConvToOneChannel(nn.Conv2d):
@@ -75,27 +77,28 @@ class Generator(nn.Module):
     absorbs it into those layers, and the exported generator has none.
     """
 
-    def __init__(self, latent_dim: int = LATENT_DIM, *, batch_norm: bool = False) -> None:
+    def __init__(self, latent_dim: int, channels: int, *, batch_norm: bool) -> None:
         super().__init__()
 
         def norm() -> nn.Module:
-            return nn.BatchNorm2d(128) if batch_norm else nn.Identity()
+            return nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
 
-        self.dense = nn.Linear(latent_dim, 128 * 7 * 7)
+        self.channels = channels
+        self.dense = nn.Linear(latent_dim, channels * 7 * 7)
         self.dense_norm = norm()
-        self.up1 = nn.ConvTranspose2d(128, 128, 4, stride=2, padding=1)
+        self.up1 = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
         self.up1_norm = norm()
-        self.up2 = nn.ConvTranspose2d(128, 128, 4, stride=2, padding=1)
+        self.up2 = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
         self.up2_norm = norm()
-        self.to_image = ConvToOneChannel(128, 1, 7, padding=3)
+        self.to_image = ConvToOneChannel(channels, 1, 7, padding=3)
         self.apply(initialize_glorot)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents `(B, latent)` to pixel logits `(B, 1, 28, 28)`; their sigmoid is the image."""
-        x = self.dense(latents).view(-1, 128, 7, 7)
+        x = self.dense(latents).view(-1, self.channels, 7, 7)
         x = functional.leaky_relu(self.dense_norm(x), 0.2)
-        x = functional.leaky_relu(self.up1_norm(self.up1(x)), 0.2)  # (B, 128, 14, 14)
-        x = functional.leaky_relu(self.up2_norm(self.up2(x)), 0.2)  # (B, 128, 28, 28)
+        x = functional.leaky_relu(self.up1_norm(self.up1(x)), 0.2)  # (B, channels, 14, 14)
+        x = functional.leaky_relu(self.up2_norm(self.up2(x)), 0.2)  # (B, channels, 28, 28)
         logits: Tensor = self.to_image(x)
         return logits
 
@@ -108,7 +111,8 @@ class GanLearner(AdversarialLearner):
 
     def __init__(self, config: GanConfig, data: DataShape, total_steps: int) -> None:
         discriminator = DeepDiscriminator() if config.discriminator == "deep" else Discriminator()
-        super().__init__(config, Generator(batch_norm=config.batch_norm), discriminator, data, total_steps)
+        generator = Generator(LATENT_DIM, config.channels, batch_norm=config.batch_norm)
+        super().__init__(config, generator, discriminator, data, total_steps)
 
     def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
         """The generator rewritten, the discriminator with stable rows."""
