@@ -71,7 +71,7 @@ EDITS = st.lists(st.tuples(st.integers(0, len(DIGIT) - 1), st.integers(0, 255)),
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[httpx.Client]:
-    with serving(max_images=16) as client:
+    with serving(models="cgan,lenet,srgan,vae", max_images=16) as client:
         yield client
         assert errors(client, "internal_error") == 0
 

@@ -283,7 +283,7 @@ def test_a_model_that_cannot_answer_is_refused_with_the_name_of_one_that_can(lab
 
 
 def test_the_default_model_is_used_where_it_can_do_what_is_requested():
-    with serving(default_model="vae") as client:
+    with serving(models="cgan,vae", default_model="vae") as client:
         assert_named(generate(client), "vae")
         assert_named(generate(client, truncation=1), "cgan")
         assert_named(client.post("/score", json={}), "cgan")

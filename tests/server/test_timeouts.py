@@ -162,7 +162,7 @@ def test_connections_far_above_the_bound_are_closed(start):
 
 
 def test_above_the_bound_probes_are_answered_and_silent_connections_closed():
-    with serving(max_connections=1, receive_timeout_s=600) as client:
+    with serving(models="lenet", max_connections=1, receive_timeout_s=600) as client:
         assert client.get("/livez").status_code == 200  # on the connection that it keeps
         address = address_of(client)
         for path, expected in {"/livez": 200, "/readyz": 200, "/metrics": 200, "/models": 503}.items():
