@@ -65,7 +65,7 @@ Capabilities: {", ".join(manifest.capabilities)}.{latents_text(manifest)}
 - settings: {listed({name: value for name, value in record.config.items() if name != "note"})}
 - losses of epoch {record.epoch or record.epochs}: {listed(losses)}
 - made with {listed(record.versions)}, source {record.source_commit}
-- dataset SHA-256 `{manifest.dataset.digest}`{contrast_text(record)}
+- dataset SHA-256 `{manifest.dataset.digest}`{contrast_text(manifest)}
 
 ## Reproduce
 
@@ -83,13 +83,15 @@ def latents_text(manifest: Manifest) -> str:
     return f" Latents are drawn from {' or '.join(names[prior] for prior in manifest.priors)}."
 
 
-def contrast_text(record: TrainingRecord) -> str:
+def contrast_text(manifest: Manifest) -> str:
     """A line on the contrast, where it was changed at export."""
-    if record.contrast == 1:
+    contrast = manifest.training.contrast
+    if contrast == 1:
         return ""
+    exception = "; `decode`, and the figures that use it, do not" if "decode" in manifest.capabilities else ""
     return (
-        f"\n- contrast: `generate` multiplies the logits of the pixels by {record.contrast:.4g}, a factor chosen on "
-        "training images; `decode`, and the figures that use it, do not"
+        f"\n- contrast: `generate` multiplies the logits of the pixels by {contrast:.4g}, a factor chosen on training "
+        f"images{exception}"
     )
 
 

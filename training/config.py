@@ -19,7 +19,7 @@ EVALUATE_EVERY = "epochs between measurements of quality; 0: never, and the last
 class Choices(BaseModel):
     """The choices of a command."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
@@ -43,7 +43,7 @@ def check_text(text: str) -> None:
 
 
 class TrainConfig(Choices):
-    """The choices of a run. `make train` has the values of the shipped checkpoints."""
+    """The choices of a run. The manifest of a checkpoint records its own; `make train` has the current recipes."""
 
     family: str
     name: str = Field(pattern=NAME_PATTERN)

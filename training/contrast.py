@@ -46,7 +46,8 @@ def contrast_distances(
 ) -> dict[float, float]:
     """The Frechet distance of generated images to training images under each of CONTRASTS.
 
-    The images have the labels of the training images, where the model takes labels, and their logits are drawn once.
+    The images have the labels of the training images, where the model or its prior takes labels. Their logits are drawn
+    once.
     """
     images, labels = (part[:IMAGES] for part in training_set)
     logits, real = _pixel_logits(archive, learner, labels), extractor.features(images)

@@ -51,6 +51,11 @@ def to_unit_range(images: Tensor) -> Tensor:
     return images.to(torch.float32) / 255
 
 
+def batches(size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The rows of tensors of equal length in order, `size` at a time."""
+    return zip(*(torch.split(each, size) for each in tensors), strict=True)
+
+
 def epoch_batches(count: int, batch_size: int, streams: int, seed: int, epoch: int) -> Iterator[Tensor]:
     """Row numbers of one epoch: `count // batch_size` batches, int64 `(streams, batch_size)`.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from app.checkpoints.manifest import Prior
+from training.data import batches
 
 BATCH = 250
 
@@ -76,10 +77,10 @@ def draw_images(network: nn.Module, form: Form, labels: Tensor, seed: int, contr
 
 @torch.no_grad()
 def generate(network: nn.Module, form: Form, latents: Tensor, labels: Tensor) -> Tensor:
-    """Latents float32 `(N, latent_dim)` and labels int64 `(N,)` to images as of `draw_images`."""
+    """Latents float32 `(N, latent_dim)` and labels int64 `(N,)` to images, in the form that `draw_images` returns."""
     device = next(network.parameters()).device
     images = []
-    for rows, wanted in zip(torch.split(latents, BATCH), torch.split(labels, BATCH), strict=True):
+    for rows, wanted in batches(BATCH, latents, labels):
         made = network.generate(*with_labels(form, rows.to(device), wanted.to(device)))  # type: ignore[operator]
         images.append(quantised(made).cpu())
     return torch.cat(images)
@@ -91,7 +92,7 @@ def draw_latents(network: nn.Module, form: Form, labels: Tensor, seed: int, cont
     prior = _prior(form, controls)
     if prior not in form.priors:
         raise ValueError(f"the model's latents are drawn from {' or '.join(form.priors)}, not {prior}")
-    assert form.latent_dim is not None, "asked of a model with latents only"
+    assert form.latent_dim is not None, "needs a model with latents"
     assert form.noise_dim is not None
     source = torch.Generator().manual_seed(seed)
     normal = torch.randn(len(labels), form.latent_dim, generator=source)
@@ -105,7 +106,7 @@ def draw_latents(network: nn.Module, form: Form, labels: Tensor, seed: int, cont
     device = next(network.parameters()).device
     drawn = [
         network.prior(rows.to(device), wanted.to(device)).cpu()  # type: ignore[operator]
-        for rows, wanted in zip(torch.split(noise, BATCH), torch.split(labels, BATCH), strict=True)
+        for rows, wanted in batches(BATCH, noise, labels)
     ]
     return torch.cat(drawn)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from app.checkpoints.capabilities import CAPABILITIES, Symbol
 from app.checkpoints.manifest import PIXEL_BOUND, Golden, TensorRecord
 from training.archive import EagerArchive
-from training.data import Dataset
+from training.data import Dataset, batches
 from training.evaluation.resizing import resized
 from training.generation import balanced_labels, draw_latents
 from training.learner import Learner
@@ -59,7 +59,7 @@ def deviation(
     inputs = input_rows(learner, dataset, capability, count)
     if learner.inputs(capability)[0] is Symbol.LATENT:
         inputs = (draw_latents(reference, learner, balanced_labels(count, len(dataset.classes)), seed), *inputs[1:])
-    for rows in zip(*(torch.split(each, BATCH) for each in inputs), strict=True):
+    for rows in batches(BATCH, *inputs):
         difference = (getattr(lower, capability)(*rows) - getattr(reference, capability)(*rows)).abs()
         largest = torch.maximum(largest, difference.max())
         means.append(difference.mean(dim=(1, 2, 3), dtype=torch.float64))

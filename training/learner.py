@@ -116,11 +116,6 @@ class Learner(nn.Module, ABC):
         """All optimisers."""
         return [value for value in self._optimisation().values() if isinstance(value, torch.optim.Optimizer)]
 
-    @property
-    def has_schedule(self) -> bool:
-        """Whether a learning rate depends on the length of the run."""
-        return any(isinstance(value, torch.optim.lr_scheduler.LRScheduler) for value in self._optimisation().values())
-
     def training_state(self) -> dict[str, Any]:
         """Everything a resumed run needs: weights, averages, optimisers and schedules."""
         return {"modules": self.state_dict()} | {

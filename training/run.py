@@ -26,7 +26,6 @@ from training.randomness import preserved_random_state
 from training.state import (
     Best,
     Progress,
-    check_epochs,
     check_same_run,
     read_state,
     restore,
@@ -70,7 +69,6 @@ class Run:
         state = processes.from_first(lambda: read_state(config)) if resume else None
         if state is not None:
             check_same_run(config, state, dataset.digest)
-            check_epochs(config, state, self.learner)
             self.progress = restore(config, state, self.learner)
         processes.begin(self.learner, self.learner.optimizers)
         if state is not None:

@@ -23,9 +23,10 @@ from training.distribution import Processes
 from training.learner import Learner
 from training.randomness import random_state, restore_random_state
 
+# Choices that an export may set: the last two, of flow-matching, are how images are sampled.
+EXPORT_CHOICES = {"evaluate_every", "note", "solver_steps", "least_probability"}
 # Choices that may change when a run is resumed or exported: paths, saving, monitoring, and how images are sampled.
-MAY_CHANGE_ON_RESUME = {
-    "epochs",  # see check_epochs
+MAY_CHANGE_ON_RESUME = EXPORT_CHOICES | {
     "device",
     "dataset",  # its digest is compared instead
     "data_dir",
@@ -33,11 +34,7 @@ MAY_CHANGE_ON_RESUME = {
     "models_dir",
     "save_steps",
     "save_minutes",
-    "evaluate_every",
     "tensorboard",
-    "note",
-    "solver_steps",  # of flow-matching, like the next
-    "least_probability",
 }
 # Those that every state has; `cpu_s` came later.
 KEYS = {"config", "dataset_digest", "learner", "history", "done", "best", "processes"}
@@ -89,7 +86,7 @@ def save_state(
 
 
 def with_digest(state: dict[str, Any]) -> bytes:
-    """The content of a file of a state."""
+    """A serialised state, preceded by a line with its SHA-256."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
@@ -135,19 +132,6 @@ def check_same_run(config: TrainConfig, state: dict[str, Any], dataset_digest: s
         raise CannotResume(f"the state in {config.run_dir} was made with another {', '.join(changed)}")
     if state["dataset_digest"] != dataset_digest:
         raise CannotResume(f"the state in {config.run_dir} was made with other data than {config.dataset} holds")
-
-
-def check_epochs(config: TrainConfig, state: dict[str, Any], learner: Learner) -> None:
-    """Raises CannotResume where a run with a learning rate schedule is resumed with another number of epochs.
-
-    The schedule depends on the number of epochs: the result would be the run of neither number.
-    """
-    then = state["config"]["epochs"]
-    if config.epochs != then and learner.has_schedule:
-        raise CannotResume(
-            f"the state in {config.run_dir} was made with --epochs {then}, on which its learning rate depends: "
-            f"start a new run for {config.epochs} epochs, or export the state"
-        )
 
 
 def restore(config: TrainConfig, state: dict[str, Any], learner: Learner) -> Progress:

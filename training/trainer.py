@@ -15,7 +15,7 @@ from training.learner import DataShape, Learner
 from training.run import Run, check_batch
 from training.run_lock import check_replaceable, mark_exported, run_lock
 from training.sources import load_dataset
-from training.state import CannotResume, Progress, check_same_run, read_state, restore, state_file
+from training.state import EXPORT_CHOICES, CannotResume, Progress, check_same_run, read_state, restore, state_file
 from training.stopping import StopRequest
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def train(config: TrainConfig, *, resume: bool = False, restart: bool = False, d
     """Train, keep curves and previews under `config.run_dir`, export to `config.models_dir` and measure the checkpoint.
 
     `resume` continues from the last saved state and gives the same run as one without a stop: to the bit where the
-    device is deterministic. `restart` allows to replace a checkpoint of other data. `dataset` replaces the one that the
+    device is deterministic. `restart` allows replacing a checkpoint of other data. `dataset` replaces the one that the
     config names. Under torchrun all processes share the run: each takes its part of every batch, and the first one
     measures, shows, writes and exports.
 
@@ -60,11 +60,12 @@ def train(config: TrainConfig, *, resume: bool = False, restart: bool = False, d
 def export_run(config: TrainConfig, dataset: Dataset | None = None) -> None:
     """Export the best epoch of the last saved state of a run, finished or not, or the state itself if there is no best.
 
-    Choices that a run resolved itself, or may change when it is resumed, are taken from the state. Raises CannotResume
-    where there is no state, or none of a finished epoch.
+    Choices that a run resolved itself are taken from the state, and so are those of EXPORT_CHOICES that the config does
+    not set. Raises CannotResume where there is no state, or none of a finished epoch.
     """
     state = read_state(config)
-    config = config.model_copy(update={key: state["config"][key] for key in ("epochs", "device", "precision")})
+    kept = {"epochs", "device", "precision"} | (EXPORT_CHOICES & state["config"].keys() - config.model_fields_set)
+    config = config.model_copy(update={key: state["config"][key] for key in kept})
     dataset = dataset or load_dataset(config.dataset, config.data_dir)
     check_same_run(config, state, dataset.digest)
     steps = config.epochs * config.epoch_steps(len(dataset.train_images))

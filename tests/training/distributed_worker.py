@@ -80,7 +80,7 @@ def main() -> None:
     root, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     dataset = Dataset(**torch.load(root / "dataset.pt"))
     trainer.export = lambda *_: root  # type: ignore[attr-defined]
-    run.curves_png = lambda *_: b""  # type: ignore[assignment,attr-defined]
+    run.curves_png = lambda *_: b""  # type: ignore[attr-defined]
     trainer.evaluate_checkpoint = lambda *_: None  # type: ignore[assignment,attr-defined]
     batch_norm.BATCHES, batch_norm.ROWS = 1, 64
     distributed.init_process_group("gloo")  # once for all jobs, as torchrun's store does not allow a second group

@@ -146,8 +146,8 @@ def test_a_report_that_a_crash_interrupted_is_written_on_resume(tiny, dataset, m
 
 
 @pytest.mark.usefixtures("no_export")
-def test_a_run_with_a_learning_rate_schedule_is_not_resumed_with_other_epochs(copied, dataset):
-    with pytest.raises(CannotResume, match=r"--epochs 3, .* 9 epochs"):
+def test_a_run_is_not_resumed_with_other_epochs(copied, dataset):
+    with pytest.raises(CannotResume, match="made with another epochs"):
         train(copied.model_copy(update={"epochs": 9}), resume=True, dataset=dataset)
 
 

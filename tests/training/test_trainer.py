@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.training.conftest import manifest_of, rows_of, same, weights
+from tests.training.conftest import STEPS, manifest_of, rows_of, same, train_and_crash, weights
 from training.families.vae import VaeLearner
 from training.state import read_state
 from training.trainer import export_run, train
@@ -81,6 +81,13 @@ def test_another_seed_trains_other_weights(tiny, dataset):
     train(ours, dataset=dataset)
     train(other, dataset=dataset)
     assert not same(weights(ours), weights(other))
+
+
+def test_an_export_keeps_the_choices_of_the_run_that_it_does_not_set(tiny, dataset):
+    train_and_crash(tiny("vae", note="of the run", evaluate_every=0), dataset, STEPS + 1)
+    export_run(tiny("vae", note="of the export"), dataset)
+    config = manifest_of(tiny("vae")).training.config
+    assert (config["note"], config["evaluate_every"]) == ("of the export", 0)
 
 
 def test_an_export_takes_epochs_and_device_from_the_state(copied, dataset):

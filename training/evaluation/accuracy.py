@@ -1,5 +1,6 @@
 """Figures of classifiers: of those in archives, and of one trained on generated images."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,7 +29,7 @@ def classification_figures(archive: Any, manifest: Manifest, dataset: Dataset) -
     probabilities = torch.cat([archive.classify(to_unit_range(batch)) for batch in torch.split(images, BATCH)])
     given = probabilities.double().gather(1, dataset.test_labels[:, None])[:, 0]
     classes = probabilities.shape[1]
-    uniform = float(torch.tensor(float(classes)).log())
+    uniform = math.log(classes)
     return {
         "accuracy": over_images(
             probabilities.argmax(dim=1) == dataset.test_labels,

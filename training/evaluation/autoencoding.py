@@ -1,4 +1,4 @@
-"""Figures of archives that encode and decode, on test images. All use `decode`, which has the contrast of training."""
+"""Figures of archives that encode and decode, on test images. Decoded images have no contrast applied."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from app.checkpoints.manifest import Figure, Manifest
-from training.data import Dataset, to_unit_range
+from training.data import Dataset, batches, to_unit_range
 from training.evaluation.binarisation import fixed_binarisation
 from training.evaluation.elbo import (
     ACTIVE,
@@ -36,11 +36,10 @@ def reconstruction_figures(archive: Any, manifest: Manifest, dataset: Dataset) -
     """Errors of the test images decoded from their codes, as `codes_of` gives them and as the service reconstructs."""
     inputs = to_unit_range(area_averages(dataset.test_images, manifest.input_shape))
     images = to_unit_range(area_averages(dataset.test_images, manifest.image.shape))
-    batches = zip(torch.split(inputs, BATCH), torch.split(dataset.test_labels, BATCH), strict=True)
     decoded = torch.cat(
         [
             archive.decode(*with_labels(manifest, codes_of(archive, manifest, rows, labels), labels))
-            for rows, labels in batches
+            for rows, labels in batches(BATCH, inputs, dataset.test_labels)
         ]
     )
     mean_image = to_unit_range(area_averages(dataset.train_images, manifest.image.shape)).mean(dim=0, keepdim=True)

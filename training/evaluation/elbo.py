@@ -1,12 +1,11 @@
 """Likelihood figures of variational autoencoders: ELBO, active units, importance-weighted bound.
 
-`encode` gives the mean and the log-variance of q(z|x), `decode` the Bernoulli parameter of each pixel. All figures are
-in nats per image. They bound a likelihood only for pixels of 0 or 1: on grey pixels the cross-entropy is a loss whose
+`encode` gives the mean and the log-variance of q(z|x), `decode` the Bernoulli parameter of each pixel. Bounds are in
+nats per image. They bound a likelihood only for pixels of 0 or 1: on grey pixels the cross-entropy is a loss whose
 minimum is the entropy of the pixels and not 0.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training.data import batches
 from training.generation import Form, with_labels
 
 BATCH = 500
@@ -43,7 +43,7 @@ def elbo(archive: Any, form: Form, images: Tensor, labels: Tensor, source: torch
     Source: D. Kingma, M. Welling, "Auto-Encoding Variational Bayes", 2013, arXiv:1312.6114, equations 7 and 10.
     """
     errors, divergences = [], []
-    for rows, wanted in _batches(images, labels):
+    for rows, wanted in batches(BATCH, images, labels):
         mean, log_variance = archive.encode(*with_labels(form, rows, wanted))
         latents = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, generator=source)
         errors.append(cross_entropy(archive.decode(*with_labels(form, latents, wanted)), rows))
@@ -58,7 +58,7 @@ def active_units(archive: Any, form: Form, images: Tensor, labels: Tensor) -> in
     Source: Y. Burda et al., "Importance Weighted Autoencoders", 2016, arXiv:1509.00519, section 5.2.
     """
     means = torch.cat(
-        [archive.encode(*with_labels(form, rows, wanted))[0] for rows, wanted in _batches(images, labels)]
+        [archive.encode(*with_labels(form, rows, wanted))[0] for rows, wanted in batches(BATCH, images, labels)]
     )
     return int((means.double().var(dim=0) > ACTIVE).sum())
 
@@ -73,7 +73,7 @@ def importance_weighted_bound(
     ELBO; more samples make it tighter. Source: see `active_units`, equation 8.
     """
     bounds = []
-    for rows, wanted in _batches(images, labels, max(BATCH // samples, 1)):
+    for rows, wanted in batches(max(BATCH // samples, 1), images, labels):
         mean, log_variance = archive.encode(*with_labels(form, rows, wanted))
         noise = torch.randn(len(rows), samples, mean.shape[1], generator=source)
         latents = mean[:, None] + torch.exp(0.5 * log_variance)[:, None] * noise
@@ -90,7 +90,3 @@ def cross_entropy(probabilities: Tensor, images: Tensor) -> Tensor:
     """Binary cross-entropy, summed over pixels: `(N, 1, H, W)` twice to float64 `(N,)`."""
     clamped = probabilities.double().clamp(LEAST, 1 - LEAST)
     return functional.binary_cross_entropy(clamped, images.double(), reduction="none").flatten(1).sum(dim=1)
-
-
-def _batches(images: Tensor, labels: Tensor, size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(torch.split(images, size), torch.split(labels, size), strict=True)

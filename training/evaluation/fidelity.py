@@ -4,6 +4,8 @@ Features are float32 `(N, D)`, those of generated images first. Density and cove
 maintained library has them; torch-fidelity computes the other distances.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric  # type: ignore[import-untyped]
@@ -102,8 +104,10 @@ def density_coverage(generated: Tensor, real: Tensor) -> tuple[float, float]:
 def class_balance(probabilities: Tensor) -> float:
     """Entropy of the frequencies of the likeliest classes over its maximum: 1 for equal ones, 0 for a single class."""
     classes = probabilities.shape[1]
+    if classes == 1:
+        return 1.0
     shares = torch.bincount(probabilities.argmax(dim=1), minlength=classes).double() / len(probabilities)
-    return float(torch.special.entr(shares).sum() / torch.log(torch.tensor(float(classes))))
+    return float(torch.special.entr(shares).sum() / math.log(classes))
 
 
 def label_agreement(probabilities: Tensor, labels: Tensor) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from app.checkpoints.manifest import Figure, Manifest
-from training.data import Dataset, to_unit_range
+from training.data import Dataset, batches, to_unit_range
 from training.evaluation.binarisation import fixed_binarisation
 from training.evaluation.elbo import cross_entropy
 from training.evaluation.figures import given_text, over_images
@@ -42,8 +42,9 @@ def log_likelihood_figures(archive: Any, manifest: Manifest, dataset: Dataset) -
 
 def log_likelihoods(archive: Any, manifest: Manifest, images: Tensor, labels: Tensor) -> Tensor:
     """The logarithm of p(x), or of p(x given the label): images `(N, 1, H, W)` in [0, 1] to nats, float64 `(N,)`."""
-    batches = zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True)
-    found = [archive.log_likelihood(*with_labels(manifest, rows, wanted)) for rows, wanted in batches]
+    found = [
+        archive.log_likelihood(*with_labels(manifest, rows, wanted)) for rows, wanted in batches(BATCH, images, labels)
+    ]
     return torch.cat(found).double()
 
 

@@ -27,7 +27,7 @@ PENALISED_SHARE = 4
 # Descriptions of options that several families have.
 BATCH_NORM = "in the generator; folded into its layers at export"
 GRADIENT_PENALTY = "gamma of R1, on the discriminator at real images"
-SHARED_FAKES = "all steps of both networks take one batch of fakes, which is faster, in place of fresh ones"
+SHARED_FAKES = "the generator's step takes fakes of the discriminator's steps, which is faster, in place of fresh ones"
 
 
 class AdversarialConfig(TrainConfig):

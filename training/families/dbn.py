@@ -26,7 +26,7 @@ from app.checkpoints.manifest import Figure
 from training.archive import Networks
 from training.average import Average
 from training.config import EVALUATE_EVERY, NAME_PATTERN, TrainConfig
-from training.data import Dataset, to_unit_range
+from training.data import Dataset, batches, to_unit_range
 from training.evaluation.annealing import anneal, inverse_temperatures
 from training.evaluation.binarisation import fixed_binarisation
 from training.families import Family
@@ -431,7 +431,7 @@ def class_means(rbm: Rbm, training_set: TrainingSet, classes: int) -> Tensor:
     """The mean probability of each hidden unit over the images of each class: `(classes, hidden)`; 0 without images."""
     device = rbm.weight.device
     sums = torch.zeros(classes, len(rbm.hidden_bias), device=device)
-    for images, labels in zip(*(torch.split(rows, BATCH) for rows in training_set), strict=True):
+    for images, labels in batches(BATCH, *training_set):
         pixels = to_unit_range(images.to(device)).flatten(1)
         sums.index_add_(0, labels.to(device), torch.sigmoid(rbm.hidden_logits(pixels)))
     counts = torch.bincount(training_set[1], minlength=classes).to(device)

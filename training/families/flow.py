@@ -21,7 +21,7 @@ from training import schedules
 from training.archive import Networks
 from training.average import Average
 from training.config import EVALUATE_EVERY, NAME_PATTERN, TrainConfig
-from training.data import Dataset, to_unit_range
+from training.data import Dataset, batches, to_unit_range
 from training.families import Family
 from training.learner import DataShape, GradientLearner, TrainingSet
 
@@ -449,9 +449,7 @@ class FlowLearner(GradientLearner):
         networks = self.networks((dataset.train_images, dataset.train_labels))
         device = next(self.parameters()).device
         wrong, worst = 0, 0
-        for images, labels in zip(
-            torch.split(dataset.test_images, ROWS), torch.split(dataset.test_labels, ROWS), strict=True
-        ):
+        for images, labels in batches(ROWS, dataset.test_images, dataset.test_labels):
             labels = labels.to(device)  # noqa: PLW2901
             codes = networks["embed"](to_unit_range(images).to(device), labels)
             levels = (networks["decode"](codes, labels).cpu() * (LEVELS - 1)).round()

@@ -217,7 +217,7 @@ class Embed(nn.Module):
         self.encoder = encoder
 
     def forward(self, images: Tensor) -> Tensor:
-        """The log-variances, a hundredth of the prior's, are left out."""
+        """The variances, about a hundredth of the prior's, are dropped."""
         mean: Tensor = self.encoder(images)[0]
         return mean
 

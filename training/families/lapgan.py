@@ -273,7 +273,8 @@ class LapganLearner(AdversarialLearner):
         """
         for batch, classes in zip(images, labels, strict=True):
             levels = gaussian_pyramid(batch, self.size)
-            fakes = self._level_fakes(levels, classes)
+            with torch.set_grad_enabled(self.config.shared_fakes):
+                fakes = self._level_fakes(levels, classes)
             losses = self._discriminator_losses(levels, [fake.detach() for fake in fakes], classes)
             gradient_step(self.discriminator_optimizer, torch.stack(losses).sum())
 

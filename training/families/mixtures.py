@@ -9,7 +9,7 @@ from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped
 from sklearn.mixture import GaussianMixture  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from training.data import to_unit_range
+from training.data import batches, to_unit_range
 from training.learner import TrainingSet
 
 ROWS = 500
@@ -52,10 +52,8 @@ def fit_to_codes(
     `encode` takes images float32 `(B, 1, H, W)` in [0, 1] and labels int64 `(B,)`, both on the CPU, to codes `(B, D)`.
     Source: P. Ghosh et al., "From Variational to Deterministic Autoencoders", 2020, arXiv:1903.12436, section 4.
     """
-    images, labels = training_set
-    batches = zip(torch.split(images, ROWS), torch.split(labels, ROWS), strict=True)
-    codes = torch.cat([encode(to_unit_range(rows), own).cpu() for rows, own in batches])
-    return fit_mixtures(codes, labels.cpu(), classes, components, seed)
+    codes = torch.cat([encode(to_unit_range(rows), own).cpu() for rows, own in batches(ROWS, *training_set)])
+    return fit_mixtures(codes, training_set[1].cpu(), classes, components, seed)
 
 
 def fit_mixtures(latents: Tensor, labels: Tensor, classes: int, components: int, seed: int) -> Mixtures:

@@ -63,6 +63,7 @@ def test_class_balance_and_label_agreement_are_those_of_the_definitions():
     assert label_agreement(one_hot([1, 2, 3, 4]), torch.tensor([1, 2, 3, 0])) == 0.75
     assert class_balance(one_hot(list(range(10)) * 3)) == pytest.approx(1)
     assert class_balance(one_hot([4] * 7)) == 0
+    assert class_balance(torch.ones(7, 1)) == 1  # of a data set with one class
     assert class_balance(one_hot([1, 2] * 5)) == pytest.approx(math.log(2) / math.log(10))
 
 
