@@ -29,8 +29,8 @@ For the metrics each has a cause: a mistake of the caller (4xx), overload (Overl
 deadline (DeadlineExceeded), or else the service itself.
 
 The detail is written for the caller, where the error is raised, and never echoes input. While the service cannot serve,
-`inference.readiness` chooses between NotReady, Draining and WorkerLost. Overloaded is raised for requests and bytes by
-`api.admission`, for uploaded files and rows by `inference.limit`; TooManyCallers by `server.protocol`.
+`inference.readiness` chooses between NotReady, Draining and WorkerLost. TooManyCallers is raised by
+`server.protocol`.
 """
 
 import logging
@@ -162,7 +162,7 @@ class NotReady(Unavailable, code="not_ready"):
 
 
 class Overloaded(Unavailable, code="overloaded", cause="overload"):
-    """Too many requests, body bytes or rows are in flight."""
+    """A bound on what is in flight is reached."""
 
 
 class TooManyCallers(Unavailable, code="too_many_callers", cause="overload"):

@@ -42,7 +42,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def log_access(method: str, path: str, status: int, seconds: float, code: str | None) -> None:
-    """Log a request, without its query. status: 0 if the caller disconnected before a response."""
+    """Log a request, without its query. status: 499 if the caller disconnected, 0 if no response began."""
     fields = {"method": method, "path": shortened(path, MAX_PATH), "status": status, "seconds": round(seconds, 6)}
     access.info("answered", extra={"fields": fields if code is None else fields | {"code": code}})
 

@@ -21,7 +21,7 @@ from app.inference.readiness import Readiness
 from app.metrics import Metrics
 from app.open_inference import rest
 from app.operations import routers
-from app.settings import Settings
+from app.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from app.telemetry import Tracing
@@ -67,10 +67,10 @@ def create_app(
 ) -> FastAPI:
     """An app that loads `settings.models_dir` when its lifespan starts, and again whenever `reload` is set.
 
-    settings: by default read from the environment. readiness: shared with the server, which starts the drain with it;
+    settings: by default those of `read_settings`. readiness: shared with the server, which starts the drain with it;
     has the scoreboard. on_failure: called after the cause was logged if the service cannot be ready or loses a worker.
     """
-    settings = settings or Settings()
+    settings = settings or read_settings()
     readiness = readiness or Readiness()
     limits = settings.limits | {"scrapes": health.MAX_SCRAPES}
     metrics = Metrics(readiness.scoreboard, limits, settings.grpc_port)

@@ -26,7 +26,7 @@ from app.errors import CAUSES
 from app.scoreboard import Scoreboard
 from app.service_metrics import ServiceCollector
 
-# Set before this module is imported, see `app.server.supervisor`.
+# Set before this module is imported, see `app.server.environment`.
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}

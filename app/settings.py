@@ -59,7 +59,11 @@ class Settings(BaseSettings):
     )
     processes: int = Field(0, ge=0, le=256, description="number of processes; 0: one per core on a CPU, one on a GPU")
     workers: int = Field(
-        0, ge=0, le=256, description="concurrent batches per process; 0: one per core on a CPU, one on a GPU"
+        0,
+        ge=0,
+        le=256,
+        description="concurrent batches per process; 0: one per core on a CPU, at most 8 with several processes, and "
+        "one on a GPU",
     )
     max_batch_rows: int = Field(32, ge=1, le=4096, description="rows per batch")
     max_requests: int = Field(512, ge=1, le=100_000, description="requests in flight")
@@ -99,7 +103,8 @@ class Settings(BaseSettings):
         500,
         ge=10,
         le=600_000,
-        description="the same for all images of an upload, at least `max_image_cost_ms`",
+        description="milliseconds of CPU time to decode and normalize all images of an upload, at least "
+        "`max_image_cost_ms`",
     )
     decode_workers: int = Field(1, ge=1, le=64, description="threads per process that decode uploads")
     max_queued_files: int = Field(
@@ -126,7 +131,8 @@ class Settings(BaseSettings):
         10,
         ge=2,  # a worker that is busy at one check may have started just before it
         le=3600,
-        description="seconds after which a batch or a process counts as hung, and the process is replaced",
+        description="seconds after which a batch (of a sequential model: ten times as many) or a process counts as "
+        "hung, and the process is replaced",
     )
     shutdown_lag_s: float = Field(
         1,
@@ -134,7 +140,7 @@ class Settings(BaseSettings):
         le=3600,
         description="seconds after SIGTERM in which requests are still served while `/readyz` returns 503",
     )
-    shutdown_grace_s: int = Field(15, ge=0, le=3600, description="most seconds from SIGTERM to the exit")
+    shutdown_grace_s: int = Field(15, ge=0, le=3600, description="maximum seconds from SIGTERM to the exit")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level logged")
     access_log: bool = Field(False, description="log a line for each request, whatever `log_level` is")
     tracing: bool = Field(False, description="export OpenTelemetry traces; needs the extra `tracing`")

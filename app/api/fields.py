@@ -29,7 +29,7 @@ class Body(BaseModel):
 
 
 class Query(BaseModel):
-    """A query string: no unknown parameter, finite numbers only. Values are text, see `FromText`."""
+    """A query string: no unknown parameter, finite numbers only. Values are text, as of `IntegerText`."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 

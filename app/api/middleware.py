@@ -10,6 +10,7 @@ import logging
 import random
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from time import monotonic
 
 from starlette.datastructures import Headers
@@ -94,7 +95,9 @@ class RequestContext:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            status, code = scope["answer_status"], scope.get("problem_code")
+            status = scope["answer_status"]
+            # `CrossOrigin` refuses preflight requests without the scope, and is the only one to do so.
+            code = scope.get("problem_code") or (BadRequest.code if status >= HTTPStatus.BAD_REQUEST else None)
             if (refused := of_server.get("refused")) is not None:  # the server refused the rest of the body
                 status, code = refused.status, refused.code
             seconds = monotonic() - started

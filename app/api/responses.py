@@ -40,7 +40,7 @@ class ImageItem(BaseModel):
     """A generated image."""
 
     index: int = Field(examples=[0])
-    label: str | None = Field(description="class name; null if the model has no labels", examples=["3"])
+    label: str | None = Field(description="class name; null for an image without a label", examples=["3"])
     png: str = Field(description="base64")
 
 

@@ -48,7 +48,8 @@ class Engine:
     def select(self, name: str | None, prepare: Callable[[Model], T], role: str = "model") -> tuple[Model, T]:
         """The named model, or the first one that can do all that was requested, with the result of `prepare` for it.
 
-        prepare: builds the job for a model; raises CapabilityMissing or InvalidRequest if the model cannot do it.
+        prepare: checks the request against a model and returns what the job needs; raises CapabilityMissing or
+        InvalidRequest if the model cannot do it.
         role: what the request calls the model.
         Raises ModelNotFound for an unknown name, and the error of `prepare`, which then names a model that can.
         """

@@ -47,7 +47,7 @@ def end_latents(model: Model, ends: Sequence[End]) -> list[Rows]:
     uploads = [(i, end) for i, end in enumerate(ends) if isinstance(end, UploadEnd)]
     if uploads:
         images = np.concatenate([end.image for _, end in uploads])
-        labels = concatenated([end.labels(0, 1) for _, end in uploads]) if model.manifest.conditional else None
+        labels = concatenated([end.labels(0, 1) for _, end in uploads])
         mean, _ = model.encode(images, labels)
         latents |= {i: row for (i, _), row in zip(uploads, mean, strict=True)}
     sources = [(i, end) for i, end in enumerate(ends) if not isinstance(end, UploadEnd)]
@@ -57,10 +57,10 @@ def end_latents(model: Model, ends: Sequence[End]) -> list[Rows]:
     return [latents[i] for i in range(len(ends))]
 
 
-def ends_for(
+def make_ends(
     manifest: Manifest,
     options: SamplingOptions,
-    own_labels: tuple[str | None, str | None],
+    end_labels: tuple[str | None, str | None],
     seeds: Sequence[int],
     latents: Sequence[list[float] | None],
 ) -> tuple[Seeded | Given, Seeded | Given]:
@@ -71,7 +71,7 @@ def ends_for(
     for labels and options that do not fit the model.
     """
     if manifest.conditional:
-        if own_labels != (None, None):
+        if end_labels != (None, None):
             raise InvalidRequest(f"model {manifest.name} has one label along the path: give label instead of two")
         if options.label is None:
             options = replace(options, label=_first_label(manifest, options, seeds, latents))
@@ -85,7 +85,7 @@ def ends_for(
             raise InvalidRequest("an end that is a latent has no label of its own")
         return given(manifest, [latent], options.label if manifest.conditional else None)
 
-    start, stop = (end(*each) for each in zip(seeds, latents, own_labels, strict=True))
+    start, stop = (end(*each) for each in zip(seeds, latents, end_labels, strict=True))
     return start, stop
 
 

@@ -1,4 +1,4 @@
-"""A bound on what is in flight in all processes: rows, or uploaded files."""
+"""A bound on what is in flight in all processes: rows, uploaded files or streams."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from app.checkpoints.manifest import Manifest, Precision
 from app.checkpoints.pictures import History, Picture, PictureName, read_history, read_pictures
 from app.checkpoints.store import CheckpointError, find_manifests, read_archive, read_card, read_manifest
-from app.errors import CapabilityMissing, OutOfMemory
+from app.errors import CapabilityMissing, InferenceFailed, OutOfMemory
 from app.inference.checks import CheckFailed, TooInaccurate, check_golden, warm_up
 from app.inference.runtime import Labels, MissingMethod, Network, Rows, Runtime, id_of, service_error
 
@@ -108,10 +108,12 @@ def load_model(manifest_file: Path, runtime: Runtime, max_rows: int) -> Model:
                 raise CheckpointError(path, str(error)) from error
             log.warning("%s: %s; serving float32 instead", path, error)
             continue
-        identical = {
-            name: warm_up(network, manifest.golden[name], max_rows, sequential=manifest.sequential)
-            for name, network in networks.items()
-        }
+        identical = {}
+        for name, network in networks.items():
+            try:
+                identical[name] = warm_up(network, manifest.golden[name], max_rows, sequential=manifest.sequential)
+            except (InferenceFailed, OutOfMemory) as error:
+                raise CheckpointError(path, f"{name} fails in the warm-up: {error}") from error
         if last or all(identical.values()):
             break
         log.warning("%s: a row depends on its batch; serving float32 instead", path)

@@ -205,14 +205,14 @@ def seeded_noise(slices: Sequence[tuple[Seeded, int, int]]) -> Rows:
 def generate(model: Model, drawn: Sequence[tuple[Rows, Labels | None]]) -> Rows:
     """The images `(rows, 1, H, W)` of all latents and labels in order, with one pass of the network."""
     latents = np.concatenate([rows for rows, _ in drawn])
-    labels = concatenated([labels for _, labels in drawn]) if model.manifest.conditional else None
-    (images,) = model.run("generate", latents, labels)
+    (images,) = model.run("generate", latents, concatenated([labels for _, labels in drawn]))
     return images
 
 
-def concatenated(labels: Sequence[Labels | None]) -> Labels:
-    """The labels of several slices as one array. All slices have labels."""
-    return np.concatenate([each for each in labels if each is not None])
+def concatenated(labels: Sequence[Labels | None]) -> Labels | None:
+    """The labels of several slices as one array, None unless all slices have labels."""
+    present = [each for each in labels if each is not None]
+    return np.concatenate(present) if len(present) == len(labels) else None
 
 
 def split(rows: NDArray[Scalar], counts: Sequence[int]) -> list[NDArray[Scalar]]:

@@ -61,8 +61,7 @@ class InferenceJob(Job[list[NDArray[Any]]]):
         """The outputs of each chunk, in order."""
         counts = [chunk.count for chunk in chunks]
         drawn = draw(model, [(chunk.job.source, chunk.job.first + chunk.first, chunk.count) for chunk in chunks])
-        takes_labels = model.manifest.takes_labels(cls.capability)
-        labels = concatenated([known for _, known in drawn]) if takes_labels else None
+        labels = concatenated([known for _, known in drawn])
         results = model.run(cls.capability, np.concatenate([rows for rows, _ in drawn]), labels)
         by_output: list[list[NDArray[Any]]] = []
         for tensor, result in zip(chunks[0].job.outputs, results, strict=False):

@@ -45,9 +45,9 @@ from app.inference.interpolation import (
     UploadEnd,
     default_path,
     end_latents,
-    ends_for,
     interpolate,
     labels_along,
+    make_ends,
 )
 from app.inference.latents import draw_seed
 from app.inference.model import Model
@@ -68,7 +68,12 @@ SEED_HEADERS = ("X-From-Seed", "X-To-Seed")
 DOCUMENTED_HEADERS = {
     name: {"description": "the seed of this end, if it is one", "schema": {"type": "integer"}} for name in SEED_HEADERS
 }
-ETAG = {"ETag": {"description": "if both ends are given", "schema": {"type": "string"}}}
+ETAG = {
+    "ETag": {
+        "description": "if both ends are given, for a byte-identical model",
+        "schema": {"type": "string"},
+    }
+}
 
 Steps = Annotated[
     int,
@@ -247,17 +252,18 @@ class InterpolateJob(Job[RenderedImages]):
     **documented(*MEDIA_TYPES, query=InterpolateQuery, headers=DOCUMENTED_HEADERS | ETAG, not_modified=True),
 )
 async def interpolate_query(call: Call) -> Response:
-    """The ends are image 0 of `/generate` for the same seeds, labels and sampling options.
+    """An end that is a seed is image 0 of `/generate` for the same seed, label and sampling options.
 
     `image/png` is a strip, `image/apng` an animation. If both ends are given, the response has a strong ETag
     and `If-None-Match` is supported.
     """
     media_type = call.negotiate(*MEDIA_TYPES)
     asked = call.read_query(InterpolateQuery)
-    job = prepared(call, asked, (numbers(asked.from_latent), numbers(asked.to_latent)), media_type)
+    job = make_job(call, asked, (numbers(asked.from_latent), numbers(asked.to_latent)), media_type)
     headers = job.seed_headers
     ends_given = ((asked.from_seed, asked.from_latent), (asked.to_seed, asked.to_latent))
-    if (None, None) not in ends_given and all(job.model.byte_identical.values()):
+    identical = all(job.model.byte_identical.get(name, True) for name in ("generate", "prior"))
+    if (None, None) not in ends_given and identical:
         headers["ETag"] = etag = job.etag
         if matches(",".join(call.header_values(b"if-none-match")), etag):
             return name_origin(Response(status_code=304, headers=headers), job.model.provenance, job.seeds[0])
@@ -283,7 +289,7 @@ async def interpolate_body(call: Call) -> Response:
     if call.media_type(JSON, MULTIPART) == MULTIPART:
         return await interpolate_uploads(call, media_type)
     asked = await call.read_json(InterpolateRequest)
-    job = prepared(call, asked, (asked.from_latent, asked.to_latent), media_type)
+    job = make_job(call, asked, (asked.from_latent, asked.to_latent), media_type)
     return await call.answer(job.model, job, media_type, job.seeds[0], job.seed_headers)
 
 
@@ -293,7 +299,7 @@ async def interpolate_uploads(call: Call, media_type: str) -> Response:
 
     def prepare(model: Model) -> tuple[int, ...] | None:
         model.require(model.encoder, "generate")
-        check_latents(model)
+        require_smooth_latents(model)
         return input_classes(model.manifest, asked.label)
 
     model, classes = call.engine.select(asked.model, prepare)
@@ -307,7 +313,7 @@ async def interpolate_uploads(call: Call, media_type: str) -> Response:
     return await call.answer(model, job, media_type, None)
 
 
-def prepared(
+def make_job(
     call: Call,
     asked: InterpolateQuery | InterpolateRequest,
     latents: tuple[list[float] | None, list[float] | None],
@@ -322,13 +328,13 @@ def prepared(
     if None not in latents and any(value is not None for value in sampled):
         raise InvalidRequest("prior, temperature and truncation need an end that is a seed")
     options = SamplingOptions(asked.label, asked.prior, asked.temperature, asked.truncation)
-    own_labels = asked.from_label, asked.to_label
+    end_labels = asked.from_label, asked.to_label
     drawn = [draw_seed() if seed is None else seed for seed in seeds]
 
     def prepare(model: Model) -> InterpolateJob:
         model.require("generate")
-        check_latents(model)
-        ends = ends_for(model.manifest, options, own_labels, drawn, latents)
+        require_smooth_latents(model)
+        ends = make_ends(model.manifest, options, end_labels, drawn, latents)
         renderer = ImageRenderer(media_type, model.provenance, model.manifest.classes, asked.scale, columns=asked.steps)
         path = asked.path or default_path(model.manifest, asked.prior)
         return InterpolateJob(model, ends, path, asked.steps, renderer)
@@ -338,7 +344,7 @@ def prepared(
     return job
 
 
-def check_latents(model: Model) -> None:
+def require_smooth_latents(model: Model) -> None:
     """Raises CapabilityMissing for a model whose images do not change gradually with their latents."""
     if not model.manifest.smooth_latents:
         raise CapabilityMissing(f"images of model {model.name} do not change gradually with their latents")

@@ -55,8 +55,9 @@ class NormalizeAnswer(Answer):
 async def normalize(call: Call) -> Response:
     """Any PNG or JPEG of a digit: dark on light or light on dark, a drawing or a photo.
 
-    No network is run. `warnings` says whether a frame, or several digits side by side, were detected. Sent on with
-    `normalize=false`, the image gives the same results as the upload, with every model that takes images of this form.
+    No network is run. `warnings` says whether a frame, or several digits side by side, were detected. At scale 1,
+    the image sent on with `normalize=false` gives the same results as the upload, with every model that takes images of
+    this form.
     """
     media_type = call.negotiate(*MEDIA_TYPES)
     body_type = call.media_type(MULTIPART, *IMAGE_TYPES)
@@ -66,15 +67,14 @@ async def normalize(call: Call) -> Response:
     (image,), (warnings,) = await call.read_images(
         body_type, "file", 1, model.manifest.upload_form, normalized=asked.normalize
     )
-    if media_type == PNG:
-        content = encode.png(encode.to_uint8(image[0]), scale=asked.scale)
-    else:
-        content = await asyncio.to_thread(render, model, image[0], asked.scale, warnings)
+    content = await asyncio.to_thread(render, model, image[0], asked.scale, warnings, media_type)
     return name_origin(Response(content, media_type=media_type), model.provenance, None)
 
 
-def render(model: Model, image: Rows, scale: int, warnings: list[WarningCode]) -> bytes:
-    """The JSON of the response, for `image` (H, W)."""
+def render(model: Model, image: Rows, scale: int, warnings: list[WarningCode], media_type: str) -> bytes:
+    """The response for `image` (H, W)."""
+    if media_type == PNG:
+        return encode.png(encode.to_uint8(image), scale=scale)
     png = base64_png(encode.to_uint8(image), scale).decode()
     return json_content(model.provenance, {"input": {"png": png}, "warnings": describe_warnings(warnings)})
 

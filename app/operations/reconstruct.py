@@ -99,7 +99,7 @@ class ReconstructJob(Job[bytes]):
         """Encode, sample, decode, measure, render."""
         jobs = [chunk.job for chunk in chunks]
         images = np.concatenate([job.image for job in jobs])
-        labels = concatenated([job.labels for job in jobs]) if model.manifest.conditional else None
+        labels = concatenated([job.labels for job in jobs])
         mean, log_variance = model.encode(images, labels)
         latents = mean.copy()
         for i, job in enumerate(jobs):

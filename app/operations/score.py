@@ -129,7 +129,7 @@ class ScoreJob(Job[ScorePart]):
     def compute(cls, model: Model, chunks: Sequence[Chunk[Self]]) -> list[ScorePart]:
         """Take the images, discriminate, encode."""
         taken = take([(chunk.job.images, chunk.first, chunk.count) for chunk in chunks])
-        labels = concatenated([each for _, each in taken]) if model.manifest.conditional else None
+        labels = concatenated([each for _, each in taken])
         (logits,) = model.run("discriminate", np.concatenate([images for images, _ in taken]), labels)
         logits_by_chunk = split(logits, [chunk.count for chunk in chunks])
         return [

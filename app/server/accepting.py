@@ -17,7 +17,7 @@ from app.scoreboard import Scoreboard
 log = logging.getLogger(__name__)
 
 # Connections accepted in a turn of the event loop.
-MOST_AT_ONCE = 16
+MAX_ACCEPTS_PER_TURN = 16
 # A process pauses while it has more connections than SHARE times the mean of all processes, plus SPARE.
 SHARE, SPARE = 1.125, 2
 # Seconds of this pause, which leaves connections to the others.
@@ -59,6 +59,8 @@ class Acceptor:
 
     def start(self) -> None:
         """Begin to accept connections."""
+        if self._listener.fileno() < 0:  # closed since `_wait`
+            return
         self._pause = None
         self._loop.add_reader(self._listener, self._on_readable)
 
@@ -70,17 +72,17 @@ class Acceptor:
         """
         if self._listener.fileno() < 0:
             return
-        if self._pause is not None:
-            self._pause.cancel()
         self._loop.remove_reader(self._listener)
         if not leave_rest:
             refuse_new(self._listener)
             while self._accept():
                 pass
+        if self._pause is not None:
+            self._pause.cancel()
         self._listener.close()
 
     def _on_readable(self) -> None:
-        for _ in range(MOST_AT_ONCE):
+        for _ in range(MAX_ACCEPTS_PER_TURN):
             pending = len(self._connecting)  # not yet counted
             mean = (self._connections.total + pending) / max(1, self._scoreboard.serving)
             if self._connections.own + pending > SHARE * mean + SPARE:

@@ -9,7 +9,7 @@ from app.api.admission import PROBES
 from app.api.call import Call
 from app.settings import Settings
 from tests.api.conftest import KEY, ORIGIN
-from tests.api.reading import problem_of
+from tests.api.reading import metric, problem_of
 from tests.conftest import serving
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -98,6 +98,8 @@ def test_a_refused_preflight_request_is_a_problem_that_names_what_is_allowed(gua
     detail = problem_of(answer, 400, "bad_request")["detail"]
     assert {"POST", "Authorization"} <= set(re.findall(r"\w+", detail))
     assert not [value for value in change.values() if value in answer.text]
+    labels = {"code": "bad_request", "cause": "caller"}
+    assert metric(guarded.get("/metrics", headers=BEARER).text, "digits_request_errors_total", **labels) >= 1
 
 
 def test_pages_of_listed_origins_can_read_every_error(tiny_models, monkeypatch):

@@ -81,6 +81,16 @@ class LosesARow(SmallVae):
         return self.decode(latents)[1:]
 
 
+class FailsInLargeBatches(SmallVae):
+    """Decodes as many rows as the golden ones, as if memory ran out with more."""
+
+    @torch.jit.export
+    def generate(self, latents: Tensor) -> Tensor:
+        if latents.shape[0] > 4:
+            raise RuntimeError("out of memory")
+        return self.decode(latents)
+
+
 class Raises(SmallVae):
     """Cannot encode."""
 
@@ -108,9 +118,10 @@ def refusal(folder: Path, runtime: Runtime) -> str:
     "content",
     [
         b"not an archive",
-        *(archive_of(each()) for each in (WithoutEncoder, OtherValues, NotANumber, OtherShape, LosesARow, Raises)),
+        *map(archive_of, (WithoutEncoder(), OtherValues(), NotANumber(), OtherShape(), LosesARow(), Raises())),
+        archive_of(FailsInLargeBatches()),
     ],
-    ids=["bytes", "lacks a method", "other values", "not a number", "other shape", "loses a row", "raises"],
+    ids=["bytes", "no method", "other values", "not a number", "other shape", "loses a row", "raises", "large batch"],
 )
 def test_an_archive_that_does_not_do_what_its_manifest_says_is_refused_in_one_line_that_names_it(
     runtime, tmp_path, content
