@@ -43,7 +43,7 @@ def card(manifest: Manifest, pictures: Collection[str] = PICTURES) -> str:
         ]
         for precision, archive in manifest.archives.items()
     ]
-    record, again = manifest.training, "\n".join(commands(manifest))
+    record, reproduce = manifest.training, "\n".join(commands(manifest))
     losses = {name: f"{loss:.3f}" for name, loss in record.losses.items()}
     return f"""# {manifest.name}
 
@@ -70,7 +70,7 @@ Capabilities: {", ".join(manifest.capabilities)}.{latents_text(manifest)}
 ## Reproduce
 
 ```sh
-{again}
+{reproduce}
 ```
 """
 

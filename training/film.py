@@ -21,7 +21,7 @@ FILM = "film.png"
 FRAMES = 40  # at most, and the exported epoch
 ROWS, COLUMNS = 4, 5  # of the images in a frame, at most
 LEVELS = 16  # of grey: less than half the bytes of 256, and hardly a difference to the eye
-DIGITS = 6  # of a number of the history
+SIGNIFICANT_DIGITS = 6  # of a number of the history
 
 
 def film_files(manifest: Manifest, history: list[dict[str, float]], run_dir: Path) -> dict[str, bytes]:
@@ -33,15 +33,15 @@ def film_files(manifest: Manifest, history: list[dict[str, float]], run_dir: Pat
     content = History(epochs=rows, exported=exported, film=tuple(shown)).model_dump_json() + "\n"
     files = {HISTORY: content.encode()}
     if shown:
-        grows = "generate" not in manifest.capabilities  # its rows belong together
-        frames = [frame(paths[epoch], manifest.image.shape[1], by_columns=grows) for epoch in shown]
+        by_columns = "generate" not in manifest.capabilities  # the rows of an upscaler's grid belong together
+        frames = [frame(paths[epoch], manifest.image.shape[1], by_columns=by_columns) for epoch in shown]
         files[FILM] = film_png(np.concatenate(frames))
     return files
 
 
 def rounded(value: float) -> float:
     """A number with few digits."""
-    return float(f"{value:.{DIGITS}g}")
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def frame_epochs(epochs: list[int], exported: int) -> list[int]:

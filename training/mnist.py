@@ -85,11 +85,11 @@ class _IdxFiles:
     def raw(self) -> Path:
         return self.data_dir / self.kind.__name__ / "raw"
 
-    def find(self, last: tuple[str, Callable[[], None]]) -> None:
-        """Verify the files, and install them from torchvision's mirrors or the `last` source where that fails."""
+    def find(self, fallback: tuple[str, Callable[[], None]]) -> None:
+        """Verify the files, and install them from torchvision's mirrors or the fallback where that fails."""
         here: tuple[str, Callable[[], None]] = (f"files in {self.raw}", lambda: None)
         failures = []
-        for source, fetch in [here, ("torchvision's mirrors", self._fetch_with_torchvision), last]:
+        for source, fetch in [here, ("torchvision's mirrors", self._fetch_with_torchvision), fallback]:
             try:
                 fetch()
                 verify_files(self.raw, self.sha256)

@@ -22,8 +22,8 @@ from training.randomness import preserved_random_state
 log = logging.getLogger(__name__)
 
 # The columns of a history that are figures; all others are losses.
-SPREAD, SEPARATION, CHOICE = "spread", "separation", "frechet_distance"
-FIGURES = (SPREAD, SEPARATION, CHOICE, "precision", "recall", "label_agreement")
+SPREAD, SEPARATION, SELECTION_FIGURE = "spread", "separation", "frechet_distance"
+FIGURES = (SPREAD, SEPARATION, SELECTION_FIGURE, "precision", "recall", "label_agreement")
 IMAGES = 10_000
 # Equally many of each of the first classes where images have labels, for the spread within a class.
 SPREAD_IMAGES, SPREAD_CLASSES = 256, 8
@@ -94,8 +94,8 @@ class TrainingFigures:
     @classmethod
     def of(cls, dataset: Dataset, shape: Shape) -> Self:
         """The figures of the training images as area averages of a shape."""
-        few = dataset.train_labels < SPREAD_CLASSES
-        images, labels = dataset.train_images[few], dataset.train_labels[few][:SPREAD_SAMPLE]
+        in_first_classes = dataset.train_labels < SPREAD_CLASSES
+        images, labels = dataset.train_images[in_first_classes], dataset.train_labels[in_first_classes][:SPREAD_SAMPLE]
         # With replacement: a model that has memorised twenty images may repeat each of them.
         source = torch.Generator().manual_seed(SEED)
         drawn = images[torch.randint(len(images), (SPREAD_IMAGES,), generator=source)]

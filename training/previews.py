@@ -68,11 +68,11 @@ def sample_grid(network: nn.Module, form: Form, classes: int, seed: int, control
 
 
 @torch.no_grad()
-def reconstruction_grid(network: Any, form: Form, dataset: Dataset, columns: int = CLASS_COLUMNS) -> bytes:
+def reconstruction_grid(network: Any, form: Form, dataset: Dataset) -> bytes:
     """Test images, each above its reconstruction from its code or its posterior mean."""
     device = next(network.parameters()).device
-    images = area_averages(dataset.test_images[:columns], form.input_shape)
-    labels = dataset.test_labels[:columns].to(device)
+    images = area_averages(dataset.test_images[:CLASS_COLUMNS], form.input_shape)
+    labels = dataset.test_labels[:CLASS_COLUMNS].to(device)
     encode = network.encode if hasattr(network, "encode") else network.embed
     codes = encode(*with_labels(form, to_unit_range(images.to(device)), labels))
     decoded = network.decode(*with_labels(form, codes[0] if isinstance(codes, tuple) else codes, labels))
@@ -80,10 +80,10 @@ def reconstruction_grid(network: Any, form: Form, dataset: Dataset, columns: int
 
 
 @torch.no_grad()
-def upscaling_grid(network: Any, form: Form, dataset: Dataset, columns: int = CLASS_COLUMNS) -> bytes:
+def upscaling_grid(network: Any, form: Form, dataset: Dataset) -> bytes:
     """Rows of small test images, their bicubic interpolation, their enlargement by the model, and the originals."""
     device = next(network.parameters()).device
-    originals = dataset.test_images[:columns]
+    originals = dataset.test_images[:CLASS_COLUMNS]
     small = area_averages(originals, form.input_shape)
     ours = quantised(network.upscale(to_unit_range(small.to(device)))).cpu()
     shape = (1, ours.shape[2], ours.shape[3])

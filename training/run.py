@@ -20,7 +20,7 @@ from training.events import Events
 from training.families import build_learner
 from training.generation import Controls
 from training.learner import DataShape
-from training.monitoring import CHOICE, FITTED_IMAGES, SEPARATION, SPREAD, EpochMonitor, is_due, losses_of
+from training.monitoring import FITTED_IMAGES, SELECTION_FIGURE, SEPARATION, SPREAD, EpochMonitor, is_due, losses_of
 from training.previews import preview
 from training.randomness import preserved_random_state
 from training.state import (
@@ -134,14 +134,14 @@ class Run:
             check_collapse(config, figures[SPREAD], figures[SEPARATION], epoch * self.steps)
         progress.history.append({"epoch": epoch} | losses | figures)
         progress.done, progress.totals = 0, {}
-        distance = figures.get(CHOICE, math.nan)
+        distance = figures.get(SELECTION_FIGURE, math.nan)
         if math.isfinite(distance) and (progress.best is None or distance < progress.best.frechet_distance):
             modules = {name: tensor.detach().cpu().clone() for name, tensor in self.learner.state_dict().items()}
             progress.best = Best(epoch, distance, modules)
         self.save()
         self.report(events)
-        (asked,) = self.processes.any_of(self.stop.signal_number is not None)
-        if asked:
+        (stop_requested,) = self.processes.any_of(self.stop.signal_number is not None)
+        if stop_requested:
             raise self._stopped()
 
     def save(self) -> None:
@@ -198,10 +198,10 @@ class Run:
         due = config.save_steps is not None and self.steps_done % config.save_steps == 0
         if self.processes.is_first and config.save_minutes > 0:
             due = due or time.monotonic() - self._saved_at >= 60 * config.save_minutes
-        due, asked = self.processes.any_of(due, self.stop.signal_number is not None)
-        if due or asked:
+        due, stop_requested = self.processes.any_of(due, self.stop.signal_number is not None)
+        if due or stop_requested:
             self.save()
-        if asked:
+        if stop_requested:
             raise self._stopped()
 
     def _stopped(self) -> Stopped:

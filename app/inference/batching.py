@@ -105,8 +105,8 @@ class _Pending:
         if not self.future.done():
             self.future.set_exception(error)
 
-    def is_over(self, now: float) -> bool:
-        """Whether the job is abandoned: its caller left, or its deadline has passed, which fails it."""
+    def expire(self, now: float) -> bool:
+        """Fail the job if its deadline has passed. Returns whether it is over, also because its caller left."""
         if self.deadline <= now:
             self.fail(DeadlineExceeded("the request was not computed in time; request fewer images or retry later"))
         return self.future.done()
@@ -145,7 +145,7 @@ class Batcher:
         if self._closed is not None:
             raise self._closed()
         pending = _Pending(job, deadline, asyncio.get_running_loop().create_future())
-        if not pending.is_over(pending.queued_at):
+        if not pending.expire(pending.queued_at):
             self._queue.append(pending)
             self._open[pending] = None
             pending.future.add_done_callback(lambda _: self._leave(pending))
@@ -206,7 +206,7 @@ class Batcher:
     def _sweep_late(self) -> None:
         self._sweep = None
         now = monotonic()
-        for pending in [pending for pending in self._open if pending.is_over(now)]:
+        for pending in [pending for pending in self._open if pending.expire(now)]:
             self._dequeue(pending)
         deadlines = [pending.deadline for pending in self._open if not pending.future.done()]
         if deadlines:
@@ -300,7 +300,7 @@ class Batcher:
     def _take(self) -> Batch:
         """One worker's share of the waiting rows, in turns of `TURN_ROWS` rows a job."""
         now = monotonic()
-        for pending in [pending for pending in self._queue if pending.is_over(now)]:
+        for pending in [pending for pending in self._queue if pending.expire(now)]:
             self._dequeue(pending)  # late, or cancelled in this turn of the event loop
         taken: dict[_Pending, int] = {}
         share = math.ceil(self._queued_rows / (1 + self._workers.idle))

@@ -116,9 +116,9 @@ class Loader:
         self._engines.add(engine)
         board.serve(loaded)
         self._metrics.service.models = [
-            (name, model.manifest.family, digest, precision, runtime_id)
+            (made_by.model, model.manifest.family, made_by.digest, made_by.precision, made_by.runtime)
             for model in models.values()
-            for name, digest, precision, runtime_id in [vars(model.provenance).values()]
+            for made_by in [model.provenance]
         ]
         self._readiness.loaded(engine)
         return_free_memory()

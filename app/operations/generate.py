@@ -78,7 +78,7 @@ class GenerateRequest(SampledBody):
     @property
     def count(self) -> int:
         """The number of images."""
-        return self.n or len(self.latents or [()])
+        return self.n or (1 if self.latents is None else len(self.latents))
 
 
 class GeneratedItem(ImageItem):

@@ -22,7 +22,7 @@ from app.api.middleware import MAX_HEADER_BYTES, MAX_HEADERS
 from app.errors import BadRequest, HeadersTooLarge, RequestTimeout, ServiceError, TooManyCallers, problem_of
 from app.scoreboard import Counter, Scoreboard
 from app.server.framing import check_head
-from app.server.turns import MOST_BYTES, Turns
+from app.server.turns import MAX_READ_BYTES, Turns
 
 # Twice the limit of the app, so that a request slightly over that limit still gets the app's response.
 MAX_UNFINISHED_BYTES = 2 * MAX_HEADER_BYTES
@@ -82,7 +82,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         # asyncio does this only for sockets that were created with the protocol number of TCP.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        cast(Any, transport).max_size = MOST_BYTES
+        cast(Any, transport).max_size = MAX_READ_BYTES
         transport.set_write_buffer_limits(high=0)  # writing is paused for as long as the client has not read it all
         self.open_connections.add(1)
         excess = self.open_connections.total - self.limits.max_connections

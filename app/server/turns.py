@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable
 
 # Requests that start in one turn; each takes about a tenth of a millisecond of it.
-MOST_STARTS = 16
+MAX_STARTS_PER_TURN = 16
 # Bytes read from a connection in one turn. asyncio's 256 KiB of small chunks or headers take milliseconds to parse.
-MOST_BYTES = 64 * 1024
+MAX_READ_BYTES = 64 * 1024
 
 
 class Turns:
@@ -22,7 +22,7 @@ class Turns:
 
     def start(self, begin: Callable[[], None]) -> None:
         """Call `begin` now, or in a later turn if many requests have started in this one."""
-        if self._started == MOST_STARTS:
+        if self._started == MAX_STARTS_PER_TURN:
             self._waiting.append(begin)
             return
         if not self._started:
@@ -33,5 +33,5 @@ class Turns:
     def _next(self) -> None:
         """The next turn."""
         self._started = 0
-        for begin in [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_STARTS))]:
+        for begin in [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_STARTS_PER_TURN))]:
             self.start(begin)

@@ -14,7 +14,7 @@ from training.divergence import (
     spread,
     spread_within,
 )
-from training.families.cgan import ConditionalGenerator
+from training.families.conditional import LabelConditioned
 from training.families.gan import GanConfig, Generator
 from training.families.vae import Decoder, VaeConfig
 from training.state import read_state
@@ -94,7 +94,7 @@ def test_a_run_whose_loss_is_not_finite_ends_with_the_last_finite_state_saved(ti
     ("family", "generator", "images", "words"),
     [
         ("gan", Generator, 2, "collapsed to a few images"),
-        ("cgan", ConditionalGenerator, 10, "collapsed to one image"),
+        ("cgan", LabelConditioned, 10, "collapsed to one image"),
     ],
     ids=["two images", "one image a class"],
 )

@@ -16,7 +16,7 @@ from training.evaluation.resizing import area_averages
 
 BATCH = 500
 # A probability that float32 rounds to 0 would have an infinite logarithm.
-LEAST = 1e-30
+MIN_PROBABILITY = 1e-30
 CALIBRATION_BINS = 15
 # How the classifiers are trained that measure the images they learn from.
 EPOCHS, SEED = 12, 0
@@ -38,7 +38,11 @@ def classification_figures(archive: Any, manifest: Manifest, dataset: Dataset) -
             ceilings={"chance": 1 / classes},
         ),
         "negative_log_likelihood_of_labels": over_images(
-            -given.clamp(min=LEAST).log(), unit="nats a label", better="lower", floor=0, ceilings={"uniform": uniform}
+            -given.clamp(min=MIN_PROBABILITY).log(),
+            unit="nats a label",
+            better="lower",
+            floor=0,
+            ceilings={"uniform": uniform},
         ),
         "expected_calibration_error": Figure(
             value=expected_calibration_error(probabilities, dataset.test_labels),

@@ -18,7 +18,7 @@ from training.generation import Form, with_labels
 
 BATCH = 500
 # A parameter that float32 rounds to 0 or 1 would make a pixel impossible: the decoder is clamped.
-LEAST = 1e-6
+MIN_PIXEL_PROBABILITY = 1e-6
 # Least variance of the posterior mean of an active latent dimension. Source: see `active_units`.
 ACTIVE = 0.01
 
@@ -88,5 +88,5 @@ def importance_weighted_bound(
 
 def cross_entropy(probabilities: Tensor, images: Tensor) -> Tensor:
     """Binary cross-entropy, summed over pixels: `(N, 1, H, W)` twice to float64 `(N,)`."""
-    clamped = probabilities.double().clamp(LEAST, 1 - LEAST)
+    clamped = probabilities.double().clamp(MIN_PIXEL_PROBABILITY, 1 - MIN_PIXEL_PROBABILITY)
     return functional.binary_cross_entropy(clamped, images.double(), reduction="none").flatten(1).sum(dim=1)

@@ -87,10 +87,14 @@ def dataset_of(name: str, config: EvaluateConfig) -> str:
 
 def evaluate_held_out(config: EvaluateConfig) -> Iterator[tuple[str, dict[str, Figure]]]:
     """The names of the checkpoints with their figures by `config.classifier`. Raises as `evaluate_named`."""
-    assert config.classifier is not None, "asked with a classifier only"
+    assert config.classifier is not None, "needs a classifier"
+    sources: dict[str, tuple[Dataset, Classifier]] = {}
     for name in config.names:
-        dataset = load_dataset(dataset_of(name, config), config.data_dir)
-        classifier = find_classifier(config.classifier, config.models_dir, dataset)
+        source = dataset_of(name, config)
+        if source not in sources:
+            loaded = load_dataset(source, config.data_dir)
+            sources[source] = loaded, find_classifier(config.classifier, config.models_dir, loaded)
+        dataset, classifier = sources[source]
         manifest, archive = open_checkpoint(config.models_dir / name, dataset)
         if "generate" not in manifest.capabilities or manifest.image.shape != dataset.test_images.shape[1:]:
             raise CannotEvaluate(f"{name} generates no images that the classifier takes")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from app.checkpoints.manifest import Figure, Manifest
 from training.data import Dataset, to_unit_range
-from training.evaluation.accuracy import LEAST
+from training.evaluation.accuracy import MIN_PROBABILITY
 from training.evaluation.feature_extractor import Classifier
 from training.evaluation.fidelity import frechet_distance, label_agreement
 from training.evaluation.figures import over_seeds
@@ -32,7 +32,7 @@ class ArchivedClassifier:
     def features(self, images: Tensor) -> Tensor:
         """uint8 images `(N, 1, H, W)` to float32 `(N, classes)`."""
         batches = [self._archive.classify(to_unit_range(batch)) for batch in torch.split(images, BATCH)]
-        return torch.cat(batches).clamp(min=LEAST).log()
+        return torch.cat(batches).clamp(min=MIN_PROBABILITY).log()
 
     def probabilities(self, features: Tensor) -> Tensor:
         """Features to probabilities, float32 `(N, classes)` both."""

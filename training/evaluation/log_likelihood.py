@@ -16,7 +16,7 @@ from training.generation import with_labels
 
 BATCH = 500
 GREYS = 256
-COUNTED = 10_000
+COUNT_BATCH = 10_000
 
 
 @torch.no_grad()
@@ -56,8 +56,8 @@ def independent_bits(train_images: Tensor, test_images: Tensor) -> float:
     pixels = train_images[0].numel()
     places = GREYS * torch.arange(pixels)
     counts = torch.ones(pixels * GREYS, dtype=torch.int64)
-    for batch in torch.split(train_images, COUNTED):
+    for batch in torch.split(train_images, COUNT_BATCH):
         counts += torch.bincount((batch.flatten(1) + places).flatten(), minlength=pixels * GREYS)
     bits = -(counts.double() / (len(train_images) + GREYS)).log2()
-    sums = [bits[batch.flatten(1) + places].sum() for batch in torch.split(test_images, COUNTED)]
+    sums = [bits[batch.flatten(1) + places].sum() for batch in torch.split(test_images, COUNT_BATCH)]
     return float(torch.stack(sums).sum() / (len(test_images) * pixels))

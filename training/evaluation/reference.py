@@ -31,7 +31,7 @@ class Reference:
 
     def measure(self, images: Tensor) -> dict[str, float]:
         """The figures of uint8 images `(N, 1, H, W)` against the test images."""
-        assert self.extractor is not None, "asked only where there is a classifier"
+        assert self.extractor is not None, "needs a classifier"
         return measure(images, self._real, self.extractor)
 
     def floors(self, *, balanced: bool) -> list[dict[str, float]]:
@@ -49,7 +49,7 @@ class Reference:
     @cached_property
     def label_agreements(self) -> list[float]:
         """As `label_agreements`, for the classifier of the protocol."""
-        assert self.extractor is not None, "asked only where there is a classifier"
+        assert self.extractor is not None, "needs a classifier"
         return label_agreements(self.dataset, self.extractor, self.count)
 
     @cached_property
@@ -64,7 +64,7 @@ class Reference:
 
     @cached_property
     def _real(self) -> Tensor:
-        assert self.extractor is not None, "asked only where there is a classifier"
+        assert self.extractor is not None, "needs a classifier"
         return self.extractor.features(self.dataset.test_images[: self.count])
 
 

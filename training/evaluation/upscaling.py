@@ -15,7 +15,7 @@ from training.generation import quantised
 
 BATCH = 250
 # Least mean squared error: 8-bit images may be equal.
-LEAST = 1e-10
+MIN_ERROR = 1e-10
 
 
 @torch.no_grad()
@@ -62,4 +62,4 @@ def upscaling_figures(
 def psnr(images: Tensor, originals: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image in dB: uint8 `(N, 1, H, W)` twice to float64 `(N,)`, at most 100."""
     errors = (to_unit_range(images) - to_unit_range(originals)).double().square().flatten(1).mean(dim=1)
-    return -10 * errors.clamp(min=LEAST).log10()
+    return -10 * errors.clamp(min=MIN_ERROR).log10()

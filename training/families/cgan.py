@@ -9,13 +9,14 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
 from training.families.adversarial import BATCH_NORM, AdversarialConfig, AdversarialLearner
 from training.families.batch_norm import estimate_batch_norm, fold_batch_norm, statistics_latents
+from training.families.conditional import LabelConditioned
 from training.families.discriminators import ProjectionDiscriminator
 from training.families.gan import CHANNELS, LATENT_DIM, Generator, fast_generator
 from training.fast_layers import ToImages, stable_rows
@@ -35,20 +36,6 @@ class CganConfig(AdversarialConfig):
     channels: int = Field(128, ge=1, description=CHANNELS)
 
 
-class ConditionalGenerator(nn.Module):
-    """A generator that takes the label's embedding as further columns of the latent."""
-
-    def __init__(self, embedding: nn.Embedding, generator: nn.Module) -> None:
-        super().__init__()
-        self.embedding = embedding
-        self.generator = generator
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Latents `(B, latent)` and labels int64 `(B,)` to pixel logits `(B, 1, 28, 28)`."""
-        logits: Tensor = self.generator(torch.cat([latents, self.embedding(labels)], dim=1))
-        return logits
-
-
 class CganLearner(AdversarialLearner):
     """A generator and a discriminator that take labels."""
 
@@ -61,33 +48,33 @@ class CganLearner(AdversarialLearner):
         embedding = nn.Embedding(data.classes, EMBEDDING_DIM)
         generator = Generator(LATENT_DIM + EMBEDDING_DIM, config.channels, batch_norm=config.batch_norm)
         discriminator = ProjectionDiscriminator(data.classes)
-        super().__init__(config, ConditionalGenerator(embedding, generator), discriminator, data, total_steps)
+        super().__init__(config, LabelConditioned(embedding, generator), discriminator, data, total_steps)
         self.classes = data.classes
 
     def networks(self, training_set: TrainingSet) -> Networks:  # noqa: ARG002 - nothing is fitted
         """The averaged generator, its batch normalisation folded into its layers, and the discriminator."""
         average = copy.deepcopy(self.average.module)
-        assert isinstance(average, ConditionalGenerator)
-        assert isinstance(average.generator, Generator)
+        assert isinstance(average, LabelConditioned)
+        assert isinstance(average.network, Generator)
         latents = statistics_latents(average, LATENT_DIM)
         # All classes equally often.
         estimate_batch_norm(
             average, ((batch, torch.arange(len(batch), device=batch.device) % self.classes) for batch in latents)
         )
-        generator = nn.Sequential(fold_batch_norm(average.generator), ToImages())
+        generator = nn.Sequential(fold_batch_norm(average.network), ToImages())
         return {
-            "generate": ConditionalGenerator(average.embedding, generator),
+            "generate": LabelConditioned(average.embedding, generator),
             "discriminate": self.discriminator,
         }
 
     def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
         """The generator rewritten, the discriminator with stable rows."""
         images = networks["generate"]
-        assert isinstance(images, ConditionalGenerator)
-        assert isinstance(images.generator, nn.Sequential)
-        generator = nn.Sequential(fast_generator(images.generator[0], dtype), images.generator[1])
+        assert isinstance(images, LabelConditioned)
+        assert isinstance(images.network, nn.Sequential)
+        generator = nn.Sequential(fast_generator(images.network[0], dtype), images.network[1])
         return {
-            "generate": ConditionalGenerator(images.embedding, generator),
+            "generate": LabelConditioned(images.embedding, generator),
             "discriminate": stable_rows(networks["discriminate"]),
         }
 

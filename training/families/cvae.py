@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training.archive import Networks
 from training.config import NAME_PATTERN
 from training.families import Family
+from training.families.conditional import LabelConditioned
 from training.families.vae import FEATURES, Decoder, fast_decoders, image_convolutions
 from training.families.variational import LATENT_DIM, VariationalConfig, VariationalLearner, posterior_sample
 from training.fast_layers import ToImages, stable_rows
@@ -47,27 +48,13 @@ class ConditionalEncoder(nn.Module):
         return self.mean(features), self.log_variance(features)
 
 
-class ConditionalDecoder(nn.Module):
-    """A decoder that takes the label's embedding as further columns of the latent."""
-
-    def __init__(self, embedding: nn.Embedding, decoder: nn.Module) -> None:
-        super().__init__()
-        self.embedding = embedding
-        self.decoder = decoder
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Latents `(B, latent)` and labels int64 `(B,)` to pixel logits `(B, 1, 28, 28)`."""
-        logits: Tensor = self.decoder(torch.cat([latents, self.embedding(labels)], dim=1))
-        return logits
-
-
 class Cvae(nn.Module):
     """Encoder and decoder, trained together."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.encoder = ConditionalEncoder(classes)
-        self.decoder = ConditionalDecoder(nn.Embedding(classes, EMBEDDING_DIM), Decoder(LATENT_DIM + EMBEDDING_DIM))
+        self.decoder = LabelConditioned(nn.Embedding(classes, EMBEDDING_DIM), Decoder(LATENT_DIM + EMBEDDING_DIM))
 
     def forward(self, images: Tensor, labels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images, labels and standard normal `noise` `(B, latent)` to (pixel logits, mean, log-variance)."""
@@ -95,16 +82,16 @@ class CvaeLearner(VariationalLearner):
         prior = self.fit_prior(average.encoder, training_set)
         decoder = average.decoder
         generate, decode = (
-            ConditionalDecoder(decoder.embedding, nn.Sequential(decoder.decoder, ToImages())) for _ in range(2)
+            LabelConditioned(decoder.embedding, nn.Sequential(decoder.network, ToImages())) for _ in range(2)
         )
         return {"generate": generate, "decode": decode, "encode": average.encoder, "prior": prior}
 
     def fast(self, networks: Networks, dtype: torch.dtype) -> Networks:
         """The decoder rewritten, the encoder with stable rows."""
         generate, decode = networks["generate"], networks["decode"]
-        assert isinstance(generate, ConditionalDecoder)
-        assert isinstance(decode, ConditionalDecoder)
-        generate.decoder, decode.decoder = fast_decoders(generate.decoder, decode.decoder, dtype)
+        assert isinstance(generate, LabelConditioned)
+        assert isinstance(decode, LabelConditioned)
+        generate.network, decode.network = fast_decoders(generate.network, decode.network, dtype)
         return networks | {"encode": stable_rows(networks["encode"])}
 
 

@@ -73,24 +73,33 @@ class DeepDiscriminator(nn.Module):
         return logits
 
 
-class ProjectionDiscriminator(nn.Module):
-    """Images and labels to logits: how real the image is, plus how well the label fits.
+class Projection(nn.Module):
+    """Features `(B, width)` and labels int64 `(B,)` to logits `(B,)`: eq. 3 of arXiv:1802.05637."""
 
-    The second term is the inner product of the features with the label's embedding, eq. 3 of arXiv:1802.05637.
-    """
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.logit = nn.Linear(width, 1)
+        self.embedding = nn.Embedding(classes, width)
+        initialize_glorot(self.logit)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """How real the image is, plus how well the label fits."""
+        logits: Tensor = self.logit(features).squeeze(1) + (features * self.embedding(labels)).sum(dim=1)
+        return logits
+
+
+class ProjectionDiscriminator(nn.Module):
+    """Images and labels to logits, by features of the whole image."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.features = DeepFeatures()
-        self.logit = nn.Linear(DeepFeatures.WIDTH, 1)
-        self.embedding = nn.Embedding(classes, DeepFeatures.WIDTH)
-        initialize_glorot(self.logit)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.projection = Projection(classes, DeepFeatures.WIDTH)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Images `(B, 1, 28, 28)` in [0, 1] and labels int64 `(B,)` to logits `(B,)`."""
-        features = self.features(images)
-        logits: Tensor = self.logit(features).squeeze(1) + (features * self.embedding(labels)).sum(dim=1)
+        logits: Tensor = self.projection(self.features(images), labels)
         return logits
 
 

@@ -25,7 +25,8 @@ from training.families.adversarial import (
     generator_loss,
     gradient_penalty,
 )
-from training.families.discriminators import initialize_glorot
+from training.families.conditional import LabelConditioned
+from training.families.discriminators import Projection, initialize_glorot
 from training.fast_layers import ToImages
 from training.learner import DataShape, TrainingSet, gradient_step
 
@@ -78,37 +79,18 @@ def gaussian_pyramid(images: Tensor, size: int) -> list[Tensor]:
     return [level for level in levels if level.shape[2] <= size]
 
 
-class LabelledNoise(nn.Module):
-    """Latents `(B, latent)` and labels int64 `(B,)` to rows `(B, latent + EMBEDDING_DIM)`."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(classes, EMBEDDING_DIM)
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """The label's embedding as further columns of the latent."""
-        return torch.cat([latents, self.embedding(labels)], dim=1)
-
-
-class CoarseGenerator(nn.Module):
+def coarse_generator(classes: int) -> LabelConditioned:
     """Latents `(B, COARSE_LATENT)` and labels `(B,)` to pixel logits `(B, 1, 7, 7)`."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.noise = LabelledNoise(classes)
-        self.layers = nn.Sequential(
-            nn.Linear(COARSE_LATENT + EMBEDDING_DIM, 512),
-            nn.ReLU(),
-            nn.Linear(512, 512),
-            nn.ReLU(),
-            nn.Linear(512, SIZES[0] ** 2),
-            nn.Unflatten(1, (1, SIZES[0], SIZES[0])),
-        )
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Latents and labels to pixel logits."""
-        logits: Tensor = self.layers(self.noise(latents, labels))
-        return logits
+    embedding = nn.Embedding(classes, EMBEDDING_DIM)
+    layers = nn.Sequential(
+        nn.Linear(COARSE_LATENT + EMBEDDING_DIM, 512),
+        nn.ReLU(),
+        nn.Linear(512, 512),
+        nn.ReLU(),
+        nn.Linear(512, SIZES[0] ** 2),
+        nn.Unflatten(1, (1, SIZES[0], SIZES[0])),
+    )
+    return LabelConditioned(embedding, layers)
 
 
 class DetailGenerator(nn.Module):
@@ -120,11 +102,12 @@ class DetailGenerator(nn.Module):
 
     def __init__(self, classes: int, size: int, channels: int) -> None:
         super().__init__()
-        self.noise = LabelledNoise(classes)
-        self.planes = nn.Sequential(
+        embedding = nn.Embedding(classes, EMBEDDING_DIM)
+        planes = nn.Sequential(
             nn.Linear(DETAIL_LATENT + EMBEDDING_DIM, NOISE_PLANES * size * size),
             nn.Unflatten(1, (NOISE_PLANES, size, size)),
         )
+        self.planes = LabelConditioned(embedding, planes)
         self.layers = nn.Sequential(
             nn.PixelUnshuffle(2),
             nn.Conv2d(4 * (1 + NOISE_PLANES), channels, 3, padding=1),
@@ -139,8 +122,7 @@ class DetailGenerator(nn.Module):
 
     def forward(self, latents: Tensor, labels: Tensor, enlarged: Tensor) -> Tensor:
         """Latents, labels and images to residuals."""
-        planes = self.planes(self.noise(latents, labels))
-        residual: Tensor = self.layers(torch.cat([enlarged, planes], dim=1))
+        residual: Tensor = self.layers(torch.cat([enlarged, self.planes(latents, labels)], dim=1))
         return residual
 
 
@@ -164,21 +146,6 @@ class PyramidGenerator(nn.Module):
             images = (enlarged + residual).clamp(0.0, 1.0)
             start += self.detail_latent
         return images
-
-
-class Projection(nn.Module):
-    """Features `(B, width)` and labels `(B,)` to logits `(B,)`: eq. 3 of arXiv:1802.05637."""
-
-    def __init__(self, classes: int, width: int) -> None:
-        super().__init__()
-        self.logit = nn.Linear(width, 1)
-        self.embedding = nn.Embedding(classes, width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
-
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """How real the image is, plus how well the label fits."""
-        logits: Tensor = self.logit(features).squeeze(1) + (features * self.embedding(labels)).sum(dim=1)
-        return logits
 
 
 class CoarseDiscriminator(nn.Module):
@@ -255,7 +222,7 @@ class LapganLearner(AdversarialLearner):
         details = nn.ModuleList(
             DetailGenerator(classes, size, config.detail_channels * SIZES[1] // size) for size in sizes
         )
-        generator = PyramidGenerator(CoarseGenerator(classes), details)
+        generator = PyramidGenerator(coarse_generator(classes), details)
         discriminators = nn.ModuleList(
             [CoarseDiscriminator(classes), *(DetailDiscriminator(classes, size) for size in sizes)]
         )
