@@ -1,4 +1,4 @@
-"""The GAN of 2014, of perceptrons only. The losses are in `adversarial`.
+"""The GAN of 2014, of multilayer perceptrons. The losses are in `adversarial`.
 
 Sources: I. Goodfellow et al., "Generative Adversarial Nets", 2014, arXiv:1406.2661 (section 5: rectifiers and a sigmoid
 in the generator, maxout and dropout in the discriminator); I. Goodfellow et al., "Maxout Networks", 2013,
@@ -23,7 +23,7 @@ MAXOUT_WIDTH, MAXOUT_PIECES = 256, 4
 
 
 class GanMlpConfig(AdversarialConfig):
-    """A generative adversarial network of perceptrons, without convolutions."""
+    """A generative adversarial network of multilayer perceptrons, without convolutions."""
 
     family: Literal["gan-mlp"] = "gan-mlp"
     name: str = Field("gan-mlp", pattern=NAME_PATTERN)
@@ -90,7 +90,7 @@ class MaxoutDiscriminator(nn.Module):
 
 
 class GanMlpLearner(AdversarialLearner):
-    """Two perceptrons without labels."""
+    """Two multilayer perceptrons without labels."""
 
     latent_dim = LATENT_DIM
     sampling = ("truncation",)
