@@ -18,7 +18,7 @@ from app.api.fields import LIMITED_BY, REFERENCE, schema_of
 from app.api.middleware import is_public
 from app.api.negotiation import JSON
 from app.api.responses import Problem
-from app.api.studio import File
+from app.api.static_file import File
 from app.settings import Settings
 
 router = APIRouter(include_in_schema=False)
@@ -45,26 +45,26 @@ POLICY = "; ".join(
 )
 
 
+# Without `async`, these run on a thread, since compression takes time.
 @router.get("/docs")
-async def page() -> Response:
+def page(request: Request) -> Response:
     """The page that loads Swagger UI."""
     headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
-    return Response(read("index.html"), media_type="text/html", headers=headers)
+    return file("index.html").response(request, headers)
 
 
 @router.get("/docs/{name}")
-async def asset(name: str) -> Response:
+def asset(request: Request, name: str) -> Response:
     """A script or style sheet of the page. Raises HTTPException (404) for any other name."""
     if name not in CACHE_CONTROL:
         raise HTTPException(404)
-    media_type = "text/css" if name.endswith(".css") else "text/javascript"
-    return Response(read(name), media_type=media_type, headers={"Cache-Control": CACHE_CONTROL[name]})
+    return file(name).response(request, {"Cache-Control": CACHE_CONTROL[name]})
 
 
 @lru_cache(maxsize=4)
-def read(name: str) -> bytes:
-    """A file of the page. Kept in memory: Starlette's FileResponse reads it in pieces on threads, also for HEAD."""
-    return (FOLDER / name).read_bytes()
+def file(name: str) -> File:
+    """A file of the page."""
+    return File.read(FOLDER / name)
 
 
 @router.get("/openapi.json")

@@ -15,6 +15,7 @@ from app.inference.sampling import SamplingOptions
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MAX_LABELS = 4096
 MAX_LATENT_NUMBERS = 4096
+MAX_LATENT_LENGTH = 32_768  # of its text in a query
 MAX_NUMBER_LENGTH = 32
 MAX_FILES = 64
 # In a JSON schema: the setting that is the maximum. `app.api.docs` replaces it by the value.
@@ -45,6 +46,15 @@ def _from_text(pattern: str, convert: Callable[[str], object], expected: str) ->
         return convert(value)
 
     return parse
+
+
+def _numbers(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    parts = value.split(",", MAX_LATENT_NUMBERS)
+    if len(value) > MAX_LATENT_LENGTH or not all(NUMBER.fullmatch(part) for part in parts):
+        raise ValueError(f"must be up to {MAX_LATENT_NUMBERS} numbers separated by commas")
+    return [float(part) for part in parts]
 
 
 # The text of a query parameter as a number or a boolean.
@@ -84,6 +94,9 @@ ModelName = Annotated[
 ]
 # Only the first fault of a long list is reported, because reporting a fault costs more than reading a number.
 Latent = Annotated[list[float], Field(min_length=1, max_length=MAX_LATENT_NUMBERS, fail_fast=True)]
+LatentText = Annotated[
+    Latent, BeforeValidator(_numbers, json_schema_input_type=Annotated[str, Field(max_length=MAX_LATENT_LENGTH)])
+]
 Scale = Annotated[int, Field(ge=1, le=16, description="enlarges PNGs by this factor", examples=[4])]
 ScaleText = Annotated[Scale, IntegerText]
 ClassInput = Annotated[str, Field(min_length=1, max_length=64)] | Annotated[int, Field(ge=0, le=MAX_SEED)]

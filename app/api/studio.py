@@ -5,7 +5,6 @@ sends it with its requests. The path of a file contains a digest of all of them,
 """
 
 import base64
-import gzip
 import hashlib
 import json
 from dataclasses import dataclass
@@ -18,14 +17,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 import app
-from app.api.negotiation import accepts_gzip
 from app.api.service_state import state_of
+from app.api.static_file import MEDIA_TYPES, File
 
 router = APIRouter(include_in_schema=False)
 
 FOLDER = Path(app.__file__).with_name("web")
 TEMPLATE = "index.html"
-MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript", ".svg": "image/svg+xml"}
 # By the name that modules import: the vendored file.
 IMPORTS = {"preact": "vendor/preact.mjs", "preact/hooks": "vendor/hooks.mjs", "htm": "vendor/htm.mjs"}
 POLICY = (
@@ -43,27 +41,6 @@ FOREVER = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """A file of the page, also compressed."""
-
-    content: bytes
-    compressed: bytes
-    media_type: str
-
-    @classmethod
-    def of(cls, content: bytes, media_type: str) -> "File":
-        """Compress the content. Without a time, so that every process has the same bytes."""
-        return cls(content, gzip.compress(content, 9, mtime=0), media_type)
-
-    def response(self, request: Request, headers: dict[str, str]) -> Response:
-        """The file, compressed if the request accepts that."""
-        headers = {**headers, "Vary": "Accept-Encoding"}
-        if accepts_gzip(request.headers.get("accept-encoding", "")):
-            return Response(self.compressed, media_type=self.media_type, headers=headers | {"Content-Encoding": "gzip"})
-        return Response(self.content, media_type=self.media_type, headers=headers)
-
-
-@dataclass(frozen=True, slots=True)
 class Studio:
     """The page, and the files that it loads by their paths, under one digest."""
 
@@ -76,10 +53,8 @@ class Studio:
 @lru_cache(maxsize=1)
 def studio() -> Studio:
     """Read and compress all files, once in a process."""
-    paths = sorted(path for path in FOLDER.rglob("*") if path.suffix in MEDIA_TYPES)
-    files = {
-        path.relative_to(FOLDER).as_posix(): File.of(path.read_bytes(), MEDIA_TYPES[path.suffix]) for path in paths
-    }
+    paths = sorted(path for path in FOLDER.rglob("*") if path.suffix in MEDIA_TYPES and path.name != TEMPLATE)
+    files = {path.relative_to(FOLDER).as_posix(): File.read(path) for path in paths}
     hashed = hashlib.sha256()
     for name, file in files.items():
         hashed.update(f"{name}\0{len(file.content)}\0".encode() + file.content)

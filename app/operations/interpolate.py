@@ -12,13 +12,12 @@ from starlette.responses import Response
 from app.api.call import MULTIPART, Call, OperationRoute, name_origin
 from app.api.fields import (
     LIMITED_BY,
-    MAX_LATENT_NUMBERS,
-    NUMBER,
     Body,
     ClassName,
     ClassText,
     IntegerText,
     Latent,
+    LatentText,
     ModelName,
     NormalizeText,
     NumberText,
@@ -129,11 +128,11 @@ class InterpolateQuery(Query, _Ends):
 
     from_seed: SeedText | None = Field(None, description=FROM_SEED, examples=[1])
     to_seed: SeedText | None = Field(None, description=TO_SEED, examples=[2])
-    from_latent: str | None = Field(
-        None, max_length=32768, description=f"{FROM_LATENT}: numbers separated by commas", examples=["0.5,-1.25"]
+    from_latent: LatentText | None = Field(
+        None, description=f"{FROM_LATENT}: numbers separated by commas", examples=["0.5,-1.25"]
     )
-    to_latent: str | None = Field(
-        None, max_length=32768, description=f"{TO_LATENT}: numbers separated by commas", examples=["-0.25,1"]
+    to_latent: LatentText | None = Field(
+        None, description=f"{TO_LATENT}: numbers separated by commas", examples=["-0.25,1"]
     )
     temperature: Annotated[Temperature, NumberText] = None
     truncation: Annotated[Truncation, NumberText] = None
@@ -259,7 +258,7 @@ async def interpolate_query(call: Call) -> Response:
     """
     media_type = call.negotiate(*MEDIA_TYPES)
     asked = call.read_query(InterpolateQuery)
-    job = make_job(call, asked, (numbers(asked.from_latent), numbers(asked.to_latent)), media_type)
+    job = make_job(call, asked, media_type)
     headers = job.seed_headers
     ends_given = ((asked.from_seed, asked.from_latent), (asked.to_seed, asked.to_latent))
     identical = all(job.model.byte_identical.get(name, True) for name in ("generate", "prior"))
@@ -289,7 +288,7 @@ async def interpolate_body(call: Call) -> Response:
     if call.media_type(JSON, MULTIPART) == MULTIPART:
         return await interpolate_uploads(call, media_type)
     asked = await call.read_json(InterpolateRequest)
-    job = make_job(call, asked, (asked.from_latent, asked.to_latent), media_type)
+    job = make_job(call, asked, media_type)
     return await call.answer(job.model, job, media_type, job.seeds[0], job.seed_headers)
 
 
@@ -313,14 +312,9 @@ async def interpolate_uploads(call: Call, media_type: str) -> Response:
     return await call.answer(model, job, media_type, None)
 
 
-def make_job(
-    call: Call,
-    asked: InterpolateQuery | InterpolateRequest,
-    latents: tuple[list[float] | None, list[float] | None],
-    media_type: str,
-) -> InterpolateJob:
+def make_job(call: Call, asked: InterpolateQuery | InterpolateRequest, media_type: str) -> InterpolateJob:
     """The job for the selected model. Raises InvalidRequest, CapabilityMissing and ModelNotFound."""
-    seeds = asked.from_seed, asked.to_seed
+    seeds, latents = (asked.from_seed, asked.to_seed), (asked.from_latent, asked.to_latent)
     for side, seed, latent in zip(("from", "to"), seeds, latents, strict=True):
         if seed is not None and latent is not None:
             raise InvalidRequest(f"give {side}_seed or {side}_latent, not both")
@@ -348,13 +342,3 @@ def require_smooth_latents(model: Model) -> None:
     """Raises CapabilityMissing for a model whose images do not change gradually with their latents."""
     if not model.manifest.smooth_latents:
         raise CapabilityMissing(f"images of model {model.name} do not change gradually with their latents")
-
-
-def numbers(text: str | None) -> list[float] | None:
-    """Parse `1,-0.5,2e-3` to numbers. Raises InvalidRequest."""
-    if text is None:
-        return None
-    parts = text.split(",", MAX_LATENT_NUMBERS)
-    if len(parts) > MAX_LATENT_NUMBERS or not all(NUMBER.fullmatch(part) for part in parts):
-        raise InvalidRequest("a latent in a query is a list of numbers separated by commas")
-    return [float(part) for part in parts]
