@@ -14,7 +14,7 @@ from app.checkpoints.store import read_manifest
 from benchmarks.paths import SHIPPED
 from benchmarks.processes import Service
 
-SEEDS = 2_000
+SEEDS = 1_000
 CALLERS = 64
 SIZES = (*range(1, 34), 64, 128, 256)
 ROWS = 256
