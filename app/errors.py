@@ -29,8 +29,7 @@ For the metrics each has a cause: a mistake of the caller (4xx), overload (Overl
 deadline (DeadlineExceeded), or else the service itself.
 
 The detail is written for the caller, where the error is raised, and never echoes input. While the service cannot serve,
-`inference.readiness` chooses between NotReady, Draining and WorkerLost. TooManyCallers is raised by
-`server.protocol`.
+`inference.readiness` chooses between NotReady, Draining and WorkerLost.
 """
 
 import logging
