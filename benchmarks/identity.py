@@ -19,7 +19,7 @@ CALLERS = 64
 SIZES = (*range(1, 34), 64, 128, 256)
 ROWS = 256
 # Of a sequential model, of which a lone image may take 0.3 s, this part of the seeds and rows.
-SEQUENTIAL_SHARE = 16
+SEQUENTIAL_SHARE = 8
 # By capability, the operation that makes images from a seed: an upscaler enlarges those of another model.
 OPERATIONS = {"generate": "/generate", "upscale": "/upscale"}
 

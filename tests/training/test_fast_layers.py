@@ -23,7 +23,7 @@ def seeded():
 @pytest.mark.parametrize(
     ("make", "rewrite", "width"),
     [
-        (partial(Generator, 100, 16, batch_norm=False), fast_generator, 100),
+        (partial(Generator, 100, 128, batch_norm=False), fast_generator, 100),
         (Decoder, fast_decoder, 16),
         (partial(DcganGenerator, 16, batch_norm=False), fast_form, 100),
     ],
@@ -39,7 +39,7 @@ def test_a_rewritten_network_computes_the_same_function(make, rewrite, width, dt
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("make", [partial(Generator, 100, 16), partial(DcganGenerator, 16)], ids=["gan", "dcgan"])
+@pytest.mark.parametrize("make", [partial(Generator, 100, 128), partial(DcganGenerator, 16)], ids=["gan", "dcgan"])
 def test_a_folded_generator_computes_the_same_function_without_batch_normalisation(make):
     network, latents = lively(make(batch_norm=True)), torch.randn(16, 100)
     folded = fold_batch_norm(network)

@@ -130,12 +130,12 @@ def test_the_gradient_penalty_is_the_mean_squared_norm_of_the_logits_gradient():
 
 
 def test_estimated_statistics_are_those_of_the_generators_own_activations():
-    generator = lively(Generator(LATENT_DIM, 16, batch_norm=True))
+    generator = lively(Generator(LATENT_DIM, 128, batch_norm=True))
     source = torch.Generator().manual_seed(4)
     estimate_batch_norm(generator, [(torch.randn(32, 100, generator=source),) for _ in range(2)])
     source = torch.Generator().manual_seed(4)
     with torch.no_grad():
-        features = [generator.dense(torch.randn(32, 100, generator=source)).view(32, 16, 49) for _ in range(2)]
+        features = [generator.dense(torch.randn(32, 100, generator=source)).view(32, 128, 49) for _ in range(2)]
     mean = torch.stack([batch.mean(dim=(0, 2)) for batch in features]).mean(dim=0)
     variance = torch.stack([batch.var(dim=(0, 2)) for batch in features]).mean(dim=0)
     norm: Any = generator.dense_norm

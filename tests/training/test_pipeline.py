@@ -26,6 +26,7 @@ def test_a_trained_model_is_of_the_kind_of_the_shipped_one_and_served_with_byte_
     config = tiny(family, epochs=1, **options)
     train(config, dataset=dataset)
     manifest = read_manifest(config.models_dir / config.name / "manifest.json")
+    assert manifest.family == family
     if config.name in SHIPPED_NAMES:
         shipped = read_manifest(ROOT / "models" / config.name / "manifest.json")
         for fact in FACTS:
